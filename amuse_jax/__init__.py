@@ -1,0 +1,1 @@
+"""Amuse: music performance question answering in JAX."""

@@ -1,0 +1,97 @@
+"""Per-video work in shards: parallel, resumable, each shard appearing whole or not at all."""
+
+import concurrent.futures
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from tqdm import tqdm
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Lets `write` fill a file beside `path`, then renames it to `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(
+        f'.tmp-{os.getpid()}-{path.name}'
+    )  # keeps the ending, which some writers look at
+    try:
+        write(beside)
+        with open(beside, 'rb') as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def map_shards(
+    work: Callable[[Sequence, Path], None],
+    items: Sequence,
+    folder: Path,
+    *,
+    suffix: str,
+    shard_size: int,
+    workers: int,
+    description: str,
+    unit: str = 'video',
+) -> list[Path]:
+    """Runs `work(items_of_the_shard, file_to_write)` for every shard that `folder` does not hold yet.
+
+    Args:
+      work: a module-level function (it travels to other processes); must write exactly the file it is given.
+      items: what to work on, in a fixed order; item i goes to shard i // shard_size.
+      folder: where the shards go, as `00003-of-00024<suffix>`.
+      suffix: the files' ending, such as '.npz'.
+      shard_size: items per shard.
+      workers: processes; 0 = one per core; with 1 the work runs in this process.
+      description: the progress bar's name.
+      unit: what one item is called in the progress bar.
+
+    Returns:
+      The shards' paths, in order.
+
+    Raises:
+      RuntimeError: a worker process died (named by its shard).
+      Whatever `work` raises.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob('.tmp-*'):
+        leftover.unlink(missing_ok=True)
+    groups = [items[start : start + shard_size] for start in range(0, len(items), shard_size)]
+    paths = [folder / f'{index:05d}-of-{len(groups):05d}{suffix}' for index in range(len(groups))]
+    todo = [(group, path) for group, path in zip(groups, paths) if not path.exists()]
+    done = len(items) - sum(len(group) for group, _ in todo)
+    workers = min(workers or os.cpu_count(), max(len(todo), 1))
+    with tqdm(total=len(items), initial=done, desc=description, unit=unit) as bar:
+        if workers == 1:
+            for group, path in todo:
+                write_atomically(path, lambda beside, group=group: work(group, beside))
+                bar.update(len(group))
+            return paths
+        context = multiprocessing.get_context(
+            'spawn'
+        )  # fork is unsafe once JAX or PyTorch have threads
+        with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+            futures = {
+                pool.submit(_write_shard, work, group, path): (group, path) for group, path in todo
+            }
+            try:
+                for future in concurrent.futures.as_completed(futures):
+                    group, path = futures[future]
+                    try:
+                        future.result()
+                    except BrokenProcessPool as error:
+                        raise RuntimeError(
+                            f'{description}: a worker process died while {path.name} was waiting for it; '
+                            'start the same command again to go on, with data.workers=1 to see where'
+                        ) from error
+                    bar.update(len(group))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    return paths
+
+
+def _write_shard(work: Callable[[Sequence, Path], None], group: Sequence, path: Path) -> None:
+    write_atomically(path, lambda beside: work(group, beside))

@@ -1,0 +1,199 @@
+"""The stages of a run: what each needs, what its artefact depends on, and whether that is there already.
+
+A stage owns one folder of the workdir. `manifest.json` in it is written last and names everything the
+artefact was made from; a folder without one is unfinished and is continued, a folder made from other
+settings is made again, and so is every stage behind it.
+"""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from amuse_jax import shards
+
+FORMAT = 1  # of the workdir; raised when an older artefact can no longer be read
+
+Run = Callable[[ConfigDict, Path, Mapping[str, Path]], dict]
+
+
+class StageError(Exception):
+    """Something a user can mend: the message says what was found, what was expected and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage of the run.
+
+    Attributes:
+      name: as in `--stages`.
+      run: `run(config, folder, inputs)` fills `folder` and returns a summary of JSON values;
+        `inputs` maps each needed stage's name to its folder. Started again after a kill, it continues.
+      needs: the stages whose folders it reads.
+      settings: dotted names of the config values that decide its artefact. A name of a section means the
+        whole section.
+      folder: its folder in the workdir, when that is not its name (ablations have their own).
+    """
+
+    name: str
+    run: Run
+    needs: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    folder: str = ''
+
+    def path(self, workdir: Path) -> Path:
+        return workdir / (self.folder or self.name)
+
+
+def settings_of(stage: Stage, config: ConfigDict) -> dict:
+    """The config values that decide the stage's artefact, as JSON values under their dotted names."""
+    chosen = {}
+    for name in stage.settings:
+        value = config
+        for part in name.split('.'):
+            value = value[part]
+        chosen[name] = value.to_dict() if isinstance(value, ConfigDict) else value
+    return json.loads(json.dumps(chosen))
+
+
+def fingerprint(stage: Stage, config: ConfigDict, stages: Mapping[str, Stage]) -> str:
+    """A hash of the stage's settings and of everything in front of it."""
+    content = {
+        'format': FORMAT,
+        'stage': stage.name,
+        'settings': settings_of(stage, config),
+        'needs': {
+            name: fingerprint(stages[name], config, stages)
+            for name in stage.needs
+            if name in stages
+        },
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_manifest(folder: Path) -> dict | None:
+    """The manifest of a finished stage; None where there is none.
+
+    Raises:
+      StageError: the file is not a manifest, or a newer version wrote it.
+    """
+    path = folder / 'manifest.json'
+    if not path.exists():
+        return None
+    try:
+        manifest = json.loads(path.read_text())
+        version = manifest['format']
+    except (ValueError, KeyError, TypeError) as error:
+        raise StageError(
+            f'{path} is not a manifest ({error}); delete the folder {folder} to make it again'
+        ) from error
+    if version > FORMAT:
+        raise StageError(
+            f'{path} has format {version}, this version of amuse_jax reads up to {FORMAT}; '
+            'update amuse_jax or use another --workdir'
+        )
+    return manifest
+
+
+def is_complete(
+    stage: Stage, config: ConfigDict, workdir: Path, stages: Mapping[str, Stage]
+) -> bool:
+    manifest = read_manifest(stage.path(workdir))
+    return manifest is not None and manifest['fingerprint'] == fingerprint(stage, config, stages)
+
+
+def run_stage(stage: Stage, config: ConfigDict, workdir: Path, stages: Mapping[str, Stage]) -> dict:
+    """Runs the stage unless its artefact is complete; returns the summary it left.
+
+    Raises:
+      StageError: a stage it needs is not complete.
+    """
+    folder = stage.path(workdir)
+    mark = fingerprint(stage, config, stages)
+    manifest = read_manifest(folder)
+    if manifest is not None and manifest['fingerprint'] == mark:
+        logging.info('%s: done already (%s)', stage.name, folder)
+        return manifest['summary']
+    for name in stage.needs:
+        if name in stages:
+            _require(stages[name], stage, config, workdir, stages)
+    _make_room(stage, config, folder, mark, manifest)
+    logging.info('%s: starting (%s)', stage.name, folder)
+    inputs = {name: stages[name].path(workdir) for name in stage.needs if name in stages}
+    summary = stage.run(config, folder, inputs)
+    write_json(
+        folder / 'manifest.json',
+        {
+            'format': FORMAT,
+            'stage': stage.name,
+            'fingerprint': mark,
+            'settings': settings_of(stage, config),
+            'summary': summary,
+        },
+    )
+    return summary
+
+
+def write_json(path: Path, value) -> None:
+    """Writes JSON atomically."""
+    shards.write_atomically(
+        path, lambda beside: beside.write_text(json.dumps(value, indent=1) + '\n')
+    )
+
+
+def _require(
+    needed: Stage, by: Stage, config: ConfigDict, workdir: Path, stages: Mapping[str, Stage]
+) -> None:
+    if is_complete(needed, config, workdir, stages):
+        return
+    manifest = read_manifest(needed.path(workdir))
+    if manifest is None:
+        raise StageError(
+            f'{by.name} needs the stage {needed.name}, which is not finished in {workdir}; '
+            f'add {needed.name} to --stages, or leave --stages out to run whatever is missing'
+        )
+    changes = (
+        _changes(manifest['settings'], settings_of(needed, config)) or 'a stage before it changed'
+    )
+    raise StageError(
+        f'{by.name} needs the stage {needed.name}, but {needed.path(workdir)} was made with other settings '
+        f'({changes}); add {needed.name} to --stages to make it again, or use another --workdir'
+    )
+
+
+def _make_room(
+    stage: Stage, config: ConfigDict, folder: Path, mark: str, manifest: dict | None
+) -> None:
+    """Empties the folder unless it holds an unfinished run of the very same settings."""
+    started = folder / 'started.json'
+    if manifest is not None:
+        changes = (
+            _changes(manifest['settings'], settings_of(stage, config))
+            or 'a stage before it changed'
+        )
+        logging.info('%s: made again, because %s', stage.name, changes)
+        shutil.rmtree(folder)
+    elif folder.exists() and not (
+        started.exists() and json.loads(started.read_text())['fingerprint'] == mark
+    ):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(started, {'fingerprint': mark})
+
+
+def _changes(old: Mapping, new: Mapping, prefix: str = '') -> str:
+    """What differs, as 'data.image_size is 128 and was 64, ...'."""
+    found = []
+    for name in sorted(set(old) | set(new)):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            inner = _changes(before, after, f'{prefix}{name}.')
+            found += [inner] if inner else []
+        elif before != after:
+            found.append(f'{prefix}{name} is {after!r} and was {before!r}')
+    return ', '.join(found)

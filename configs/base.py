@@ -1,0 +1,135 @@
+"""The paper's settings (section and table numbers are the paper's); the other files change a few values."""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    c = ConfigDict()
+    c.name = 'base'
+    c.seed = 0  # of pretraining and training; data has seeds of its own
+    c.without = ''  # part left out, as in Table 4: encoder, rhythm, sources or rois
+
+    # Rendered performances; 0 videos: none, config.data.root holds a data set.
+    c.synthetic = ConfigDict(
+        dict(
+            videos=0,
+            seed=0,
+            width=320,
+            height=180,
+            fps=10,
+            questions_per_video=12,
+            val_share=0.1,
+            test_share=0.2,
+        )
+    )
+
+    c.data = ConfigDict(
+        dict(
+            root='',  # folder with videos/ and avqa-{train,val,test}.json; '': what the render stage wrote
+            segments=10,  # T, 4.1
+            segment_seconds=6.0,  # t, Eq. 4
+            image_size=192,
+            max_broken_share=0.05,  # of the videos; more is an error
+            shard_videos=16,
+            workers=0,  # processes for per-video work; 0: one per core
+        )
+    )
+    # HTS-AT's front end (Chen et al. 2022, its released configuration).
+    c.audio = ConfigDict(
+        dict(sample_rate=32000, window=1024, hop=320, mels=64, low_hz=50.0, high_hz=14000.0)
+    )
+
+    # Eq. 4-6. The authors' released code uses 3 s and 0.3.
+    c.rhythm = ConfigDict(dict(segment_seconds=6.0, threshold=0.25, sample_rate=22050))
+    c.sources = ConfigDict(
+        dict(
+            stems='uss',  # 'uss': Universal Source Separation; 'truth': a rendered performance's own stems
+            weights='',  # of uss; '': its own download
+            window_seconds=1.0,  # an instrument is counted once per window in which it sounds
+            threshold_db=-40.0,  # a stem sounds where its level is above this, relative to full scale
+        )
+    )
+    # 3.3: YOLOv8.
+    c.rois = ConfigDict(
+        dict(
+            weights='',  # any YOLOv8 .pt file; '': train one on the data set's boxes
+            image_size=640,
+            regions=12,  # K, best boxes per segment
+            min_score=0.25,
+            feature_size=448,  # channels of the three feature maps that the regions are pooled from
+            detector=ConfigDict(
+                dict(model='yolov8n.yaml', epochs=0, batch_size=16, images=0, seed=0)
+            ),
+        )
+    )
+
+    c.model = ConfigDict(
+        dict(
+            dtype='float32',
+            # Swin-V2-L, 4.1
+            visual=ConfigDict(
+                dict(
+                    image_size=192,
+                    patch=4,
+                    width=192,
+                    depths=(2, 2, 18, 2),
+                    heads=(6, 12, 24, 48),
+                    window=12,
+                )
+            ),
+            # HTS-AT, 4.1
+            audio=ConfigDict(
+                dict(
+                    image_size=256,
+                    patch=4,
+                    width=96,
+                    depths=(2, 2, 6, 2),
+                    heads=(4, 8, 16, 32),
+                    window=8,
+                )
+            ),
+            text=ConfigDict(
+                dict(
+                    tokenizer='bert-base-uncased',  # hub name or tokenizer.json; 'questions': the data set's own words
+                    max_words=32,
+                    width=768,
+                    depth=12,
+                    heads=12,
+                    mlp_width=3072,
+                )
+            ),
+            adapters=ConfigDict(
+                dict(rounds=6, width=256, heads=4, mlp_width=512)
+            ),  # 4.1: after every third layer
+            answer=ConfigDict(dict(width=512, heads=8, layers=3, mlp_width=1024, dropout=0.1)),
+        )
+    )
+    # Eq. 7-10 and 4.1, stage one
+    c.pretrain = ConfigDict(
+        dict(
+            epochs=10,
+            batch_size=8,  # videos
+            segments=10,  # consecutive segments of each video in a step
+            learning_rate=1e-3,
+            predictor_width=512,
+            mix=0.0,  # share of segments whose sound is mixed with another video's
+        )
+    )
+    # 4.1, stage two
+    c.train = ConfigDict(
+        dict(
+            head_epochs=0,  # first epochs in which the adapters stay closed: towers run once per video
+            epochs=20,
+            batch_size=8,  # videos
+            questions=5,  # per video in a step
+            learning_rate=1e-4,
+            head_learning_rate=1e-4,  # in the head epochs
+            halve_every=5,  # epochs
+            trainable='adapters|text|answer',  # regular expression over parameter paths
+            towers_from='',  # 'sources': start the towers from the pretrained source encoder
+            checkpoint_seconds=300.0,
+            keep=2,
+        )
+    )
+    c.evaluate = ConfigDict(dict(batch_size=8, examples=6))
+    return c

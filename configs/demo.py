@@ -1,0 +1,37 @@
+"""The whole of Amuse on performances it renders itself, in ten minutes on two CPU cores.
+
+python -m amuse_jax.main --config=configs/demo.py
+python -m amuse_jax.main --config=configs/demo.py:without=rois     # one of Table 4's ablations
+"""
+
+from amuse_jax import settings
+from configs import base
+
+
+def get_config(argument: str = ''):
+    c = base.get_config()
+    c.name = 'demo'
+    c.without = settings.parse_without(argument)
+    c.synthetic.videos = 320
+    c.data.image_size = 128
+    c.sources.stems = 'truth'
+    c.rois.image_size = 192
+    c.rois.feature_size = 224
+    c.rois.detector.update(epochs=3, images=800)
+    c.model.visual.update(
+        image_size=128, patch=8, width=32, depths=(2, 2, 2, 2), heads=(2, 4, 8, 16), window=4
+    )
+    c.model.audio.update(
+        image_size=128, patch=8, width=32, depths=(2, 2, 2, 2), heads=(2, 4, 8, 16), window=4
+    )
+    c.model.text.update(
+        tokenizer='questions', max_words=20, width=128, depth=2, heads=4, mlp_width=256
+    )
+    c.model.adapters.update(rounds=2, width=64, heads=4, mlp_width=128)
+    c.model.answer.update(width=128, heads=4, layers=3, mlp_width=256)
+    c.pretrain.update(epochs=12, batch_size=16, segments=4, predictor_width=128, mix=0.5)
+    c.train.update(
+        head_epochs=30, epochs=2, questions=12, batch_size=8, head_learning_rate=1e-3, towers_from='sources',
+        learning_rate=3e-4, checkpoint_seconds=30.0,
+    )  # fmt: skip
+    return c
