@@ -1,10 +1,21 @@
-"""The argument behind a config file's name: `configs/demo.py:without=rois`."""
+"""What may stand in a configuration: the ablation argument and the checks before a run starts."""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from amuse_jax.stages import StageError
 
 PARTS = ('encoder', 'rhythm', 'sources', 'rois')  # Table 4
+STEMS = ('truth', 'uss')
+TOWERS_FROM = ('', 'sources')
 
 
 def parse_without(argument: str) -> str:
-    """Returns the part to leave out, '' for none.
+    """Reads the argument behind a config's name, `configs/demo.py:without=rois`.
+
+    Returns:
+      The part to leave out, '' for none.
 
     Raises:
       ValueError: the argument is neither empty nor `without=` and one of PARTS.
@@ -17,3 +28,97 @@ def parse_without(argument: str) -> str:
             f'config argument {argument!r} is unknown; expected without=' + '|'.join(PARTS)
         )
     return part
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses values that no run could work with, before anything is computed.
+
+    Raises:
+      StageError: one sentence on the first such value.
+    """
+    _one_of('without', config.without, ('', *PARTS))
+    _one_of('sources.stems', config.sources.stems, STEMS)
+    _one_of('train.towers_from', config.train.towers_from, TOWERS_FROM)
+    _one_of('model.dtype', config.model.dtype, ('float32', 'bfloat16'))
+    for name in POSITIVE:
+        value = _value(config, name)
+        if value <= 0:
+            raise StageError(f'config.{name} is {value}; expected a positive number')
+    _check_towers(config)
+    if config.data.root:
+        if not Path(config.data.root).is_dir():
+            raise StageError(
+                f'config.data.root is {config.data.root!r}, which is no folder; expected the '
+                'folder that holds videos/ and avqa-train.json, avqa-val.json and avqa-test.json'
+            )
+    elif not config.synthetic.videos:
+        raise StageError(
+            'no data: config.data.root is empty and config.synthetic.videos is 0; set '
+            '--config.data.root=DIR to the folder of the data set, or render one by '
+            '--config=configs/demo.py'
+        )
+
+
+POSITIVE = (
+    'data.segments',
+    'data.segment_seconds',
+    'data.image_size',
+    'data.shard_videos',
+    'audio.sample_rate',
+    'audio.hop',
+    'audio.mels',
+    'rhythm.segment_seconds',
+    'rhythm.threshold',
+    'sources.window_seconds',
+    'rois.image_size',
+    'rois.regions',
+    'pretrain.epochs',
+    'pretrain.batch_size',
+    'pretrain.learning_rate',
+    'train.batch_size',
+    'train.questions',
+    'train.learning_rate',
+    'evaluate.batch_size',
+)
+
+
+def _value(config: ConfigDict, name: str):
+    for part in name.split('.'):
+        config = config[part]
+    return config
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        expected = ', '.join(repr(choice) for choice in allowed)
+        raise StageError(f'config.{name} is {value!r}; expected one of {expected}')
+
+
+def _check_towers(config: ConfigDict) -> None:
+    rounds = config.model.adapters.rounds
+    layers = {
+        'visual.depths[2]': config.model.visual.depths[2],
+        'audio.depths[2]': config.model.audio.depths[2],
+        'text.depth': config.model.text.depth,
+    }
+    for name, depth in layers.items():
+        if depth % rounds:
+            raise StageError(
+                f'config.model.{name} is {depth}, which is no multiple of the '
+                f'{rounds} rounds in config.model.adapters.rounds'
+            )
+    if config.model.visual.image_size != config.data.image_size:
+        raise StageError(
+            f'config.model.visual.image_size is {config.model.visual.image_size}, but frames are '
+            f'prepared at config.data.image_size = {config.data.image_size}; make them equal'
+        )
+    if config.audio.mels and config.model.audio.image_size % config.audio.mels:
+        raise StageError(
+            f'config.model.audio.image_size is {config.model.audio.image_size}; expected a '
+            f'multiple of config.audio.mels = {config.audio.mels}'
+        )
+    if config.pretrain.segments > config.data.segments:
+        raise StageError(
+            f'config.pretrain.segments is {config.pretrain.segments}; expected at most '
+            f'config.data.segments = {config.data.segments}'
+        )

@@ -36,10 +36,10 @@ def map_shards(
     description: str,
     unit: str = 'video',
 ) -> list[Path]:
-    """Runs `work(items_of_the_shard, file_to_write)` for every shard that `folder` does not hold yet.
+    """Runs `work(items_of_the_shard, file_to_write)` for every shard that is not in `folder` yet.
 
     Args:
-      work: a module-level function (it travels to other processes); must write exactly the file it is given.
+      work: a module-level function (it travels to other processes); writes the file it is given.
       items: what to work on, in a fixed order; item i goes to shard i // shard_size.
       folder: where the shards go, as `00003-of-00024<suffix>`.
       suffix: the files' ending, such as '.npz'.
@@ -83,8 +83,9 @@ def map_shards(
                         future.result()
                     except BrokenProcessPool as error:
                         raise RuntimeError(
-                            f'{description}: a worker process died while {path.name} was waiting for it; '
-                            'start the same command again to go on, with data.workers=1 to see where'
+                            f'{description}: a worker process died while {path.name} waited for '
+                            'it; the same command goes on from here, and with '
+                            '--config.data.workers=1 it shows where it dies'
                         ) from error
                     bar.update(len(group))
             except BaseException:

@@ -1,8 +1,8 @@
-"""The stages of a run: what each needs, what its artefact depends on, and whether that is there already.
+"""The stages of a run: what each needs, what it depends on, and whether it is done already.
 
-A stage owns one folder of the workdir. `manifest.json` in it is written last and names everything the
-artefact was made from; a folder without one is unfinished and is continued, a folder made from other
-settings is made again, and so is every stage behind it.
+A stage owns one folder of the workdir. `manifest.json` in it is written last and names everything
+the artefact was made from; a folder without one is unfinished and is continued, a folder made from
+other settings is made again, and so is every stage behind it.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ Run = Callable[[ConfigDict, Path, Mapping[str, Path]], dict]
 
 
 class StageError(Exception):
-    """Something a user can mend: the message says what was found, what was expected and what to do."""
+    """Something a user can mend; says what was found, what was expected and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +33,11 @@ class Stage:
     Attributes:
       name: as in `--stages`.
       run: `run(config, folder, inputs)` fills `folder` and returns a summary of JSON values;
-        `inputs` maps each needed stage's name to its folder. Started again after a kill, it continues.
+        `inputs` maps each needed stage's name to its folder. Started again after a kill, it
+        continues.
       needs: the stages whose folders it reads.
-      settings: dotted names of the config values that decide its artefact. A name of a section means the
-        whole section.
+      settings: dotted names of the config values that decide its artefact; the name of a section
+        means the whole section.
       folder: its folder in the workdir, when that is not its name (ablations have their own).
     """
 
@@ -51,7 +52,7 @@ class Stage:
 
 
 def settings_of(stage: Stage, config: ConfigDict) -> dict:
-    """The config values that decide the stage's artefact, as JSON values under their dotted names."""
+    """The config values that decide the stage's artefact, under their dotted names."""
     chosen = {}
     for name in stage.settings:
         value = config
@@ -161,8 +162,9 @@ def _require(
         _changes(manifest['settings'], settings_of(needed, config)) or 'a stage before it changed'
     )
     raise StageError(
-        f'{by.name} needs the stage {needed.name}, but {needed.path(workdir)} was made with other settings '
-        f'({changes}); add {needed.name} to --stages to make it again, or use another --workdir'
+        f'{by.name} needs the stage {needed.name}, but {needed.path(workdir)} was made with other '
+        f'settings ({changes}); add {needed.name} to --stages to make it again, or use another '
+        '--workdir'
     )
 
 
@@ -170,20 +172,32 @@ def _make_room(
     stage: Stage, config: ConfigDict, folder: Path, mark: str, manifest: dict | None
 ) -> None:
     """Empties the folder unless it holds an unfinished run of the very same settings."""
-    started = folder / 'started.json'
+    started = folder / 'started'
+    for leftover in folder.parent.glob(f'.old-{folder.name}'):  # of a run killed while deleting
+        shutil.rmtree(leftover)
     if manifest is not None:
         changes = (
             _changes(manifest['settings'], settings_of(stage, config))
             or 'a stage before it changed'
         )
         logging.info('%s: made again, because %s', stage.name, changes)
-        shutil.rmtree(folder)
-    elif folder.exists() and not (
-        started.exists() and json.loads(started.read_text())['fingerprint'] == mark
-    ):
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(started, {'fingerprint': mark})
+        _delete(folder)
+    elif started.exists():
+        if started.read_text() != mark:
+            _delete(folder)
+    elif folder.exists() and any(not p.name.startswith('.tmp-') for p in folder.iterdir()):
+        raise StageError(
+            f'{folder} holds files that no run of amuse_jax left; move them away or use another '
+            '--workdir'
+        )
+    shards.write_atomically(started, lambda beside: beside.write_text(mark))
+
+
+def _delete(folder: Path) -> None:
+    """Removes a folder in such a way that a kill never leaves half of it under its name."""
+    away = folder.with_name(f'.old-{folder.name}')
+    folder.rename(away)
+    shutil.rmtree(away)
 
 
 def _changes(old: Mapping, new: Mapping, prefix: str = '') -> str:

@@ -1,16 +1,17 @@
 """What MUSIC-AVQA speaks: its instruments, answers, question types and templates.
 
-All orders are fixed here and never derived from a split, so that an index means the same in every run.
+All orders are fixed here and never derived from a split: an index means the same in every run.
 """
 
 INSTRUMENTS = (
-    'accordion', 'acoustic_guitar', 'bagpipe', 'banjo', 'bassoon', 'cello', 'clarinet', 'congas', 'drum',
-    'electric_bass', 'erhu', 'flute', 'guzheng', 'piano', 'pipa', 'saxophone', 'suona', 'trumpet', 'tuba',
-    'ukulele', 'violin', 'xylophone',
+    'accordion', 'acoustic_guitar', 'bagpipe', 'banjo', 'bassoon', 'cello', 'clarinet', 'congas',
+    'drum', 'electric_bass', 'erhu', 'flute', 'guzheng', 'piano', 'pipa', 'saxophone', 'suona',
+    'trumpet', 'tuba', 'ukulele', 'violin', 'xylophone',
 )  # fmt: skip
 
 COUNTS = (
-    'zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten', 'more than ten',
+    'zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten',
+    'more than ten',
 )  # fmt: skip
 
 PLACES = ('left', 'middle', 'right', 'indoor', 'outdoor', 'simultaneously')

@@ -1,0 +1,80 @@
+"""The figures of a run: training curves, importance per question type (Fig. 5), accuracy bars."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from amuse_jax.data import vocabulary
+from amuse_jax.evaluation import tables
+
+
+def training_curves(metrics: Path, path: Path) -> None:
+    """Loss and validation accuracy over steps, from the metrics.jsonl of the train stage."""
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    figure = Figure(figsize=(9, 3.2), layout='constrained')
+    loss, accuracy = figure.subplots(1, 2)
+    for axes, names in ((loss, ('loss', 'val_loss')), (accuracy, ('accuracy', 'val_accuracy'))):
+        for name in names:
+            points = [(line['step'], line[name]) for line in lines if name in line]
+            if points:
+                axes.plot(*zip(*points), label=name.replace('_', ' '), lw=1.2)
+        axes.set_xlabel('step')
+        axes.legend(frameon=False)
+    loss.set_ylabel('cross-entropy')
+    accuracy.set_ylabel('accuracy')
+    save(figure, path)
+
+
+def importance(predictions: Sequence[Mapping], path: Path) -> None:
+    """Fig. 5: mean importance of every stream (x) for every question type (y).
+
+    Args:
+      predictions: rows of predictions.jsonl, with 'modality', 'kind' and 'importance' by stream.
+      path: the PNG to write.
+    """
+    streams = list(predictions[0]['importance'])
+    names, rows = [], []
+    for modality, kind in vocabulary.TYPES:
+        chosen = [p for p in predictions if (p['modality'], p['kind']) == (modality, kind)]
+        if chosen:
+            names.append(f'{modality} {kind}')
+            rows.append([np.mean([p['importance'][s] for p in chosen]) for s in streams])
+    figure = Figure(
+        figsize=(1.1 * len(streams) + 2.5, 0.45 * len(rows) + 1.6), layout='constrained'
+    )
+    axes = figure.subplots()
+    shown = axes.imshow(rows, cmap='viridis', vmin=0, aspect='auto')
+    axes.set_xticks(range(len(streams)), [s.replace('_', '\n') for s in streams])
+    axes.set_yticks(range(len(names)), names)
+    for y, row in enumerate(rows):
+        for x, value in enumerate(row):
+            axes.text(x, y, f'{value:.2f}', ha='center', va='center', color='w', fontsize=8)
+    figure.colorbar(shown, label='importance')
+    save(figure, path)
+
+
+def accuracy_bars(rows: Mapping[str, Mapping[str, float]], path: Path) -> None:
+    """Accuracy per question type, every method of the table beside the others."""
+    columns = [*tables.TYPE_COLUMNS, 'Avg']
+    figure = Figure(figsize=(10, 3.4), layout='constrained')
+    axes = figure.subplots()
+    width = 0.8 / len(rows)
+    for index, (method, row) in enumerate(rows.items()):
+        places = np.arange(len(columns)) + (index - (len(rows) - 1) / 2) * width
+        axes.bar(places, [row[column] for column in columns], width, label=method)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_ylabel('accuracy, %')
+    axes.set_ylim(0, 100)
+    axes.legend(frameon=False, ncols=len(rows))
+    axes.spines[['top', 'right']].set_visible(False)
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes the figure as PNG, without the global state of pyplot."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    FigureCanvasAgg(figure).print_png(path)

@@ -1,0 +1,111 @@
+"""Which stages a run has, in which order, and the commands that use what they leave."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from amuse_jax import settings
+from amuse_jax.annotate import annotate, rois
+from amuse_jax.data import prepare
+from amuse_jax.evaluation import ablations, evaluate
+from amuse_jax.evaluation import ask as asking
+from amuse_jax.models import summary
+from amuse_jax.stages import Stage, StageError, run_stage
+from amuse_jax.synthetic import dataset
+from amuse_jax.training import pretrain, train
+
+
+# data.workers is not among them: it changes nothing but the time.
+PREPARE = (
+    'audio', 'data.root', 'data.segments', 'data.segment_seconds', 'data.image_size',
+    'data.max_broken_share', 'data.shard_videos',
+)  # fmt: skip
+
+
+def stages_of(config: ConfigDict) -> dict[str, Stage]:
+    """The run's stages by name, in the order in which they run."""
+    suffix = f'-without-{config.without}' if config.without else ''
+    source = ('render',) if config.synthetic.videos else ()
+    stages = (
+        Stage('render', dataset.run, settings=('synthetic',)),
+        Stage('prepare', prepare.run, source, PREPARE),
+        Stage('annotate', annotate.run, ('prepare', *source), ('rhythm', 'sources')),
+        Stage('rois', rois.run, ('prepare', *source), ('rois',)),
+        Stage(
+            'pretrain',
+            pretrain.run,
+            ('prepare', 'annotate'),
+            ('seed', 'pretrain', 'model.dtype', 'model.visual', 'model.audio'),
+        ),
+        Stage(
+            'train',
+            train.run,
+            ('prepare', 'rois', 'pretrain'),
+            ('seed', 'without', 'model', 'train'),
+            folder=f'train{suffix}',
+        ),
+        Stage(
+            'evaluate',
+            evaluate.run,
+            ('prepare', 'annotate', 'rois', 'pretrain', 'train', *source),
+            ('evaluate',),
+            folder=f'evaluate{suffix}',
+        ),
+    )
+    return {stage.name: stage for stage in stages if stage.name != 'render' or source}
+
+
+def run(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
+    """Runs the named stages, or every stage whose artefact is missing or out of date.
+
+    Raises:
+      StageError: an unknown stage, or whatever a stage finds wrong.
+    """
+    stages = stages_of(config)
+    unknown = set(names) - set(stages) - {'ablations'}
+    if unknown:
+        raise StageError(
+            f'--stages names {", ".join(sorted(unknown))}; expected some of '
+            + ', '.join([*stages, 'ablations', 'or summary or ask alone'])
+        )
+    cache = workdir / 'compiled'
+    jax.config.update('jax_compilation_cache_dir', str(cache))
+    for stage in stages.values():
+        if not names or stage.name in names:
+            run_stage(stage, config, workdir, stages)
+    if 'ablations' in names:
+        run_ablations(config, workdir)
+    elif not names or 'evaluate' in names:
+        print(evaluate.report(stages['evaluate'].path(workdir)))
+
+
+def run_ablations(config: ConfigDict, workdir: Path) -> None:
+    """Table 4: trains and evaluates the whole model and the four without a part; prints them."""
+    folders = {}
+    for part in ('', *settings.PARTS):
+        variant = config.copy_and_resolve_references()
+        with variant.unlocked():
+            variant.without = part
+        stages = stages_of(variant)
+        for stage in stages.values():
+            run_stage(stage, variant, workdir, stages)
+        folders[part] = stages['evaluate'].path(workdir)
+    print(ablations.write(workdir / 'ablations', folders))
+
+
+def summarise(config: ConfigDict) -> None:
+    """Prints parameters, FLOPs and shapes of every part; allocates none of them."""
+    print(summary.table(config))
+
+
+def ask(config: ConfigDict, workdir: Path, video: str, question: str) -> None:
+    """Prints the answer to a question about any video file, and where its figure is.
+
+    Raises:
+      StageError: a flag is missing, no trained model is in the workdir, the video can't be read.
+    """
+    if not video or not question:
+        raise StageError('--stages=ask needs --video=FILE and --question="..."')
+    print(asking.run(config, workdir, stages_of(config), Path(video), question))

@@ -1,0 +1,55 @@
+import csv
+import io
+import math
+
+import pytest
+
+from amuse_jax.data import vocabulary
+from amuse_jax.data.music_avqa import Question
+from amuse_jax.evaluation import tables
+
+
+def question(modality, kind, template='Is there a voiceover?', answer='yes', text='x'):
+    return Question('1', 'v', 'v', 'test', modality, kind, template, (), text, answer)
+
+
+def test_averages_count_questions_not_types():
+    # Published numbers of one system: 84.07 % of 1017 and 64.65 % of 594 questions give 76.91 %.
+    questions = [question('Audio', 'Counting')] * 1017 + [question('Audio', 'Comparative')] * 594
+    is_correct = [i < 855 for i in range(1017)] + [i < 384 for i in range(594)]
+    row = tables.accuracies(questions, is_correct)
+    assert row['A Count'] == pytest.approx(84.07, abs=0.01)
+    assert row['A Comp'] == pytest.approx(64.65, abs=0.01)
+    assert row['A Avg'] == row['Avg'] == pytest.approx(76.91, abs=0.01)
+    assert math.isnan(row['V Avg'])
+
+
+def test_every_type_has_its_column():
+    assert len(tables.TYPE_COLUMNS) == 9
+    for modality, kind in vocabulary.TYPES:
+        row = tables.accuracies([question(modality, kind)], [True])
+        assert sum(not math.isnan(row[c]) for c in tables.TYPE_COLUMNS) == 1
+        assert row['Avg'] == 100
+
+
+def test_the_three_forms_hold_the_same_numbers():
+    questions = [question(*kind) for kind in vocabulary.TYPES for _ in range(3)]
+    rows = {'ours': tables.accuracies(questions, [i % 2 == 0 for i in range(27)])}
+    cells = list(csv.reader(io.StringIO(tables.as_csv(rows))))
+    assert cells[0] == ['method', *tables.COLUMNS]
+    for value in cells[1][1:]:
+        assert f'{float(value):.2f}' in tables.as_text(rows)
+        assert f'{float(value):.2f}' in tables.as_markdown(rows)
+
+
+def test_per_template_covers_what_occurs():
+    questions = [
+        question('Audio-Visual', 'Existential'),
+        question('Audio-Visual', 'Existential'),
+        question('Visual', 'Location', 'Where is the performance?'),
+    ]
+    rows = tables.per_template(questions, {'a': [True, False, True], 'b': [False] * 3})
+    assert [(r['template'], r['questions'], r['a'], r['b']) for r in rows] == [
+        ('Where is the performance?', 1, 100, 0),
+        ('Is there a voiceover?', 2, 50, 0),
+    ]
