@@ -1,4 +1,4 @@
-"""The paper's settings (section and table numbers are the paper's); the other files change a few values."""
+"""The paper's settings; section, equation and table numbers are the paper's."""
 
 from ml_collections import ConfigDict
 
@@ -25,7 +25,8 @@ def get_config() -> ConfigDict:
 
     c.data = ConfigDict(
         dict(
-            root='',  # folder with videos/ and avqa-{train,val,test}.json; '': what the render stage wrote
+            # Folder with videos/ and avqa-{train,val,test}.json; '': what the render stage wrote.
+            root='',
             segments=10,  # T, 4.1
             segment_seconds=6.0,  # t, Eq. 4
             image_size=192,
@@ -43,10 +44,11 @@ def get_config() -> ConfigDict:
     c.rhythm = ConfigDict(dict(segment_seconds=6.0, threshold=0.25, sample_rate=22050))
     c.sources = ConfigDict(
         dict(
-            stems='uss',  # 'uss': Universal Source Separation; 'truth': a rendered performance's own stems
+            # 'uss': Universal Source Separation; 'truth': a rendered performance's own stems.
+            stems='uss',
             weights='',  # of uss; '': its own download
             window_seconds=1.0,  # an instrument is counted once per window in which it sounds
-            threshold_db=-40.0,  # a stem sounds where its level is above this, relative to full scale
+            threshold_db=-40.0,  # a stem sounds above this level, relative to full scale
         )
     )
     # 3.3: YOLOv8.
@@ -90,7 +92,8 @@ def get_config() -> ConfigDict:
             ),
             text=ConfigDict(
                 dict(
-                    tokenizer='bert-base-uncased',  # hub name or tokenizer.json; 'questions': the data set's own words
+                    # Hub name or tokenizer.json; 'questions': the data set's own words.
+                    tokenizer='bert-base-uncased',
                     max_words=32,
                     width=768,
                     depth=12,
@@ -118,7 +121,8 @@ def get_config() -> ConfigDict:
     # 4.1, stage two
     c.train = ConfigDict(
         dict(
-            head_epochs=0,  # first epochs in which the adapters stay closed: towers run once per video
+            # First epochs, in which the adapters stay closed: the towers run once per video.
+            head_epochs=0,
             epochs=20,
             batch_size=8,  # videos
             questions=5,  # per video in a step

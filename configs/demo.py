@@ -31,7 +31,7 @@ def get_config(argument: str = ''):
     c.model.answer.update(width=128, heads=4, layers=3, mlp_width=256)
     c.pretrain.update(epochs=12, batch_size=16, segments=4, predictor_width=128, mix=0.5)
     c.train.update(
-        head_epochs=30, epochs=2, questions=12, batch_size=8, head_learning_rate=1e-3, towers_from='sources',
-        learning_rate=3e-4, checkpoint_seconds=30.0,
+        head_epochs=30, epochs=2, questions=12, batch_size=8, head_learning_rate=1e-3,
+        towers_from='sources', learning_rate=3e-4, checkpoint_seconds=30.0,
     )  # fmt: skip
     return c
