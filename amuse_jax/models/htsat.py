@@ -1,0 +1,223 @@
+"""HTS-AT (Chen et al. 2022): a Swin tower over a log-mel spectrogram folded into a square picture.
+
+tower = HTSAT(HTSATConfig(256, 4, 96, (2, 2, 6, 2), (4, 8, 16, 32), 8), rngs=nnx.Rngs(0))
+pooled = tower(log_mel).pooled
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from amuse_jax.models import hierarchy, windows
+from amuse_jax.models.windows import WindowMap
+
+CUBIC = -0.75  # PyTorch's coefficient of the bicubic kernel
+
+
+@dataclasses.dataclass(frozen=True)
+class HTSATConfig:
+    """Sizes of a tower.
+
+    Attributes:
+      image_size: side of the square that the spectrogram is folded into, a multiple of `mels`.
+      patch: side of a patch in pixels.
+      width: channels in stage 1; each stage doubles them.
+      depths, heads: blocks and attention heads per stage.
+      window: side of a window in tokens.
+      mels: mel bands of the input.
+      mlp_ratio: hidden channels of a block's MLP over its channels.
+    """
+
+    image_size: int
+    patch: int
+    width: int
+    depths: tuple[int, ...]
+    heads: tuple[int, ...]
+    window: int
+    mels: int = 64
+    mlp_ratio: float = 4.0
+
+    @property
+    def folds(self) -> int:
+        """Pieces of time that are laid above each other."""
+        return self.image_size // self.mels
+
+    @property
+    def frames(self) -> int:
+        """Frames that the input is resized to."""
+        return self.image_size * self.folds
+
+
+class MelNorm(nnx.Module):
+    """The batch norm over mel bands at the tower's entrance, with stored statistics.
+
+    The statistics are of the data, not trained: a public checkpoint brings them, a tower that
+    starts from random weights is given them once by `fit`. Until then they are mean 0, variance 1.
+    """
+
+    def __init__(self, mels: int):
+        self.scale = nnx.Param(jnp.ones((mels,)))
+        self.bias = nnx.Param(jnp.zeros((mels,)))
+        self.mean = nnx.BatchStat(jnp.zeros((mels,)))
+        self.variance = nnx.BatchStat(jnp.ones((mels,)))
+
+    def fit(self, mean: Array, variance: Array):
+        """Stores the mean and variance of each band over the training data, both (mels,), dB."""
+        self.mean[...] = jnp.asarray(mean, jnp.float32)
+        self.variance[...] = jnp.asarray(variance, jnp.float32)
+
+    def __call__(self, log_mel: Array) -> Array:
+        """(b, frames, mels) dB -> float32 of the same shape."""
+        rate = self.scale[...] * jax.lax.rsqrt(self.variance[...] + hierarchy.EPSILON)
+        return (log_mel.astype(jnp.float32) - self.mean[...]) * rate + self.bias[...]
+
+
+@functools.cache
+def bicubic_matrix(source: int, target: int) -> np.ndarray:
+    """Bicubic resize of one axis with aligned corners, as torch.nn.functional.interpolate does.
+
+    Returns:
+      (target, source) float32; rows sum to one.
+    """
+    place = np.arange(target) * (source - 1) / max(target - 1, 1)
+    left = np.floor(place).astype(int)
+    matrix = np.zeros((target, source))
+    for tap in range(-1, 3):
+        x = np.abs(place - (left + tap))
+        near = ((CUBIC + 2) * x - (CUBIC + 3)) * x * x + 1
+        far = ((CUBIC * x - 5 * CUBIC) * x + 8 * CUBIC) * x - 4 * CUBIC
+        weight = np.where(x <= 1, near, far)
+        np.add.at(matrix, (np.arange(target), np.clip(left + tap, 0, source - 1)), weight)
+    return matrix.astype(np.float32)
+
+
+def fold(log_mel: Array, config: HTSATConfig) -> Array:
+    """Resizes time and folds it: low bands of the first piece on top, then the next piece below.
+
+    Args:
+      log_mel: (b, frames, mels), any number of frames.
+    Returns:
+      (b, image_size, image_size): rows are (piece of time, band), columns frames within the piece.
+    """
+    batch, frames, mels = log_mel.shape
+    if frames == config.frames:
+        x = log_mel.transpose(0, 2, 1)
+    else:
+        matrix = bicubic_matrix(frames, config.frames)
+        x = jnp.einsum('tf,bfm->bmt', matrix, log_mel)
+    x = x.reshape(batch, mels, config.folds, config.image_size).transpose(0, 2, 1, 3)
+    return x.reshape(batch, config.image_size, config.image_size)
+
+
+class BiasedAttention(nnx.Module):
+    """softmax(q k^T / sqrt(d) + B) v in windows, B from a table (Liu et al. 2021, eq. 4)."""
+
+    def __init__(
+        self, width: int, heads: int, window_map: WindowMap, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        self.heads, self.window_map = heads, window_map
+        high, broad = window_map.window
+        self.qkv = nnx.Linear(width, 3 * width, dtype=dtype, rngs=rngs)
+        offsets = (2 * high - 1) * (2 * broad - 1)
+        draw = nnx.initializers.truncated_normal(0.02)
+        self.bias_table = nnx.Param(draw(rngs.params(), (offsets, heads)))
+        self.out = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
+
+    def position_bias(self) -> Array:
+        """(heads, m, m) float32; depends on the parameters only."""
+        index = windows.relative_index(self.window_map.window)
+        return jnp.take(self.bias_table[...].T, index, axis=1)
+
+    def __call__(self, tokens: Array, bias: Array, shifted: bool | Array) -> Array:
+        tokens = self.window_map.enter(tokens, shifted)
+        query, key, value = (
+            self.window_map.split(part, self.heads)
+            for part in jnp.split(self.qkv(tokens), 3, axis=-1)
+        )
+        query = query * query.shape[-1] ** -0.5
+        x = windows.attention(query, key, value, bias, self.window_map, shifted)
+        return self.window_map.leave(self.out(self.window_map.join(x)), shifted)
+
+
+class HTSATBlock(nnx.Module):
+    """Attention and MLP, each on normed tokens (pre-norm, as Swin)."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        window_map: WindowMap,
+        mlp_ratio: float,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        self.attention_norm = hierarchy.layer_norm(width, rngs)
+        self.attention = BiasedAttention(width, heads, window_map, dtype, rngs)
+        self.mlp_norm = hierarchy.layer_norm(width, rngs)
+        self.mlp = hierarchy.Mlp(width, int(mlp_ratio * width), dtype, rngs)
+
+    def position_bias(self) -> Array:
+        return self.attention.position_bias()
+
+    def __call__(self, tokens: Array, bias: Array, shifted: bool | Array) -> Array:
+        """(b, h*w, d) -> (b, h*w, d)."""
+        x = self.attention_norm(tokens).astype(tokens.dtype)
+        tokens = tokens + self.attention(x, bias, shifted).astype(tokens.dtype)
+        x = self.mlp_norm(tokens).astype(tokens.dtype)
+        return tokens + self.mlp(x).astype(tokens.dtype)
+
+
+class PatchMerging(nnx.Module):
+    """Four neighbours become one token of twice the channels; the norm comes first."""
+
+    def __init__(self, size: tuple[int, int], width: int, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.size, self.dtype = size, dtype
+        self.norm = hierarchy.layer_norm(4 * width, rngs)
+        self.reduction = nnx.Linear(4 * width, 2 * width, use_bias=False, dtype=dtype, rngs=rngs)
+
+    def __call__(self, tokens: Array) -> Array:
+        """(b, h*w, d) -> (b, h*w/4, 2d)."""
+        quads = self.norm(hierarchy.gather_quads(tokens, self.size))
+        return self.reduction(quads.astype(self.dtype))
+
+
+class HTSAT(hierarchy.Tower):
+    """The tower: (b, frames, mels) log-mel in dB -> TowerOutput.
+
+    Differs from the original: the frame-wise token-semantic head is not part of it.
+    """
+
+    def __init__(self, config: HTSATConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32):
+        if config.image_size % config.mels:
+            raise ValueError(
+                f'image_size {config.image_size} is no multiple of the {config.mels} mel bands'
+            )
+        self.config, self.dtype = config, dtype
+        self.mel_norm = MelNorm(config.mels)
+        self.patches = hierarchy.PatchEmbedding(config.patch, 1, config.width, dtype, rngs)
+
+        def block(width, heads, window_map, stage):
+            return lambda rngs: HTSATBlock(width, heads, window_map, config.mlp_ratio, dtype, rngs)
+
+        self.build(config, (config.image_size, config.image_size), block, PatchMerging, rngs)
+
+    def fit_norm(self, mean: Array, variance: Array):
+        """Stores the data's mean and variance per mel band, (mels,) each, in dB and dB^2."""
+        self.mel_norm.fit(mean, variance)
+
+    def embed(self, x: Array) -> Array:
+        """(b, frames, mels) -> (b, n1, d1).
+
+        Raises:
+          ValueError: another number of mel bands than the config.
+        """
+        if x.shape[-1] != self.config.mels:
+            raise ValueError(
+                f'log-mel has {x.shape[-1]} bands, the tower expects {self.config.mels}'
+            )
+        return self.patches(fold(self.mel_norm(x), self.config)[..., None])

@@ -1,0 +1,197 @@
+"""Swin-V2 (Liu et al. 2022): res-post-norm, cosine attention, continuous position bias.
+
+tower = SwinV2(SwinV2Config(192, 4, 192, (2, 2, 18, 2), (6, 12, 24, 48), 12), rngs=nnx.Rngs(0))
+pooled = tower(normalise(frames)).pooled
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from amuse_jax.models import hierarchy, windows
+from amuse_jax.models.windows import WindowMap
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
+IMAGENET_STD = (0.229, 0.224, 0.225)
+MAX_LOGIT_SCALE = math.log(100.0)  # tau >= 0.01, section 3.2
+INITIAL_LOGIT_SCALE = math.log(10.0)
+BIAS_HIDDEN = 512  # of the network behind the continuous position bias
+BIAS_LIMIT = 16.0  # the position bias lies in (0, 16)
+
+
+@dataclasses.dataclass(frozen=True)
+class SwinV2Config:
+    """Sizes of a tower.
+
+    Attributes:
+      image_size: side of the square picture in pixels, or (height, width).
+      patch: side of a patch in pixels.
+      width: channels in stage 1; each stage doubles them.
+      depths, heads: blocks and attention heads per stage.
+      window: side of a window in tokens.
+      pretrained_windows: per stage the window that the position bias was trained with, 0: `window`.
+      mlp_ratio: hidden channels of a block's MLP over its channels.
+    """
+
+    image_size: int | tuple[int, int]
+    patch: int
+    width: int
+    depths: tuple[int, ...]
+    heads: tuple[int, ...]
+    window: int
+    pretrained_windows: tuple[int, ...] = (0, 0, 0, 0)
+    mlp_ratio: float = 4.0
+
+    @property
+    def image_sides(self) -> tuple[int, int]:
+        size = self.image_size
+        return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def normalise(frames: Array) -> Array:
+    """(..., height, width, 3) uint8 RGB -> float32 with ImageNet's mean and deviation removed."""
+    scale = 1 / (255 * np.array(IMAGENET_STD, np.float32))
+    offset = np.array(IMAGENET_MEAN, np.float32) / np.array(IMAGENET_STD, np.float32)
+    return frames.astype(jnp.float32) * scale - offset
+
+
+def log_offsets(window: tuple[int, int], pretrained: int) -> np.ndarray:
+    """Log-spaced offsets between two tokens of a window (section 3.3, eq. 4).
+
+    Args:
+      window: height and width in tokens.
+      pretrained: side of the window at pretraining, 0: the same window.
+    Returns:
+      ((2h-1) * (2w-1), 2) float32, in about [-1.06, 1.06] for the pretraining window.
+    """
+    axes = []
+    for side in window:
+        reach = max((pretrained or side) - 1, 1)
+        offset = np.arange(-(side - 1), side, dtype=np.float32) / reach * 8
+        axes.append(np.sign(offset) * np.log2(np.abs(offset) + 1) / np.log2(8))
+    grid = np.stack(np.meshgrid(*axes, indexing='ij'), -1)
+    return grid.reshape(-1, 2).astype(np.float32)
+
+
+class CosineAttention(nnx.Module):
+    """softmax(cos(q, k) / tau + B) v in windows; q and v have a bias, k has none (section 3.2)."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        window_map: WindowMap,
+        pretrained_window: int,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        self.heads, self.window_map, self.dtype = heads, window_map, dtype
+        self.pretrained_window = pretrained_window
+        self.qkv = nnx.Linear(width, 3 * width, use_bias=False, dtype=dtype, rngs=rngs)
+        self.query_bias = nnx.Param(jnp.zeros((width,)))
+        self.value_bias = nnx.Param(jnp.zeros((width,)))
+        self.logit_scale = nnx.Param(jnp.full((heads,), INITIAL_LOGIT_SCALE))
+        self.bias_inner = nnx.Linear(2, BIAS_HIDDEN, rngs=rngs)
+        self.bias_outer = nnx.Linear(BIAS_HIDDEN, heads, use_bias=False, rngs=rngs)
+        self.out = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
+
+    def position_bias(self) -> Array:
+        """(heads, m, m) float32; depends on the parameters only."""
+        offsets = log_offsets(self.window_map.window, self.pretrained_window)
+        table = self.bias_outer(jax.nn.relu(self.bias_inner(offsets)))
+        table = BIAS_LIMIT * jax.nn.sigmoid(table.T)
+        return jnp.take(table, windows.relative_index(self.window_map.window), axis=1)
+
+    def __call__(self, tokens: Array, bias: Array, shifted: bool | Array) -> Array:
+        tokens = self.window_map.enter(tokens, shifted)
+        query, key, value = jnp.split(self.qkv(tokens), 3, axis=-1)
+        query = self.window_map.split(query + self.query_bias[...].astype(self.dtype), self.heads)
+        key = self.window_map.split(key, self.heads)
+        value = self.window_map.split(value + self.value_bias[...].astype(self.dtype), self.heads)
+        scale = jnp.exp(jnp.minimum(self.logit_scale[...], MAX_LOGIT_SCALE))[:, None, None]
+        query = (unit(query) * scale).astype(self.dtype)
+        key = unit(key).astype(self.dtype)
+        x = windows.attention(query, key, value, bias, self.window_map, shifted)
+        return self.window_map.leave(self.out(self.window_map.join(x)), shifted)
+
+
+def unit(x: Array) -> Array:
+    """x over its length along the last axis, float32; finite gradients for zeros."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-24))
+
+
+class SwinV2Block(nnx.Module):
+    """Attention and MLP, each normed before it is added (section 3.2).
+
+    A fresh block is the identity: the norms' scales start at zero, as in the original.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        window_map: WindowMap,
+        pretrained_window: int,
+        mlp_ratio: float,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        self.attention = CosineAttention(width, heads, window_map, pretrained_window, dtype, rngs)
+        zeros = nnx.initializers.zeros
+        self.attention_norm = hierarchy.layer_norm(width, rngs, scale_init=zeros)
+        self.mlp = hierarchy.Mlp(width, int(mlp_ratio * width), dtype, rngs)
+        self.mlp_norm = hierarchy.layer_norm(width, rngs, scale_init=zeros)
+
+    def position_bias(self) -> Array:
+        return self.attention.position_bias()
+
+    def __call__(self, tokens: Array, bias: Array, shifted: bool | Array) -> Array:
+        """(b, h*w, d) -> (b, h*w, d)."""
+        x = self.attention(tokens, bias, shifted)
+        tokens = tokens + self.attention_norm(x).astype(tokens.dtype)
+        return tokens + self.mlp_norm(self.mlp(tokens)).astype(tokens.dtype)
+
+
+class PatchMerging(nnx.Module):
+    """Four neighbours become one token of twice the channels; the norm comes last."""
+
+    def __init__(self, size: tuple[int, int], width: int, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.size, self.dtype = size, dtype
+        self.reduction = nnx.Linear(4 * width, 2 * width, use_bias=False, dtype=dtype, rngs=rngs)
+        self.norm = hierarchy.layer_norm(2 * width, rngs)
+
+    def __call__(self, tokens: Array) -> Array:
+        """(b, h*w, d) -> (b, h*w/4, 2d)."""
+        quads = hierarchy.gather_quads(tokens, self.size)
+        return self.norm(self.reduction(quads)).astype(self.dtype)
+
+
+class SwinV2(hierarchy.Tower):
+    """The tower: (b, height, width, 3) normalised pictures -> TowerOutput."""
+
+    def __init__(self, config: SwinV2Config, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32):
+        self.config, self.dtype = config, dtype
+        self.patches = hierarchy.PatchEmbedding(config.patch, 3, config.width, dtype, rngs)
+
+        def block(width, heads, window_map, stage):
+            window, ratio = config.pretrained_windows[stage], config.mlp_ratio
+            return lambda rngs: SwinV2Block(width, heads, window_map, window, ratio, dtype, rngs)
+
+        self.build(config, config.image_sides, block, PatchMerging, rngs)
+
+    def embed(self, x: Array) -> Array:
+        """(b, height, width, 3) -> (b, n1, d1).
+
+        Raises:
+          ValueError: the pictures have another size than the config.
+        """
+        expected = (*self.config.image_sides, 3)
+        if x.shape[1:] != expected:
+            raise ValueError(f'pictures are {x.shape[1:]}, the tower was built for {expected}')
+        return self.patches(x)

@@ -1,0 +1,163 @@
+"""A token map cut into windows: shift, padding, masks, and attention inside a window.
+
+What Swin (Liu et al. 2021) and Swin-V2 (Liu et al. 2022) have in common. Tokens travel as
+(batch, height * width, channels); only attention sees windows.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowMap:
+    """How a map of tokens is cut into windows.
+
+    A side that is no longer than the window is one window: the window shrinks to it and is never
+    shifted, as in timm. Any other side is padded with zeros to a multiple of the window.
+
+    Attributes:
+      size: height and width of the map, in tokens.
+      window: height and width of a window, in tokens.
+      shift: by how many tokens shifted blocks move the windows, per side.
+    """
+
+    size: tuple[int, int]
+    window: tuple[int, int]
+    shift: tuple[int, int]
+
+    @classmethod
+    def of(cls, size: tuple[int, int], window: int) -> 'WindowMap':
+        windows = tuple(min(side, window) for side in size)
+        shift = tuple(window // 2 if side > window else 0 for side in size)
+        return cls(tuple(size), windows, shift)
+
+    @property
+    def shifts(self) -> bool:
+        """Whether every second block is shifted: the map holds more than one window."""
+        return any(self.shift)
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        return tuple(-(-side // part) * part for side, part in zip(self.size, self.window))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in a window."""
+        return self.window[0] * self.window[1]
+
+    @property
+    def windows(self) -> int:
+        """Windows in the map."""
+        return self.padded[0] * self.padded[1] // self.tokens
+
+    def enter(self, x: Array, shifted: bool | Array) -> Array:
+        """Pads and shifts a map: (b, h*w, d) -> (b, padded h*w, d). `shifted` may be traced."""
+        if self.padded == self.size and shifted is False:
+            return x
+        batch, _, width = x.shape
+        x = x.reshape(batch, *self.size, width)
+        extra = [(0, whole - side) for whole, side in zip(self.padded, self.size)]
+        if self.padded != self.size:
+            x = jnp.pad(x, ((0, 0), *extra, (0, 0)))
+        return self._roll(x, shifted, -1).reshape(batch, -1, width)
+
+    def leave(self, x: Array, shifted: bool | Array) -> Array:
+        """Undoes `enter`: (b, padded h*w, d) -> (b, h*w, d)."""
+        if self.padded == self.size and shifted is False:
+            return x
+        batch, _, width = x.shape
+        x = self._roll(x.reshape(batch, *self.padded, width), shifted, 1)
+        height, breadth = self.size
+        return x[:, :height, :breadth].reshape(batch, -1, width)
+
+    def split(self, x: Array, heads: int) -> Array:
+        """Cuts an entered map: (b, padded h*w, heads*d) -> (b*windows, heads, window tokens, d)."""
+        batch, _, width = x.shape
+        (rows, columns), (high, broad) = self._counts(), self.window
+        x = x.reshape(batch, rows, high, columns, broad, heads, width // heads)
+        return x.transpose(0, 1, 3, 5, 2, 4, 6).reshape(-1, heads, self.tokens, width // heads)
+
+    def join(self, x: Array) -> Array:
+        """Undoes `split`."""
+        _, heads, _, depth = x.shape
+        (rows, columns), (high, broad) = self._counts(), self.window
+        x = x.reshape(-1, rows, columns, heads, high, broad, depth).transpose(0, 1, 4, 2, 5, 3, 6)
+        return x.reshape(-1, self.padded[0] * self.padded[1], heads * depth)
+
+    def _counts(self) -> tuple[int, int]:
+        return tuple(whole // part for whole, part in zip(self.padded, self.window))
+
+    def _roll(self, x: Array, shifted: bool | Array, sign: int) -> Array:
+        if shifted is False or not self.shifts:
+            return x
+        return jnp.roll(x, tuple(sign * step * shifted for step in self.shift), (1, 2))
+
+
+@functools.cache
+def allowed(window_map: WindowMap) -> np.ndarray:
+    """Which tokens of a shifted window may attend to each other.
+
+    Rolling a map brings tokens from opposite edges into one window; those must not meet.
+
+    Returns:
+      (windows, m, m) bool for the m tokens of each window of the shifted map.
+    """
+    regions = []
+    for whole, part, step in zip(window_map.padded, window_map.window, window_map.shift):
+        place = np.arange(whole)
+        regions.append((place >= whole - part).astype(int) + (place >= whole - step))
+    region = regions[0][:, None] * 3 + regions[1]  # of each token of the rolled map
+    (rows, columns), (high, broad) = window_map._counts(), window_map.window
+    region = region.reshape(rows, high, columns, broad).transpose(0, 2, 1, 3)
+    region = region.reshape(window_map.windows, window_map.tokens)
+    return region[:, :, None] == region[:, None, :]
+
+
+@functools.cache
+def relative_index(window: tuple[int, int]) -> np.ndarray:
+    """Row of the relative-position table for each pair of tokens in a window.
+
+    Returns:
+      (m, m) int32 into a table of (2h-1) * (2w-1) offsets, ordered as in the original.
+    """
+    high, broad = window
+    places = np.stack(np.meshgrid(np.arange(high), np.arange(broad), indexing='ij')).reshape(2, -1)
+    offset = places[:, :, None] - places[:, None, :]
+    return ((offset[0] + high - 1) * (2 * broad - 1) + offset[1] + broad - 1).astype(np.int32)
+
+
+def attention(
+    query: Array,
+    key: Array,
+    value: Array,
+    bias: Array,
+    window_map: WindowMap,
+    shifted: bool | Array,
+) -> Array:
+    """softmax(query key^T + bias) value inside each window; the softmax runs in float32.
+
+    Differs from the originals, which add -100 (Hugging Face's Swin-V2: -200) to the scores of
+    tokens that must not meet: here they have exactly no weight.
+
+    Args:
+      query, key, value: (b*windows, heads, m, d); the query is already scaled.
+      bias: (heads, m, m) float32, relative position bias.
+      shifted: whether the windows are shifted; may be traced.
+    Returns:
+      (b*windows, heads, m, d) in value's dtype.
+    """
+    scores = jnp.einsum('bhqd,bhkd->bhqk', query, key, preferred_element_type=jnp.float32) + bias
+    if window_map.shifts and shifted is not False:
+        mask = jnp.asarray(allowed(window_map))
+        if shifted is not True:
+            mask |= ~shifted
+        windows = scores.reshape(-1, window_map.windows, *scores.shape[1:])
+        windows = jnp.where(mask[:, None], windows, jnp.finfo(jnp.float32).min)
+        scores = windows.reshape(scores.shape)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    return jnp.einsum('bhqk,bhkd->bhqd', weights, value)
