@@ -1,7 +1,7 @@
 """Melodies, bass lines, chords and drum patterns over a common harmony and beat.
 
-Everyone in a performance shares key, chord progression and beat; each part has its instrument's range, a role
-and a density in notes per beat.
+Everyone in a performance shares key, chord progression and beat; each part has its instrument's
+range, a role and a density in notes per beat.
 """
 
 import math
@@ -159,7 +159,7 @@ def play(
       instrument: decides the range.
       role: melody, bass, chords, drum or congas.
       density: notes per beat: 0.5, 1, 2 or 4; a little fewer sound, as some are held.
-      intervals: (start, end) seconds to fill; starts are beats. A note begins exactly at each start.
+      intervals: (start, end) seconds to fill; starts are beats, and a note begins exactly there.
       beats: as `beat_times` returns it.
       harmony: key and chords.
       rng: draws rhythm and contour; same state, same notes.

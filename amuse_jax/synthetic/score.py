@@ -1,7 +1,7 @@
 """What happens in a performance: who stands where, plays what, when, how loud and at which tempo.
 
-A score decides everything that is seen and heard, and every answer; sound, picture and questions are made
-from it and from nothing else.
+A score decides everything that is seen and heard, and every answer; sound, picture and questions
+are made from it and from nothing else.
 """
 
 from dataclasses import dataclass
@@ -33,13 +33,15 @@ class Performer:
 
     Attributes:
       instrument: as drawn, a name of vocabulary.INSTRUMENTS.
-      heard: the instrument whose timbre sounds; another one than `instrument` only where the sound does not
-        belong to the picture.
+      heard: the instrument whose timbre sounds; another one than `instrument` only where the sound
+        does not belong to the picture.
       visible: False: heard, but outside the picture.
       x: centre in [0, 1] of the picture's width; of no meaning where not visible.
-      place: left, middle or right: which third of the picture `x` lies in.
+      place: left for the leftmost, right for the rightmost, middle for those between and for one
+        alone; of no meaning where not visible.
       gain_db: RMS level of its sound while it sounds, in dB relative to full scale.
-      intervals: (start, end) seconds in which it sounds, in order, disjoint; empty: silent throughout.
+      intervals: (start, end) seconds in which it sounds, in order, disjoint; empty: silent
+        throughout.
       notes: inside the intervals, by start.
       look: seed of its colours and build.
     """
@@ -65,7 +67,7 @@ class Performer:
 
     @property
     def notes_per_second(self) -> float:
-        """Distinct note onsets per second while it sounds (a chord counts once); 0 where it is silent."""
+        """Distinct onsets per second while it sounds (a chord counts once); 0 where silent."""
         if not self.intervals:
             return 0.0
         return len({note.start for note in self.notes}) / self.sounding_seconds
