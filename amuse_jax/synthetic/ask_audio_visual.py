@@ -15,9 +15,9 @@ def always_playing(score: Score) -> Answered:
     if not facts.genuine(score):
         return
     for performer in facts.single(facts.seen(score)):
-        ends = [0.0] + [second for interval in performer.intervals for second in interval]
-        starts = ends[1::2] + [score.seconds]
-        silences = [start - end for end, start in zip(ends[0::2], starts)]
+        edges = [0.0, *(second for interval in performer.intervals for second in interval)]
+        edges.append(score.seconds)
+        silences = [start - end for end, start in zip(edges[0::2], edges[1::2])]
         if max(silences) <= facts.ALWAYS_SECONDS:
             yield (performer.instrument,), 'yes'
         elif max(silences) >= facts.PAUSE_SECONDS:

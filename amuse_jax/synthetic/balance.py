@@ -159,7 +159,9 @@ def choose(
 
 
 def _trim(chosen: list[list[Candidate]]) -> None:
-    for template in BINARY:
+    for template in WEIGHTS:  # in a fixed order
+        if template not in BINARY:
+            continue
         while True:
             counts = Counter(q.answer for video in chosen for q in video if q.template == template)
             if len(counts) < 2:

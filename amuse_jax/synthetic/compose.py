@@ -25,7 +25,7 @@ SHORTEST = 9.0  # seconds that a performer sounds at least
 LEVEL_STEP_DB = 5.0  # between performers who are to differ in loudness
 MIX_DB = -16.0  # RMS level of all performers together, relative to full scale
 SLOWEST_BPM, FASTEST_BPM = 60.0, 180.0
-TEMPO_JUMP = 1.3  # at a change: the faster over the slower of two neighbouring tempos, at least
+TEMPO_JUMPS = (1.32, 1.7)  # at a change: the faster over the slower; within the range above
 NOTES_PER_SECOND = (0.75, 7.0)  # what a part's density may come to at the slowest and fastest tempo
 
 
@@ -133,10 +133,8 @@ def _tempo(changes: bool, rng: np.random.Generator) -> tuple[tuple[float, float]
         return tuple(tempo)
     boundaries = np.arange(1, round(SECONDS / SEGMENT_SECONDS))
     for boundary in sorted(rng.choice(boundaries, size=rng.integers(2, 6), replace=False)):
-        jump = float(rng.uniform(TEMPO_JUMP + 0.02, 1.7))
+        jump = float(rng.uniform(*TEMPO_JUMPS))
         options = [new for new in (bpm * jump, bpm / jump) if SLOWEST_BPM <= new <= FASTEST_BPM]
-        if not options:  # only from the middle of the range can a wide jump leave it both ways
-            options = [bpm * 1.35 if bpm * 1.35 <= FASTEST_BPM else bpm / 1.35]
         bpm = float(rng.choice(options))
         tempo.append((float(boundary * SEGMENT_SECONDS), round(bpm, 1)))
     return tuple(tempo)

@@ -17,9 +17,7 @@ RHYTHMIC_RATIO = 1.5  # of notes per second
 LONGER_SECONDS = 6.0  # of sounding time
 ENTRY_SECONDS = 6.0  # between two who come in one after the other
 TOGETHER_SECONDS = 0.25  # at most between two who come in simultaneously
-OVERLAP_SECONDS = (
-    4.0  # of sounding at the same time; who never overlaps does not, between is not asked
-)
+OVERLAP_SECONDS = 4.0  # at least of sounding at the same time; those who do not have none
 ALWAYS_SECONDS = 0.5  # at most of silence at either end of who is always playing
 PAUSE_SECONDS = 6.0  # at least of silence of who is not
 ABSENT = 2  # instruments not in the performance that are asked for
