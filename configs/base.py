@@ -41,7 +41,15 @@ def get_config() -> ConfigDict:
     )
 
     # Eq. 4-6. The authors' released code uses 3 s and 0.3.
-    c.rhythm = ConfigDict(dict(segment_seconds=6.0, threshold=0.25, sample_rate=22050))
+    c.rhythm = ConfigDict(
+        dict(
+            segment_seconds=6.0,
+            threshold=0.25,  # share of the whole audio's tempo
+            sample_rate=22050,  # Hz, librosa's default
+            # 'librosa': its beat tracker; 'tempo': the same tempo without placing beats, quicker.
+            tracker='librosa',
+        )
+    )
     c.sources = ConfigDict(
         dict(
             # 'uss': Universal Source Separation; 'truth': a rendered performance's own stems.
@@ -127,12 +135,22 @@ def get_config() -> ConfigDict:
             batch_size=8,  # videos
             questions=5,  # per video in a step
             learning_rate=1e-4,
-            head_learning_rate=1e-4,  # in the head epochs
+            head_learning_rate=1e-4,  # in the head epochs; after a warm-up it falls along a cosine
+            head_warmup_epochs=0,
+            head_final_share=1.0,  # of head_learning_rate, at the end of the head epochs
             halve_every=5,  # epochs
             trainable='adapters|text|answer',  # regular expression over parameter paths
+            encoded_dtype='float32',  # in which frozen towers' tokens are stored; float16 halves them
             towers_from='',  # 'sources': start the towers from the pretrained source encoder
-            checkpoint_seconds=300.0,
-            keep=2,
+        )
+    )
+    # Of both training stages; none of it changes what they end with.
+    c.loop = ConfigDict(
+        dict(
+            log_steps=10,  # steps per line of metrics
+            checkpoint_seconds=300.0,  # between checkpoints; each phase's end has one anyway
+            keep=2,  # newest checkpoints
+            max_refused=20,  # steps whose loss or gradient is not finite; more stop the run
         )
     )
     c.evaluate = ConfigDict(dict(batch_size=8, examples=6))

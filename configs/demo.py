@@ -14,6 +14,7 @@ def get_config(argument: str = ''):
     c.without = settings.parse_without(argument)
     c.synthetic.videos = 320
     c.data.image_size = 128
+    c.rhythm.tracker = 'tempo'
     c.sources.stems = 'truth'
     c.rois.image_size = 192
     c.rois.feature_size = 224
@@ -32,6 +33,7 @@ def get_config(argument: str = ''):
     c.pretrain.update(epochs=12, batch_size=16, segments=4, predictor_width=128, mix=0.5)
     c.train.update(
         head_epochs=30, epochs=2, questions=12, batch_size=8, head_learning_rate=1e-3,
-        towers_from='sources', learning_rate=3e-4, checkpoint_seconds=30.0,
+        towers_from='sources', head_warmup_epochs=1, head_final_share=0.05, learning_rate=3e-4,
     )  # fmt: skip
+    c.loop.checkpoint_seconds = 30.0
     return c

@@ -1,0 +1,272 @@
+"""Batches of videos x questions through Grain: shuffled, repeatable, resumable in the middle of an
+epoch.
+
+One item is a video with up to Q of its questions, so that what does not depend on the question is
+computed once per video. A video with more questions makes several items. Every epoch, in training
+as in evaluation, holds every question exactly once; what fills up the last item and the last batch
+weighs nothing.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import grain
+import numpy as np
+
+from amuse_jax.data import vocabulary
+from amuse_jax.data.music_avqa import Question
+from amuse_jax.stages import StageError
+
+Batch = dict[str, np.ndarray]
+
+# Two threads read fastest on small machines, and leave the cores to the step on large ones; Grain's
+# own default of 16 is slower on two cores than 2.
+READING = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+
+
+@dataclasses.dataclass(frozen=True)
+class QuestionTable:
+    """All questions of a data set, encoded once.
+
+    Attributes:
+      questions: as prepare left them.
+      words: (n, N) int32 word pieces; word_mask: (n, N) bool.
+      answers: (n,) int32, index into vocabulary.ANSWERS.
+      records: (n,) int32, index into videos.json.
+    """
+
+    questions: tuple[Question, ...]
+    words: np.ndarray
+    word_mask: np.ndarray
+    answers: np.ndarray
+    records: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """One item of an epoch: the `part`-th slice of a video's questions.
+
+    Attributes:
+      record: index into videos.json.
+      questions: all of the video's questions in the split, as indices into the table; () for
+        padding.
+      part: which slice of them.
+    """
+
+    record: int
+    questions: tuple[int, ...]
+    part: int
+
+
+def read_questions(prepared: Path, tokenizer: Any) -> QuestionTable:
+    """Reads questions.json of the prepare stage and encodes its texts.
+
+    Args:
+      prepared: the prepare stage's folder.
+      tokenizer: a QuestionTokenizer.
+
+    Raises:
+      StageError: an answer is not one of the 42.
+    """
+    rows = json.loads((prepared / 'questions.json').read_text())
+    names = [field.name for field in dataclasses.fields(Question)]
+    questions = tuple(
+        Question(**{name: row[name] for name in names} | {'values': tuple(row['values'])})
+        for row in rows
+    )
+    unknown = sorted({q.answer for q in questions} - set(vocabulary.ANSWERS))
+    if unknown:
+        raise StageError(
+            f'{prepared / "questions.json"} has answers that are not among the 42: '
+            f'{", ".join(unknown[:5])}; run the stage prepare again'
+        )
+    index = {answer: i for i, answer in enumerate(vocabulary.ANSWERS)}
+    words, word_mask = tokenizer.encode([question.text for question in questions])
+    return QuestionTable(
+        questions=questions,
+        words=words,
+        word_mask=word_mask,
+        answers=np.array([index[question.answer] for question in questions], np.int32),
+        records=np.array([row['record'] for row in rows], np.int32),
+    )
+
+
+def groups_of(table: QuestionTable, split: str, size: int) -> list[Group]:
+    """The items of one epoch over the split: every video, ceil(its questions / size) times."""
+    by_record: dict[int, list[int]] = {}
+    for index, question in enumerate(table.questions):
+        if question.split == split:
+            by_record.setdefault(int(table.records[index]), []).append(index)
+    return [
+        Group(record, tuple(questions), part)
+        for record, questions in sorted(by_record.items())
+        for part in range(-(-len(questions) // size))
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class QuestionBatches:
+    """What a batch is made of; `epochs` and `once` make the batches.
+
+    A batch holds, for V videos and Q questions: words, word_mask (V, Q, N); answers, question (V,
+    Q) int32, `question` being the index into the table; weights (V, Q) float32, 0 for padding;
+    record (V,) int32; and every array of `arrays` (V, ...) under its name. With a `reader` also
+    frames (V, T, S, S, 3) uint8 and log_mel (V, T, F, M) dB.
+
+    Attributes:
+      table: the questions.
+      split: train, val or test.
+      size: Q.
+      videos: V.
+      arrays: (records, ...) each, may be memory-mapped.
+      reader: a RecordReader, where the batch needs frames and log-mels.
+    """
+
+    table: QuestionTable
+    split: str
+    size: int
+    videos: int
+    arrays: Mapping[str, np.ndarray]
+    reader: Any = None
+
+    def epochs(self, count: int, seed: int) -> grain.MapDataset:
+        """`count` shuffled epochs; its length is their number of batches."""
+        items = self._items()
+
+        def fetch(index: int, group: Group) -> Batch:
+            # Below a shuffle, Grain's index goes on counting from epoch to epoch.
+            return self._fetch(
+                group, np.random.default_rng((seed, index // len(items), group.record))
+            )
+
+        dataset = grain.MapDataset.source(items).map_with_index(fetch).shuffle(seed=seed)
+        return dataset.batch(self.videos).repeat(count)
+
+    def once(self) -> grain.MapDataset:
+        """The split in order, every question once."""
+        return grain.MapDataset.source(self._items()).map(self._fetch).batch(self.videos)
+
+    def _items(self) -> list[Group]:
+        groups = groups_of(self.table, self.split, self.size)
+        if not groups:
+            raise StageError(f'the data set has no {self.split} question; expected at least one')
+        return padded(groups, self.videos, Group(groups[0].record, (), 0))
+
+    def _fetch(self, group: Group, rng: np.random.Generator | None = None) -> Batch:
+        order = np.array(group.questions, np.int32)
+        if rng is not None:
+            order = rng.permutation(order)
+        chosen = order[group.part * self.size : (group.part + 1) * self.size]
+        # Padding repeats a question rather than being empty: no softmax ever runs over nothing.
+        indices = np.zeros(self.size, np.int32)
+        indices[: len(chosen)] = chosen
+        item = {
+            'words': self.table.words[indices],
+            'word_mask': self.table.word_mask[indices],
+            'answers': self.table.answers[indices],
+            'weights': (np.arange(self.size) < len(chosen)).astype(np.float32),
+            'question': indices,
+            'record': np.int32(group.record),
+        }
+        item |= {name: np.array(array[group.record]) for name, array in self.arrays.items()}
+        if self.reader is not None:
+            record = self.reader[group.record]
+            item |= {name: record[name] for name in ('frames', 'log_mel')}
+        return item
+
+
+def segment_runs(
+    reader: Any,
+    labels: Mapping[str, np.ndarray],
+    records: Sequence[int],
+    *,
+    videos: int,
+    segments: int,
+    epochs: int,
+    seed: int,
+) -> grain.MapDataset:
+    """Shuffled batches of random runs of consecutive segments, for pretraining (3.2).
+
+    Half of the videos are mirrored, which changes neither rhythm nor sources.
+
+    Args:
+      reader: RecordReader.
+      labels: 'rhythm' (records, T) and 'sources' (records, T, 22).
+      records: which records.
+      videos: V, videos per batch.
+      segments: t, length of a run.
+      epochs: how often every record comes.
+      seed: of order, runs and mirrors.
+
+    Returns:
+      Batches of frames (V, t, S, S, 3) uint8, log_mel (V, t, F, M) dB, rhythm (V, t), sources (V,
+      t, 22), source_weights (V, t): 1 where the segment exists; rhythm_weights (V, t): 1 where the
+      next segment, which a rhythm label compares with (Eq. 6), is in the run too or there is none;
+      record (V,).
+    """
+
+    def fetch(item: tuple[int, float], rng: np.random.Generator) -> Batch:
+        whole = _read_segments(reader, labels, *item)
+        total = len(whole['rhythm'])
+        start = int(rng.integers(0, total - segments + 1))
+        record = whole.pop('record')
+        run = {name: array[start : start + segments] for name, array in whole.items()}
+        run['rhythm_weights'] = run['source_weights'].copy()
+        if start + segments < total:
+            run['rhythm_weights'][-1] = 0
+        if rng.random() < 0.5:
+            run['frames'] = run['frames'][:, :, ::-1]
+        return run | {'record': record}
+
+    dataset = grain.MapDataset.source(_weighted(records, videos)).random_map(fetch, seed=seed)
+    return dataset.shuffle(seed=seed).batch(videos).repeat(epochs)
+
+
+def whole_videos(
+    reader: Any,
+    labels: Mapping[str, np.ndarray],
+    records: Sequence[int],
+    videos: int,
+) -> grain.MapDataset:
+    """The records in order, all their segments, as batches like segment_runs'; padding weighs
+    nothing."""
+
+    def fetch(item: tuple[int, float]) -> Batch:
+        whole = _read_segments(reader, labels, *item)
+        return whole | {'rhythm_weights': whole['source_weights']}
+
+    return grain.MapDataset.source(_weighted(records, videos)).map(fetch).batch(videos)
+
+
+def iterate(dataset: grain.MapDataset) -> Iterator[Batch]:
+    """A prefetching iterator whose state can be saved (`get_state`) and set."""
+    return iter(dataset.to_iter_dataset(READING))
+
+
+def padded(items: list, size: int, filler: Any) -> list:
+    """`items` with as many fillers behind them as make the length a multiple of `size`."""
+    return items + [filler] * (-len(items) % size)
+
+
+def _weighted(records: Sequence[int], videos: int) -> list[tuple[int, float]]:
+    """Records with weight 1, and as padding the first of them with weight 0."""
+    items = [(int(record), 1.0) for record in records]
+    return padded(items, videos, (int(records[0]), 0.0))
+
+
+def _read_segments(
+    reader: Any, labels: Mapping[str, np.ndarray], index: int, weight: float
+) -> Batch:
+    """All segments of a record with their labels; segments that do not exist weigh nothing."""
+    content = reader[index]
+    exists = content['frame_mask'] | content['audio_mask']
+    return {
+        'frames': content['frames'],
+        'log_mel': content['log_mel'],
+        **{name: np.array(array[index], np.float32) for name, array in labels.items()},
+        'source_weights': weight * exists.astype(np.float32),
+        'record': np.int32(index),
+    }

@@ -1,0 +1,245 @@
+"""Orbax checkpoints: the training state with its data iterator, what is frozen, and the best
+parameters.
+
+    FOLDER/checkpoints/STEP/{params,rest,data,progress}   the newest few
+    FOLDER/frozen/                                        arrays that never change, once
+    FOLDER/best/NUMBER/{params,record}                    the best by validation
+
+A checkpoint appears by the renaming of its folder, so a kill never leaves half of one. Each also
+carries a
+checksum of its content: a newest checkpoint that was damaged later is passed over for the one
+before it.
+"""
+
+import json
+import shutil
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+
+from amuse_jax.stages import StageError
+from amuse_jax.training.state import Arrays, TrainState
+
+# What Orbax, TensorStore and Grain raise over a damaged file.
+DAMAGE = (ValueError, KeyError, TypeError, OSError, AttributeError)
+
+
+class Checkpoints:
+    """The newest `keep` checkpoints in `folder`, written in the background."""
+
+    def __init__(self, folder: Path, keep: int):
+        self._manager = _manager(folder, keep)
+
+    def save(self, state: TrainState, iterator: Any, progress: Mapping[str, Any]) -> None:
+        """Saves state, data iterator and `progress` (JSON values) under the state's step."""
+        trees = _trees(state)
+        progress = dict(progress)
+        digest = _digest(trees, iterator, progress)
+        self._manager.save(
+            int(state.step),
+            args=ocp.args.Composite(
+                **{name: ocp.args.StandardSave(tree) for name, tree in trees.items()},
+                data=grain.checkpoint.CheckpointSave(iterator),
+                progress=ocp.args.JsonSave({**progress, 'digest': digest}),
+            ),
+        )
+
+    def restore(
+        self, template: TrainState, iterator_of: Callable[[dict], Any]
+    ) -> tuple[TrainState, Any, dict] | None:
+        """The newest intact checkpoint; damaged ones are named in the log and removed.
+
+        Args:
+          template: a state of the same shapes and shardings.
+          iterator_of: makes the data iterator that belongs to a checkpoint's progress.
+
+        Returns:
+          State, iterator and progress; None when there is no intact checkpoint.
+        """
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                return self._restore(step, template, iterator_of)
+            except DAMAGE as error:
+                folder = Path(self._manager.directory) / str(step)
+                logging.warning(
+                    'checkpoint %s is damaged (%s: %s); removed, going on from the one before it',
+                    folder, type(error).__name__, str(error).partition('\n')[0][:200],
+                )  # fmt: skip
+                shutil.rmtree(folder)
+                self._manager.reload()
+        return None
+
+    def _restore(
+        self, step: int, template: TrainState, iterator_of: Callable[[dict], Any]
+    ) -> tuple[TrainState, Any, dict]:
+        read = self._manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))
+        progress = dict(read.progress)
+        digest = progress.pop('digest')
+        iterator = iterator_of(progress)
+        targets = {
+            name: ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, tree))
+            for name, tree in _trees(template).items()
+        }
+        read = self._manager.restore(
+            step,
+            args=ocp.args.Composite(data=grain.checkpoint.CheckpointRestore(iterator), **targets),
+        )
+        trees = {name: read[name] for name in targets}
+        if _digest(trees, iterator, progress) != digest:
+            raise ValueError('its content does not have the checksum it was saved with')
+        state = TrainState(params=trees['params'], **trees['rest'])
+        if int(state.step) != step:
+            raise ValueError(f'it holds step {int(state.step)}')
+        return state, iterator, progress
+
+    def close(self) -> None:
+        """Returns once everything is written."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+class Best:
+    """The parameters with the best validation score so far, in `folder`."""
+
+    def __init__(self, folder: Path):
+        self._manager = _manager(folder, keep=1)
+        self.record = _read_record(self._manager)
+
+    def offer(self, score: float, params: Arrays, record: Mapping[str, Any]) -> None:
+        """Keeps `params` when `score` beats the best; `record` (JSON values) is kept beside them.
+
+        The folder itself says what the best score is. A resumed run may therefore find one from its
+        own future: the same steps lead to it again, and it stays.
+        """
+        if self.record is not None and score <= self.record['score']:
+            return
+        self.record = {**record, 'score': score}
+        self._manager.save(
+            (self._manager.latest_step() or 0) + 1,
+            args=ocp.args.Composite(
+                params=ocp.args.StandardSave(params), record=ocp.args.JsonSave(self.record)
+            ),
+        )
+
+    def close(self) -> None:
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def read_best(folder: Path, template: Arrays) -> tuple[Arrays, dict]:
+    """The best parameters and their record (`score`, `step`, ...).
+
+    Raises:
+      StageError: there is none in `folder`, it is damaged, or the model has other shapes.
+    """
+    return _read_newest(folder, 'record', template)
+
+
+def read_params(folder: Path, template: Arrays) -> Arrays:
+    """The parameters of the newest checkpoint in `folder`.
+
+    Raises:
+      StageError: as read_best.
+    """
+    return _read_newest(folder, 'progress', template)[0]
+
+
+def keep_frozen(folder: Path, arrays: Arrays) -> Arrays:
+    """Saves the frozen arrays where `folder` has none, else returns the saved ones.
+
+    Raises:
+      StageError: the saved ones are damaged or of other shapes.
+    """
+    if not arrays:
+        return arrays
+    with ocp.StandardCheckpointer() as checkpointer:
+        if not folder.exists():
+            checkpointer.save(folder.absolute(), arrays)
+            return arrays
+    return read_frozen(folder, arrays)
+
+
+def read_frozen(folder: Path, template: Arrays) -> Arrays:
+    """The arrays that keep_frozen left in `folder`, shaped like `template`.
+
+    Raises:
+      StageError: they are missing, damaged or of other shapes.
+    """
+    if not template:
+        return template
+    target = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+    with ocp.StandardCheckpointer() as checkpointer:
+        try:
+            return checkpointer.restore(folder.absolute(), target)
+        except DAMAGE as error:
+            raise _unreadable(folder, error) from error
+
+
+def _read_newest(folder: Path, record: str, template: Arrays) -> tuple[Arrays, dict]:
+    if not folder.exists():
+        raise StageError(f'{folder} does not exist; run the stage {folder.parent.name} first')
+    manager = _manager(folder, keep=None)
+    step = manager.latest_step()
+    if step is None:
+        raise StageError(
+            f'{folder} holds no checkpoint; run the stage {folder.parent.name} to its end'
+        )
+    target = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+    try:
+        read = manager.restore(
+            step,
+            args=ocp.args.Composite(
+                params=ocp.args.StandardRestore(target), **{record: ocp.args.JsonRestore()}
+            ),
+        )
+    except DAMAGE as error:
+        raise _unreadable(folder / str(step), error) from error
+    finally:
+        manager.close()
+    return read.params, dict(read[record])
+
+
+def _unreadable(folder: Path, error: Exception) -> StageError:
+    reason = str(error).partition('\n')[0][:200]
+    return StageError(
+        f'{folder} cannot be read into the configured model ({reason}); use the settings it was '
+        'made with, or delete its stage folder to make it again'
+    )
+
+
+def _manager(folder: Path, keep: int | None) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+    return ocp.CheckpointManager(folder.absolute(), options=options)
+
+
+def _read_record(manager: ocp.CheckpointManager) -> dict | None:
+    step = manager.latest_step()
+    if step is None:
+        return None
+    try:
+        read = manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))
+    except DAMAGE as error:
+        raise _unreadable(Path(manager.directory) / str(step), error) from error
+    return dict(read.record)
+
+
+def _trees(state: TrainState) -> dict[str, Any]:
+    rest = state._asdict()
+    return {'params': rest.pop('params'), 'rest': rest}
+
+
+def _digest(trees: Mapping[str, Any], iterator: Any, progress: Mapping[str, Any]) -> int:
+    """A checksum of the arrays, the data iterator's state and the progress."""
+    words = json.dumps([iterator.get_state(), dict(progress)], sort_keys=True)
+    digest = zlib.crc32(words.encode())
+    for name in sorted(trees):
+        for leaf in jax.tree.leaves(trees[name]):
+            digest = zlib.crc32(np.ascontiguousarray(leaf), digest)
+    return digest

@@ -1,0 +1,263 @@
+"""The training loop of both stages: steps, metrics, validation, checkpoints, and going on after a
+kill."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import grain
+import jax
+import numpy as np
+import optax
+from absl import logging
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from amuse_jax.data import pipeline
+from amuse_jax.stages import StageError
+from amuse_jax.training import checkpoints, metrics, sharding, state
+from amuse_jax.training.state import Arrays, Structure
+from amuse_jax.training.step import Loss, evaluation_step, means, train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A stretch of training with its own data, loss and schedule; its optimiser starts afresh.
+
+    Attributes:
+      epochs: how many.
+      batches: all their batches, `len(batches) / epochs` to the epoch.
+      validation: the validation set's batches, once.
+      loss: see step.Loss.
+      learning_rate: of the step within the phase.
+      samples: the array of a batch whose sum counts its samples.
+    """
+
+    epochs: int
+    batches: grain.MapDataset
+    validation: grain.MapDataset
+    loss: Loss
+    learning_rate: optax.Schedule
+    samples: str
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.batches) // self.epochs
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What to train and where to keep it.
+
+    Attributes:
+      name: of the progress bar.
+      folder: gets checkpoints/, metrics.jsonl, tensorboard/ and, with `best_by`, best/.
+      structure: of the model.
+      frozen: arrays that do not train.
+      metrics: names of the sums that the losses return.
+      phases: in order.
+      settings: the config's section `loop`.
+      seed: of dropout and other randomness inside the model.
+      video_ids: by record, for messages.
+      best_by: the metric whose highest validation value is kept in best/; '' for none.
+    """
+
+    name: str
+    folder: Path
+    structure: Structure
+    frozen: Arrays
+    metrics: tuple[str, ...]
+    phases: Sequence[Phase]
+    settings: ConfigDict
+    seed: int
+    video_ids: Sequence[str]
+    best_by: str = ''
+
+
+def fit(job: Job, params: Arrays) -> Arrays:
+    """Trains `params` through all phases and returns the last ones.
+
+    Killed at any moment and called again with the same job, it goes on from the newest checkpoint
+    and ends with the same parameters and metrics, bit for bit on the same machine.
+
+    Raises:
+      StageError: more than loop.max_refused steps were refused because they were not finite.
+    """
+    run = _Run(job, params)
+    try:
+        return run.to_the_end()
+    finally:
+        run.close()
+
+
+class _Run:
+    """A job under way."""
+
+    def __init__(self, job: Job, params: Arrays):
+        self.job = job
+        self.mesh = sharding.mesh()
+        self.frozen = sharding.replicate(job.frozen, self.mesh)
+        self.key = sharding.replicate(jax.random.key(job.seed), self.mesh)
+        self.zeros = {name: np.zeros(2, np.float32) for name in job.metrics}
+        self.checkpoints = checkpoints.Checkpoints(job.folder / 'checkpoints', job.settings.keep)
+        self.best = checkpoints.Best(job.folder / 'best') if job.best_by else None
+        self.unseen = []  # (step, is_finite on the device, records) of steps not looked at yet
+        self._enter(0, params, refused=0)
+        restored = self.checkpoints.restore(
+            self.state, lambda progress: pipeline.iterate(job.phases[progress['phase']].batches)
+        )
+        lines = 0
+        if restored:
+            self.state, self.iterator, progress = restored
+            self.phase_index, lines = progress['phase'], progress['lines']
+        self.step = int(self.state.step)
+        self.metrics = metrics.MetricsWriter(job.folder, lines, self.step)
+        total = sum(len(phase.batches) for phase in job.phases)
+        self.bar = tqdm(total=total, initial=self.step, desc=job.name, unit='step')
+        self.shown = {}
+        self.saved_at = time.monotonic()
+        self._restart_clock()
+
+    def to_the_end(self) -> Arrays:
+        self._run_phase()
+        while self.phase_index + 1 < len(self.job.phases):
+            self._enter(self.phase_index + 1, self.state.params, int(self.state.refused))
+            self._run_phase()
+        return self.state.params
+
+    def close(self) -> None:
+        self.bar.close()
+        self.metrics.close()
+        self.checkpoints.close()
+        if self.best:
+            self.best.close()
+
+    @property
+    def phase(self) -> Phase:
+        return self.job.phases[self.phase_index]
+
+    def _first_step(self) -> int:
+        return sum(len(phase.batches) for phase in self.job.phases[: self.phase_index])
+
+    def _epoch(self) -> int:
+        """Epochs completed after the current step, those of earlier phases included."""
+        before = sum(phase.epochs for phase in self.job.phases[: self.phase_index])
+        return before + (self.step - self._first_step()) // self.phase.steps_per_epoch
+
+    def _enter(self, index: int, params: Arrays, refused: int) -> None:
+        """Starts a phase: a fresh optimiser and a fresh iterator."""
+        self.phase_index = index
+        self.state = sharding.replicate(
+            state.fresh(
+                params,
+                state.adam(self.phase.learning_rate),
+                self.job.metrics,
+                self._first_step(),
+                refused,
+            ),
+            self.mesh,
+        )
+        self.iterator = pipeline.iterate(self.phase.batches)
+
+    def _run_phase(self) -> None:
+        phase, settings = self.phase, self.job.settings
+        train = train_step(phase.loss, self.job.structure, state.adam(phase.learning_rate))
+        evaluate = evaluation_step(phase.loss, self.job.structure)
+        last = self._first_step() + len(phase.batches)
+        while self.step < last:
+            batch = self._next_batch()
+            placed = sharding.place(batch, self.mesh)
+            self.state, is_finite = train(self.state, self.frozen, placed, self.key)
+            self.step += 1
+            self.unseen.append((self.step, is_finite, batch['record']))
+            self.bar.update()
+            at_epoch_end = (self.step - self._first_step()) % phase.steps_per_epoch == 0
+            if at_epoch_end or self.step % settings.log_steps == 0:
+                self._log()
+            if at_epoch_end:
+                self._validate(evaluate)
+            is_due = time.monotonic() - self.saved_at > settings.checkpoint_seconds
+            if is_due or self.step == last:
+                self._save()
+
+    def _next_batch(self) -> pipeline.Batch:
+        begun = time.monotonic()
+        batch = next(self.iterator)
+        self.waited += time.monotonic() - begun
+        self.samples += float(batch[self.phase.samples].sum())
+        self.steps += 1
+        return batch
+
+    def _restart_clock(self) -> None:
+        self.clock, self.waited, self.samples, self.steps = time.monotonic(), 0.0, 0.0, 0
+
+    def _log(self) -> None:
+        """Writes the means since the last line; the only place where a step's results are waited
+        for."""
+        self._look()
+        values = means(jax.device_get(self.state.sums))
+        self.state = self.state._replace(sums=sharding.replicate(self.zeros, self.mesh))
+        seconds = time.monotonic() - self.clock
+        self.metrics.write(
+            self.step,
+            self._epoch(),
+            values
+            | {
+                'learning_rate': float(
+                    self.phase.learning_rate(self.step - self._first_step() - 1)
+                ),
+                'samples_per_second': self.samples / seconds,
+                'step_seconds': seconds / self.steps,
+                'data_wait_seconds': self.waited / self.steps,
+            },
+        )
+        self._show(loss=values.get('loss', float('nan')))
+        self._restart_clock()
+
+    def _validate(self, evaluate: Callable[..., Arrays]) -> None:
+        sums = sharding.replicate(self.zeros, self.mesh)
+        for batch in pipeline.iterate(self.phase.validation):
+            placed = sharding.place(batch, self.mesh)
+            sums = evaluate(self.state.params, self.frozen, placed, sums)
+        values = {f'val_{name}': mean for name, mean in means(jax.device_get(sums)).items()}
+        self.metrics.write(self.step, self._epoch(), values)
+        self._show(
+            **{name: values[name] for name in ('val_loss', 'val_accuracy') if name in values}
+        )
+        if self.best:
+            record = {'step': self.step, 'epoch': self._epoch(), **values}
+            self.best.offer(values[f'val_{self.job.best_by}'], self.state.params, record)
+        self._restart_clock()
+
+    def _show(self, **values: float) -> None:
+        self.shown |= {name: f'{value:.3f}' for name, value in values.items()}
+        self.bar.set_postfix(self.shown, refresh=False)
+
+    def _look(self) -> None:
+        """Names the refused steps since the last look; stops when there were too many."""
+        unseen, self.unseen = self.unseen, []
+        for number, is_finite, records in unseen:
+            if not is_finite:
+                videos = ', '.join(sorted({self.job.video_ids[record] for record in records}))
+                logging.warning(
+                    'step %d refused: its loss or gradient is not finite; videos %s', number, videos
+                )
+        refused, limit = int(self.state.refused), self.job.settings.max_refused
+        if refused > limit:
+            self._write_checkpoint()
+            raise StageError(
+                f'{self.job.name} stopped at step {self.step}: {refused} steps had a loss or '
+                f'gradient that is not finite, loop.max_refused allows {limit}; the last good '
+                'state is saved. Lower the learning rate or set aside the videos named above'
+            )
+
+    def _save(self) -> None:
+        self._look()
+        self._write_checkpoint()
+
+    def _write_checkpoint(self) -> None:
+        self.metrics.sync()
+        progress = {'phase': self.phase_index, 'lines': self.metrics.lines}
+        self.checkpoints.save(self.state, self.iterator, progress)
+        self.saved_at = time.monotonic()

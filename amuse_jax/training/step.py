@@ -1,0 +1,69 @@
+"""One training step and one evaluation step, compiled once each."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from amuse_jax.training.state import Arrays, Structure, TrainState
+
+# loss(model, batch, rngs) -> (mean loss of the batch, {metric: (2,) weighted total and weight})
+Loss = Callable[[Any, Mapping[str, jax.Array], nnx.Rngs | None], tuple[jax.Array, Arrays]]
+TrainStep = Callable[..., tuple[TrainState, jax.Array]]
+
+
+def train_step(
+    loss: Loss, structure: Structure, optimizer: optax.GradientTransformation
+) -> TrainStep:
+    """Compiles `step(state, frozen, batch, key) -> (state, is_finite)`.
+
+    The gradient is taken for `state.params` alone. A step whose loss or gradient is not finite
+    changes nothing but the counters. Random numbers of step n come from `fold_in(key, n)`, so a
+    resumed run draws the same.
+    The state is donated: the caller must not use the one it passed.
+    """
+
+    def step(state, frozen, batch, key):
+        step_key = jax.random.fold_in(key, state.step)
+
+        def objective(params):
+            rngs = nnx.Rngs(step_key)
+            return loss(structure.merge(params | frozen), batch, rngs)
+
+        (value, sums), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        is_finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(grads))
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        params, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(is_finite, new, old),
+            (params, opt_state),
+            (state.params, state.opt_state),
+        )
+        state = TrainState(
+            step=state.step + 1,
+            params=params,
+            opt_state=opt_state,
+            sums={n: state.sums[n] + jnp.where(is_finite, sums[n], 0) for n in state.sums},
+            refused=state.refused + ~is_finite,
+        )
+        return state, is_finite
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def evaluation_step(loss: Loss, structure: Structure) -> Callable[..., Arrays]:
+    """Compiles `step(params, frozen, batch, sums) -> sums`, which adds the batch to `sums`."""
+
+    def step(params, frozen, batch, sums):
+        _, new = loss(structure.merge(params | frozen), batch, None)
+        return {name: sums[name] + new[name] for name in sums}
+
+    return jax.jit(step)
+
+
+def means(sums: Mapping[str, Any]) -> dict[str, float]:
+    """Weighted means of fetched sums; a metric that nothing was added to is left out."""
+    return {name: float(total / weight) for name, (total, weight) in sums.items() if weight > 0}
