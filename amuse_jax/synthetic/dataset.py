@@ -187,18 +187,8 @@ def _render_one(folder: Path, seed: int, width: int, height: int, fps: int, inde
 
     score = compose(seed, index)
     video_path, stems_path, truth_path = _paths(folder, index)
-    boxes = {}
-
-    def write_video(beside_video: Path) -> None:
-        def write_stems(beside_stems: Path) -> None:
-            boxes.update(
-                film.write(score, beside_video, beside_stems, width=width, height=height, fps=fps)
-            )
-
-        shards.write_atomically(stems_path, write_stems)
-
     try:
-        shards.write_atomically(video_path, write_video)
+        boxes = film.write(score, video_path, stems_path, width=width, height=height, fps=fps)
         stages.write_json(truth_path, truth(score, boxes))
     except Exception as error:
         raise RuntimeError(f'{score.video_id} could not be rendered: {error}') from error
