@@ -108,7 +108,7 @@ def opened(path: Path, what: str) -> Iterator[Source]:
     with container:
         try:
             yield Source(container, what)
-        except av.FFmpegError as error:
+        except (av.FFmpegError, ValueError, OverflowError) as error:
             raise MediaError(f'its {what} cannot be decoded ({_text(error)})') from error
 
 

@@ -1,0 +1,299 @@
+"""The stage `prepare` (Sec. 4.1): one record per video, with its frames, log-mel and questions.
+
+A record holds what the model sees of a video: the picture at the middle of each of T segments and
+the log-mel of each segment's sound. A video without picture or without sound is set aside, as is
+one that is cut off; one that is shorter than T segments is padded and masked, a longer one cut.
+Version 2 of MUSIC-AVQA asks about pictures with another video's sound: each pair is a record.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import multiprocessing
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from amuse_jax import shards, stages
+from amuse_jax.data import audio, music_avqa, records, video
+from amuse_jax.data.music_avqa import Question
+
+_QUESTION_BYTES = 400  # of a question in a record, about
+_NAMED = 5  # examples in a message
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """What becomes one record.
+
+    Attributes:
+      video_id: whose picture.
+      sound_id: whose sound.
+      questions: all of its questions, of every split.
+      sizes: bytes of the two files, None where a file is missing.
+    """
+
+    video_id: str
+    sound_id: str
+    questions: tuple[Question, ...]
+    sizes: tuple[int | None, int | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What every worker needs to know: the data set, S, and the front end."""
+
+    root: Path
+    image_size: int
+    log_mel: audio.LogMel
+
+
+def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
+    """Runs the stage; see the module.
+
+    Args:
+      config: the whole config; `data` and `audio` are read.
+      folder: gets `records/*.array_record`, `videos.json`, `questions.json`, `quarantine.json` and
+        `malformed_rows.json`.
+      inputs: 'render' where the data set is a rendered one.
+
+    Returns:
+      {'videos', 'questions': per split, 'quarantined', 'reasons': counts, 'malformed_rows'}.
+
+    Raises:
+      StageError: the data set is not there or empty, more of it is broken than
+        `data.max_broken_share` allows, or the disk is too small.
+    """
+    root = music_avqa.data_root(config, inputs)
+    allowed = config.data.max_broken_share
+    pairs = _pairs(root, _questions(root, allowed, folder))
+    work = Work(root, config.data.image_size, audio.LogMel.from_settings(config))
+    folder_of_records = folder / 'records'
+    _keep_only_fresh(folder_of_records, pairs, config.data.shard_videos)
+    _check_disk(folder_of_records, pairs, work, config.data.shard_videos)
+    paths = shards.map_shards(
+        functools.partial(write_records, work),
+        pairs,
+        folder_of_records,
+        suffix=records.SUFFIX,
+        shard_size=config.data.shard_videos,
+        workers=config.data.workers,
+        description='prepare',
+    )
+    return _collect(folder, paths, pairs, allowed)
+
+
+def read_video(
+    picture: Path, sound: Path, image_size: int, log_mel: audio.LogMel
+) -> dict[str, np.ndarray | float]:
+    """What the model sees and hears of one video file; also used to ask about any file.
+
+    Args:
+      picture: the file that is seen.
+      sound: the file that is heard, mostly the same.
+      image_size: S, pixels on a side.
+      log_mel: the front end, which knows T and the segments' length.
+
+    Returns:
+      'frames' (T, S, S, 3) uint8, 'frame_mask' (T,) bool, 'log_mel' (T, F, M) float16 in dB,
+      'audio_mask' (T,) bool, False from the end of the sound on, 'seconds' that the sound lasts.
+
+    Raises:
+      MediaError: see `video.read_frames` and `video.read_audio`.
+    """
+    segments, length = log_mel.segments, log_mel.segment_seconds
+    frames, frame_mask = video.read_segment_frames(picture, segments, length, image_size)
+    if not frame_mask.any():
+        raise video.MediaError(f'it shows nothing in its first {segments * length:g} s')
+    try:
+        samples, seconds = video.read_audio(sound, log_mel.sample_rate, segments * length)
+    except video.MediaError as error:
+        if sound == picture:
+            raise
+        raise video.MediaError(f'{error.reason} (the sound of {sound.stem})') from error
+    with _on_cpu():
+        spectra = np.asarray(log_mel(samples)).astype(np.float16)
+    return {
+        'frames': frames,
+        'frame_mask': frame_mask,
+        'log_mel': spectra,
+        'audio_mask': np.arange(segments) * length < seconds,
+        'seconds': seconds,
+    }
+
+
+def write_records(work: Work, pairs: Sequence[Pair], path: Path) -> None:
+    """Writes one shard: the records of `pairs`, and which of them were set aside."""
+    if multiprocessing.parent_process() is not None:
+        _use_one_cpu_thread()
+    videos, quarantine = [], []
+    writer = records.ShardWriter(path)
+    for pair in pairs:
+        names = {'video_id': pair.video_id, 'sound_id': pair.sound_id}
+        picture, sound = (music_avqa.video_path(work.root, name) for name in names.values())
+        try:
+            content = read_video(picture, sound, work.image_size, work.log_mel)
+        except video.MediaError as error:
+            quarantine.append({'video_id': pair.video_id, 'reason': error.reason})
+            continue
+        questions = [_as_json(question) for question in pair.questions]
+        writer.write(names | content | {'questions': questions})
+        videos.append(names | {'seconds': content['seconds']})
+    writer.close({'source': _source(pairs), 'videos': videos, 'quarantine': quarantine})
+
+
+def _use_one_cpu_thread() -> None:
+    """As many workers run as there are cores, and none may take the accelerator."""
+    os.environ['NPROC'] = '1'  # the size of XLA's pools
+    jax.config.update('jax_platforms', 'cpu')
+
+
+def _on_cpu() -> contextlib.AbstractContextManager:
+    """The same spectra everywhere, unless JAX was told to do without the CPU."""
+    platforms = jax.config.jax_platforms
+    if platforms and 'cpu' not in platforms.split(','):
+        return contextlib.nullcontext()
+    return jax.default_device(jax.local_devices(backend='cpu')[0])
+
+
+def _questions(root: Path, allowed: float, folder: Path) -> list[Question]:
+    questions, malformed = [], []
+    for split in music_avqa.SPLITS:
+        path = music_avqa.annotation_path(root, split)
+        found, complaints = music_avqa.read_questions(path, split)
+        if len(complaints) > allowed * (len(found) + len(complaints)):
+            raise stages.StageError(
+                f'{len(complaints)} of {len(found) + len(complaints)} rows of {path} are malformed '
+                f'(data.max_broken_share allows {allowed:.0%}): {_some(complaints, "; ")}'
+            )
+        if not found:
+            raise stages.StageError(f'{path} holds no questions; every split needs some')
+        questions += found
+        malformed += complaints
+    stages.write_json(folder / 'malformed_rows.json', malformed)
+    for complaint in malformed:
+        logging.warning('prepare: left out: %s', complaint)
+    return questions
+
+
+def _pairs(root: Path, questions: Iterable[Question]) -> list[Pair]:
+    """One pair for each (video, sound), ordered by name."""
+    if not (root / 'videos').is_dir():
+        raise stages.StageError(
+            f'{root} has no folder videos/; expected the videos there as videos/<video_id>.mp4'
+        )
+    groups = collections.defaultdict(list)
+    for question in questions:
+        groups[question.video_id, question.sound_id].append(question)
+    size = functools.cache(lambda name: _size(music_avqa.video_path(root, name)))
+    return [
+        Pair(*names, tuple(group), (size(names[0]), size(names[1])))
+        for names, group in sorted(groups.items())
+    ]
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+def _source(pairs: Sequence[Pair]) -> str:
+    """A hash of all that a shard is made from, but for the settings."""
+    content = json.dumps([dataclasses.astuple(pair) for pair in pairs])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _keep_only_fresh(folder: Path, pairs: Sequence[Pair], shard_videos: int) -> None:
+    """Deletes shards of an interrupted run that are damaged or were made from other files."""
+    count = -(-len(pairs) // shard_videos)
+    for path in folder.glob(f'[0-9]*-of-[0-9]*{records.SUFFIX}'):
+        index, _, total = path.name.removesuffix(records.SUFFIX).partition('-of-')
+        start = int(index) * shard_videos
+        try:
+            source = records.read_contents(path)['source']
+        except stages.StageError as error:
+            logging.warning('prepare: made again: %s', error)
+            source = None
+        if source != _source(pairs[start : start + shard_videos]) or int(total) != count:
+            path.unlink()
+
+
+def _check_disk(folder: Path, pairs: Sequence[Pair], work: Work, shard_videos: int) -> None:
+    """States how much disk the records take, and refuses to begin where there is less."""
+    shapes = work.log_mel
+    video_bytes = shapes.segments * (3 * work.image_size**2 + 2 * shapes.frames * shapes.mels)
+    questions = sum(len(pair.questions) for pair in pairs)
+    done = len(list(folder.glob(f'*{records.SUFFIX}'))) * shard_videos
+    left = max(len(pairs) - done, 0) / len(pairs)
+    needed = left * (len(pairs) * video_bytes + questions * _QUESTION_BYTES)
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    logging.info(
+        'prepare: %d videos to do, at most %.2f GB', round(left * len(pairs)), needed / 1e9
+    )
+    if needed > free:
+        raise stages.StageError(
+            f'the records need up to {needed / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB '
+            'are free; make room, or use another --workdir'
+        )
+
+
+def _collect(folder: Path, paths: Sequence[Path], pairs: Sequence[Pair], allowed: float) -> dict:
+    """Writes the tables of all shards, after a look at how much was set aside."""
+    videos, quarantine = [], []
+    for path in paths:
+        contents = records.read_contents(path)
+        quarantine += contents['quarantine']
+        for position, entry in enumerate(contents['videos']):
+            videos.append(entry | {'shard': path.name, 'position': position})
+    stages.write_json(folder / 'quarantine.json', quarantine)
+    for entry in quarantine:
+        logging.warning('prepare: set aside: %s: %s', entry['video_id'], entry['reason'])
+    if len(quarantine) > allowed * len(pairs) or not videos:
+        named = [f'{entry["video_id"]} ({entry["reason"]})' for entry in quarantine]
+        raise stages.StageError(
+            f'{len(quarantine)} of {len(pairs)} videos cannot be used (data.max_broken_share '
+            f'allows {allowed:.0%}): {_some(named, ", ")}; {folder / "quarantine.json"} names all: '
+            'mend them, or remove their questions, and start again'
+        )
+    index = {(entry['video_id'], entry['sound_id']): i for i, entry in enumerate(videos)}
+    questions = [
+        _as_json(question) | {'record': index[pair.video_id, pair.sound_id]}
+        for pair in pairs
+        if (pair.video_id, pair.sound_id) in index
+        for question in pair.questions
+    ]
+    stages.write_json(folder / 'videos.json', videos)
+    stages.write_json(folder / 'questions.json', questions)
+    summary = {
+        'videos': len(videos),
+        'questions': dict(collections.Counter(question['split'] for question in questions)),
+        'quarantined': len(quarantine),
+        'reasons': dict(collections.Counter(_kind(entry['reason']) for entry in quarantine)),
+        'malformed_rows': len(json.loads((folder / 'malformed_rows.json').read_text())),
+    }
+    logging.info('prepare: %s', summary)
+    return summary
+
+
+def _as_json(question: Question) -> dict:
+    return dataclasses.asdict(question) | {'values': list(question.values)}
+
+
+def _kind(reason: str) -> str:
+    """A reason without its numbers and names, for counting."""
+    return re.split('[:(]', reason)[0].strip()
+
+
+def _some(names: Sequence[str], separator: str) -> str:
+    more = [f'and {len(names) - _NAMED} more'] if len(names) > _NAMED else []
+    return separator.join([*names[:_NAMED], *more])
