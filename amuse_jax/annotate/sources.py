@@ -1,0 +1,132 @@
+"""How often each instrument sounds in each segment, counted from separated stems (Sec. 3.2, ii).
+
+The paper separates the sound into sources and counts "how often the specified instruments appear"
+per segment. Here a segment is divided into windows, and the frequency of an instrument is
+
+  number of (stem of that instrument, window) pairs in which the stem sounds / number of windows
+
+so 0 is an instrument that is not heard, 1 one that sounds throughout, and two violins that both
+play throughout give 2. A stem sounds in a window where its RMS level is above a threshold.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from amuse_jax.data.vocabulary import INSTRUMENTS
+from amuse_jax.stages import StageError
+
+
+def frequencies(
+    stems: np.ndarray,
+    owners: np.ndarray,
+    sample_rate: int,
+    *,
+    segments: int,
+    segment_seconds: float,
+    window_seconds: float,
+    threshold_db: float,
+) -> np.ndarray:
+    """Counts the instruments in every segment.
+
+    Args:
+      stems: (samples, stems) float32 at full scale 1, or int16. Past their end they are silent.
+      owners: (stems,) int, index into INSTRUMENTS of what each stem holds; -1 is not counted.
+      sample_rate: Hz.
+      segments: T.
+      segment_seconds: length of a segment; a multiple of `window_seconds`.
+      window_seconds: length of a window.
+      threshold_db: RMS level relative to full scale above which a stem sounds.
+
+    Returns:
+      (T, 22) float32, 0 where an instrument is silent.
+
+    Raises:
+      StageError: the windows do not divide a segment.
+    """
+    windows = round(segment_seconds / window_seconds)
+    if windows < 1 or abs(windows * window_seconds - segment_seconds) > 1e-6:
+        raise StageError(
+            f'config.sources.window_seconds is {window_seconds}, which does not divide '
+            f'config.data.segment_seconds = {segment_seconds}; expected a whole number of windows '
+            'per segment'
+        )
+    levels = levels_db(stems, round(window_seconds * sample_rate), segments * windows)
+    sounds = (levels > threshold_db).reshape(segments, windows, len(owners)).mean(axis=1)
+    of_instrument = owners[:, None] == np.arange(len(INSTRUMENTS))
+    return (sounds @ of_instrument).astype(np.float32)
+
+
+def levels_db(stems: np.ndarray, window: int, count: int) -> np.ndarray:
+    """RMS level of every window of every stem.
+
+    Args:
+      stems: (samples, stems) float32 at full scale 1, or int16.
+      window: samples.
+      count: windows; what the stems lack is silent, what they have beyond is left out.
+
+    Returns:
+      (count, stems) float64 in dB relative to full scale; -inf for digital silence.
+    """
+    scale = 2.0**15 if stems.dtype == np.int16 else 1.0
+    power = np.zeros((count, stems.shape[1]))
+    for index in range(min(count, -(-len(stems) // window))):
+        part = stems[index * window : (index + 1) * window].astype(np.float32)
+        power[index] = np.einsum('sc,sc->c', part, part) / (window * scale**2)
+    with np.errstate(divide='ignore'):
+        return 10.0 * np.log10(power)
+
+
+def truth_stems(root: Path, video_id: str) -> tuple[np.ndarray, np.ndarray, int]:
+    """The true stems of a rendered performance, one per sounding performer.
+
+    A performer whose sound is another instrument's counts as the one that is heard; a voice-over is
+    no instrument.
+
+    Args:
+      root: the data set's folder, which holds truth/ID.json and truth/ID.flac.
+      video_id: whose sound.
+
+    Returns:
+      stems (samples, channels) int16, owners (channels,) int as `frequencies` takes them, and the
+      sample rate in Hz.
+
+    Raises:
+      StageError: the data set has no truth, or not this video's.
+    """
+    truth = read_truth(root, video_id)
+    try:
+        stems, sample_rate = soundfile.read(
+            root / 'truth' / f'{video_id}.flac', dtype='int16', always_2d=True
+        )
+    except soundfile.LibsndfileError as error:
+        raise StageError(
+            f'{root / "truth" / video_id}.flac cannot be read ({error}); render the performances '
+            "again, or set config.sources.stems='uss'"
+        ) from error
+    owners = np.full(stems.shape[1], -1)
+    for performer in truth['performers']:
+        if performer['channel'] is not None:
+            owners[performer['channel']] = INSTRUMENTS.index(performer['heard_instrument'])
+    return stems, owners, sample_rate
+
+
+def read_truth(root: Path, video_id: str) -> dict:
+    """What is known of a rendered performance, truth/ID.json.
+
+    Raises:
+      StageError: it is not there, or no JSON.
+    """
+    path = root / 'truth' / f'{video_id}.json'
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        found = f'has no {path.relative_to(root)}' if path.parent.is_dir() else 'has no truth/'
+        raise StageError(
+            f"config.sources.stems is 'truth', but the data set {root} {found}: only rendered "
+            "performances have their stems; set config.sources.stems='uss' to separate them"
+        ) from error
+    except ValueError as error:
+        raise StageError(f'{path} is no JSON ({error}); render the performances again') from error
