@@ -1,0 +1,124 @@
+"""Rhythm and source encoders over time (paper 3.2, Fig. 3, Eq. 7-10).
+
+Axes: V videos, t consecutive segments, d width of a tower's output, I instruments.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from amuse_jax.data import vocabulary
+from amuse_jax.models import swin_v2
+from amuse_jax.models.htsat import HTSAT, HTSATConfig
+from amuse_jax.models.swin_v2 import SwinV2, SwinV2Config
+
+
+@flax.struct.dataclass
+class UniversalOutput:
+    """The four streams and the two predictions.
+
+    Attributes:
+      rhythm_visual, rhythm_audio, source_visual, source_audio: [V, t, d] pooled tokens (Eq. 8).
+      rhythm: [V, t], whether the rhythm changes after the segment (Eq. 6).
+      sources: [V, t, I], how often each instrument sounds in the segment.
+    """
+
+    rhythm_visual: jax.Array
+    rhythm_audio: jax.Array
+    source_visual: jax.Array
+    source_audio: jax.Array
+    rhythm: jax.Array
+    sources: jax.Array
+
+
+class Predictor(nnx.Module):
+    """Three linear layers with ReLU between them (Eq. 9), in float32."""
+
+    def __init__(self, width_in: int, width: int, width_out: int, *, rngs: nnx.Rngs):
+        self.first = nnx.Linear(width_in, width, rngs=rngs)
+        self.second = nnx.Linear(width, width, rngs=rngs)
+        self.third = nnx.Linear(width, width_out, rngs=rngs)
+
+    def __call__(self, visual: jax.Array, audio: jax.Array) -> jax.Array:
+        """[..., d_v] and [..., d_a] -> [..., width_out]."""
+        x = jnp.concatenate([visual, audio], axis=-1).astype(jnp.float32)
+        return self.third(nnx.relu(self.second(nnx.relu(self.first(x)))))
+
+
+class TowerPair(nnx.Module):
+    """A Swin-V2 and an HTS-AT with average pooling (Eq. 7, 8)."""
+
+    def __init__(self, visual: SwinV2Config, audio: HTSATConfig, *, rngs: nnx.Rngs, dtype):
+        self.visual = SwinV2(visual, rngs=rngs, dtype=dtype)
+        self.audio = HTSAT(audio, rngs=rngs, dtype=dtype)
+
+    def __call__(self, frames: jax.Array, log_mel: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """[V, t, S, S, 3] uint8 and [V, t, F, M] dB -> [V, t, d_v] and [V, t, d_a]."""
+        lead = frames.shape[:2]
+        pictures = swin_v2.normalise(frames.reshape(-1, *frames.shape[2:]))
+        visual = self.visual(pictures).pooled
+        audio = self.audio(log_mel.reshape(-1, *log_mel.shape[2:])).pooled
+        return visual.reshape(*lead, -1), audio.reshape(*lead, -1)
+
+
+class UniversalEncoder(nnx.Module):
+    """The rhythm encoder and the source encoder.
+
+    Eq. 6 compares a segment with the next one, so the rhythm predictor sees the pooled features of
+    both; the last segment is compared with itself.
+    """
+
+    def __init__(
+        self,
+        visual: SwinV2Config,
+        audio: HTSATConfig,
+        predictor_width: int,
+        *,
+        rngs: nnx.Rngs,
+        dtype=jnp.float32,
+    ):
+        self.rhythm = TowerPair(visual, audio, rngs=rngs, dtype=dtype)
+        self.source = TowerPair(visual, audio, rngs=rngs, dtype=dtype)
+        width = self.source.visual.width_out + self.source.audio.width_out
+        self.rhythm_predictor = Predictor(2 * width, predictor_width, 1, rngs=rngs)
+        self.source_predictor = Predictor(
+            width, predictor_width, len(vocabulary.INSTRUMENTS), rngs=rngs
+        )
+
+    def __call__(self, frames: jax.Array, log_mel: jax.Array) -> UniversalOutput:
+        """Encodes t consecutive segments of each video.
+
+        Args:
+          frames: [V, t, S, S, 3] uint8 RGB.
+          log_mel: [V, t, F, M] dB.
+        """
+        rhythm_visual, rhythm_audio = self.rhythm(frames, log_mel)
+        source_visual, source_audio = self.source(frames, log_mel)
+        rhythm = self.rhythm_predictor(with_next(rhythm_visual), with_next(rhythm_audio))
+        sources = self.source_predictor(source_visual, source_audio)
+        return UniversalOutput(
+            rhythm_visual, rhythm_audio, source_visual, source_audio, rhythm[..., 0], sources
+        )
+
+
+def with_next(features: jax.Array) -> jax.Array:
+    """[V, t, d] -> [V, t, 2d]: features beside the next segment's, the last beside themselves."""
+    following = jnp.concatenate([features[:, 1:], features[:, -1:]], axis=1)
+    return jnp.concatenate([features, following], axis=-1)
+
+
+def mse_loss(
+    output: UniversalOutput, rhythm: jax.Array, sources: jax.Array, mask: jax.Array
+) -> jax.Array:
+    """Eq. 10: mean over the segments of (y_r - rhythm)^2 + |y_s - sources|^2.
+
+    Args:
+      rhythm: [V, t] labels.
+      sources: [V, t, I] labels.
+      mask: [V, t] bool, the segments that count.
+    Returns:
+      () float32; 0 where no segment counts.
+    """
+    error = jnp.square(output.rhythm - rhythm) + jnp.square(output.sources - sources).sum(-1)
+    return jnp.where(mask, error, 0).sum() / jnp.maximum(mask.sum(), 1)
