@@ -1,0 +1,103 @@
+"""A performance as a file: H.264 and AAC in mp4, with its stems and boxes beside it."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from amuse_jax import shards
+from amuse_jax.synthetic import sound
+from amuse_jax.synthetic.picture import Box, Picture, Planes, Pose
+from amuse_jax.synthetic.score import Score
+
+SEGMENTS = 10  # of a video; boxes are told for the middle of each
+EXTRA_BOX_TIMES = 4  # per video, at random, so that a detector sees more than the segments' middles
+SOUND_BITS_PER_SECOND = 64000
+
+# Fast, and the same bytes every time. A picture of flat colours moves little: nothing finer pays.
+_X264 = {
+    'preset': 'ultrafast',
+    'tune': 'animation',
+    'crf': '28',
+    'threads': '1',
+    'x264-params': 'scenecut=0:rc-lookahead=0:sync-lookahead=0',
+}
+_AAC = {'aac_coder': 'fast', 'aac_tns': '0', 'aac_pns': '0'}
+
+
+def write(
+    score: Score, video_path: Path, stems_path: Path, *, width: int, height: int, fps: int
+) -> dict:
+    """Renders a score to a video and to the stems of its sound; each file appears whole or not at
+    all.
+
+    Args:
+      score: what happens.
+      video_path: the mp4 file to write.
+      stems_path: the FLAC file to write: 32 kHz, 16 bits, the channels of `sound.play`.
+      width: of the picture in pixels, even.
+      height: of the picture in pixels, even.
+      fps: pictures per second.
+
+    Returns:
+      {'seconds': times, 'boxes': for each time a list of (x0, y0, x1, y1, class, index of the
+      performer)}: where instruments and players are, in shares of width and height. First come the
+      middles of the SEGMENTS segments, then EXTRA_BOX_TIMES other times.
+
+    Raises:
+      ValueError: a size that cannot be painted (see Picture).
+    """
+    cv2.setNumThreads(1)  # videos are rendered side by side
+    stems = sound.play(score)
+    picture = Picture(score, width, height)
+    frames = picture.poses(np.arange(round(score.seconds * fps)) / fps)
+    shards.write_atomically(stems_path, lambda beside: sound.write_stems(stems, beside))
+    shards.write_atomically(
+        video_path, lambda beside: _encode(picture, frames, stems.sum(0), fps, beside)
+    )
+    seconds = _box_times(score)
+    boxes: list[list[Box]] = [
+        picture.boxes(frames[min(int(second * fps + 1e-6), len(frames) - 1)]) for second in seconds
+    ]
+    return {'seconds': seconds, 'boxes': boxes}
+
+
+def _box_times(score: Score) -> list[float]:
+    middles = (np.arange(SEGMENTS) + 0.5) * score.seconds / SEGMENTS
+    others = np.random.default_rng([score.seed, 61]).uniform(0, score.seconds, EXTRA_BOX_TIMES)
+    return [round(float(second), 3) for second in (*middles, *np.sort(others))]
+
+
+def _encode(
+    picture: Picture, frames: list[tuple[Pose, ...]], track: np.ndarray, fps: int, path: Path
+) -> None:
+    with av.open(str(path), 'w', format='mp4', options={'movflags': 'faststart'}) as container:
+        video = container.add_stream('libx264', rate=fps, options={**_X264, 'g': str(fps)})
+        video.width, video.height, video.pix_fmt = picture.width, picture.height, 'yuv420p'
+        video.codec_context.thread_count = 1
+        audio = container.add_stream('aac', rate=sound.SAMPLE_RATE, layout='mono', options=_AAC)
+        audio.bit_rate = SOUND_BITS_PER_SECOND
+        samples = av.AudioFrame.from_ndarray(track[None], format='fltp', layout='mono')
+        samples.sample_rate, samples.pts = sound.SAMPLE_RATE, 0
+        container.mux(audio.encode(samples))
+        container.mux(audio.encode(None))
+        frame = av.VideoFrame(picture.width, picture.height, 'yuv420p')
+        planes = _views(frame)
+        frame.time_base, shown = Fraction(1, fps), None
+        for index, poses in enumerate(frames):
+            if poses != shown:  # x264 copies what it is given, so one frame serves all
+                picture.paint(poses, planes)
+                shown = poses
+            frame.pts = index
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+
+
+def _views(frame: av.VideoFrame) -> Planes:
+    """The frame's planes as writable arrays."""
+    return tuple(
+        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+        for plane in frame.planes
+    )
