@@ -22,7 +22,7 @@ _X264 = {
     'tune': 'animation',
     'crf': '28',
     'threads': '1',
-    'x264-params': 'scenecut=0:rc-lookahead=0:sync-lookahead=0',
+    'x264-params': 'scenecut=0:rc-lookahead=0:sync-lookahead=0:colormatrix=smpte170m',
 }
 _AAC = {'aac_coder': 'fast', 'aac_tns': '0', 'aac_pns': '0'}
 

@@ -93,14 +93,12 @@ def test_who_sounds_moves_and_who_is_silent_does_not(instrument):
 
 
 def test_louder_players_move_more():
-    quiet, loud = (
-        dataclasses.replace(make_performer('drum'), gain_db=gain) for gain in (-34.0, -17.0)
-    )
-    poses = Picture(make_score(quiet, loud), WIDTH, HEIGHT).poses(np.arange(30) / 10)
-    reach = np.ptp([[pose.stroke for pose in frame] for frame in poses], axis=0)
-    assert reach[0] < reach[1] or reach[1] < reach[0]
-    order = [box[5] for box in Picture(make_score(quiet, loud), WIDTH, HEIGHT).boxes(poses[0])]
-    assert reach[order[::2].index(0)] < reach[order[::2].index(1)]
+    reach = []
+    for gain in (-34.0, -17.0):
+        performer = dataclasses.replace(make_performer('drum'), gain_db=gain)
+        poses = Picture(make_score(performer), WIDTH, HEIGHT).poses(np.arange(30) / 10)
+        reach.append(np.ptp([pose.stroke for (pose,) in poses]))
+    assert reach[0] < reach[1]
 
 
 def test_six_share_the_stage():
