@@ -12,6 +12,7 @@ def get_config(argument: str = ''):
     c.name = 'synthetic'
     c.without = settings.parse_without(argument)
     c.synthetic.update(videos=4000, width=640, height=360, fps=15)
+    c.rhythm.tracker = 'tempo'
     c.sources.stems = 'truth'
     c.rois.image_size = 320
     c.rois.detector.update(epochs=20, images=12000)

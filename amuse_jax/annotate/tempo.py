@@ -23,6 +23,8 @@ START_BPM = 120.0
 OCTAVE_SPREAD = 1.0  # standard deviation of log2(tempo / START_BPM)
 MAX_BPM = 320.0
 
+BLOCK = 128  # frames whose spectra fit into a core's cache
+
 
 def track(waveform: np.ndarray, sample_rate: int) -> float:
     """BT(.) of Eq. 4-5: librosa's beat tracker.
@@ -69,10 +71,9 @@ def onset_strength(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     window = scipy.signal.get_window('hann', FFT_SIZE).astype(np.float32)
     filters = _mel_filters(sample_rate)
     mel = np.empty((len(frames), MELS), np.float32)
-    block = 128  # frames whose spectra fit into a core's cache
-    for start in range(0, len(frames), block):
-        spectrum = scipy.fft.rfft(frames[start : start + block] * window)
-        mel[start : start + block] = (spectrum.real**2 + spectrum.imag**2) @ filters
+    for start in range(0, len(frames), BLOCK):
+        spectrum = scipy.fft.rfft(frames[start : start + BLOCK] * window)
+        mel[start : start + BLOCK] = (spectrum.real**2 + spectrum.imag**2) @ filters
     decibel = 10.0 * np.log10(np.maximum(mel, 1e-10))
     decibel = np.maximum(decibel, decibel.max() - TOP_DB)
     rise = np.median(np.maximum(decibel[1:] - decibel[:-1], 0.0), axis=1)
@@ -104,8 +105,11 @@ def _mean_autocorrelation(onsets: np.ndarray, window: int) -> np.ndarray:
     frames = np.lib.stride_tricks.sliding_window_view(padded, window)[: len(onsets)]
     frames = frames * scipy.signal.get_window('hann', window)
     size = scipy.fft.next_fast_len(2 * window - 1, real=True)
-    spectrum = scipy.fft.rfft(frames, n=size)
-    energy = np.square(frames).sum(axis=1)
-    scale = 1.0 / np.where(energy < np.finfo(np.float64).tiny, 1.0, energy)
-    power = scale @ (spectrum.real**2 + spectrum.imag**2) / len(frames)
-    return scipy.fft.irfft(power, n=size)[:window]
+    mean = np.zeros(size // 2 + 1)
+    for start in range(0, len(frames), BLOCK):
+        block = frames[start : start + BLOCK]
+        energy = np.einsum('fw,fw->f', block, block)  # the autocorrelation at lag 0
+        scale = 1.0 / np.where(energy < np.finfo(np.float64).tiny, 1.0, energy)
+        spectrum = scipy.fft.rfft(block, n=size)
+        mean += scale @ (spectrum.real**2 + spectrum.imag**2)
+    return scipy.fft.irfft(mean / len(frames), n=size)[:window]

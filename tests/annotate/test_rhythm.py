@@ -43,8 +43,11 @@ def test_estimate_equals_the_beat_tracker():
         for bpm in random.uniform(50, 200, 4):
             waveform = clicks(bpm, seconds) + noise
             assert tempo.estimate(waveform, RATE) == tempo.track(waveform, RATE)
-    music = np.concatenate([noise[: 2 * RATE], clicks(70, 5), np.zeros(RATE, np.float32)])
-    assert tempo.estimate(music, RATE) == tempo.track(music, RATE)
+    silence = np.zeros(5 * RATE, np.float32)
+    one_onset = np.concatenate([silence, clicks(10, 1)])  # the prior alone decides
+    fading = np.concatenate([noise[: 2 * RATE], clicks(70, 5), silence])
+    for waveform in (one_onset, fading):
+        assert tempo.estimate(waveform, RATE) == tempo.track(waveform, RATE)
 
 
 def test_change_of_tempo_is_labelled_at_the_segment_before_it():
