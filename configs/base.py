@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
             segment_seconds=6.0,  # t, Eq. 4
             image_size=192,
             max_broken_share=0.05,  # of the videos; more is an error
-            shard_videos=16,
+            shard_videos=64,  # records per file; what a kill costs each worker
             workers=0,  # processes for per-video work; 0: one per core
         )
     )
@@ -63,12 +63,21 @@ def get_config() -> ConfigDict:
     c.rois = ConfigDict(
         dict(
             weights='',  # any YOLOv8 .pt file; '': train one on the data set's boxes
-            image_size=640,
+            image_size=640,  # pixels of the longer side
             regions=12,  # K, best boxes per segment
-            min_score=0.25,
+            min_score=0.25,  # ultralytics' default
+            max_overlap=0.7,  # IoU with a better region of the same class; ultralytics' default
             feature_size=448,  # channels of the three feature maps that the regions are pooled from
             detector=ConfigDict(
-                dict(model='yolov8n.yaml', epochs=0, batch_size=16, images=0, seed=0)
+                dict(
+                    width=0.25,  # of YOLOv8's channels; 0.25 is YOLOv8n, 0.5 YOLOv8s
+                    depth=0.33,  # of YOLOv8's layers; 0.33 is YOLOv8n and YOLOv8s
+                    epochs=50,
+                    batch_size=16,
+                    frames=0,  # pictures per video to learn from; 0: all whose boxes are known
+                    learning_rate=2e-3,
+                    seed=0,
+                )
             ),
         )
     )
