@@ -117,7 +117,7 @@ def test_each_kind_of_bad_input(root, media, tmp_path):
     write(videos / 'no sound.mp4', media.Picture(**short), None)
     write(videos / 'no picture.mp4', None, media.Sound(seconds=6))
     write(videos / '3 seconds.mp4', media.Picture(fps=5), media.Sound(seconds=3))
-    long = media.Sound(seconds=600, sample_rate=8000)
+    long = media.Sound(seconds=600, sample_rate=8000, codec='flac', format='s16')
     write(videos / '10 minutes.mp4', media.Picture(seconds=600, fps=1, group=60), long)
     write(videos / '1 fps.mp4', media.Picture(seconds=6, fps=1), media.Sound(seconds=6))
     quarter = (0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
