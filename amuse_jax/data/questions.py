@@ -140,14 +140,14 @@ def _from_hub(name: str) -> tokenizers.Tokenizer:
     if isinstance(cached, str):
         return _from_file(Path(cached))
     url = huggingface_hub.hf_hub_url(name, 'tokenizer.json')
-    help = (
+    advice = (
         f'download {url} on another machine and give its path, or set model.text.tokenizer to '
         '"questions", which needs no download'
     )
     if constants.HF_HUB_OFFLINE:
         raise stages.StageError(
             f'the tokenizer {name} is not in the local cache and the hub is switched off '
-            f'(HF_HUB_OFFLINE); {help}'
+            f'(HF_HUB_OFFLINE); {advice}'
         )
     session = utils.get_session()
     try:
@@ -155,7 +155,7 @@ def _from_hub(name: str) -> tokenizers.Tokenizer:
         return tokenizers.Tokenizer.from_pretrained(name)
     except Exception as error:  # of the network or of the hub: many unrelated classes
         raise stages.StageError(
-            f'the tokenizer {name} could not be had from the Hugging Face hub ({error}); {help}'
+            f'the tokenizer {name} could not be had from the Hugging Face hub ({error}); {advice}'
         ) from error
 
 
