@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from amuse_jax.models.gelu import gelu
 from amuse_jax.models.windows import WindowMap
 
 EPSILON = 1e-5  # of layer norms, as in the originals
@@ -50,7 +51,7 @@ class Mlp(nnx.Module):
         self.outer = nnx.Linear(hidden, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        return self.outer(jax.nn.gelu(self.inner(x), approximate=False))
+        return self.outer(gelu(self.inner(x)))
 
 
 class PatchEmbedding(nnx.Module):

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from amuse_jax.models.gelu import gelu
+
 EPSILON = 1e-12  # of BERT's layer norms
 DRAW = nnx.initializers.truncated_normal(0.02)  # of BERT's tables
 
@@ -55,7 +57,7 @@ class TextLayer(nnx.Module):
     def __call__(self, tokens: Array, mask: Array) -> Array:
         """(b, n, d), (b, n) bool -> (b, n, d)."""
         tokens = self.attention_norm(tokens + self._attend(tokens, mask)).astype(tokens.dtype)
-        x = self.outer(jax.nn.gelu(self.inner(tokens), approximate=False))
+        x = self.outer(gelu(self.inner(tokens)))
         return self.mlp_norm(tokens + x).astype(tokens.dtype)
 
     def _attend(self, tokens: Array, mask: Array) -> Array:

@@ -1,0 +1,268 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from transformers import Swinv2Config, Swinv2Model
+
+from amuse_jax.models import building, swin_v2
+from amuse_jax.models.swin_v2 import SwinV2, SwinV2Config
+from amuse_jax.models.windows import WindowMap
+from amuse_jax.pretrained import convert
+from amuse_jax.pretrained import swin_v2 as names
+
+# Maps of 16, 8, 4 and 2 tokens: shifted windows, one window, a window larger than the map.
+CONFIG = SwinV2Config(
+    image_size=32,
+    patch=2,
+    width=16,
+    depths=(3, 1, 2, 1),
+    heads=(2, 2, 4, 8),
+    window=4,
+    pretrained_windows=(6, 0, 3, 0),
+)
+ATOL = 1e-5
+FAST_COMPILE = {'xla_backend_optimization_level': 0}
+
+
+def compiled(function, **options):
+    """jax.jit for small inputs: compiling costs more than running."""
+    return jax.jit(function, compiler_options=FAST_COMPILE, **options)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def highest_precision():
+    with jax.default_matmul_precision('highest'):
+        yield
+
+
+@pytest.fixture(scope='module')
+def original():
+    torch.manual_seed(0)
+    model = Swinv2Model(
+        Swinv2Config(
+            image_size=CONFIG.image_size,
+            patch_size=CONFIG.patch,
+            embed_dim=CONFIG.width,
+            depths=CONFIG.depths,
+            num_heads=CONFIG.heads,
+            window_size=CONFIG.window,
+            pretrained_window_sizes=CONFIG.pretrained_windows,
+        )
+    ).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(1.0 if name.endswith('norm.weight') else 0.0, 0.2)
+            if name.endswith('logit_scale'):
+                # From stage 3 on some are above the limit of 100; sharper is worse conditioned.
+                sharpest = 10.0 if 'layers.0' in name else 200.0
+                parameter.uniform_(0.0, math.log(sharpest))
+    return model
+
+
+def converted(original, arrays):
+    config = names.hugging_face(CONFIG)
+    abstract = nnx.eval_shape(lambda: SwinV2(CONFIG, rngs=nnx.Rngs(0)))
+    return convert.fill(abstract, arrays, config)
+
+
+@pytest.fixture(scope='module')
+def tower(original):
+    return converted(original, {k: v.numpy() for k, v in original.state_dict().items()})
+
+
+@pytest.fixture(scope='module')
+def images():
+    return np.random.default_rng(0).normal(size=(3, 32, 32, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope='module')
+def forward():
+    return compiled(lambda tower, x: tower(x))
+
+
+@pytest.fixture(scope='module')
+def output(forward, tower, images):
+    return forward(tower, images)
+
+
+def part(state, first, count):
+    return jax.tree.map(lambda leaf: leaf[first : first + count], state)
+
+
+def close(ours, theirs, atol=ATOL):
+    np.testing.assert_allclose(np.asarray(ours), theirs.detach().numpy(), atol=atol, rtol=1e-5)
+
+
+def test_patch_embedding_as_in_hugging_face(original, tower, images):
+    theirs, _ = original.embeddings(torch.tensor(images).permute(0, 3, 1, 2))
+    close(tower.embed(images), theirs)
+
+
+def test_each_stage_and_the_pooled_output_as_in_hugging_face(original, output, images):
+    with torch.no_grad():
+        pixels = torch.tensor(images).permute(0, 3, 1, 2)
+        theirs = original(pixels)
+        tokens, grid = original.embeddings(pixels)
+        stages = original.encoder(
+            tokens, grid, output_hidden_states=True, output_hidden_states_before_downsampling=True
+        ).hidden_states
+    for ours, stage in zip(output.stages, stages[1:], strict=True):
+        close(ours, stage)
+    close(output.tokens, theirs.last_hidden_state)
+    close(output.pooled, theirs.pooler_output)
+
+
+@pytest.mark.parametrize('place', [0, 1])
+def test_one_block_and_its_gradients_as_in_hugging_face(original, tower, place):
+    """Place 0 is plain, place 1 is shifted."""
+    rng = np.random.default_rng(1)
+    tokens, weights = rng.normal(size=(2, 2, 256, 16)).astype(np.float32)
+    theirs_in = torch.tensor(tokens, requires_grad=True)
+    original.zero_grad()
+    theirs = original.encoder.layers[0].blocks[place](theirs_in, (16, 16))[0]
+    (theirs * torch.tensor(weights)).sum().backward()
+    grads = {
+        name: (torch.zeros_like(p) if p.grad is None else p.grad).numpy()
+        for name, p in original.named_parameters()
+    }
+    theirs_grads = nnx.split(converted(original, grads).stages[0].blocks)[1]
+
+    stage = tower.stages[0]
+    graphdef, state = nnx.split(stage.blocks)
+
+    def loss(state, tokens):
+        out = stage.run(graphdef, part(state, place, 1), tokens, place)
+        return jnp.sum(out * weights), out
+
+    gradient = compiled(jax.grad(loss, argnums=(0, 1), has_aux=True))
+    (grads, tokens_grad), ours = gradient(state, tokens)
+    close(ours, theirs)
+    pairs = [(tokens_grad, theirs_in.grad.numpy())]
+    pairs += [
+        (ours[place], theirs[place])
+        for ours, theirs in zip(jax.tree.leaves(grads), jax.tree.leaves(theirs_grads), strict=True)
+    ]
+    for ours, theirs in pairs:
+        scale = max(1.0, float(np.abs(theirs).max()))
+        np.testing.assert_allclose(ours / scale, theirs / scale, atol=ATOL)
+
+
+def test_run_in_pieces_is_the_whole_tower(tower, images, output):
+    def pieces(tower, images):
+        tokens = tower.stem(images)
+        graphdef, state = tower.meeting()
+        for first in range(CONFIG.depths[2]):
+            tokens = tower.run_meeting(graphdef, part(state, first, 1), tokens, first)
+        return tower.tail(tokens)
+
+    tokens = compiled(pieces)(tower, images)
+    assert tokens.shape[-1] == tower.width_out
+    np.testing.assert_allclose(tokens, output.tokens, atol=ATOL)
+
+
+def test_the_place_of_the_first_block_may_be_traced(tower):
+    """Stage 1 holds several windows, so that odd places are shifted."""
+    stage = tower.stages[0]
+    graphdef, state = nnx.split(stage.blocks)
+    tokens = np.random.default_rng(0).normal(size=(1, 256, 16)).astype(np.float32)
+    traced = compiled(stage.run, static_argnums=0)
+    fixed = compiled(stage.run, static_argnums=(0, 3))
+    for first in (0, 1):
+        ours = traced(graphdef, part(state, first, 1), tokens, first)
+        expected = fixed(graphdef, part(state, first, 1), tokens, first)
+        np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+def test_a_picture_does_not_see_the_others_of_its_batch(forward, tower, images, output):
+    others = images[[1, 1, 0]]
+    pooled = forward(tower, others).pooled
+    np.testing.assert_allclose(pooled, output.pooled[np.array([1, 1, 0])], atol=1e-6)
+
+
+def test_bfloat16_stays_close(tower, images, output):
+    low = nnx.merge(
+        nnx.split(nnx.eval_shape(lambda: SwinV2(CONFIG, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)))[0],
+        nnx.state(tower),
+    )
+    pooled = compiled(lambda tower, x: tower(x).pooled)(low, images)
+    assert pooled.dtype == jnp.bfloat16
+    error = np.linalg.norm(pooled.astype(np.float32) - output.pooled)
+    assert error < 3e-2 * np.linalg.norm(output.pooled)
+
+
+def test_an_oblong_padded_map_is_attended_as_described():
+    """Each token attends to the tokens of its own (cut) shifted window, padding included."""
+    window_map = WindowMap.of((6, 4), 4)  # rows are padded to 8 and shift, columns not
+    assert (window_map.padded, window_map.shift) == ((8, 4), (2, 0))
+    attention = building.build(
+        lambda rngs: swin_v2.CosineAttention(8, 2, window_map, 0, jnp.float32, rngs), seed=0
+    )
+    tokens = np.random.default_rng(0).normal(size=(1, 24, 8)).astype(np.float32)
+    table = compiled(lambda attention: attention.position_bias())(attention)
+    ours = compiled(lambda attention, x, bias: attention(x, bias, True))(attention, tokens, table)
+    ours = ours.reshape(6, 4, 8)
+
+    padded = np.zeros((8, 4, 8), np.float32)
+    padded[:6] = tokens.reshape(6, 4, 8)
+    query, key, value = np.split(padded @ np.asarray(attention.qkv.kernel[...]), 3, -1)
+    table, scale = np.asarray(table), np.exp(attention.logit_scale[...])
+    for row in range(6):
+        rows = [r for r in range(8) if (r - 2) // 4 == (row - 2) // 4]
+        heads = []
+        for head in range(2):
+            cut = slice(4 * head, 4 * head + 4)
+            k, v = key[rows][..., cut].reshape(-1, 4), value[rows][..., cut].reshape(-1, 4)
+            k = k / np.maximum(np.linalg.norm(k, axis=-1, keepdims=True), 1e-12)
+            q = query[row, 0, cut] / np.linalg.norm(query[row, 0, cut])
+            places = [((r - 2) % 4) * 4 + column for r in rows for column in range(4)]
+            scores = scale[head] * k @ q + table[head, ((row - 2) % 4) * 4, places]
+            weights = np.exp(scores - scores.max())
+            heads.append(weights / weights.sum() @ v)
+        expected = np.concatenate(heads) @ attention.out.kernel[...]
+        np.testing.assert_allclose(ours[row, 0], expected, atol=1e-5)
+
+
+def test_normalise_is_torchvisions():
+    frames = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), np.uint8)
+    expected = (frames / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
+    np.testing.assert_allclose(swin_v2.normalise(frames), expected, atol=1e-6)
+
+
+def test_a_fresh_block_is_the_identity():
+    window_map = WindowMap.of((4, 4), 4)
+    block = building.build(
+        lambda rngs: swin_v2.SwinV2Block(8, 2, window_map, 0, 4.0, jnp.float32, rngs), seed=0
+    )
+    tokens = np.random.default_rng(0).normal(size=(1, 16, 8)).astype(np.float32)
+    ours = compiled(lambda block, x: block(x, block.position_bias(), False))(block, tokens)
+    np.testing.assert_array_equal(ours, tokens)
+
+
+def test_the_papers_tower_has_195_million_parameters():
+    config = SwinV2Config(192, 4, 192, (2, 2, 18, 2), (6, 12, 24, 48), 12)
+    tower = nnx.eval_shape(lambda: SwinV2(config, rngs=nnx.Rngs(0)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(tower))) == 195_202_932
+    assert (tower.width_meeting, tower.width_out) == (768, 1536)
+
+
+@pytest.mark.parametrize(
+    'sizes, words',
+    [
+        (dict(image_size=33), r'33.*patch, 2'),
+        (dict(image_size=40), r'\(5, 5\)'),
+        (dict(heads=(2, 2, 4, 7)), '128 channels.*7 heads'),
+    ],
+)
+def test_sizes_that_do_not_fit_are_named(sizes, words):
+    config = SwinV2Config(**{**vars(CONFIG), **sizes})
+    with pytest.raises(ValueError, match=words):
+        nnx.eval_shape(lambda: SwinV2(config, rngs=nnx.Rngs(0)))
+
+
+def test_pictures_of_another_size_are_refused(tower):
+    with pytest.raises(ValueError, match=r'\(64, 32, 3\).*\(32, 32, 3\)'):
+        tower.embed(jnp.zeros((1, 64, 32, 3)))
