@@ -81,19 +81,22 @@ class MelNorm(nnx.Module):
 def bicubic_matrix(source: int, target: int) -> np.ndarray:
     """Bicubic resize of one axis with aligned corners, as torch.nn.functional.interpolate does.
 
+    Places are computed in float32, as there: they decide the fourth digit of a long axis.
+
     Returns:
       (target, source) float32; rows sum to one.
     """
-    place = np.arange(target) * (source - 1) / max(target - 1, 1)
+    step = np.float32(source - 1) / np.float32(max(target - 1, 1))
+    place = step * np.arange(target, dtype=np.float32)
     left = np.floor(place).astype(int)
-    matrix = np.zeros((target, source))
+    matrix = np.zeros((target, source), np.float32)
     for tap in range(-1, 3):
-        x = np.abs(place - (left + tap))
+        x = np.abs(place - (left + tap).astype(np.float32))
         near = ((CUBIC + 2) * x - (CUBIC + 3)) * x * x + 1
         far = ((CUBIC * x - 5 * CUBIC) * x + 8 * CUBIC) * x - 4 * CUBIC
         weight = np.where(x <= 1, near, far)
         np.add.at(matrix, (np.arange(target), np.clip(left + tap, 0, source - 1)), weight)
-    return matrix.astype(np.float32)
+    return matrix
 
 
 def fold(log_mel: Array, config: HTSATConfig) -> Array:
