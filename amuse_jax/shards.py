@@ -3,6 +3,7 @@
 import concurrent.futures
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -72,7 +73,9 @@ def map_shards(
         context = multiprocessing.get_context(
             'spawn'
         )  # fork is unsafe once JAX or PyTorch have threads
-        with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+        with concurrent.futures.ProcessPoolExecutor(
+            workers, mp_context=context, initializer=end_with_parent
+        ) as pool:
             futures = {
                 pool.submit(_write_shard, work, group, path): (group, path) for group, path in todo
             }
@@ -92,6 +95,20 @@ def map_shards(
                 pool.shutdown(cancel_futures=True)
                 raise
     return paths
+
+
+def end_with_parent() -> None:
+    """Makes a worker process end when the one that started it is gone, even where that was killed.
+
+    Else an orphan would go on writing beside the command that is started again.
+    """
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _write_shard(work: Callable[[Sequence, Path], None], group: Sequence, path: Path) -> None:
