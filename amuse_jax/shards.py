@@ -56,29 +56,44 @@ def map_shards(
       RuntimeError: a worker process died (named by its shard).
       Whatever `work` raises.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob('.tmp-*'):
-        leftover.unlink(missing_ok=True)
     groups = [items[start : start + shard_size] for start in range(0, len(items), shard_size)]
     paths = [folder / f'{index:05d}-of-{len(groups):05d}{suffix}' for index in range(len(groups))]
+    map_files(work, groups, paths, workers=workers, description=description, unit=unit)
+    return paths
+
+
+def map_files(
+    work: Callable[[Sequence, Path], None],
+    groups: Sequence[Sequence],
+    paths: Sequence[Path],
+    *,
+    workers: int,
+    description: str,
+    unit: str = 'video',
+) -> None:
+    """Runs `work(group, file_to_write)` for every group whose path does not exist yet.
+
+    Arguments and errors as for `map_shards`; all paths lie in one folder.
+    """
+    if paths:
+        paths[0].parent.mkdir(parents=True, exist_ok=True)
+        for leftover in paths[0].parent.glob('.tmp-*'):
+            leftover.unlink(missing_ok=True)
     todo = [(group, path) for group, path in zip(groups, paths) if not path.exists()]
-    done = len(items) - sum(len(group) for group, _ in todo)
+    total = sum(len(group) for group in groups)
+    done = total - sum(len(group) for group, _ in todo)
     workers = min(workers or os.cpu_count(), max(len(todo), 1))
-    with tqdm(total=len(items), initial=done, desc=description, unit=unit) as bar:
+    with tqdm(total=total, initial=done, desc=description, unit=unit) as bar:
         if workers == 1:
             for group, path in todo:
                 write_atomically(path, lambda beside, group=group: work(group, beside))
                 bar.update(len(group))
-            return paths
-        context = multiprocessing.get_context(
-            'spawn'
-        )  # fork is unsafe once JAX or PyTorch have threads
+            return
+        context = multiprocessing.get_context('spawn')  # fork is unsafe once JAX has threads
         with concurrent.futures.ProcessPoolExecutor(
             workers, mp_context=context, initializer=end_with_parent
         ) as pool:
-            futures = {
-                pool.submit(_write_shard, work, group, path): (group, path) for group, path in todo
-            }
+            futures = {pool.submit(_write_shard, work, *each): each for each in todo}
             try:
                 for future in concurrent.futures.as_completed(futures):
                     group, path = futures[future]
@@ -94,7 +109,6 @@ def map_shards(
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-    return paths
 
 
 def end_with_parent() -> None:

@@ -159,7 +159,9 @@ def _annotate_all(
     # PyTorch stays out of this process, which may train later. Its networks use the accelerator, or
     # all cores, from one.
     context = multiprocessing.get_context('spawn')
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(
+        1, mp_context=context, initializer=shards.end_with_parent
+    ) as pool:
         return pool.submit(map_shards, workers=1).result()
 
 

@@ -6,10 +6,8 @@ ROOT/truth/ID.flac                   every performer's own sound, and the voice-
 ROOT/truth/ID.json                   who, where, when, how loud, at which tempo, in which boxes
 """
 
-import concurrent.futures
 import functools
 import json
-import multiprocessing
 import os
 import time
 from collections.abc import Mapping
@@ -17,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from amuse_jax import shards, stages
 from amuse_jax.data.vocabulary import TEMPLATES, TYPES
@@ -55,10 +52,10 @@ def render(settings: ConfigDict, folder: Path, workers: int) -> dict:
     _claim(settings, folder)
     for leftover in [*folder.glob('videos/.tmp-*'), *folder.glob('truth/.tmp-*')]:
         leftover.unlink(missing_ok=True)
-    todo = [i for i in range(settings.videos) if not _paths(folder, i)[2].exists()]
-    workers = min(workers or os.cpu_count(), max(len(todo), 1))
+    todo = sum(not _paths(folder, index)[2].exists() for index in range(settings.videos))
+    workers = min(workers or os.cpu_count(), max(todo, 1))
     began = time.monotonic()
-    _render_all(settings, folder, todo, workers)
+    _render_all(settings, folder, workers)
     seconds = time.monotonic() - began
     questions = annotations(settings)
     for split, rows in questions.items():
@@ -68,9 +65,9 @@ def render(settings: ConfigDict, folder: Path, workers: int) -> dict:
         )
     return {
         'videos': settings.videos,
-        'rendered': len(todo),
+        'rendered': todo,
         'questions': {split: len(rows) for split, rows in questions.items()},
-        'times_real_time_per_core': round(len(todo) * SECONDS / (seconds * workers), 1),
+        'times_real_time_per_core': round(todo * SECONDS / (seconds * workers), 1),
     }
 
 
@@ -159,37 +156,30 @@ def _paths(folder: Path, index: int) -> tuple[Path, Path, Path]:
     return folder / 'videos' / f'{name}.mp4', truths / f'{name}.flac', truths / f'{name}.json'
 
 
-def _render_all(settings: ConfigDict, folder: Path, todo: list[int], workers: int) -> None:
-    done = settings.videos - len(todo)
+def _render_all(settings: ConfigDict, folder: Path, workers: int) -> None:
+    """Renders what has no truth file yet: that is written last."""
     work = functools.partial(
         _render_one, folder, settings.seed, settings.width, settings.height, settings.fps
     )
-    with tqdm(total=settings.videos, initial=done, desc='render', unit='video') as bar:
-        if workers == 1:
-            for index in todo:
-                work(index)
-                bar.update()
-            return
-        context = multiprocessing.get_context('spawn')  # fork is unsafe once JAX has threads
-        with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-            futures = [pool.submit(work, index) for index in todo]
-            try:
-                for future in concurrent.futures.as_completed(futures):
-                    future.result()
-                    bar.update()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+    shards.map_files(
+        work,
+        [[index] for index in range(settings.videos)],
+        [_paths(folder, index)[2] for index in range(settings.videos)],
+        workers=workers,
+        description='render',
+    )
 
 
-def _render_one(folder: Path, seed: int, width: int, height: int, fps: int, index: int) -> None:
+def _render_one(
+    folder: Path, seed: int, width: int, height: int, fps: int, indices: list[int], path: Path
+) -> None:
     from amuse_jax.synthetic import film  # needs PyAV, which questions alone do not
 
-    score = compose(seed, index)
-    video_path, stems_path, truth_path = _paths(folder, index)
+    score = compose(seed, indices[0])
+    video_path, stems_path, _ = _paths(folder, indices[0])
     try:
         boxes = film.write(score, video_path, stems_path, width=width, height=height, fps=fps)
-        stages.write_json(truth_path, truth(score, boxes))
+        path.write_text(json.dumps(truth(score, boxes)) + '\n')
     except Exception as error:
         raise RuntimeError(f'{score.video_id} could not be rendered: {error}') from error
 
