@@ -31,8 +31,10 @@ def build(make: Callable[[nnx.Rngs], nnx.Module], seed: int) -> nnx.Module:
     def create():
         return make(nnx.Rngs(jax.random.key(seed, impl=HASH)))
 
-    # It runs once: time spent on optimising it is lost.
-    return jax.jit(create, compiler_options={'xla_backend_optimization_level': 0})()
+    # It runs once: on a CPU, time spent on optimising it is lost.
+    on_cpu = jax.default_backend() == 'cpu'
+    options = {'xla_backend_optimization_level': 0} if on_cpu else None
+    return jax.jit(create, compiler_options=options)()
 
 
 def _mix(x: Array) -> Array:
