@@ -121,7 +121,9 @@ def get_config() -> ConfigDict:
             adapters=ConfigDict(
                 dict(rounds=6, width=256, heads=4, mlp_width=512)
             ),  # 4.1: after every third layer
-            answer=ConfigDict(dict(width=512, heads=8, layers=3, mlp_width=1024, dropout=0.1)),
+            answer=ConfigDict(
+                dict(width=512, heads=8, layers=3, mlp_width=1024, probes=8, dropout=0.1)
+            ),
         )
     )
     # Eq. 7-10 and 4.1, stage one

@@ -12,7 +12,7 @@ def get_config(argument: str = ''):
     c = base.get_config()
     c.name = 'demo'
     c.without = settings.parse_without(argument)
-    c.synthetic.videos = 320
+    c.synthetic.update(videos=280, fps=5)
     c.data.image_size = 128
     c.data.shard_videos = 16
     c.rhythm.tracker = 'tempo'
@@ -30,7 +30,7 @@ def get_config(argument: str = ''):
         tokenizer='questions', max_words=20, width=128, depth=2, heads=4, mlp_width=256
     )
     c.model.adapters.update(rounds=2, width=64, heads=4, mlp_width=128)
-    c.model.answer.update(width=128, heads=4, layers=3, mlp_width=256)
+    c.model.answer.update(width=128, heads=4, layers=3, mlp_width=256, probes=8)
     c.pretrain.update(epochs=12, batch_size=16, segments=4, predictor_width=128, mix=0.5)
     c.train.update(
         head_epochs=30, epochs=2, questions=12, batch_size=8, head_learning_rate=1e-3,

@@ -15,7 +15,7 @@ def get_config(argument: str = ''):
     c.rhythm.tracker = 'tempo'
     c.sources.stems = 'truth'
     c.rois.image_size = 320
-    c.rois.detector.update(epochs=20, images=12000)
+    c.rois.detector.update(epochs=20, frames=0)
     c.model.dtype = 'bfloat16'
     c.model.visual.update(width=96, depths=(2, 2, 6, 2), heads=(3, 6, 12, 24))
     c.model.text.update(
