@@ -267,6 +267,7 @@ def _read_segments(
         'frames': content['frames'],
         'log_mel': content['log_mel'],
         **{name: np.array(array[index], np.float32) for name, array in labels.items()},
-        'source_weights': weight * exists.astype(np.float32),
+        'segment_mask': exists,
+        'source_weights': np.float32(weight) * exists.astype(np.float32),
         'record': np.int32(index),
     }

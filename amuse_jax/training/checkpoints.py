@@ -23,8 +23,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
+from jax.sharding import NamedSharding, PartitionSpec
 
 from amuse_jax.stages import StageError
+from amuse_jax.training import sharding
 from amuse_jax.training.state import Arrays, TrainState
 
 # What Orbax, TensorStore and Grain raise over a damaged file.
@@ -174,10 +176,9 @@ def read_frozen(folder: Path, template: Arrays) -> Arrays:
     """
     if not template:
         return template
-    target = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
     with ocp.StandardCheckpointer() as checkpointer:
         try:
-            return checkpointer.restore(folder.absolute(), target)
+            return checkpointer.restore(folder.absolute(), _on_devices(template))
         except DAMAGE as error:
             raise _unreadable(folder, error) from error
 
@@ -191,12 +192,12 @@ def _read_newest(folder: Path, record: str, template: Arrays) -> tuple[Arrays, d
         raise StageError(
             f'{folder} holds no checkpoint; run the stage {folder.parent.name} to its end'
         )
-    target = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
     try:
         read = manager.restore(
             step,
             args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(target), **{record: ocp.args.JsonRestore()}
+                params=ocp.args.StandardRestore(_on_devices(template)),
+                **{record: ocp.args.JsonRestore()},
             ),
         )
     except DAMAGE as error:
@@ -204,6 +205,15 @@ def _read_newest(folder: Path, record: str, template: Arrays) -> tuple[Arrays, d
     finally:
         manager.close()
     return read.params, dict(read[record])
+
+
+def _on_devices(template: Arrays) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes to restore into, whole on every device; `template` may be shapes itself."""
+    everywhere = NamedSharding(sharding.mesh(), PartitionSpec())
+    return {
+        name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=everywhere)
+        for name, array in template.items()
+    }
 
 
 def _unreadable(folder: Path, error: Exception) -> StageError:

@@ -1,4 +1,7 @@
-"""A small training job through the real loop; as a script, `python toy_job.py FOLDER [SECONDS_PER_BATCH]`."""
+"""A small training job through the real loop.
+
+As a script: `python toy_job.py FOLDER SECONDS_PER_BATCH`.
+"""
 
 import sys
 import time

@@ -1,0 +1,265 @@
+"""The pretrain stage: the rhythm and source encoders learn the annotations, then are frozen (3.2).
+
+Leaves checkpoints/, frozen/, metrics.jsonl, and in features/ what the frozen encoders give for
+every video: rhythm_visual, rhythm_audio, source_visual, source_audio (N, T, d), rhythm (N, T),
+sources (N, T, 22), all float16, and segment_mask (N, T) bool.
+"""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from ml_collections import ConfigDict
+from sklearn.metrics import average_precision_score
+
+from amuse_jax.data import pipeline
+from amuse_jax.data.records import RecordReader
+from amuse_jax.models.htsat import HTSATConfig
+from amuse_jax.models.swin_v2 import SwinV2Config
+from amuse_jax.models.universal_encoder import UniversalEncoder
+from amuse_jax.stages import StageError
+from amuse_jax.training import checkpoints, loop, state, stored
+
+LABELS = ('rhythm', 'sources')
+FEATURES = (
+    'rhythm_visual', 'rhythm_audio', 'source_visual', 'source_audio', 'rhythm', 'sources',
+    'segment_mask',
+)  # fmt: skip
+STATISTICS = ('mel_norm.mean', 'mel_norm.variance')  # names' endings
+STATISTICS_VIDEOS = 256  # enough for 64 means and variances
+
+
+def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
+    """Pretrains the universal encoder on the train videos and stores its features of all videos.
+
+    Returns:
+      Mean squared errors of both tasks and the sources' mean average precision, train and val.
+
+    Raises:
+      StageError: no train or no val videos, or labels that do not fit the records.
+    """
+    reader = RecordReader(inputs['prepare'] / 'records')
+    labels = stored.read(inputs['annotate'], LABELS)
+    _check_labels(labels, len(reader), inputs['annotate'])
+    splits = records_by_split(inputs['prepare'])
+    structure, params, frozen = state.split(build(config, nnx.Rngs(config.seed)), '')
+    if not (folder / 'frozen').exists():
+        frozen = with_statistics(frozen, mel_statistics(reader, splits['train']))
+    frozen = checkpoints.keep_frozen(folder / 'frozen', frozen)
+    phase = _phase(config, reader, labels, splits)
+    job = loop.Job(
+        name='pretrain',
+        folder=folder,
+        structure=structure,
+        frozen=frozen,
+        metrics=('loss', 'rhythm_error', 'sources_error'),
+        phases=[phase],
+        settings=config.loop,
+        seed=config.seed,
+        video_ids=[video['video_id'] for video in reader.videos],
+    )
+    params = loop.fit(job, params)
+    store_features(config, folder / 'features', reader, structure, params | frozen)
+    features = stored.read(folder / 'features', FEATURES)
+    return {
+        'steps': len(phase.batches),
+        'parameters': sum(array.size for array in params.values()),
+        **{split: scores(features, labels, splits[split]) for split in ('train', 'val')},
+    }
+
+
+def build(config: ConfigDict, rngs: nnx.Rngs) -> UniversalEncoder:
+    """The universal encoder of the config, with random weights."""
+    return UniversalEncoder(
+        SwinV2Config(**config.model.visual),
+        HTSATConfig(mels=config.audio.mels, **config.model.audio),
+        config.pretrain.predictor_width,
+        rngs=rngs,
+        dtype=jnp.dtype(config.model.dtype),
+    )
+
+
+def load(config: ConfigDict, folder: Path) -> tuple[state.Structure, state.Arrays]:
+    """The pretrained universal encoder that the stage left in `folder`.
+
+    Raises:
+      StageError: there is none, or the config has other sizes.
+    """
+    model = nnx.eval_shape(lambda: build(config, nnx.Rngs(0)))
+    structure, params, frozen = state.split(model, '')
+    params = checkpoints.read_params(folder / 'checkpoints', params)
+    return structure, params | checkpoints.read_frozen(folder / 'frozen', frozen)
+
+
+def records_by_split(prepared: Path) -> dict[str, list[int]]:
+    """Records with train questions, and records with val questions that are not among those.
+
+    Raises:
+      StageError: there are none of one kind.
+    """
+    rows = json.loads((prepared / 'questions.json').read_text())
+    train, val = (
+        {row['record'] for row in rows if row['split'] == split} for split in ('train', 'val')
+    )
+    splits = {'train': sorted(train), 'val': sorted(val - train)}
+    for split, records in splits.items():
+        if not records:
+            raise StageError(
+                f'{prepared} has no {split} video; pretraining needs train and val videos'
+            )
+    return splits
+
+
+def mel_statistics(reader: RecordReader, records: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (dB) and variance (dB^2) per mel band over evenly spread videos of `records`."""
+    chosen = np.linspace(0, len(records) - 1, min(len(records), STATISTICS_VIDEOS)).astype(int)
+    count, total, squares = 0, 0.0, 0.0
+    for index in chosen:
+        record = reader[records[index]]
+        log_mel = record['log_mel'][record['audio_mask']].astype(np.float64)
+        count += log_mel.shape[0] * log_mel.shape[1]
+        total = total + log_mel.sum((0, 1))
+        squares = squares + np.square(log_mel).sum((0, 1))
+    if not count:
+        raise StageError('no train video has sound; pretraining needs some')
+    mean = total / count
+    return mean, squares / count - mean**2
+
+
+def with_statistics(
+    arrays: state.Arrays, statistics: tuple[np.ndarray, np.ndarray]
+) -> state.Arrays:
+    """The arrays with every HTS-AT's input norm set to the mean and variance of the data."""
+    endings = dict(zip(STATISTICS, statistics))
+    return arrays | {
+        name: jnp.asarray(value, jnp.float32)
+        for name in arrays
+        for ending, value in endings.items()
+        if name.endswith(ending)
+    }
+
+
+def loss(model, batch, rngs, mix: float = 0.0):
+    """Eq. 10, each task's mean over the segments that have its label.
+
+    Args:
+      model: UniversalEncoder.
+      batch: of pipeline.segment_runs.
+      rngs: draws which videos are mixed; None: none are.
+      mix: share of videos whose sound is mixed with the next video's of the batch, powers and
+        source labels added. A mixture has no rhythm label.
+
+    Returns:
+      The loss and the sums of step.Loss.
+    """
+    log_mel, sources = batch['log_mel'].astype(jnp.float32), batch['sources']
+    rhythm_weights, source_weights = batch['rhythm_weights'], batch['source_weights']
+    if rngs is not None and mix > 0:
+        is_mixed = jax.random.bernoulli(rngs.mix(), mix, (len(log_mel), 1))
+        log_mel = jnp.where(is_mixed[..., None, None], _mixed(log_mel), log_mel)
+        sources = sources + jnp.where(is_mixed[..., None], jnp.roll(sources, 1, 0), 0)
+        rhythm_weights = jnp.where(is_mixed, 0, rhythm_weights)
+    output = model(batch['frames'], log_mel)
+    rhythm = _weighted(jnp.square(output.rhythm - batch['rhythm']), rhythm_weights)
+    source = _weighted(jnp.square(output.sources - sources).sum(-1), source_weights)
+    value = sum(total / jnp.maximum(weight, 1) for total, weight in (rhythm, source))
+    sums = {'loss': jnp.stack([value, 1.0]), 'rhythm_error': rhythm, 'sources_error': source}
+    return value, sums
+
+
+def scores(
+    features: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], records: Sequence[int]
+) -> dict:
+    """Errors of the stored predictions on some records.
+
+    Returns:
+      rhythm_mse; sources_mse, summed over instruments as in Eq. 10; sources_average_precision,
+      the mean over the instruments that sound in some of the segments but not in all.
+    """
+    mask = features['segment_mask'][records]
+    predicted = {name: features[name][records][mask].astype(np.float32) for name in LABELS}
+    truth = {name: labels[name][records][mask] for name in LABELS}
+    sounds = truth['sources'] > 0
+    telling = [i for i in range(sounds.shape[1]) if 0 < sounds[:, i].sum() < len(sounds)]
+    precisions = [
+        average_precision_score(sounds[:, i], predicted['sources'][:, i]) for i in telling
+    ]
+    squares = {name: np.square(predicted[name] - truth[name]) for name in LABELS}
+    return {
+        'rhythm_mse': float(squares['rhythm'].mean()),
+        'sources_mse': float(squares['sources'].sum(-1).mean()),
+        'sources_average_precision': float(np.mean(precisions)) if precisions else None,
+    }
+
+
+def store_features(
+    config: ConfigDict,
+    folder: Path,
+    reader: RecordReader,
+    structure: state.Structure,
+    arrays: state.Arrays,
+) -> None:
+    """Fills `folder` with FEATURES of every record."""
+
+    @jax.jit
+    def encode(arrays, frames, log_mel):
+        output = structure.merge(arrays)(frames, log_mel)
+        return {name: getattr(output, name).astype(jnp.float16) for name in FEATURES[:-1]}
+
+    def compute(batch):
+        features = jax.device_get(encode(arrays, batch['frames'], batch['log_mel']))
+        return features | {'segment_mask': batch['segment_mask']}
+
+    videos = config.pretrain.batch_size
+    batches = functools.partial(pipeline.whole_videos, reader, {}, videos=videos)
+    stored.fill(folder, FEATURES, len(reader), batches, compute, 'features')
+
+
+def _phase(
+    config: ConfigDict,
+    reader: RecordReader,
+    labels: Mapping[str, np.ndarray],
+    splits: Mapping[str, Sequence[int]],
+) -> loop.Phase:
+    settings = config.pretrain
+    return loop.Phase(
+        epochs=settings.epochs,
+        batches=pipeline.segment_runs(
+            reader,
+            labels,
+            splits['train'],
+            videos=settings.batch_size,
+            segments=settings.segments,
+            epochs=settings.epochs,
+            seed=config.seed,
+        ),
+        validation=pipeline.whole_videos(reader, labels, splits['val'], settings.batch_size),
+        loss=functools.partial(loss, mix=settings.mix),
+        learning_rate=optax.constant_schedule(settings.learning_rate),
+        samples='source_weights',
+    )
+
+
+def _check_labels(labels: Mapping[str, np.ndarray], records: int, folder: Path) -> None:
+    for name, array in labels.items():
+        if len(array) != records:
+            raise StageError(
+                f'{folder / name}.npy has {len(array)} rows for {records} records; run the stage '
+                'annotate again'
+            )
+
+
+def _mixed(log_mel: jax.Array) -> jax.Array:
+    """Every video's sound with that of the video before it in the batch: powers add; dB."""
+    rate = np.log(10) / 10
+    return jnp.logaddexp(rate * log_mel, rate * jnp.roll(log_mel, 1, 0)) / rate
+
+
+def _weighted(errors: jax.Array, weights: jax.Array) -> jax.Array:
+    return jnp.stack([(errors * weights).sum(), weights.sum()])

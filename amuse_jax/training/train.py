@@ -1,0 +1,140 @@
+"""The train stage: Amuse learns to answer (4.1).
+
+Two phases. In the head epochs the adapters stay closed, as they are in a freshly built model: the
+towers then know nothing of the question and run once per video, before training. In the epochs
+that follow the adapters are open. Where the towers are frozen, everything of them that does not
+depend on the question is computed once and stored, in both phases.
+
+Leaves checkpoints/, best/, frozen/, encoded/, metrics.jsonl and tensorboard/.
+"""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from ml_collections import ConfigDict
+
+from amuse_jax.data import pipeline
+from amuse_jax.stages import StageError
+from amuse_jax.training import answering, checkpoints, loop, state, stored
+from amuse_jax.training.answering import CLOSED, FRONT, TOWERS
+
+
+def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
+    """Trains Amuse and keeps the parameters with the best validation accuracy.
+
+    Returns:
+      Steps, numbers of trainable and frozen parameters, and the best validation's record.
+
+    Raises:
+      StageError: no epochs, no train or val question, or inputs that do not fit each other.
+    """
+    if not config.train.head_epochs + config.train.epochs:
+        raise StageError(
+            'config.train.head_epochs and config.train.epochs are both 0; set one of them'
+        )
+    model = answering.build(config, inputs['rois'], nnx.Rngs(config.seed))
+    structure, params, frozen = state.split(model, config.train.trainable)
+    if not (folder / 'frozen').exists():
+        started = answering.start_towers(config, inputs['pretrain'], params | frozen)
+        params, frozen = ({name: started[name] for name in part} for part in (params, frozen))
+    frozen = checkpoints.keep_frozen(folder / 'frozen', frozen)
+    encoded = folder / 'encoded' if towers_are_frozen(params) else None
+    source = answering.Source(config, inputs, model.streams, encoded)
+    if encoded and model.encoder is not None:
+        encode(config, encoded, source, structure, params | frozen)
+    job = loop.Job(
+        name='train',
+        folder=folder,
+        structure=structure,
+        frozen=frozen,
+        metrics=answering.METRICS,
+        phases=_phases(config, source),
+        settings=config.loop,
+        seed=config.seed,
+        video_ids=[video['video_id'] for video in source.reader().videos],
+        best_by='accuracy',
+    )
+    trained = loop.fit(job, params)
+    _, record = checkpoints.read_best(folder / 'best', trained)
+    return {
+        'steps': sum(len(phase.batches) for phase in job.phases),
+        'trainable_parameters': sum(array.size for array in params.values()),
+        'frozen_parameters': sum(array.size for array in frozen.values()),
+        'best': record,
+    }
+
+
+def towers_are_frozen(params: state.Arrays) -> bool:
+    """Whether no trainable parameter belongs to the visual or the audio tower."""
+    return not any(name.startswith(TOWERS) for name in params)
+
+
+def encode(
+    config: ConfigDict,
+    folder: Path,
+    source: answering.Source,
+    structure: state.Structure,
+    arrays: state.Arrays,
+) -> None:
+    """Fills `folder` with what the frozen towers give for every record, before any question.
+
+    front_visual, front_audio (N, T, n, d): the tokens that enter the first adapters;
+    closed_visual, closed_audio (N, T, d): the pooled streams of the head epochs.
+    """
+    dtype = jnp.dtype(config.train.encoded_dtype)
+    wanted = (FRONT if config.train.epochs else ()) + (CLOSED if config.train.head_epochs else ())
+
+    @jax.jit
+    def run_towers(arrays, frames, log_mel):
+        encoder = structure.merge(arrays).encoder
+        front = encoder.front(frames, log_mel)
+        found = dict(zip(FRONT, (front.visual, front.audio)))
+        if config.train.head_epochs:
+            found |= dict(zip(CLOSED, encoder.closed(front)))
+        return {name: found[name].astype(dtype) for name in wanted}
+
+    def compute(batch):
+        return jax.device_get(run_towers(arrays, batch['frames'], batch['log_mel']))
+
+    reader = source.reader()
+    batches = functools.partial(pipeline.whole_videos, reader, {}, videos=config.train.batch_size)
+    stored.fill(folder, wanted, len(reader), batches, compute, 'encode')
+
+
+def _phases(config: ConfigDict, source: answering.Source) -> list[loop.Phase]:
+    settings, table = config.train, source.table()
+    phases = []
+    for is_open, epochs in ((False, settings.head_epochs), (True, settings.epochs)):
+        if not epochs:
+            continue
+        train, val = (
+            source.batches(table, split, settings.batch_size, is_open=is_open)
+            for split in ('train', 'val')
+        )
+        batches = train.epochs(epochs, seed=config.seed + 1000 * len(phases))
+        phases.append(
+            loop.Phase(
+                epochs=epochs,
+                batches=batches,
+                validation=val.once(),
+                loss=functools.partial(answering.loss, is_open=is_open),
+                learning_rate=_schedule(settings, is_open, len(batches) // epochs),
+                samples='weights',
+            )
+        )
+    return phases
+
+
+def _schedule(settings: ConfigDict, is_open: bool, steps_per_epoch: int):
+    if is_open:
+        return state.halving(settings.learning_rate, steps_per_epoch, settings.halve_every)
+    return state.warm_cosine(
+        settings.head_learning_rate,
+        settings.head_epochs * steps_per_epoch,
+        settings.head_warmup_epochs * steps_per_epoch,
+        settings.head_final_share,
+    )
