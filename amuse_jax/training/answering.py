@@ -57,7 +57,7 @@ def start_towers(config: ConfigDict, folder: Path, arrays: Arrays) -> Arrays:
         return arrays
     _, pretrained = pretrain.load(config, folder)
     copied = {
-        name: pretrained[name.replace('encoder.', 'source.', 1)]
+        name: pretrained[name.replace('encoder.', 'pairs.', 1)][1]  # 0: rhythm, 1: source
         for name in arrays
         if name.startswith(TOWERS)
         and (config.train.towers_from == 'sources' or name.endswith(pretrain.STATISTICS))

@@ -76,7 +76,7 @@ class Job:
 
 
 def fit(job: Job, params: Arrays) -> Arrays:
-    """Trains `params` through all phases and returns the last ones.
+    """Trains `params` through all phases and returns the last ones; the given ones are used up.
 
     Killed at any moment and called again with the same job, it goes on from the newest checkpoint
     and ends with the same parameters and metrics, bit for bit on the same machine.

@@ -138,7 +138,7 @@ def with_statistics(
     """The arrays with every HTS-AT's input norm set to the mean and variance of the data."""
     endings = dict(zip(STATISTICS, statistics))
     return arrays | {
-        name: jnp.asarray(value, jnp.float32)
+        name: jnp.broadcast_to(jnp.asarray(value, jnp.float32), arrays[name].shape)
         for name in arrays
         for ending, value in endings.items()
         if name.endswith(ending)

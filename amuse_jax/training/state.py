@@ -54,7 +54,7 @@ def split(model: Any, trainable: str) -> tuple[Structure, Arrays, Arrays]:
     """Takes a model apart.
 
     Args:
-      model: an NNX module.
+      model: an NNX module; or one of nnx.eval_shape, whose shapes then stand for arrays.
       trainable: a regular expression searched for in every parameter's dotted name.
 
     Returns:
@@ -73,7 +73,7 @@ def split(model: Any, trainable: str) -> tuple[Structure, Arrays, Arrays]:
         ) from error
     graphdef, state = nnx.split(model)
     names = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
-    arrays = dict(zip(names, jax.tree.leaves(state)))
+    arrays = dict(zip(names, map(_own, jax.tree.leaves(state))))
     kinds = {
         '.'.join(map(str, path)): isinstance(variable, nnx.Param)
         for path, variable in nnx.to_flat_state(state)
@@ -128,6 +128,13 @@ def fresh(
         sums={name: jnp.zeros(2) for name in metrics},
         refused=jnp.int32(refused),
     )
+
+
+def _own(array: jax.Array | jax.ShapeDtypeStruct) -> jax.Array | jax.ShapeDtypeStruct:
+    """A buffer of its own, which may be donated, and never of weak type, which jit would notice."""
+    if isinstance(array, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(array.shape, array.dtype)
+    return jnp.array(array, array.dtype, copy=True)
 
 
 def _name(path: tuple) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -22,7 +23,9 @@ def tiny_config():
     config.data.update(segments=SEGMENTS, image_size=SIDE)
     config.audio.mels = MELS
     config.rois.update(regions=REGIONS, feature_size=FEATURES)
-    tower = dict(image_size=SIDE, patch=4, width=8, depths=(1, 1, 2, 1), heads=(1, 2, 2, 2), window=4)
+    tower = dict(
+        image_size=SIDE, patch=4, width=8, depths=(1, 1, 2, 1), heads=(1, 2, 2, 2), window=4
+    )
     config.model.visual.update(tower)
     config.model.audio.update(tower)
     config.model.text.update(
@@ -32,7 +35,7 @@ def tiny_config():
     config.model.answer.update(width=32, heads=2, layers=1, mlp_width=32)
     config.pretrain.update(epochs=2, batch_size=4, segments=2, predictor_width=16, mix=0.5)
     config.train.update(
-        head_epochs=2, epochs=1, batch_size=4, questions=2, head_learning_rate=3e-3,
+        head_epochs=8, epochs=2, batch_size=4, questions=2, head_learning_rate=3e-3,
         learning_rate=1e-3, towers_from='sources',
     )  # fmt: skip
     config.loop.update(log_steps=2, checkpoint_seconds=0.5)
@@ -40,9 +43,17 @@ def tiny_config():
     return config
 
 
+@pytest.fixture(scope='package', autouse=True)
+def quick_compilation():
+    """These models are tiny and run a few steps: compiling them is most of the time."""
+    jax.config.update('jax_disable_most_optimizations', True)
+    yield
+    jax.config.update('jax_disable_most_optimizations', False)
+
+
 @pytest.fixture(scope='session')
 def tiny(tmp_path_factory):
-    """(config, folders of prepare, annotate and rois): each video shows one colour and one class."""
+    """(config, folders of prepare, annotate and rois); a video has one colour and one class."""
     root = tmp_path_factory.mktemp('tiny')
     inputs = {name: root / name for name in ('prepare', 'annotate', 'rois')}
     for folder in inputs.values():

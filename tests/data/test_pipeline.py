@@ -1,0 +1,168 @@
+import collections
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from amuse_jax.data import pipeline
+from amuse_jax.data.music_avqa import Question
+from amuse_jax.stages import StageError
+
+COUNTS = (1, 2, 3, 5, 7, 2)  # questions of each record
+
+
+class Tokenizer:
+    """Encodes a question as the number at its end."""
+
+    def encode(self, texts):
+        words = np.array([[1, int(text.split()[-1])] for text in texts], np.int32)
+        return words, words > 0
+
+
+class Reader:
+    """Two records of three segments; the second has no third one."""
+
+    def __getitem__(self, index):
+        random = np.random.default_rng(index)
+        exists = np.arange(3) < 3 - index
+        return {
+            'frames': random.integers(0, 255, (3, 4, 4, 3), np.uint8),
+            'log_mel': random.normal(size=(3, 5, 2)).astype(np.float16),
+            'frame_mask': exists,
+            'audio_mask': exists,
+        }
+
+
+def question(record, number, split='train', answer='yes'):
+    return Question(
+        question_id=f'{record}-{number}', video_id=f'v{record}', sound_id=f'v{record}', split=split,
+        modality='Audio', kind='Counting', template='t', values=(), text=f'q {number}',
+        answer=answer,
+    )  # fmt: skip
+
+
+def table_of(tmp_path, questions):
+    rows = [dataclasses.asdict(q) | {'record': int(q.video_id[1:])} for q in questions]
+    (tmp_path / 'questions.json').write_text(json.dumps(rows))
+    return pipeline.read_questions(tmp_path, Tokenizer())
+
+
+@pytest.fixture
+def batches(tmp_path):
+    questions = [question(r, n) for r, count in enumerate(COUNTS) for n in range(1, count + 1)]
+    questions += [question(r, n, 'test') for r in (0, 1) for n in (8, 9)]
+    arrays = {'levels': np.arange(len(COUNTS) * 2, dtype=np.float32).reshape(-1, 2)}
+    table = table_of(tmp_path, questions)
+    return pipeline.QuestionBatches(table, 'train', size=2, videos=4, arrays=arrays)
+
+
+def seen(epoch):
+    """Questions of an epoch's batches, with how often each came."""
+    return collections.Counter(
+        int(index) for batch in epoch for index in batch['question'][batch['weights'] > 0]
+    )
+
+
+def test_evaluation_has_every_question_once_and_fixed_shapes(batches):
+    rows = list(pipeline.iterate(batches.once()))
+    expected = [i for i, q in enumerate(batches.table.questions) if q.split == 'train']
+    assert seen(rows) == collections.Counter(expected)
+    for batch in rows:
+        assert batch['words'].shape == (4, 2, 2)
+        assert batch['weights'].shape == batch['answers'].shape == (4, 2)
+        assert batch['word_mask'].any(-1).all()  # padding too has words: no softmax over nothing
+        np.testing.assert_array_equal(batch['levels'][:, 0], 2 * batch['record'])
+
+
+def test_questions_come_with_their_own_record(batches):
+    for batch in pipeline.iterate(batches.once()):
+        for video, slot in np.argwhere(batch['weights'] > 0):
+            index = batch['question'][video, slot]
+            assert batches.table.records[index] == batch['record'][video]
+            assert batch['words'][video, slot, 1] == batches.table.words[index, 1]
+
+
+def test_every_epoch_is_complete_and_in_another_order(batches):
+    dataset = batches.epochs(3, seed=1)
+    per_epoch = len(dataset) // 3
+    rows = list(pipeline.iterate(dataset))
+    assert len(rows) == 3 * per_epoch
+    epochs = [rows[i * per_epoch : (i + 1) * per_epoch] for i in range(3)]
+    assert seen(epochs[0]) == seen(epochs[1]) == seen(epochs[2]) == seen(batches.once())
+    assert set(seen(epochs[0]).values()) == {1}
+    orders = [tuple(np.concatenate([b['record'] for b in epoch])) for epoch in epochs]
+    assert len(set(orders)) == 3
+    partners = [
+        {tuple(sorted(row)) for batch in epoch for row in batch['question'].tolist()}
+        for epoch in epochs
+    ]
+    assert partners[0] != partners[1]  # long videos are cut elsewhere
+
+
+def test_an_iterator_goes_on_from_its_saved_state(batches):
+    dataset = batches.epochs(2, seed=5)
+    iterator = pipeline.iterate(dataset)
+    for _ in range(3):
+        next(iterator)
+    state = json.loads(json.dumps(iterator.get_state()))
+    other = pipeline.iterate(dataset)
+    other.set_state(state)
+    for expected, found in zip(iterator, other, strict=True):
+        for name in expected:
+            np.testing.assert_array_equal(expected[name], found[name])
+
+
+def test_the_same_seed_gives_the_same_batches(batches):
+    first, second, third = (
+        np.concatenate([b['question'] for b in pipeline.iterate(batches.epochs(1, seed))])
+        for seed in (3, 3, 4)
+    )
+    np.testing.assert_array_equal(first, second)
+    assert (first != third).any()
+
+
+def test_an_unknown_answer_or_an_empty_split_is_named(tmp_path, batches):
+    with pytest.raises(StageError, match='maybe'):
+        table_of(tmp_path, [question(0, 1, answer='maybe')])
+    with pytest.raises(StageError, match='no val question'):
+        dataclasses.replace(batches, split='val').once()
+
+
+LABELS = {
+    'rhythm': np.arange(6, dtype=np.float32).reshape(2, 3),
+    'sources': np.arange(132, dtype=np.float32).reshape(2, 3, 22),
+}
+
+
+def test_segment_runs_keep_labels_beside_their_segments():
+    dataset = pipeline.segment_runs(
+        Reader(), LABELS, [0, 1], videos=3, segments=2, epochs=8, seed=0
+    )
+    starts, mirrored = set(), set()
+    for batch in pipeline.iterate(dataset):
+        assert batch['frames'].shape == (3, 2, 4, 4, 3)
+        assert (batch['source_weights'].sum(-1) == 0).sum() == 1  # one of three is padding
+        for i, record in enumerate(batch['record']):
+            start = int(batch['rhythm'][i, 0]) - 3 * record
+            whole = Reader()[record]
+            np.testing.assert_array_equal(batch['log_mel'][i], whole['log_mel'][start : start + 2])
+            frames = whole['frames'][start : start + 2]
+            is_mirrored = (batch['frames'][i] != frames).any()
+            if is_mirrored:
+                frames = frames[:, :, ::-1]
+            np.testing.assert_array_equal(batch['frames'][i], frames)
+            starts.add(start)
+            mirrored.add(bool(is_mirrored))
+            if batch['source_weights'][i].any():
+                exists = whole['frame_mask'][start : start + 2]
+                np.testing.assert_array_equal(batch['source_weights'][i], exists)
+                # The last label of a run looks at a segment beyond it, unless the video ends there.
+                assert batch['rhythm_weights'][i, -1] == (exists[-1] if start == 1 else 0)
+    assert starts == {0, 1} and mirrored == {True, False}
+
+
+def test_whole_videos_are_in_order_and_padded():
+    rows = list(pipeline.iterate(pipeline.whole_videos(Reader(), LABELS, [1, 0, 1], 2)))
+    assert np.concatenate([batch['record'] for batch in rows]).tolist() == [1, 0, 1, 1]
+    assert rows[1]['source_weights'].tolist() == [[1, 1, 0], [0, 0, 0]]

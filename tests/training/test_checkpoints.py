@@ -1,0 +1,125 @@
+import shutil
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from amuse_jax.stages import StageError
+from amuse_jax.training import checkpoints, state
+
+# Orbax leaves reads behind when one of them fails.
+pytestmark = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+
+BATCHES = grain.MapDataset.range(100).batch(4)
+
+
+def iterate(_=None):
+    return iter(BATCHES.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)))
+
+
+def state_at(step):
+    params = {'answer.kernel': jnp.full((50, 40), float(step)), 'text.bias': jnp.arange(3.0)}
+    return state.fresh(params, state.adam(lambda _: 1e-3), ('loss',), step)
+
+
+@pytest.fixture(scope='module')
+def saved(tmp_path_factory):
+    """A folder with steps 2 and 3; the iterator had given as many batches."""
+    folder = tmp_path_factory.mktemp('saved') / 'checkpoints'
+    kept = checkpoints.Checkpoints(folder, keep=2)
+    iterator = iterate()
+    for step in (1, 2, 3):
+        next(iterator)
+        kept.save(state_at(step), iterator, {'phase': 0, 'lines': 10 * step})
+    kept.close()
+    return folder
+
+
+def restore(folder):
+    kept = checkpoints.Checkpoints(folder, keep=2)
+    found = kept.restore(state_at(0), iterate)
+    kept.close()
+    return found
+
+
+def check(found, step):
+    restored, iterator, progress = found
+    expected = state_at(step)
+    assert jax.tree.structure(restored) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, restored, expected)
+    assert next(iterator)[0] == 4 * step
+    assert progress == {'phase': 0, 'lines': 10 * step}
+
+
+def test_the_newest_comes_back_with_iterator_and_progress(saved):
+    assert sorted(path.name for path in saved.iterdir()) == ['2', '3']
+    check(restore(saved), 3)
+
+
+def test_an_empty_folder_restores_nothing(tmp_path):
+    assert restore(tmp_path / 'none') is None
+
+
+@pytest.mark.parametrize('damage', ['truncate', 'flip', 'delete'])
+@pytest.mark.parametrize('item', ['params', 'rest', 'data', 'progress'])
+def test_a_damaged_newest_checkpoint_is_passed_over(saved, tmp_path, item, damage):
+    folder = tmp_path / 'checkpoints'
+    shutil.copytree(saved, folder)
+    place = {
+        'params': 'params/d/*',
+        'rest': 'rest/d/*',
+        'data': 'data/*.json',
+        'progress': 'progress/metadata',
+    }
+    largest = max((folder / '3').glob(place[item]), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    if damage == 'delete':
+        largest.unlink()
+    elif damage == 'truncate':
+        largest.write_bytes(content[: len(content) // 2])
+    else:
+        content[len(content) // 2] ^= 16
+        largest.write_bytes(content)
+    check(restore(folder), 2)
+    assert not (folder / '3').exists()
+
+
+def test_all_damaged_is_a_fresh_start(saved, tmp_path):
+    folder = tmp_path / 'checkpoints'
+    shutil.copytree(saved, folder)
+    for path in folder.rglob('process_0-of-1.json'):
+        path.write_text('{')
+    assert restore(folder) is None
+
+
+def test_best_keeps_the_highest_score_across_restarts(tmp_path):
+    template = state_at(0).params
+    for scores, expected in (((0.5, 0.7, 0.6), 2), ((0.7, 0.65), 2), ((0.8,), 1)):
+        best = checkpoints.Best(tmp_path / 'best')
+        for index, score in enumerate(scores, 1):
+            best.offer(score, state_at(index).params, {'step': index})
+        best.close()
+        params, record = checkpoints.read_best(tmp_path / 'best', template)
+        assert record['step'] == expected
+        assert float(params['answer.kernel'][0, 0]) == expected
+    assert record['score'] == 0.8
+
+
+def test_reading_nothing_or_another_shape_is_explained(saved, tmp_path):
+    with pytest.raises(StageError, match='does not exist'):
+        checkpoints.read_best(tmp_path / 'train' / 'best', {})
+    other = {'answer.kernel': jnp.zeros((3, 3)), 'text.bias': jnp.arange(3.0)}
+    with pytest.raises(StageError, match='cannot be read into the configured model'):
+        checkpoints.read_params(saved, other)
+
+
+def test_frozen_arrays_are_saved_once(tmp_path):
+    first = {'tower': jnp.arange(4.0)}
+    assert checkpoints.keep_frozen(tmp_path / 'frozen', first) is first
+    again = checkpoints.keep_frozen(tmp_path / 'frozen', {'tower': jnp.zeros(4)})
+    np.testing.assert_array_equal(again['tower'], first['tower'])
+    shapes = {'tower': jax.ShapeDtypeStruct((4,), jnp.float32)}
+    read = checkpoints.read_frozen(tmp_path / 'frozen', shapes)
+    np.testing.assert_array_equal(read['tower'], first['tower'])
