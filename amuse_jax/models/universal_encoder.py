@@ -65,6 +65,8 @@ class TowerPair(nnx.Module):
 class UniversalEncoder(nnx.Module):
     """The rhythm encoder and the source encoder.
 
+    The two are alike, so they are stacked and compiled once.
+
     Eq. 6 compares a segment with the next one, so the rhythm predictor sees the pooled features of
     both; the last segment is compared with itself.
     """
@@ -78,13 +80,27 @@ class UniversalEncoder(nnx.Module):
         rngs: nnx.Rngs,
         dtype=jnp.float32,
     ):
-        self.rhythm = TowerPair(visual, audio, rngs=rngs, dtype=dtype)
-        self.source = TowerPair(visual, audio, rngs=rngs, dtype=dtype)
-        width = self.source.visual.width_out + self.source.audio.width_out
+        def make(rngs):
+            return TowerPair(visual, audio, rngs=rngs, dtype=dtype)
+
+        self.pairs = nnx.vmap(make)(rngs.split(2))  # rhythm, source
+        width = self.pairs.visual.width_out + self.pairs.audio.width_out
         self.rhythm_predictor = Predictor(2 * width, predictor_width, 1, rngs=rngs)
         self.source_predictor = Predictor(
             width, predictor_width, len(vocabulary.INSTRUMENTS), rngs=rngs
         )
+
+    @property
+    def rhythm(self) -> TowerPair:
+        return self._pair(0)
+
+    @property
+    def source(self) -> TowerPair:
+        return self._pair(1)
+
+    def _pair(self, index: int) -> TowerPair:
+        graphdef, state = nnx.split(self.pairs)
+        return nnx.merge(graphdef, jax.tree.map(lambda leaf: leaf[index], state))
 
     def __call__(self, frames: jax.Array, log_mel: jax.Array) -> UniversalOutput:
         """Encodes t consecutive segments of each video.
@@ -93,8 +109,10 @@ class UniversalEncoder(nnx.Module):
           frames: [V, t, S, S, 3] uint8 RGB.
           log_mel: [V, t, F, M] dB.
         """
-        rhythm_visual, rhythm_audio = self.rhythm(frames, log_mel)
-        source_visual, source_audio = self.source(frames, log_mel)
+        graphdef, state = nnx.split(self.pairs)
+        (rhythm_visual, source_visual), (rhythm_audio, source_audio) = jax.lax.map(
+            lambda pair: nnx.merge(graphdef, pair)(frames, log_mel), state
+        )
         rhythm = self.rhythm_predictor(with_next(rhythm_visual), with_next(rhythm_audio))
         sources = self.source_predictor(source_visual, source_audio)
         return UniversalOutput(
