@@ -67,6 +67,9 @@ class AmuseConfig:
         return streams.names_without(self.without)
 
 
+# Where left, middle and right are among the answers.
+PLACES = np.array([vocabulary.ANSWERS.index(place) for place in ('left', 'middle', 'right')])
+
 # Token ids of names, padded: ((id, ...), ...) and ((is a token, ...), ...).
 Rows = tuple[tuple[tuple[int, ...], ...], tuple[tuple[bool, ...], ...]]
 
@@ -210,21 +213,25 @@ class Amuse(nnx.Module):
             ids, mask = (np.asarray(part) for part in rows)
             return self.answer.names(self.text.words_of(ids, mask))
 
+        answers = names(self.phrases.answers)
         found, spread = self.answer_streams(
-            inputs, visual, audio, names(self.phrases.classes), names(self.phrases.instruments)
+            inputs,
+            visual,
+            audio,
+            names(self.phrases.classes),
+            names(self.phrases.instruments),
+            answers[PLACES],
         )
-        logits, weights = self.answer(
+        logits, importance, weights = self.answer(
             text, self.text.words(inputs.words), inputs.word_mask, found,
-            names(self.phrases.answers), rngs,
+            answers, rngs,
         )  # fmt: skip
-        time = [
-            jnp.einsum('vqn,vnt->vqt', w, stream.time) for w, stream in zip(weights.tokens, found)
-        ]
+        time = [jnp.einsum('vqn,vnt->vqt', w, stream.time) for w, stream in zip(weights, found)]
         if spread is None:
             regions = jnp.zeros((*logits.shape[:2], 0))
         else:
-            regions = jnp.einsum('vqn,vnr->vqr', weights.tokens[-1], spread)
-        return AmuseOutput(logits, weights.importance, regions, jnp.stack(time, axis=2))
+            regions = jnp.einsum('vqn,vnr->vqr', weights[-1], spread)
+        return AmuseOutput(logits, importance, regions, jnp.stack(time, axis=2))
 
     def _encode(self, inputs: AmuseInputs):
         """visual, audio [V, Q or 1, T, d] (None without the encoder) and text [V, Q, N, d_t]."""

@@ -1,6 +1,6 @@
 """The answer head: a question attends over time inside each stream, then over the streams (Fig. 5).
 
-Axes: V videos, Q questions, N words, S streams, n tokens of a stream, h heads, c = d / h, d width.
+Axes: V videos, Q questions, N words, M probes, S streams, n tokens, h heads, c = d / h, d width.
 """
 
 import dataclasses
@@ -8,6 +8,7 @@ import dataclasses
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from amuse_jax.models import attention, hierarchy
@@ -20,6 +21,7 @@ class AnswerConfig:
 
     Attributes:
       width, heads, layers, mlp_width: of its layers.
+      probes: M, vectors that a question is condensed to; the first is [CLS].
       dropout: share of what each sublayer adds that is dropped in training.
     """
 
@@ -27,6 +29,7 @@ class AnswerConfig:
     heads: int
     layers: int
     mlp_width: int
+    probes: int
     dropout: float
 
 
@@ -36,108 +39,128 @@ class Weights:
 
     Attributes:
       importance: [V, Q, S], sums to one: Fig. 5.
-      tokens: per stream [V, Q, n], sums to one over a stream that has any token.
+      tokens: [V, Q, n], sums to one inside each stream that has any token.
     """
 
     importance: jax.Array
-    tokens: tuple[jax.Array, ...]
+    tokens: jax.Array
 
 
-def drop(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """Dropout with inverted scaling; no key: x itself."""
-    if key is None or rate == 0:
-        return x
-    kept = jax.random.bernoulli(key, 1 - rate, x.shape)
-    return jnp.where(kept, x / (1 - rate), jnp.zeros_like(x))
+@flax.struct.dataclass
+class Tokens:
+    """All streams in a row: first those of the video alone, then those that depend on the question.
+
+    Attributes:
+      shared: [V, n_1, d] or None.
+      own: [V, Q, n_2, d] or None.
+      mask: [V, n] bool, n = n_1 + n_2.
+      member: [n, S] one-hot stream of each token.
+    """
+
+    shared: jax.Array | None
+    own: jax.Array | None
+    mask: jax.Array
+    member: jax.Array
 
 
 class StreamAttention(nnx.Module):
-    """Words attend over time inside each stream, then over the streams.
+    """Probes attend over time inside each stream, then over the streams.
 
-      w_si = softmax over i of q k_si / sqrt(c), one learned sink beside the tokens
-      u_s  = sum_i w_si v_si,   z_s = log of the softmax's normaliser
-      g_s  = softmax over s of r (W u_s + e_s) + a z_s             importance of the stream
-      out  = W_o sum_s g_s u_s + W_z (g_s z_s)_s
+      w_i = exp(q k_i / sqrt(c) - z_s)                                  for token i of stream s
+      z_s = log(exp(sink) + sum over i in s of exp(q k_i / sqrt(c)))
+      g_s = softmax over s of r e_s + a z_s                             importance of the stream
+      out = W_o sum_s g_s sum_{i in s} w_i v_i + W_z (g_s z_s)_s
 
-    all per head, but for W_o and W_z. The sink lets a word find nothing, and z says how much it
-    found: without it a softmax can't tell one violin from three. Queries and keys start equal, and
-    W_o starts as the transpose of the values' projection: a word begins by attending to what has
-    its own name, and by copying it.
+    all per head, but for W_o and W_z. The learned sink lets a probe find nothing, and z says how
+    much it found: without it a softmax can't tell one violin from three. Queries and keys start
+    equal, and W_o starts as the transpose of the values' projection: a probe begins by attending to
+    what has the names it holds, and by copying it.
     """
 
     def __init__(self, config: AnswerConfig, streams: int, *, rngs: nnx.Rngs, dtype):
-        width, self.heads = config.width, config.heads
-        size = width // config.heads
-        draw = nnx.initializers.orthogonal()
+        width, self.heads, self.dtype = config.width, config.heads, dtype
 
         def linear(width_out):
-            return nnx.Linear(width, width_out, kernel_init=draw, dtype=dtype, rngs=rngs)
+            return nnx.Linear(width, width_out, dtype=dtype, rngs=rngs)
 
         self.norm = hierarchy.layer_norm(width, rngs)
         self.query, self.key, self.value, self.out = (linear(width) for _ in range(4))
         self.key.kernel[...] = self.query.kernel[...]
         self.out.kernel[...] = self.value.kernel[...].T
         self.sink = nnx.Param(jnp.zeros((config.heads,)))
-        self.ask = linear(width)
-        normal = nnx.initializers.normal(size**-0.5)
-        self.tell = nnx.Param(normal(rngs.params(), (config.heads, size, size)))
-        self.stream = nnx.Param(normal(rngs.params(), (streams, config.heads, size)))
-        self.found = nnx.Param(jnp.zeros((config.heads,)))
-        self.amount = nnx.Linear(streams * config.heads, width, dtype=dtype, rngs=rngs)
+        self.prefer = linear(config.heads * streams)  # r e_s
+        self.found = nnx.Param(jnp.full((config.heads,), 0.5, jnp.float32))  # a
+        self.amount = nnx.Linear(config.heads * streams, width, dtype=dtype, rngs=rngs)
 
-    def __call__(
-        self, question: jax.Array, streams: tuple[Stream, ...]
-    ) -> tuple[jax.Array, Weights]:
-        """[V, Q, N, d] -> what each word found [V, Q, N, d], and [CLS]'s weights."""
-        x = self.norm(question).astype(question.dtype)
-        query = attention.split_heads(self.query(x), self.heads)
-        found = [self._look(query, stream) for stream in streams]
-        attended = jnp.stack([u for u, _, _ in found], axis=-2)  # [V, Q, h, N, S, c]
-        amounts = jnp.stack([z for _, z, _ in found], axis=-1)  # [V, Q, h, N, S]
+    def __call__(self, probes: jax.Array, tokens: Tokens) -> tuple[jax.Array, Weights]:
+        """[V, Q, M, d] -> what each probe found [V, Q, M, d], and [CLS]'s weights."""
+        videos, questions, count, width = probes.shape
+        rows = questions * count
+        x = self.norm(probes).astype(self.dtype).reshape(videos, rows, width)
+        member = tokens.member
 
-        ask = attention.split_heads(self.ask(x), self.heads)
-        ask = jnp.einsum('vqhnc,hdc->vqhnd', ask, self.tell[...].astype(ask.dtype))
-        scores = jnp.einsum('vqhnd,vqhnsd->vqhns', ask, attended)
-        scores = scores + jnp.einsum('vqhnd,shd->vqhns', ask, self.stream[...].astype(ask.dtype))
-        scores = scores.astype(jnp.float32) * query.shape[-1] ** -0.5
-        scores = scores + self.found[...][:, None, None] * amounts
-        gates = jax.nn.softmax(scores, axis=-1)
+        scores = self._scores(attention.split_heads(self.query(x), self.heads), tokens, questions)
+        sink = self.sink[...][:, None, None]
+        top = jax.lax.stop_gradient(jnp.maximum(scores.max(-1, keepdims=True), sink))
+        weights = jnp.exp(scores - top)  # [V, h, Q * M, n]
+        totals = jnp.maximum(weights @ member + jnp.exp(sink - top), 1e-30)
+        amounts = jnp.log(totals) + top  # [V, h, Q * M, S]
 
-        fused = jnp.einsum('vqhns,vqhnsc->vqhnc', gates.astype(attended.dtype), attended)
-        amount = jnp.moveaxis(gates * amounts, 2, -1)  # [V, Q, N, S, h]
-        amount = amount.reshape(*amount.shape[:3], -1).astype(x.dtype)
+        prefer = self.prefer(x).astype(jnp.float32)
+        gates = attention.split_heads(prefer, self.heads) + self.found[...][:, None, None] * amounts
+        gates = jax.nn.softmax(gates, axis=-1)
+        fused = self._gather(weights * ((gates / totals) @ member.T), tokens, questions)
+        amount = attention.join_heads(gates * amounts).astype(self.dtype)
         out = self.out(attention.join_heads(fused)) + self.amount(amount)
-        tokens = tuple(_normalise(w[:, :, :, 0].mean(2)) for _, _, w in found)
-        return out, Weights(gates[:, :, :, 0].mean(2), tokens)
 
-    def _look(self, query: jax.Array, stream: Stream):
-        """Attended vectors [V, Q, h, N, c], log normalisers [V, Q, h, N], weights [..., N, n]."""
-        key = attention.split_heads(self.key(stream.tokens), self.heads)
-        value = attention.split_heads(self.value(stream.tokens), self.heads)
-        scores = jnp.matmul(query, jnp.swapaxes(key, -1, -2)).astype(jnp.float32)
-        scores = scores * query.shape[-1] ** -0.5
-        scores = jnp.where(stream.mask[:, None, None, None, :], scores, -jnp.inf)
-        sink = jnp.broadcast_to(self.sink[...][:, None, None], (*scores.shape[:-1], 1))
-        amount = jax.nn.logsumexp(jnp.concatenate([scores, sink], axis=-1), axis=-1)
-        weights = jnp.exp(scores - amount[..., None])
-        return jnp.matmul(weights.astype(value.dtype), value), amount, weights
+        first = slice(None, None, count)  # [CLS] of each question
+        importance = gates[:, :, first].mean(1)
+        found = (weights[:, :, first] / (totals[:, :, first] @ member.T)).mean(1)
+        found = found / jnp.maximum(found @ member @ member.T, 1e-9)
+        return out.reshape(probes.shape), Weights(importance, found)
 
+    def _scores(self, query: jax.Array, tokens: Tokens, questions: int) -> jax.Array:
+        """[V, h, Q * M, c] -> q k / sqrt(c), [V, h, Q * M, n] float32, -inf for padding."""
+        scores = []
+        if tokens.shared is not None:
+            key = attention.split_heads(self.key(tokens.shared), self.heads)
+            scores.append(jnp.einsum('vhrc,vhnc->vhrn', query, key))
+        if tokens.own is not None:
+            key = attention.split_heads(self.key(tokens.own), self.heads)
+            query = query.reshape(*query.shape[:2], questions, -1, query.shape[-1])
+            own = jnp.einsum('vhqmc,vqhnc->vhqmn', query, key)
+            scores.append(own.reshape(*own.shape[:2], -1, own.shape[-1]))
+        scores = jnp.concatenate(scores, axis=-1).astype(jnp.float32) * query.shape[-1] ** -0.5
+        return jnp.where(tokens.mask[:, None, None, :], scores, -jnp.inf)
 
-def _normalise(weights: jax.Array) -> jax.Array:
-    return weights / jnp.maximum(weights.sum(-1, keepdims=True), 1e-9)
+    def _gather(self, weights: jax.Array, tokens: Tokens, questions: int) -> jax.Array:
+        """Sums of the tokens' values with these weights [V, h, Q * M, n]: [V, h, Q * M, c]."""
+        weights = weights.astype(self.dtype)
+        total, start = 0, 0
+        if tokens.shared is not None:
+            value = attention.split_heads(self.value(tokens.shared), self.heads)
+            start = value.shape[-2]
+            total = jnp.einsum('vhrn,vhnc->vhrc', weights[..., :start], value)
+        if tokens.own is not None:
+            value = attention.split_heads(self.value(tokens.own), self.heads)
+            weights = weights[..., start:]
+            weights = weights.reshape(*weights.shape[:2], questions, -1, weights.shape[-1])
+            own = jnp.einsum('vhqmn,vqhnc->vhqmc', weights, value)
+            total = total + own.reshape(*own.shape[:2], -1, own.shape[-1])
+        return total
 
 
 class AnswerLayer(nnx.Module):
-    """Attention to the streams, among the words, and an MLP; each on normed words and added."""
+    """Attention to the streams, among the probes, and an MLP; each on normed probes and added."""
 
     def __init__(self, config: AnswerConfig, streams: int, *, rngs: nnx.Rngs, dtype):
-        width, self.heads, self.dropout = config.width, config.heads, config.dropout
+        width, self.heads = config.width, config.heads
 
         def linear(width_in, width_out):
             return nnx.Linear(width_in, width_out, dtype=dtype, rngs=rngs)
 
         self.look = StreamAttention(config, streams, rngs=rngs, dtype=dtype)
-        self.word_norm = hierarchy.layer_norm(width, rngs)
+        self.probe_norm = hierarchy.layer_norm(width, rngs)
         self.qkv = linear(width, 3 * width)
         self.out = linear(width, width)
         self.mlp_norm = hierarchy.layer_norm(width, rngs)
@@ -145,32 +168,33 @@ class AnswerLayer(nnx.Module):
         self.outer = linear(config.mlp_width, width)
 
     def __call__(
-        self,
-        question: jax.Array,
-        word_mask: jax.Array,
-        streams: tuple[Stream, ...],
-        key: jax.Array | None,
+        self, probes: jax.Array, tokens: Tokens, kept: jax.Array | None
     ) -> tuple[jax.Array, Weights]:
-        """[V, Q, N, d] and [V, Q, N] bool -> [V, Q, N, d] and [CLS]'s weights."""
-        keys = (None,) * 3 if key is None else jax.random.split(key, 3)
-        found, weights = self.look(question, streams)
-        question = question + drop(found, self.dropout, keys[0])
+        """Args:
+          probes: [V, Q, M, d].
+          kept: [3, V, Q, M, d], what each sublayer adds is multiplied with it; None: nothing.
+        Returns:
+          [V, Q, M, d] and [CLS]'s weights.
+        """
+        kept = (1, 1, 1) if kept is None else kept.astype(probes.dtype)
+        found, weights = self.look(probes, tokens)
+        probes = probes + found * kept[0]
 
-        x = self.qkv(self.word_norm(question).astype(question.dtype))
+        x = self.qkv(self.probe_norm(probes).astype(probes.dtype))
         qkv = (attention.split_heads(part, self.heads) for part in jnp.split(x, 3, axis=-1))
-        x = attention.attend(*qkv, word_mask[:, :, None, None, :])
-        question = question + drop(self.out(attention.join_heads(x)), self.dropout, keys[1])
+        probes = probes + self.out(attention.join_heads(attention.attend(*qkv))) * kept[1]
 
-        x = self.inner(self.mlp_norm(question).astype(question.dtype))
-        x = self.outer(jax.nn.gelu(x, approximate=False))
-        return question + drop(x, self.dropout, keys[2]), weights
+        x = self.inner(self.mlp_norm(probes).astype(probes.dtype))
+        return probes + self.outer(jax.nn.gelu(x, approximate=False)) * kept[2], weights
 
 
 class AnswerHead(nnx.Module):
     """Words and streams -> scores of the answers.
 
-    logits = (W LayerNorm([CLS]) name(answer)) / sqrt(d) + W' LayerNorm([CLS]): an answer is what it
-    is called, and what else is learned about it.
+    A question is condensed to M probes: [CLS] and M - 1 learned queries over its words. Probes go
+    through the layers; the first one answers:
+      logits = (W x) name(answer) / sqrt(d) + W' x,   x = LayerNorm(probe 0)
+    so an answer is what it is called, and what else is learned about it.
     """
 
     def __init__(
@@ -187,14 +211,16 @@ class AnswerHead(nnx.Module):
         self.question_norm = hierarchy.layer_norm(text_width, rngs)
         self.question = nnx.Linear(text_width, width, dtype=dtype, rngs=rngs)
         self.name_norm = hierarchy.layer_norm(text_width, rngs)
-        self.name_projection = nnx.Linear(
-            text_width, width, use_bias=False, kernel_init=nnx.initializers.orthogonal(),
-            dtype=dtype, rngs=rngs,
-        )  # fmt: skip
+        self.name_projection = nnx.Linear(text_width, width, use_bias=False, dtype=dtype, rngs=rngs)
+        self.word_key = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
+        draw = nnx.initializers.normal(2.0)
+        self.probes = nnx.Param(draw(rngs.params(), (config.probes - 1, width)))
+        self.role = nnx.Param(nnx.initializers.normal(0.5)(rngs.params(), (config.probes, width)))
 
         def make(rngs):
             return AnswerLayer(config, streams, rngs=rngs, dtype=dtype)
 
+        self.token_norm = hierarchy.layer_norm(width, rngs)
         self.layers = nnx.vmap(make)(rngs.split(config.layers))
         self.state_norm = hierarchy.layer_norm(width, rngs)
         self.state = nnx.Linear(width, width, rngs=rngs)
@@ -204,6 +230,35 @@ class AnswerHead(nnx.Module):
         """Rows of the word table, or means of them, [..., d_t] -> names [..., d]."""
         return self.name_projection(self.name_norm(words))
 
+    def condense(self, text: jax.Array, words: jax.Array, word_mask: jax.Array) -> jax.Array:
+        """Words [V, Q, N, d_t] of the text tower and of its table -> probes [V, Q, M, d]."""
+        question = self.question(self.question_norm(text))
+        scores = jnp.einsum('md,vqnd->vqmn', self.probes[...], self.word_key(question))
+        scores = scores.astype(jnp.float32) * question.shape[-1] ** -0.5
+        weights = jax.nn.softmax(jnp.where(word_mask[:, :, None], scores, -jnp.inf), axis=-1)
+        question = question + self.names(words)
+        picked = weights.astype(question.dtype) @ question
+        return jnp.concatenate([question[:, :, :1], picked], axis=2) + self.role[...]
+
+    def in_a_row(self, streams: tuple[Stream, ...]) -> tuple[Tokens, list[slice]]:
+        """Joins the streams, normed; the slices say where each one's tokens are."""
+        order = sorted(range(len(streams)), key=lambda i: streams[i].tokens.shape[1] > 1)
+        groups = {False: [], True: []}
+        member, slices, start = [], [slice(0)] * len(streams), 0
+        for index in order:
+            tokens = streams[index].tokens
+            groups[tokens.shape[1] > 1].append(tokens)
+            slices[index] = slice(start, start + tokens.shape[2])
+            start += tokens.shape[2]
+            member += [index] * tokens.shape[2]
+        shared, own = (
+            self.token_norm(jnp.concatenate(group, axis=2)).astype(self.dtype) if group else None
+            for group in groups.values()
+        )
+        mask = jnp.concatenate([streams[index].mask for index in order], axis=1)
+        member = jnp.asarray(np.eye(len(streams))[member], jnp.float32)
+        return Tokens(None if shared is None else shared[:, 0], own, mask, member), slices
+
     def __call__(
         self,
         text: jax.Array,
@@ -212,7 +267,7 @@ class AnswerHead(nnx.Module):
         streams: tuple[Stream, ...],
         answer_names: jax.Array,
         rngs: nnx.Rngs | None = None,
-    ) -> tuple[jax.Array, Weights]:
+    ) -> tuple[jax.Array, jax.Array, list[jax.Array]]:
         """Answers the questions.
 
         Args:
@@ -223,19 +278,27 @@ class AnswerHead(nnx.Module):
           answer_names: [A, d].
           rngs: for dropout; None: none.
         Returns:
-          logits [V, Q, A] float32; the last layer's weights.
+          logits [V, Q, A] float32; importance [V, Q, S]; and per stream the weights of its tokens
+          [V, Q, n], which sum to one. Both weights are the last layer's.
         """
-        question = self.question(self.question_norm(text)) + self.names(words)
-        keys = None
+        probes = self.condense(text, words, word_mask).astype(self.dtype)
+        tokens, slices = self.in_a_row(streams)
+        kept = None
         if rngs is not None and self.config.dropout > 0:
-            keys = jax.random.split(rngs.dropout(), self.config.layers)
+            rate = 1 - self.config.dropout
+            shape = (self.config.layers, 3, *probes.shape)
+            kept = jax.random.bernoulli(rngs.dropout(), rate, shape) / rate
         graphdef, state = nnx.split(self.layers)
 
-        def run(question, layer):
-            state, key = layer
-            return nnx.merge(graphdef, state)(question, word_mask, streams, key)
+        def run(probes, layer):
+            state, kept = layer
+            return nnx.merge(graphdef, state)(probes, tokens, kept)
 
-        question, weights = jax.lax.scan(run, question.astype(self.dtype), (state, keys))
-        state = self.state_norm(question[:, :, 0])
+        probes, weights = jax.lax.scan(run, probes, (state, kept))
+        state = self.state_norm(probes[:, :, 0])
         named = self.state(state) @ answer_names.astype(jnp.float32).T * state.shape[-1] ** -0.5
-        return named + self.choice(state), jax.tree.map(lambda leaf: leaf[-1], weights)
+        return (
+            named + self.choice(state),
+            weights.importance[-1],
+            [weights.tokens[-1][..., part] for part in slices],
+        )

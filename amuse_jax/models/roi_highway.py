@@ -7,6 +7,7 @@ et al. 2017), and what stands beside it. Everything here is free of the question
 Axes: V videos, T segments, K regions, C classes, d width.
 """
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -15,13 +16,32 @@ from amuse_jax.models import hierarchy
 
 RANKS = 4  # places from the left or right told apart; the last one means "or more"
 POSITIONS = 8  # soft bins of a region's centre along the picture's width
+COUNTS = 24  # soft counts kept of each group of regions
 GEOMETRY = 10 + 6 + 2 * RANKS + POSITIONS
+
+
+@flax.struct.dataclass
+class Description:
+    """Where regions are, and where each is among the others of its segment; zeros for no region.
+
+    Attributes:
+      geometry: [V, T, K, GEOMETRY]: corners, size, centre, area, score; the partner's offset and
+        relative size, IoU, and whether there is one; one-hot place from the left and from the right
+        among regions of its kind; soft bins of the centre's x.
+      left, right: [V, T, K, C] one-hot class of the nearest region of its kind on either side.
+      places: [V, T, K, 3] whether it is an instrument at the left end, the middle, the right end.
+    """
+
+    geometry: jax.Array
+    left: jax.Array
+    right: jax.Array
+    places: jax.Array
 
 
 def describe_regions(
     boxes: jax.Array, classes: jax.Array, scores: jax.Array, is_instrument: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Where each region is, and where it is among the others of its segment.
+) -> Description:
+    """Describes each region by its box and its neighbours.
 
     A region's partner is the region of the other kind (an instrument's player, a player's
     instrument) that overlaps it best and lies nearest: largest IoU - distance of centres. Its
@@ -32,12 +52,6 @@ def describe_regions(
       classes: [V, T, K] index of the class, -1: no region.
       scores: [V, T, K] in [0, 1].
       is_instrument: [C] bool.
-    Returns:
-      geometry [V, T, K, GEOMETRY] float32: corners, size, centre, area, score; the partner's offset
-        and relative size, IoU, and whether there is one; one-hot place from the left and from the
-        right among regions of its kind; soft bins of the centre's x. Zero where there is no region.
-      left, right [V, T, K, C] float32: one-hot class of the nearest region of its kind on its left
-        and right; zero where there is none.
     """
     valid = classes >= 0
     boxes = jnp.where(valid[..., None], boxes, 0).astype(jnp.float32)
@@ -55,17 +69,22 @@ def describe_regions(
     ranks, neighbours = [], []
     for away in (-offset_x, offset_x):  # distance to the left, to the right
         beyond = same & (away > 0)
-        rank = jnp.minimum(beyond.sum(-1), RANKS - 1)
-        ranks.append(jax.nn.one_hot(rank, RANKS))
+        ranks.append(beyond.sum(-1))
         nearest = jnp.argmin(jnp.where(beyond, away, jnp.inf), axis=-1)
         neighbour = jnp.take_along_axis(classes, nearest, axis=-1)
-        neighbours.append(
-            jax.nn.one_hot(jnp.where(beyond.any(-1), neighbour, -1), len(is_instrument))
-        )
+        neighbour = jnp.where(beyond.any(-1), neighbour, -1)
+        neighbours.append(jax.nn.one_hot(neighbour, len(is_instrument)))
+    from_left, from_right = ranks
+    places = jnp.stack([from_left == 0, from_left == from_right, from_right == 0], axis=-1)
     centres = (jnp.arange(POSITIONS) + 0.5) / POSITIONS
     bins = jnp.exp(-0.5 * jnp.square((x[..., None] - centres) * POSITIONS))
-    geometry = jnp.concatenate([own, partner, *ranks, bins], axis=-1)
-    return geometry * valid[..., None], *neighbours
+    one_hot_ranks = [jax.nn.one_hot(jnp.minimum(rank, RANKS - 1), RANKS) for rank in ranks]
+    geometry = jnp.concatenate([own, partner, *one_hot_ranks, bins], axis=-1)
+    return Description(
+        geometry * valid[..., None],
+        *neighbours,
+        (places & (valid & kind)[..., None]).astype(jnp.float32),
+    )
 
 
 def _partner_features(
@@ -96,18 +115,38 @@ def _partner_features(
     return jnp.stack(features, axis=-1) * other.any(-1)[..., None]
 
 
+@flax.struct.dataclass
+class RegionTokens:
+    """Regions as tokens.
+
+    Attributes:
+      moments: [V, T, K, d], one per region.
+      objects: [V, G, d], one per group: the C classes, the 3 places, all instruments.
+      members: [V, T, K, G], one where the region belongs to the group.
+    """
+
+    moments: jax.Array
+    objects: jax.Array
+    members: jax.Array
+
+
 class RoiHighway(nnx.Module):
     """Regions of a video as tokens.
 
-    moment = W_f feature + MLP(geometry) + name(class) + W_l name(left) + W_r name(right)
-    object = name(class) + W_s [mean_t n_t, max_t n_t] + W_l name(left) + W_r name(right),
-             n_t = sum of phi(geometry) over the segment's regions of that class, phi >= 0
-    all    = the same over all instruments, from the sum over classes of relu(W [mean_t, max_t])
+      h      = relu(W_g geometry + W_f LayerNorm(feature))                        of each region
+      moment = W h + names + W_l name(left) + W_r name(right)
+      n_tg   = sum of relu(W_n h) over the regions of group g in segment t        soft counts
+      object = W_o relu(W_s [mean_t n_t, max_t n_t, n_1 .. n_T]) + names + W_l name(left) + ...
+      all    = the same over all instruments, plus W_k of the classes' hidden layers summed
+
+    names: of its class and, for instruments at the left end, in the middle or at the right end of
+    their segment, of that place; an object's are averaged over its regions.
     """
 
     def __init__(
         self,
         is_instrument: tuple[bool, ...],
+        segments: int,
         feature_size: int,
         width: int,
         *,
@@ -119,15 +158,15 @@ class RoiHighway(nnx.Module):
 
         self.is_instrument = is_instrument
         self.feature_norm = hierarchy.layer_norm(feature_size, rngs)
-        self.feature = linear(feature_size, width)
-        self.hidden = linear(GEOMETRY, width)
+        self.feature = linear(feature_size, width, use_bias=False)
+        self.geometry = linear(GEOMETRY, width)
         self.moment = linear(width, width)
-        self.count = linear(width, width)
+        self.count = linear(width, COUNTS)
+        self.seen = linear((2 + segments) * COUNTS, width)
+        self.object = linear(width, width)
+        self.kinds = linear(width, width)
         self.left = linear(width, width, use_bias=False)
         self.right = linear(width, width, use_bias=False)
-        self.object = linear(2 * width, width)
-        self.kinds = linear(2 * width, width)
-        self.all = linear(width, width)
 
     def __call__(
         self,
@@ -136,35 +175,46 @@ class RoiHighway(nnx.Module):
         scores: jax.Array,
         features: jax.Array,
         segment_mask: jax.Array,
-        names: jax.Array,
-    ) -> tuple[jax.Array, jax.Array]:
+        class_names: jax.Array,
+        place_names: jax.Array,
+    ) -> RegionTokens:
         """Embeds a detector's regions.
 
         Args:
           boxes, classes, scores: as for `describe_regions`.
           features: [V, T, K, D] pooled from the detector's maps.
           segment_mask: [V, T] bool; regions of other segments count for nothing.
-          names: [C, d] embedding of each class's name.
-        Returns:
-          moments [V, T, K, d] and objects [V, C + 1, d], the last one all instruments together.
+          class_names: [C, d].
+          place_names: [3, d] of left, middle and right.
         """
         classes = jnp.where(segment_mask[..., None], classes, -1)
         is_instrument = jnp.asarray(self.is_instrument)
-        geometry, left, right = describe_regions(boxes, classes, scores, is_instrument)
-        one_hot = jax.nn.one_hot(classes, len(names))
-        hidden = nnx.relu(self.hidden(geometry))
-        beside = self.left(left @ names) + self.right(right @ names)
-        feature = self.feature(self.feature_norm(features))
-        moments = self.moment(hidden) + feature + one_hot @ names + beside
+        found = describe_regions(boxes, classes, scores, is_instrument)
+        valid = (classes >= 0)[..., None]
+        feature = jnp.where(valid, self.feature_norm(features), 0)
+        hidden = nnx.relu(self.geometry(found.geometry) + self.feature(feature))
+        of_class = jax.nn.one_hot(classes, len(class_names))
+        of_any = of_class @ is_instrument.astype(jnp.float32)[:, None]
+        members = jnp.concatenate([of_class, found.places, of_any], axis=-1)
+        names = of_class @ class_names + found.places @ place_names
+        left, right = found.left @ class_names, found.right @ class_names
+        moments = self.moment(hidden) + names + self.left(left) + self.right(right)
 
-        counts = jnp.einsum('vtkc,vtkd->vtcd', one_hot, nnx.relu(self.count(hidden)))
+        counts = jnp.einsum('vtkg,vtkd->vtgd', members, nnx.relu(self.count(hidden)))
+        regions = jnp.maximum(members.sum((1, 2)), 1)[..., None]
+        mean_names, left, right = (
+            jnp.einsum('vtkg,vtkd->vgd', members, x) / regions for x in (names, left, right)
+        )
+        seen = self._seen(counts, segment_mask)
+        objects = self.object(seen) + mean_names + self.left(left) + self.right(right)
+        kinds = jnp.where(is_instrument[:, None], seen[:, : len(class_names)], 0).sum(1)
+        objects = objects.at[:, -1].add(self.kinds(kinds))
+        own = jnp.concatenate([class_names, place_names, jnp.zeros_like(place_names[:1])])
+        return RegionTokens(moments, objects + own, members)
+
+    def _seen(self, counts: jax.Array, segment_mask: jax.Array) -> jax.Array:
+        """Soft counts [V, T, G, n] -> [V, G, d]."""
         segments = jnp.maximum(segment_mask.sum(-1), 1)[:, None, None]
-        seen = jnp.concatenate([counts.sum(1) / segments, counts.max(1)], axis=-1)  # [V, C, 2d]
-        regions = jnp.maximum(one_hot.sum((1, 2)), 1)[..., None]
-        beside = [
-            side(jnp.einsum('vtkc,vtkb->vcb', one_hot, nearest) / regions @ names)
-            for side, nearest in ((self.left, left), (self.right, right))
-        ]
-        objects = self.object(seen) + names + sum(beside)
-        kinds = nnx.relu(self.kinds(seen)) * is_instrument[:, None]
-        return moments, jnp.concatenate([objects, self.all(kinds.sum(1))[:, None]], axis=1)
+        series = jnp.moveaxis(counts, 1, 2).reshape(len(counts), counts.shape[2], -1)
+        counts = jnp.concatenate([counts.sum(1) / segments, counts.max(1), series], axis=-1)
+        return nnx.relu(self.seen(counts))

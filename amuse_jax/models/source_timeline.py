@@ -45,12 +45,14 @@ def _nearest(before: jax.Array, onset: jax.Array) -> jax.Array:
 class SourceTimeline(nnx.Module):
     """Predicted frequencies [V, T, I] -> a token per instrument and one for all together.
 
-      token_i = name_i + MLP(s_i) + W_b name(before) + W_a name(after) + W_w name(with) + W_f f_i
-      all     = W sum_i relu(W h_i),   h_i the hidden layer of the MLP
+      h_i     = relu(W_s s_i + (W_f f_i) * (W_n name_i + b))
+      token_i = name_i + W h_i + W_b name(before) + W_a name(after) + W_w name(together)
+      all     = W' sum_i relu(W'' h_i)
 
     s_i: its frequencies and activity, mean, least and most of it, onset and end, its soft place in
     the order of beginnings and in that of ends, how much others sound together with it. f_i: the
-    stream's features averaged over the segments in which i sounds.
+    stream's features averaged over the segments in which i sounds; what they say about i depends on
+    which instrument it is.
     """
 
     def __init__(
@@ -63,7 +65,8 @@ class SourceTimeline(nnx.Module):
         self.sharpness = nnx.Param(jnp.float32(10.0))
         self.threshold = nnx.Param(jnp.float32(0.3))
         self.feature_norm = hierarchy.layer_norm(feature_size, rngs)
-        self.feature = linear(feature_size, width)
+        self.feature = linear(feature_size, width, use_bias=False)
+        self.own = linear(width, width)
         self.hidden = linear(2 * segments + 2 * PLACES + 7, width)
         self.token = linear(width, width)
         self.before = linear(width, width, use_bias=False)
@@ -90,10 +93,10 @@ class SourceTimeline(nnx.Module):
         active = active * segment_mask[..., None]
         seen, relations = self._describe(sources, active, segment_mask)
 
-        hidden = nnx.relu(self.hidden(seen))
         share = active / (active.sum(1, keepdims=True) + 1e-3)
-        heard = jnp.einsum('vti,vtd->vid', share, self.feature_norm(features))
-        tokens = self.token(hidden) + names + self.feature(heard)
+        heard = jnp.einsum('vti,vtd->vid', share, self.feature(self.feature_norm(features)))
+        hidden = nnx.relu(self.hidden(seen) + heard * self.own(names))
+        tokens = self.token(hidden) + names
         for side, relation in zip((self.before, self.after, self.together), relations):
             tokens = tokens + side(relation @ names)
         everything = self.all(nnx.relu(self.kinds(hidden)).sum(1))

@@ -98,12 +98,22 @@ class Streams(nnx.Module):
             )
         if 'regions' in config.names:
             self.highway = RoiHighway(
-                config.is_instrument, widths['regions'], width, rngs=rngs, dtype=dtype
+                config.is_instrument,
+                config.segments,
+                widths['regions'],
+                width,
+                rngs=rngs,
+                dtype=dtype,
             )
-        self.norm = hierarchy.layer_norm(width, rngs)
 
     def __call__(
-        self, inputs, visual, audio, class_names: jax.Array, instrument_names: jax.Array
+        self,
+        inputs,
+        visual,
+        audio,
+        class_names: jax.Array,
+        instrument_names: jax.Array,
+        place_names: jax.Array,
     ) -> tuple[tuple[Stream, ...], jax.Array | None]:
         """Embeds the streams of `inputs`, an amuse.AmuseInputs.
 
@@ -111,6 +121,7 @@ class Streams(nnx.Module):
           visual, audio: [V, Q or 1, T, d] of the interactive encoder; None without it.
           class_names: [C, d].
           instrument_names: [I, d].
+          place_names: [3, d] of left, middle and right.
         Returns:
           A Stream per name, and [V, n, T * K] how the tokens of `regions` spread over the
           regions (None without them).
@@ -122,7 +133,7 @@ class Streams(nnx.Module):
         spread, streams = None, []
         for index, name in enumerate(self.config.names):
             if name == 'regions':
-                tokens, valid, spread = self._regions(inputs, class_names)
+                tokens, valid, spread = self._regions(inputs, class_names, place_names)
                 time = spread.reshape(*spread.shape[:2], mask.shape[1], -1).sum(-1)
             else:
                 tokens, valid, time = self._moments(name, features[name], inputs, instrument_names)
@@ -130,8 +141,7 @@ class Streams(nnx.Module):
                     tokens, valid, time = self._with_timeline(
                         (tokens, valid, time), inputs, instrument_names
                     )
-            tokens = self.norm(tokens + self.stream[index]).astype(self.dtype)
-            streams.append(Stream(tokens, valid, time))
+            streams.append(Stream(tokens + self.stream[index], valid, time))
         return tuple(streams), spread
 
     def _moments(self, name: str, features: jax.Array, inputs, instrument_names: jax.Array):
@@ -156,24 +166,23 @@ class Streams(nnx.Module):
             jnp.concatenate([time, active], axis=1),
         )
 
-    def _regions(self, inputs, class_names: jax.Array):
+    def _regions(self, inputs, class_names: jax.Array, place_names: jax.Array):
         mask = inputs.segment_mask
-        moments, objects = self.highway(
-            inputs.boxes, inputs.classes, inputs.scores, inputs.features, mask, class_names
-        )
-        moments = moments + self.time[...][:, None]
+        found = self.highway(
+            inputs.boxes, inputs.classes, inputs.scores, inputs.features, mask,
+            class_names, place_names,
+        )  # fmt: skip
+        moments = found.moments + self.time[...][:, None]
         videos, segments, regions, width = moments.shape
-        classes = jnp.where(mask[..., None], inputs.classes, -1).reshape(videos, -1)
-        of_class = jnp.moveaxis(jax.nn.one_hot(classes, len(class_names)), 1, 2)  # [V, C, T * K]
-        is_instrument = jnp.asarray(self.config.is_instrument, of_class.dtype)
-        of_any = jnp.einsum('vcr,c->vr', of_class, is_instrument)[:, None]
-        each = jnp.broadcast_to(
-            jnp.eye(segments * regions), (videos, segments * regions, segments * regions)
-        )
-        spread = jnp.concatenate([each, of_class, of_any], axis=1)
+        count = segments * regions
+        each = jnp.broadcast_to(jnp.eye(count), (videos, count, count))
+        members = jnp.moveaxis(found.members.reshape(videos, count, -1), 1, 2)
+        spread = jnp.concatenate([each, members], axis=1)
         spread = spread / jnp.maximum(spread.sum(-1, keepdims=True), 1)
-        tokens = jnp.concatenate([moments.reshape(videos, -1, width), objects], axis=1)
-        valid = jnp.concatenate([classes >= 0, jnp.ones((videos, objects.shape[1]), bool)], axis=1)
+        tokens = jnp.concatenate([moments.reshape(videos, count, width), found.objects], axis=1)
+        objects = jnp.ones(found.objects.shape[:2], bool)
+        valid = (inputs.classes >= 0) & mask[..., None]
+        valid = jnp.concatenate([valid.reshape(videos, count), objects], axis=1)
         return tokens[:, None], valid, spread
 
 
