@@ -7,6 +7,7 @@ python -m amuse_jax.main --config=configs/demo.py --stages=ask --video=F.mp4 --q
 """
 
 import sys
+from logging import WARNING
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -29,12 +30,11 @@ def main(argv: list[str]) -> None:
     from amuse_jax import plan, settings
     from amuse_jax.stages import StageError
 
-    logging.set_verbosity(logging.INFO)
+    _show_own_messages()
     config = CONFIG.value
     workdir = Path(WORKDIR.value or f'runs/{config.name}').absolute()
     try:
         settings.check(config)
-        config.lock()
         if STAGES.value == ['summary']:
             plan.summarise(config)
         elif STAGES.value == ['ask']:
@@ -45,6 +45,27 @@ def main(argv: list[str]) -> None:
         sys.exit(f'amuse_jax: {error}')
 
 
+def _parse(arguments: list[str]) -> list[str]:
+    """The flags; whatever a config file, ml_collections or absl refuses is one sentence."""
+    try:
+        rest = flags.FLAGS(arguments)
+        CONFIG.value.name  # noqa: B018  a file that could not be loaded says so only when used
+        return rest
+    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        text = str(error).strip('\'"').replace('\\n', ' ').replace('\\', '')
+        sentence = text.strip().splitlines()[-1].strip().removeprefix('ValueError: ')
+        sys.exit(f'amuse_jax: a setting on the command line is wrong: {sentence}')
+
+
+def _show_own_messages() -> None:
+    """What this project logs, and warnings of the libraries; above the progress bars."""
+    logging.set_verbosity(logging.INFO)
+    own = str(Path(__file__).parent)
+    logging.get_absl_handler().addFilter(
+        lambda record: record.levelno >= WARNING or record.pathname.startswith(own)
+    )
+
+
 if __name__ == '__main__':
     flags.mark_flag_as_required('config')
-    app.run(main)
+    app.run(main, flags_parser=_parse)

@@ -1,0 +1,65 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*arguments):
+    command = [sys.executable, '-m', 'amuse_jax.main', *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'sentence'),
+    [
+        (['--config=configs/v1.py'], 'no data: config.data.root is empty'),
+        (
+            ['--config=configs/demo.py', '--stages=train,sing'],
+            '--stages names sing; expected some of render, prepare, annotate',
+        ),
+        (
+            ['--config=configs/demo.py', '--stages=train'],
+            'train needs the stage prepare, which is not finished',
+        ),
+        (['--config=configs/demo.py', '--stages=ask'], 'needs --video=FILE and --question='),
+        (
+            ['--config=configs/demo.py', '--stages=ask', '--video=x.mp4', '--question=Why?'],
+            'no finished rois stage for this config',
+        ),
+        (
+            ['--config=configs/demo.py', '--config.train.batch_size=-1'],
+            'config.train.batch_size is -1; expected a positive number',
+        ),
+    ],
+)
+def test_a_mistake_is_one_sentence(tmp_path, arguments, sentence):
+    result = run(*arguments, f'--workdir={tmp_path}')
+    assert result.returncode == 1
+    assert 'Traceback' not in result.stderr
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith('amuse_jax: ')
+    assert sentence in last
+
+
+@pytest.mark.parametrize(
+    ('argument', 'sentence'),
+    [
+        ('--config.train.epoch=3', 'Did you mean "epochs"'),
+        ('--config=configs/none.py', 'configs/none.py'),
+        ('--config=configs/demo.py:without=drums', 'expected without=encoder'),
+        ('--config.train.epochs=many', 'many'),
+    ],
+)
+def test_a_misspelled_setting_is_named(tmp_path, argument, sentence):
+    result = run('--config=configs/demo.py', argument, f'--workdir={tmp_path}')
+    assert result.returncode == 1
+    assert 'Traceback' not in result.stderr
+    assert sentence in result.stderr
+
+
+def test_the_process_that_trains_never_imports_torch():
+    code = "import sys; from amuse_jax import plan; assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0
