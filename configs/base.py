@@ -75,7 +75,7 @@ def get_config() -> ConfigDict:
                     epochs=50,
                     batch_size=16,
                     frames=0,  # pictures per video to learn from; 0: all whose boxes are known
-                    learning_rate=2e-3,
+                    learning_rate=0.1,  # highest, of Muon
                     seed=0,
                 )
             ),

@@ -19,7 +19,7 @@ def get_config(argument: str = ''):
     c.sources.stems = 'truth'
     c.rois.image_size = 224
     c.rois.feature_size = 224
-    c.rois.detector.update(width=0.125, epochs=6, frames=4, batch_size=8, learning_rate=3e-3)
+    c.rois.detector.update(width=0.125, epochs=5, frames=4, batch_size=8)
     c.model.visual.update(
         image_size=128, patch=8, width=32, depths=(2, 2, 2, 2), heads=(2, 4, 8, 16), window=4
     )

@@ -206,7 +206,7 @@ def toy_frames(n: int) -> LabelledFrames:
 
 
 def test_killed_training_goes_on_to_the_same_detector(tmp_path, monkeypatch):
-    frames, schedule = toy_frames(8), detector_training.Schedule(3, 4, 1e-3, seed=0)
+    frames, schedule = toy_frames(8), detector_training.Schedule(3, 4, 0.05, seed=0)
 
     def train(name):
         torch.manual_seed(0)
@@ -232,7 +232,7 @@ def test_training_finds_a_red_square(tmp_path):
     frames = toy_frames(48)
     torch.manual_seed(0)
     model = detector.build(['square'], 0.125, 0.33)
-    schedule = detector_training.Schedule(12, 8, 5e-3, seed=0)
+    schedule = detector_training.Schedule(6, 8, 0.1, seed=0)
     model = detector_training.train(model, frames, schedule, tmp_path / 'state.pt')
     found = detector.average_precision(model, frames.pictures, frames.boxes, frames.classes)
     assert found['square'] > 0.8
