@@ -14,6 +14,10 @@ from flax import nnx
 from amuse_jax.models import attention, hierarchy
 from amuse_jax.models.streams import Stream
 
+# Of a softmax's normaliser, relative to the largest score's share: its inverse square stays finite.
+LEAST = 1e-18
+NAME_SCALE = 2.0  # of names beside what else a word or a token says, at the start
+
 
 @dataclasses.dataclass(frozen=True)
 class AnswerConfig:
@@ -103,7 +107,7 @@ class StreamAttention(nnx.Module):
         sink = self.sink[...][:, None, None]
         top = jax.lax.stop_gradient(jnp.maximum(scores.max(-1, keepdims=True), sink))
         weights = jnp.exp(scores - top)  # [V, h, Q * M, n]
-        totals = jnp.maximum(weights @ member + jnp.exp(sink - top), 1e-30)
+        totals = jnp.maximum(weights @ member + jnp.exp(sink - top), LEAST)
         amounts = jnp.log(totals) + top  # [V, h, Q * M, S]
 
         prefer = self.prefer(x).astype(jnp.float32)
@@ -191,8 +195,8 @@ class AnswerLayer(nnx.Module):
 class AnswerHead(nnx.Module):
     """Words and streams -> scores of the answers.
 
-    A question is condensed to M probes: [CLS] and M - 1 learned queries over its words. Probes go
-    through the layers; the first one answers:
+    Every word looks at the streams; the question is then condensed to M probes, [CLS] and M - 1
+    learned queries over its words. Probes go through the layers; the first one answers:
       logits = (W x) name(answer) / sqrt(d) + W' x,   x = LayerNorm(probe 0)
     so an answer is what it is called, and what else is learned about it.
     """
@@ -210,8 +214,11 @@ class AnswerHead(nnx.Module):
         width, self.config, self.dtype = config.width, config, dtype
         self.question_norm = hierarchy.layer_norm(text_width, rngs)
         self.question = nnx.Linear(text_width, width, dtype=dtype, rngs=rngs)
-        self.name_norm = hierarchy.layer_norm(text_width, rngs)
+        self.name_norm = hierarchy.layer_norm(
+            text_width, rngs, scale_init=nnx.initializers.constant(NAME_SCALE)
+        )
         self.name_projection = nnx.Linear(text_width, width, use_bias=False, dtype=dtype, rngs=rngs)
+        self.look = StreamAttention(config, streams, rngs=rngs, dtype=dtype)
         self.word_key = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
         draw = nnx.initializers.normal(2.0)
         self.probes = nnx.Param(draw(rngs.params(), (config.probes - 1, width)))
@@ -230,13 +237,11 @@ class AnswerHead(nnx.Module):
         """Rows of the word table, or means of them, [..., d_t] -> names [..., d]."""
         return self.name_projection(self.name_norm(words))
 
-    def condense(self, text: jax.Array, words: jax.Array, word_mask: jax.Array) -> jax.Array:
-        """Words [V, Q, N, d_t] of the text tower and of its table -> probes [V, Q, M, d]."""
-        question = self.question(self.question_norm(text))
+    def condense(self, question: jax.Array, word_mask: jax.Array) -> jax.Array:
+        """Words [V, Q, N, d] -> probes [V, Q, M, d]."""
         scores = jnp.einsum('md,vqnd->vqmn', self.probes[...], self.word_key(question))
         scores = scores.astype(jnp.float32) * question.shape[-1] ** -0.5
         weights = jax.nn.softmax(jnp.where(word_mask[:, :, None], scores, -jnp.inf), axis=-1)
-        question = question + self.names(words)
         picked = weights.astype(question.dtype) @ question
         return jnp.concatenate([question[:, :, :1], picked], axis=2) + self.role[...]
 
@@ -281,8 +286,10 @@ class AnswerHead(nnx.Module):
           logits [V, Q, A] float32; importance [V, Q, S]; and per stream the weights of its tokens
           [V, Q, n], which sum to one. Both weights are the last layer's.
         """
-        probes = self.condense(text, words, word_mask).astype(self.dtype)
         tokens, slices = self.in_a_row(streams)
+        question = self.question(self.question_norm(text)) + self.names(words)
+        question = question + self.look(question.astype(self.dtype), tokens)[0]
+        probes = self.condense(question, word_mask).astype(self.dtype)
         kept = None
         if rngs is not None and self.config.dropout > 0:
             rate = 1 - self.config.dropout

@@ -140,7 +140,8 @@ class RoiHighway(nnx.Module):
       all    = the same over all instruments, plus W_k of the classes' hidden layers summed
 
     names: of its class and, for instruments at the left end, in the middle or at the right end of
-    their segment, of that place; an object's are averaged over its regions.
+    their segment, of that place. An object's are averaged over its regions and weighted with the
+    share of the segments that show it: what is absent is not found by its name.
     """
 
     def __init__(
@@ -205,16 +206,16 @@ class RoiHighway(nnx.Module):
         mean_names, left, right = (
             jnp.einsum('vtkg,vtkd->vgd', members, x) / regions for x in (names, left, right)
         )
-        seen = self._seen(counts, segment_mask)
-        objects = self.object(seen) + mean_names + self.left(left) + self.right(right)
+        segments = jnp.maximum(segment_mask.sum(-1), 1)[:, None, None]
+        share = members.max(2).sum(1)[..., None] / segments  # of the segments that show it
+        seen = self._seen(counts, segments)
+        objects = self.object(seen) + share * mean_names + self.left(left) + self.right(right)
         kinds = jnp.where(is_instrument[:, None], seen[:, : len(class_names)], 0).sum(1)
         objects = objects.at[:, -1].add(self.kinds(kinds))
-        own = jnp.concatenate([class_names, place_names, jnp.zeros_like(place_names[:1])])
-        return RegionTokens(moments, objects + own, members)
+        return RegionTokens(moments, objects, members)
 
-    def _seen(self, counts: jax.Array, segment_mask: jax.Array) -> jax.Array:
+    def _seen(self, counts: jax.Array, segments: jax.Array) -> jax.Array:
         """Soft counts [V, T, G, n] -> [V, G, d]."""
-        segments = jnp.maximum(segment_mask.sum(-1), 1)[:, None, None]
         series = jnp.moveaxis(counts, 1, 2).reshape(len(counts), counts.shape[2], -1)
         counts = jnp.concatenate([counts.sum(1) / segments, counts.max(1), series], axis=-1)
         return nnx.relu(self.seen(counts))

@@ -46,9 +46,10 @@ class SourceTimeline(nnx.Module):
     """Predicted frequencies [V, T, I] -> a token per instrument and one for all together.
 
       h_i     = relu(W_s s_i + (W_f f_i) * (W_n name_i + b))
-      token_i = name_i + W h_i + W_b name(before) + W_a name(after) + W_w name(together)
+      token_i = p_i name_i + W h_i + W_b name(before) + W_a name(after) + W_w name(together)
       all     = W' sum_i relu(W'' h_i)
 
+    p_i: whether it sounds at all, its greatest activity: what is absent is not found by its name.
     s_i: its frequencies and activity, mean, least and most of it, onset and end, its soft place in
     the order of beginnings and in that of ends, how much others sound together with it. f_i: the
     stream's features averaged over the segments in which i sounds; what they say about i depends on
@@ -96,7 +97,7 @@ class SourceTimeline(nnx.Module):
         share = active / (active.sum(1, keepdims=True) + 1e-3)
         heard = jnp.einsum('vti,vtd->vid', share, self.feature(self.feature_norm(features)))
         hidden = nnx.relu(self.hidden(seen) + heard * self.own(names))
-        tokens = self.token(hidden) + names
+        tokens = self.token(hidden) + names * active.max(1)[..., None]
         for side, relation in zip((self.before, self.after, self.together), relations):
             tokens = tokens + side(relation @ names)
         everything = self.all(nnx.relu(self.kinds(hidden)).sum(1))

@@ -1,0 +1,38 @@
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from amuse_jax.data import vocabulary
+from amuse_jax.data.questions import QuestionTokenizer
+from amuse_jax.models import summary
+from amuse_jax.models.amuse import Amuse, AmuseConfig, Phrases
+from configs import base, demo
+
+
+def test_parameters_are_those_of_the_model():
+    config = demo.get_config()
+    rows = {row.part: row for row in summary.describe(config)}
+    classes = (*vocabulary.INSTRUMENTS, 'player')
+    phrases = Phrases.from_settings(QuestionTokenizer(config.model.text), classes)
+    sizes = AmuseConfig.from_settings(config)
+    amuse = nnx.eval_shape(lambda: Amuse(sizes, phrases, rngs=nnx.Rngs(0)))
+    assert rows['Amuse'].parameters == sum(leaf.size for leaf in jax.tree.leaves(amuse))
+    assert rows['Amuse'].output[0] == (1, config.train.questions, 42)
+    assert 'adapters' in summary.table(config)
+
+
+def test_products_in_a_scan_count_as_often_as_it_runs():
+    def run(x, stack):
+        return jax.lax.scan(lambda x, w: (x @ w, None), x, stack)[0]
+
+    flops, shapes = summary._cost(run, jnp.ones((2, 4)), jnp.ones((3, 4, 4)))
+    assert flops == 3 * 2 * 2 * 4 * 4
+    assert shapes == ((2, 4),)
+
+
+@pytest.mark.slow
+def test_paper_size():
+    rows = {row.part: row for row in summary.describe(base.get_config())}
+    assert rows['visual tower'].parameters == pytest.approx(195e6, rel=0.01)
+    assert rows['audio tower'].parameters == pytest.approx(28e6, rel=0.02)
