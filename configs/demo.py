@@ -21,19 +21,19 @@ def get_config(argument: str = ''):
     c.rois.feature_size = 224
     c.rois.detector.update(width=0.125, epochs=5, frames=4, batch_size=8)
     c.model.visual.update(
-        image_size=128, patch=8, width=32, depths=(2, 2, 2, 2), heads=(2, 4, 8, 16), window=4
+        image_size=128, patch=8, width=32, depths=(1, 1, 2, 1), heads=(2, 4, 8, 16), window=4
     )
     c.model.audio.update(
-        image_size=128, patch=8, width=32, depths=(2, 2, 2, 2), heads=(2, 4, 8, 16), window=4
+        image_size=128, patch=8, width=32, depths=(1, 1, 2, 1), heads=(2, 4, 8, 16), window=4
     )
     c.model.text.update(
         tokenizer='questions', max_words=20, width=128, depth=2, heads=4, mlp_width=256
     )
     c.model.adapters.update(rounds=2, width=64, heads=4, mlp_width=128)
     c.model.answer.update(width=128, heads=4, layers=3, mlp_width=256, probes=8)
-    c.pretrain.update(epochs=12, batch_size=16, segments=4, predictor_width=128, mix=0.5)
+    c.pretrain.update(epochs=10, batch_size=16, segments=3, predictor_width=128, mix=0.5)
     c.train.update(
-        head_epochs=30, epochs=2, questions=12, batch_size=8, head_learning_rate=1e-3,
+        head_epochs=14, epochs=1, questions=12, batch_size=8, head_learning_rate=1e-3,
         towers_from='sources', head_warmup_epochs=1, head_final_share=0.05, learning_rate=3e-4,
     )  # fmt: skip
     c.loop.checkpoint_seconds = 30.0
