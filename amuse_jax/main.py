@@ -27,7 +27,7 @@ QUESTION = flags.DEFINE_string('question', '', 'For --stages=ask: a question in 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f'unexpected argument {argv[1]!r}; settings are given as --config.x=y')
-    from amuse_jax import plan, settings
+    from amuse_jax import settings
     from amuse_jax.stages import StageError
 
     _show_own_messages()
@@ -35,6 +35,8 @@ def main(argv: list[str]) -> None:
     workdir = Path(WORKDIR.value or f'runs/{config.name}').absolute()
     try:
         settings.check(config)
+        from amuse_jax import plan
+
         if STAGES.value == ['summary']:
             plan.summarise(config)
         elif STAGES.value == ['ask']:

@@ -16,7 +16,6 @@ from amuse_jax.stages import Stage, StageError, run_stage
 from amuse_jax.synthetic import dataset
 from amuse_jax.training import pretrain, train
 
-
 # Not data.workers and data.max_broken_share: what is prepared does not depend on them.
 PREPARE = (
     'audio', 'data.root', 'data.segments', 'data.segment_seconds', 'data.image_size',
@@ -70,8 +69,8 @@ def run(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
             f'--stages names {", ".join(sorted(unknown))}; expected some of '
             + ', '.join([*stages, 'ablations', 'or summary or ask alone'])
         )
-    cache = workdir / 'compiled'
-    jax.config.update('jax_compilation_cache_dir', str(cache))
+    settings.check_data(config)
+    keep_compiled(workdir)
     for stage in stages.values():
         if not names or stage.name in names:
             run_stage(stage, config, workdir, stages)
@@ -79,6 +78,11 @@ def run(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
         run_ablations(config, workdir)
     elif not names or 'evaluate' in names:
         print(evaluate.report(stages['evaluate'].path(workdir)))
+
+
+def keep_compiled(workdir: Path) -> None:
+    """What XLA compiles is found again by later runs in the same workdir."""
+    jax.config.update('jax_compilation_cache_dir', str(workdir / 'compiled'))
 
 
 def run_ablations(config: ConfigDict, workdir: Path) -> None:
@@ -108,4 +112,5 @@ def ask(config: ConfigDict, workdir: Path, video: str, question: str) -> None:
     """
     if not video or not question:
         raise StageError('--stages=ask needs --video=FILE and --question="..."')
+    keep_compiled(workdir)
     print(asking.run(config, workdir, stages_of(config), Path(video), question))

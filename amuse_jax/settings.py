@@ -8,6 +8,7 @@ from amuse_jax.stages import StageError
 
 PARTS = ('encoder', 'rhythm', 'sources', 'rois')  # Table 4
 STEMS = ('truth', 'uss')
+TRACKERS = ('librosa', 'tempo')
 TOWERS_FROM = ('', 'sources')
 
 
@@ -38,6 +39,7 @@ def check(config: ConfigDict) -> None:
     """
     _one_of('without', config.without, ('', *PARTS))
     _one_of('sources.stems', config.sources.stems, STEMS)
+    _one_of('rhythm.tracker', config.rhythm.tracker, TRACKERS)
     _one_of('train.towers_from', config.train.towers_from, TOWERS_FROM)
     _one_of('model.dtype', config.model.dtype, ('float32', 'bfloat16'))
     for name in POSITIVE:
@@ -45,6 +47,14 @@ def check(config: ConfigDict) -> None:
         if value <= 0:
             raise StageError(f'config.{name} is {value}; expected a positive number')
     _check_towers(config)
+
+
+def check_data(config: ConfigDict) -> None:
+    """Refuses a config that names no data set and renders none.
+
+    Raises:
+      StageError: one sentence on what is missing.
+    """
     if config.data.root:
         if not Path(config.data.root).is_dir():
             raise StageError(

@@ -22,6 +22,7 @@ def test_every_config_passes_its_checks(name, tmp_path):
     if not config.synthetic.videos:
         config.data.root = str(tmp_path)
     settings.check(config)
+    settings.check_data(config)
     assert config.name == name
 
 
@@ -47,6 +48,7 @@ def test_an_unknown_argument_is_refused(argument):
         ('model.adapters.rounds', 5, 'is no multiple of the 5 rounds'),
         ('pretrain.segments', 11, 'expected at most config.data.segments = 10'),
         ('model.audio.image_size', 100, 'expected a multiple of config.audio.mels = 64'),
+        ('rhythm.tracker', 'ear', "config.rhythm.tracker is 'ear'"),
         ('data.root', '/no/such/folder', 'which is no folder; expected the folder'),
         ('synthetic.videos', 0, 'no data: config.data.root is empty'),
     ],
@@ -56,6 +58,7 @@ def test_a_wrong_value_is_one_sentence(name, value, sentence):
     config.update_from_flattened_dict({name: value})
     with pytest.raises(StageError, match=re.escape(sentence)) as caught:
         settings.check(config)
+        settings.check_data(config)
     assert '\n' not in str(caught.value)
 
 
