@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.extend import core
 from ml_collections import ConfigDict
 
 from amuse_jax.data import vocabulary
@@ -143,7 +144,7 @@ def _products(jaxpr) -> int:
             total += 2 * depth * math.prod(equation.outvars[0].aval.shape)
             continue
         times = equation.params.get('length', 1) if equation.primitive.name == 'scan' else 1
-        inner = [_products(sub) for sub in jax.core.jaxprs_in_params(equation.params)]
+        inner = [_products(sub) for sub in core.jaxprs_in_params(equation.params)]
         total += times * (
             max(inner, default=0) if equation.primitive.name == 'cond' else sum(inner)
         )

@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
-from amuse_jax.models import attention
+from amuse_jax.models import attention, building
 from amuse_jax.models.adapters import AdapterConfig, Adapters
 
 VIDEOS, QUESTIONS, SEGMENTS, WORDS = 2, 3, 2, 4
@@ -19,7 +18,7 @@ WIDTHS = {'visual': 12, 'audio': 10, 'text': 8}
 @functools.cache
 def make_adapters(heads, is_open=True):
     config = AdapterConfig(**WIDTHS, width=8, heads=heads, mlp_width=16)
-    adapters = Adapters(config, rngs=nnx.Rngs(0))
+    adapters = building.build(lambda rngs: Adapters(config, rngs=rngs), seed=0)
     if is_open:
         for name in WIDTHS:
             out = getattr(adapters, name).project_out

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from amuse_jax.models import hierarchy, swin_v2
+from amuse_jax.models import building, hierarchy, swin_v2
 from amuse_jax.models.htsat import HTSATConfig
 from amuse_jax.models.interactive_encoder import InteractiveConfig, InteractiveEncoder
 from amuse_jax.models.swin_v2 import SwinV2Config
@@ -28,7 +28,7 @@ VIDEOS, QUESTIONS, SEGMENTS, WORDS = 2, 3, 2, 5
 
 @functools.cache
 def make_encoder(is_open=False):
-    encoder = InteractiveEncoder(CONFIG, rngs=nnx.Rngs(0))
+    encoder = building.build(lambda rngs: InteractiveEncoder(CONFIG, rngs=rngs), seed=0)
     if is_open:
         for name in ('visual', 'audio', 'text'):
             out = getattr(encoder.adapters, name).project_out

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from amuse_jax.models import hierarchy, swin_v2, universal_encoder
+from amuse_jax.models import building, hierarchy, swin_v2, universal_encoder
 from amuse_jax.models.htsat import HTSATConfig
 from amuse_jax.models.swin_v2 import SwinV2Config
 
@@ -17,7 +17,10 @@ AUDIO = HTSATConfig(32, 4, 4, (1, 1, 1, 1), (1, 1, 2, 2), 2, mels=16)
 
 @functools.cache
 def make_encoder():
-    return universal_encoder.UniversalEncoder(VISUAL, AUDIO, 16, rngs=nnx.Rngs(0))
+    def make(rngs: nnx.Rngs):
+        return universal_encoder.UniversalEncoder(VISUAL, AUDIO, 16, rngs=rngs)
+
+    return building.build(make, seed=0)
 
 
 @jax.jit
