@@ -112,7 +112,11 @@ def test_killed_and_started_again_ends_as_if_undisturbed(toy, tmp_path):
 
 def _start(folder: Path) -> subprocess.Popen:
     """The same job with batches that arrive slowly, so that there is something to kill."""
-    environment = {**os.environ, 'PYTHONPATH': str(SCRIPT.parents[2]), 'JAX_PLATFORMS': 'cpu'}
+    environment = {
+        **os.environ,
+        'PYTHONPATH': str(SCRIPT.parents[2]),
+        'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',  # as conftest.py sets it here
+    }
     return subprocess.Popen(
         [sys.executable, SCRIPT, folder, '0.05'], env=environment, stderr=subprocess.DEVNULL
     )

@@ -36,7 +36,7 @@ def test_frozen_towers_are_the_source_encoders_bit_for_bit(trained):
     _, pretrained = pretrain.load(config, inputs['pretrain'])
     assert kept and all(name.startswith(answering.TOWERS) for name in kept)
     for name, array in kept.items():
-        np.testing.assert_array_equal(array, pretrained[name.replace('encoder', 'source')])
+        np.testing.assert_array_equal(array, pretrained[name.replace('encoder', 'pairs')][1])
     after = checkpoints.read_params(inputs['train'] / 'checkpoints', params)
     moved = {name for name in params if (np.asarray(after[name]) != params[name]).any()}
     assert any('adapters' in name for name in moved)
