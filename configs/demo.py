@@ -12,7 +12,7 @@ def get_config(argument: str = ''):
     c = base.get_config()
     c.name = 'demo'
     c.without = settings.parse_without(argument)
-    c.synthetic.update(videos=280, fps=5)
+    c.synthetic.update(videos=240, fps=5, questions_per_video=16)
     c.data.image_size = 128
     c.data.shard_videos = 16
     c.rhythm.tracker = 'tempo'
@@ -33,8 +33,9 @@ def get_config(argument: str = ''):
     c.model.answer.update(width=128, heads=4, layers=3, mlp_width=256, probes=8)
     c.pretrain.update(epochs=10, batch_size=16, segments=3, predictor_width=128, mix=0.5)
     c.train.update(
-        head_epochs=14, epochs=1, questions=12, batch_size=8, head_learning_rate=1e-3,
+        head_epochs=10, epochs=1, questions=16, batch_size=8, head_learning_rate=2e-3,
         towers_from='sources', head_warmup_epochs=1, head_final_share=0.05, learning_rate=3e-4,
+        trainable=r'adapters|text\.(?!words)|answer',
     )  # fmt: skip
     c.loop.checkpoint_seconds = 30.0
     return c

@@ -20,6 +20,7 @@ from sklearn.metrics import average_precision_score
 
 from amuse_jax.data import pipeline
 from amuse_jax.data.records import RecordReader
+from amuse_jax.models import building
 from amuse_jax.models.htsat import HTSATConfig
 from amuse_jax.models.swin_v2 import SwinV2Config
 from amuse_jax.models.universal_encoder import UniversalEncoder
@@ -48,7 +49,9 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     labels = stored.read(inputs['annotate'], LABELS)
     _check_labels(labels, len(reader), inputs['annotate'])
     splits = records_by_split(inputs['prepare'])
-    structure, params, frozen = state.split(build(config, nnx.Rngs(config.seed)), '')
+    structure, params, frozen = state.split(
+        building.build(lambda rngs: build(config, rngs), config.seed), ''
+    )
     if not (folder / 'frozen').exists():
         frozen = with_statistics(frozen, mel_statistics(reader, splits['train']))
     frozen = checkpoints.keep_frozen(folder / 'frozen', frozen)

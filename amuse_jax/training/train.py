@@ -14,10 +14,10 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from ml_collections import ConfigDict
 
 from amuse_jax.data import pipeline
+from amuse_jax.models import building
 from amuse_jax.stages import StageError
 from amuse_jax.training import answering, checkpoints, loop, state, stored
 from amuse_jax.training.answering import CLOSED, FRONT, TOWERS
@@ -36,7 +36,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
         raise StageError(
             'config.train.head_epochs and config.train.epochs are both 0; set one of them'
         )
-    model = answering.build(config, inputs['rois'], nnx.Rngs(config.seed))
+    model = building.build(lambda rngs: answering.build(config, inputs['rois'], rngs), config.seed)
     structure, params, frozen = state.split(model, config.train.trainable)
     if not (folder / 'frozen').exists():
         started = answering.start_towers(config, inputs['pretrain'], params | frozen)
