@@ -7,8 +7,6 @@ before anything is trained in JAX.
 import concurrent.futures
 import json
 import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -16,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
+from amuse_jax import shards
 from amuse_jax.data import music_avqa
 from amuse_jax.data.vocabulary import INSTRUMENTS
 
@@ -76,7 +75,7 @@ def in_own_process(work: Callable, *arguments):
     """Calls a module-level function in a new process, which ends with this one at the latest."""
     context = multiprocessing.get_context('spawn')
     with concurrent.futures.ProcessPoolExecutor(
-        1, mp_context=context, initializer=end_with_parent
+        1, mp_context=context, initializer=shards.end_with_parent
     ) as pool:
         try:
             return pool.submit(work, *arguments).result()
@@ -86,21 +85,6 @@ def in_own_process(work: Callable, *arguments):
                 'start the same command again to go on, with a smaller rois.image_size if it dies '
                 'again'
             ) from error
-
-
-def end_with_parent() -> None:
-    """Makes this process end when the one that started it is gone, even where that was killed.
-
-    Else an orphan would go on writing into the folder beside the command that is started again.
-    """
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    if parent is not None:
-        threading.Thread(target=watch, daemon=True).start()
 
 
 def _make(config: ConfigDict, folder: Path, root: Path, video_ids: list, split_of: dict) -> None:

@@ -95,7 +95,6 @@ class Finder:
 @functools.lru_cache(maxsize=1)
 def _loaded(path: Path) -> DetectionModel:
     """The detector, once per process, ready to run beside those of other processes."""
-    rois.end_with_parent()
     torch.set_num_threads(1)
     model = detector.load(path).fuse(verbose=False)
     return model.to(_device(), memory_format=torch.channels_last)
