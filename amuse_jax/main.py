@@ -13,6 +13,8 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from amuse_jax import memory
+
 # Worker processes import this file again: what is heavy is imported inside the functions.
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration, such as configs/demo.py.')
@@ -30,6 +32,7 @@ def main(argv: list[str]) -> None:
     from amuse_jax import settings
     from amuse_jax.stages import StageError
 
+    memory.keep_freed()
     _show_own_messages()
     config = CONFIG.value
     workdir = Path(WORKDIR.value or f'runs/{config.name}').absolute()

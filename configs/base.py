@@ -145,6 +145,8 @@ def get_config() -> ConfigDict:
             epochs=20,
             batch_size=8,  # videos
             questions=5,  # per video in a step
+            # With open adapters: questions per video and epoch, drawn anew; 0: all of them.
+            open_questions=0,
             learning_rate=1e-4,
             head_learning_rate=1e-4,  # in the head epochs; after a warm-up it falls along a cosine
             head_warmup_epochs=0,

@@ -33,8 +33,8 @@ def get_config(argument: str = ''):
     c.model.answer.update(width=128, heads=4, layers=3, mlp_width=256, probes=8)
     c.pretrain.update(epochs=7, batch_size=16, segments=3, predictor_width=128, mix=0.5)
     c.train.update(
-        head_epochs=7, epochs=1, questions=16, batch_size=8, head_learning_rate=2e-3,
-        towers_from='sources', head_warmup_epochs=1, head_final_share=0.05,
+        head_epochs=8, epochs=1, questions=16, open_questions=4, batch_size=8,
+        head_learning_rate=2e-3, towers_from='sources', head_warmup_epochs=1, head_final_share=0.05,
         trainable=r'adapters|text\.(?!words)|answer',
     )  # fmt: skip
     c.loop.checkpoint_seconds = 30.0

@@ -132,9 +132,16 @@ class QuestionBatches:
     arrays: Mapping[str, np.ndarray]
     reader: Any = None
 
-    def epochs(self, count: int, seed: int) -> grain.MapDataset:
-        """`count` shuffled epochs; its length is their number of batches."""
-        items = self._items()
+    def epochs(self, count: int, seed: int, parts: int = 0) -> grain.MapDataset:
+        """`count` shuffled epochs; its length is their number of batches.
+
+        Args:
+          count: how many.
+          seed: of the order of the videos and of each one's questions.
+          parts: most items of a video per epoch, so that an epoch asks it `parts * size` of its
+            questions, drawn anew; 0: all.
+        """
+        items = self._items(parts)
 
         def fetch(index: int, group: Group) -> Batch:
             # Below a shuffle, Grain's index goes on counting from epoch to epoch.
@@ -149,10 +156,12 @@ class QuestionBatches:
         """The split in order, every question once."""
         return grain.MapDataset.source(self._items()).map(self._fetch).batch(self.videos)
 
-    def _items(self) -> list[Group]:
+    def _items(self, parts: int = 0) -> list[Group]:
         groups = groups_of(self.table, self.split, self.size)
         if not groups:
             raise StageError(f'the data set has no {self.split} question; expected at least one')
+        if parts:
+            groups = [group for group in groups if group.part < parts]
         return padded(groups, self.videos, Group(groups[0].record, (), 0))
 
     def _fetch(self, group: Group, rng: np.random.Generator | None = None) -> Batch:

@@ -26,7 +26,7 @@ class AnswerConfig:
     Attributes:
       width, heads, layers, mlp_width: of its layers.
       probes: M, vectors that a question is condensed to; the first is [CLS].
-      dropout: share of what each sublayer adds that is dropped in training.
+      dropout: share of what each sublayer adds to a question that is dropped in training.
     """
 
     width: int
@@ -176,7 +176,7 @@ class AnswerLayer(nnx.Module):
     ) -> tuple[jax.Array, Weights]:
         """Args:
           probes: [V, Q, M, d].
-          kept: [3, V, Q, M, d], what each sublayer adds is multiplied with it; None: nothing.
+          kept: [3, V, Q, 1, d], what each sublayer adds is multiplied with it; None: nothing.
         Returns:
           [V, Q, M, d] and [CLS]'s weights.
         """
@@ -293,7 +293,8 @@ class AnswerHead(nnx.Module):
         kept = None
         if rngs is not None and self.config.dropout > 0:
             rate = 1 - self.config.dropout
-            shape = (self.config.layers, 3, *probes.shape)
+            videos, questions, _, width = probes.shape
+            shape = (self.config.layers, 3, videos, questions, 1, width)
             kept = jax.random.bernoulli(rngs.dropout(), rate, shape) / rate
         graphdef, state = nnx.split(self.layers)
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
 from amuse_jax.data import pipeline
 from amuse_jax.data.questions import QuestionTokenizer
 from amuse_jax.data.records import RecordReader
-from amuse_jax.models.amuse import Amuse, AmuseConfig, AmuseInputs, Phrases
+from amuse_jax.models.amuse import Amuse, AmuseConfig, AmuseInputs, AmuseOutput, Phrases
 from amuse_jax.models.interactive_encoder import Front
 from amuse_jax.stages import StageError
 from amuse_jax.training import pretrain, stored
@@ -57,7 +58,8 @@ def start_towers(config: ConfigDict, folder: Path, arrays: Arrays) -> Arrays:
         return arrays
     _, pretrained = pretrain.load(config, folder)
     copied = {
-        name: pretrained[name.replace('encoder.', 'pairs.', 1)][1]  # 0: rhythm, 1: source
+        # 0: rhythm, 1: source
+        name: np.asarray(pretrained[name.replace('encoder.', 'pairs.', 1)])[1]
         for name in arrays
         if name.startswith(TOWERS)
         and (config.train.towers_from == 'sources' or name.endswith(pretrain.STATISTICS))
@@ -86,9 +88,15 @@ class Source:
         return pipeline.read_questions(self.inputs['prepare'], tokenizer)
 
     def batches(
-        self, table: pipeline.QuestionTable, split: str, videos: int, *, is_open: bool
+        self,
+        table: pipeline.QuestionTable,
+        split: str,
+        videos: int,
+        *,
+        is_open: bool,
+        questions: int = 0,
     ) -> pipeline.QuestionBatches:
-        """Batches for adapters open or closed.
+        """Batches for adapters open or closed, of `questions` per video (0: train.questions).
 
         Raises:
           StageError: an array is missing, or does not fit the records.
@@ -113,7 +121,7 @@ class Source:
                     'and pretrain again'
                 )
         return pipeline.QuestionBatches(
-            table, split, self.config.train.questions, videos, arrays, reader
+            table, split, questions or self.config.train.questions, videos, arrays, reader
         )
 
     def reader(self) -> RecordReader:
@@ -146,14 +154,27 @@ def inputs_of(model: Amuse, batch: Mapping[str, jax.Array], *, is_open: bool) ->
 def loss(model: Amuse, batch: Mapping[str, jax.Array], rngs: nnx.Rngs | None, *, is_open: bool):
     """Cross-entropy over the batch's questions (4.1); see step.Loss."""
     logits = model(inputs_of(model, batch, is_open=is_open), rngs).logits
+    sums = _sums(logits, batch)
+    total, count = sums['loss']
+    return total / jnp.maximum(count, 1), sums
+
+
+def answer(
+    model: Amuse, batch: Mapping[str, jax.Array], *, is_open: bool
+) -> tuple[Arrays, AmuseOutput]:
+    """The batch's questions answered; see step.Evaluation."""
+    output = model(inputs_of(model, batch, is_open=is_open))
+    return _sums(output.logits, batch), output
+
+
+def _sums(logits: jax.Array, batch: Mapping[str, jax.Array]) -> Arrays:
     weights, answers = batch['weights'], batch['answers']
     log_likelihood = jnp.take_along_axis(
         jax.nn.log_softmax(logits.astype(jnp.float32)), answers[..., None], -1
     )[..., 0]
     total, count = -(weights * log_likelihood).sum(), weights.sum()
     right = (weights * (logits.argmax(-1) == answers)).sum()
-    sums = {'loss': jnp.stack([total, count]), 'accuracy': jnp.stack([right, count])}
-    return total / jnp.maximum(count, 1), sums
+    return {'loss': jnp.stack([total, count]), 'accuracy': jnp.stack([right, count])}
 
 
 def _full(array: jax.Array) -> jax.Array:

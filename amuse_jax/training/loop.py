@@ -5,6 +5,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import grain
 import jax
@@ -18,7 +19,20 @@ from amuse_jax.data import pipeline
 from amuse_jax.stages import StageError
 from amuse_jax.training import checkpoints, metrics, sharding, state
 from amuse_jax.training.state import Arrays, Structure
-from amuse_jax.training.step import Loss, evaluation_step, means, train_step
+from amuse_jax.training.step import Evaluation, Loss, evaluation_step, means, train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """What every epoch ends with.
+
+    Attributes:
+      batches: the validation set, once.
+      evaluate: see step.Evaluation.
+    """
+
+    batches: grain.MapDataset
+    evaluate: Evaluation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,18 +42,18 @@ class Phase:
     Attributes:
       epochs: how many.
       batches: all their batches, `len(batches) / epochs` to the epoch.
-      validation: the validation set's batches, once.
       loss: see step.Loss.
       learning_rate: of the step within the phase.
       samples: the array of a batch whose sum counts its samples.
+      validation: after every epoch; None: none.
     """
 
     epochs: int
     batches: grain.MapDataset
-    validation: grain.MapDataset
     loss: Loss
     learning_rate: optax.Schedule
     samples: str
+    validation: Validation | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -163,7 +177,9 @@ class _Run:
     def _run_phase(self) -> None:
         phase, settings = self.phase, self.job.settings
         train = train_step(phase.loss, self.job.structure, state.adam(phase.learning_rate))
-        evaluate = evaluation_step(phase.loss, self.job.structure)
+        validation = phase.validation
+        if validation:
+            evaluate = evaluation_step(validation.evaluate, self.job.structure)
         last = self._first_step() + len(phase.batches)
         while self.step < last:
             batch = self._next_batch()
@@ -175,8 +191,8 @@ class _Run:
             at_epoch_end = (self.step - self._first_step()) % phase.steps_per_epoch == 0
             if at_epoch_end or self.step % settings.log_steps == 0:
                 self._log()
-            if at_epoch_end:
-                self._validate(evaluate)
+            if at_epoch_end and validation:
+                self._validate(validation.batches, evaluate)
             is_due = time.monotonic() - self.saved_at > settings.checkpoint_seconds
             if is_due or self.step == last:
                 self._save()
@@ -215,11 +231,11 @@ class _Run:
         self._show(loss=values.get('loss', float('nan')))
         self._restart_clock()
 
-    def _validate(self, evaluate: Callable[..., Arrays]) -> None:
+    def _validate(self, batches: grain.MapDataset, evaluate: Callable[..., Any]) -> None:
         sums = sharding.replicate(self.zeros, self.mesh)
-        for batch in pipeline.iterate(self.phase.validation):
+        for batch in pipeline.iterate(batches):
             placed = sharding.place(batch, self.mesh)
-            sums = evaluate(self.state.params, self.frozen, placed, sums)
+            sums, _ = evaluate(self.state.params, self.frozen, placed, sums)
         values = {f'val_{name}': mean for name, mean in means(jax.device_get(sums)).items()}
         self.metrics.write(self.step, self._epoch(), values)
         self._show(

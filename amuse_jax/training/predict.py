@@ -1,6 +1,7 @@
 """Answers of the best checkpoint, with what they rest on."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -8,11 +9,13 @@ import jax
 import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
+from scipy.special import softmax
 
 from amuse_jax.data import pipeline
 from amuse_jax.data.music_avqa import Question
 from amuse_jax.models.amuse import Amuse
 from amuse_jax.training import answering, checkpoints, sharding, state, train
+from amuse_jax.training.step import evaluation_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,16 +71,14 @@ def predict(config: ConfigDict, inputs: Mapping[str, Path], split: str) -> Itera
     table, is_open = source.table(), config.train.epochs > 0
     batches = source.batches(table, split, config.evaluate.batch_size, is_open=is_open)
     mesh = sharding.mesh()
-    arrays = sharding.replicate(params | frozen, mesh)
-
-    @jax.jit
-    def answer(arrays, batch):
-        model = structure.merge(arrays)
-        output = model(answering.inputs_of(model, batch, is_open=is_open))
-        return output, jax.nn.softmax(output.logits)
+    zeros = {name: np.zeros(2, np.float32) for name in answering.METRICS}
+    params, frozen, sums = sharding.replicate((params, frozen, zeros), mesh)
+    # The validation's own program: it is compiled already.
+    answer = evaluation_step(functools.partial(answering.answer, is_open=is_open), structure)
 
     for batch in pipeline.iterate(batches.once()):
-        output, probabilities = jax.device_get(answer(arrays, sharding.place(batch, mesh)))
+        _, output = jax.device_get(answer(params, frozen, sharding.place(batch, mesh), sums))
+        probabilities = softmax(output.logits, axis=-1)
         for video, slot in np.argwhere(batch['weights'] > 0):
             segments = output.time_weights.shape[-1]
             yield Prediction(

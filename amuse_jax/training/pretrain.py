@@ -242,7 +242,6 @@ def _phase(
             epochs=settings.epochs,
             seed=config.seed,
         ),
-        validation=pipeline.whole_videos(reader, labels, splits['val'], settings.batch_size),
         loss=functools.partial(loss, mix=settings.mix),
         learning_rate=optax.constant_schedule(settings.learning_rate),
         samples='source_weights',

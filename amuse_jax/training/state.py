@@ -124,7 +124,7 @@ def fresh(
     return TrainState(
         step=jnp.int32(step),
         params=params,
-        opt_state=optimizer.init(params),
+        opt_state=jax.jit(optimizer.init)(params),
         sums={name: jnp.zeros(2) for name in metrics},
         refused=jnp.int32(refused),
     )

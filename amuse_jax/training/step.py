@@ -12,6 +12,8 @@ from amuse_jax.training.state import Arrays, Structure, TrainState
 
 # loss(model, batch, rngs) -> (mean loss of the batch, {metric: (2,) weighted total and weight})
 Loss = Callable[[Any, Mapping[str, jax.Array], nnx.Rngs | None], tuple[jax.Array, Arrays]]
+# evaluate(model, batch) -> ({metric: as above}, output)
+Evaluation = Callable[[Any, Mapping[str, jax.Array]], tuple[Arrays, Any]]
 TrainStep = Callable[..., tuple[TrainState, jax.Array]]
 
 
@@ -54,12 +56,13 @@ def train_step(
     return jax.jit(step, donate_argnums=0)
 
 
-def evaluation_step(loss: Loss, structure: Structure) -> Callable[..., Arrays]:
-    """Compiles `step(params, frozen, batch, sums) -> sums`, which adds the batch to `sums`."""
+def evaluation_step(evaluate: Evaluation, structure: Structure) -> Callable[..., Any]:
+    """Compiles `step(params, frozen, batch, sums) -> (sums, output)`, which adds the batch to
+    `sums`."""
 
     def step(params, frozen, batch, sums):
-        _, new = loss(structure.merge(params | frozen), batch, None)
-        return {name: sums[name] + new[name] for name in sums}
+        new, output = evaluate(structure.merge(params | frozen), batch)
+        return {name: sums[name] + new[name] for name in sums}, output
 
     return jax.jit(step)
 

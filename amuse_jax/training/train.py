@@ -111,19 +111,20 @@ def _phases(config: ConfigDict, source: answering.Source) -> list[loop.Phase]:
     for is_open, epochs in ((False, settings.head_epochs), (True, settings.epochs)):
         if not epochs:
             continue
-        train, val = (
-            source.batches(table, split, settings.batch_size, is_open=is_open)
-            for split in ('train', 'val')
-        )
-        batches = train.epochs(epochs, seed=config.seed + 1000 * len(phases))
+        few = settings.open_questions if is_open else 0
+        train = source.batches(table, 'train', settings.batch_size, is_open=is_open, questions=few)
+        val = source.batches(table, 'val', settings.batch_size, is_open=is_open)
+        batches = train.epochs(epochs, config.seed + 1000 * len(phases), parts=int(few > 0))
         phases.append(
             loop.Phase(
                 epochs=epochs,
                 batches=batches,
-                validation=val.once(),
                 loss=functools.partial(answering.loss, is_open=is_open),
                 learning_rate=_schedule(settings, is_open, len(batches) // epochs),
                 samples='weights',
+                validation=loop.Validation(
+                    val.once(), functools.partial(answering.answer, is_open=is_open)
+                ),
             )
         )
     return phases
