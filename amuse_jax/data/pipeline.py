@@ -3,8 +3,8 @@ epoch.
 
 One item is a video with up to Q of its questions, so that what does not depend on the question is
 computed once per video. A video with more questions makes several items. Every epoch, in training
-as in evaluation, holds every question exactly once; what fills up the last item and the last batch
-weighs nothing.
+as in evaluation, holds every question exactly once, unless it is told to take only a few of each
+video; what fills up the last item and the last batch weighs nothing.
 """
 
 import dataclasses

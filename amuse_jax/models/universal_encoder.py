@@ -124,19 +124,3 @@ def with_next(features: jax.Array) -> jax.Array:
     """[V, t, d] -> [V, t, 2d]: features beside the next segment's, the last beside themselves."""
     following = jnp.concatenate([features[:, 1:], features[:, -1:]], axis=1)
     return jnp.concatenate([features, following], axis=-1)
-
-
-def mse_loss(
-    output: UniversalOutput, rhythm: jax.Array, sources: jax.Array, mask: jax.Array
-) -> jax.Array:
-    """Eq. 10: mean over the segments of (y_r - rhythm)^2 + |y_s - sources|^2.
-
-    Args:
-      rhythm: [V, t] labels.
-      sources: [V, t, I] labels.
-      mask: [V, t] bool, the segments that count.
-    Returns:
-      () float32; 0 where no segment counts.
-    """
-    error = jnp.square(output.rhythm - rhythm) + jnp.square(output.sources - sources).sum(-1)
-    return jnp.where(mask, error, 0).sum() / jnp.maximum(mask.sum(), 1)

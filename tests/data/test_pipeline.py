@@ -100,6 +100,21 @@ def test_every_epoch_is_complete_and_in_another_order(batches):
     assert partners[0] != partners[1]  # long videos are cut elsewhere
 
 
+def test_an_epoch_of_one_part_draws_a_few_questions_of_every_video(batches):
+    dataset = batches.epochs(8, seed=1, parts=1)
+    per_epoch = len(dataset) // 8
+    rows = list(pipeline.iterate(dataset))
+    epochs = [rows[i * per_epoch : (i + 1) * per_epoch] for i in range(8)]
+    everything = seen(batches.once())
+    asked = collections.Counter(int(batches.table.records[index]) for index in everything)
+    for epoch in epochs:
+        drawn = seen(epoch)
+        found = collections.Counter(int(batches.table.records[index]) for index in drawn)
+        assert found == {record: min(count, batches.size) for record, count in asked.items()}
+        assert set(drawn.values()) == {1}
+    assert set().union(*map(seen, epochs)) == set(everything)
+
+
 def test_an_iterator_goes_on_from_its_saved_state(batches):
     dataset = batches.epochs(2, seed=5)
     iterator = pipeline.iterate(dataset)

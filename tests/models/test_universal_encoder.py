@@ -79,27 +79,3 @@ def test_eq_9_predicts_from_both_towers():
         )
         expected = predict(encoder.rhythm_predictor, x)[0]
         np.testing.assert_allclose(output.rhythm[v, t], expected, atol=1e-4)
-
-
-def test_eq_10_averages_squared_errors_over_segments_that_count():
-    rng = np.random.default_rng(0)
-    rhythm, predicted_rhythm = rng.normal(size=(2, 2, 3)).astype(np.float32)
-    sources, predicted_sources = rng.normal(size=(2, 2, 3, 22)).astype(np.float32)
-    mask = np.array([[True, True, True], [True, False, False]])
-    output = universal_encoder.UniversalOutput(*[None] * 4, predicted_rhythm, predicted_sources)
-    errors = []
-    for v, t in np.ndindex(2, 3):
-        if mask[v, t]:
-            error = (predicted_rhythm[v, t] - rhythm[v, t]) ** 2
-            for i in range(22):
-                error += (predicted_sources[v, t, i] - sources[v, t, i]) ** 2
-            errors.append(error)
-    loss = universal_encoder.mse_loss(output, rhythm, sources, mask)
-    np.testing.assert_allclose(loss, sum(errors) / len(errors), rtol=1e-5)
-
-
-def test_eq_10_of_no_segment_is_zero():
-    output = universal_encoder.UniversalOutput(*[None] * 4, jnp.ones((1, 2)), jnp.ones((1, 2, 22)))
-    nothing = jnp.zeros((1, 2), bool)
-    loss = universal_encoder.mse_loss(output, jnp.zeros((1, 2)), jnp.zeros((1, 2, 22)), nothing)
-    assert loss == 0

@@ -77,10 +77,13 @@ def job(
         return loop.Phase(
             epochs=epochs,
             batches=batches,
-            validation=source.map(fetch).batch(BATCH),
             loss=loss,
             learning_rate=state.halving(rate, VIDEOS // BATCH, 2),
             samples='weights',
+            validation=loop.Validation(
+                source.map(fetch).batch(BATCH),
+                lambda model, batch: (loss(model, batch, None)[1], None),
+            ),
         )
 
     structure, params, frozen = state.split(Toy(nnx.Rngs(0)), 'answer')
