@@ -12,7 +12,7 @@ def get_config(argument: str = ''):
     c = base.get_config()
     c.name = 'demo'
     c.without = settings.parse_without(argument)
-    c.synthetic.update(videos=210, fps=5, questions_per_video=16, val_share=0.09, test_share=0.17)
+    c.synthetic.update(videos=200, fps=5, questions_per_video=16, val_share=0.09, test_share=0.17)
     c.data.image_size = 128
     c.data.shard_videos = 16
     c.rhythm.tracker = 'tempo'
@@ -31,12 +31,13 @@ def get_config(argument: str = ''):
     )
     c.model.adapters.update(rounds=2, width=64, heads=4, mlp_width=128)
     c.model.answer.update(width=128, heads=4, layers=3, mlp_width=256, probes=8)
-    c.pretrain.update(epochs=5, batch_size=16, segments=3, predictor_width=128, mix=0.5)
+    c.pretrain.update(epochs=4, batch_size=16, segments=3, predictor_width=128, mix=0.5)
     c.train.update(
-        head_epochs=6, epochs=1, questions=20, open_questions=4, batch_size=4,
+        head_epochs=5, epochs=1, questions=20, open_questions=4, batch_size=4,
         head_learning_rate=2e-3, towers_from='sources', head_warmup_epochs=1, head_final_share=0.05,
         trainable=r'adapters|text\.(?!words)|answer',
     )  # fmt: skip
-    c.loop.checkpoint_seconds = 30.0
-    c.evaluate.batch_size = 4  # as in training: one program validates and predicts
+    c.loop.update(checkpoint_seconds=30.0, optimization_level=1)
+    # As in training: one program validates and predicts.
+    c.evaluate.update(batch_size=4, examples=4)
     return c

@@ -31,10 +31,13 @@ def build(make: Callable[[nnx.Rngs], nnx.Module], seed: int) -> nnx.Module:
     def create():
         return make(nnx.Rngs(jax.random.key(seed, impl=HASH)))
 
-    # It runs once: on a CPU, time spent on optimising it is lost.
-    on_cpu = jax.default_backend() == 'cpu'
-    options = {'xla_backend_optimization_level': 0} if on_cpu else None
-    return jax.jit(create, compiler_options=options)()
+    # It runs once: time spent on optimising it is lost.
+    return jax.jit(create, compiler_options=optimized(0))()
+
+
+def optimized(level: int) -> dict[str, int] | None:
+    """Options of jax.jit: how hard XLA works at code for CPUs, from 0 to its default of 3."""
+    return {'xla_backend_optimization_level': level} if jax.default_backend() == 'cpu' else None
 
 
 def _mix(x: Array) -> Array:

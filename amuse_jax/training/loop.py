@@ -176,10 +176,11 @@ class _Run:
 
     def _run_phase(self) -> None:
         phase, settings = self.phase, self.job.settings
-        train = train_step(phase.loss, self.job.structure, state.adam(phase.learning_rate))
+        structure, level = self.job.structure, settings.optimization_level
+        train = train_step(phase.loss, structure, state.adam(phase.learning_rate), level)
         validation = phase.validation
         if validation:
-            evaluate = evaluation_step(validation.evaluate, self.job.structure)
+            evaluate = evaluation_step(validation.evaluate, structure, level)
         last = self._first_step() + len(phase.batches)
         while self.step < last:
             batch = self._next_batch()

@@ -74,7 +74,11 @@ def predict(config: ConfigDict, inputs: Mapping[str, Path], split: str) -> Itera
     zeros = {name: np.zeros(2, np.float32) for name in answering.METRICS}
     params, frozen, sums = sharding.replicate((params, frozen, zeros), mesh)
     # The validation's own program: it is compiled already.
-    answer = evaluation_step(functools.partial(answering.answer, is_open=is_open), structure)
+    answer = evaluation_step(
+        functools.partial(answering.answer, is_open=is_open),
+        structure,
+        config.loop.optimization_level,
+    )
 
     for batch in pipeline.iterate(batches.once()):
         _, output = jax.device_get(answer(params, frozen, sharding.place(batch, mesh), sums))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from amuse_jax.models import building
 from amuse_jax.training.state import Arrays, Structure, TrainState
 
 # loss(model, batch, rngs) -> (mean loss of the batch, {metric: (2,) weighted total and weight})
@@ -18,14 +19,18 @@ TrainStep = Callable[..., tuple[TrainState, jax.Array]]
 
 
 def train_step(
-    loss: Loss, structure: Structure, optimizer: optax.GradientTransformation
+    loss: Loss,
+    structure: Structure,
+    optimizer: optax.GradientTransformation,
+    optimization_level: int,
 ) -> TrainStep:
     """Compiles `step(state, frozen, batch, key) -> (state, is_finite)`.
 
     The gradient is taken for `state.params` alone. A step whose loss or gradient is not finite
     changes nothing but the counters. Random numbers of step n come from `fold_in(key, n)`, so a
     resumed run draws the same.
-    The state is donated: the caller must not use the one it passed.
+    The state is donated: the caller must not use the one it passed. The optimisation level is that
+    of `building.optimized`.
     """
 
     def step(state, frozen, batch, key):
@@ -53,10 +58,12 @@ def train_step(
         )
         return state, is_finite
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, compiler_options=building.optimized(optimization_level))
 
 
-def evaluation_step(evaluate: Evaluation, structure: Structure) -> Callable[..., Any]:
+def evaluation_step(
+    evaluate: Evaluation, structure: Structure, optimization_level: int
+) -> Callable[..., Any]:
     """Compiles `step(params, frozen, batch, sums) -> (sums, output)`, which adds the batch to
     `sums`."""
 
@@ -64,7 +71,7 @@ def evaluation_step(evaluate: Evaluation, structure: Structure) -> Callable[...,
         new, output = evaluate(structure.merge(params | frozen), batch)
         return {name: sums[name] + new[name] for name in sums}, output
 
-    return jax.jit(step)
+    return jax.jit(step, compiler_options=building.optimized(optimization_level))
 
 
 def means(sums: Mapping[str, Any]) -> dict[str, float]:

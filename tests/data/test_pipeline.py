@@ -101,10 +101,10 @@ def test_every_epoch_is_complete_and_in_another_order(batches):
 
 
 def test_an_epoch_of_one_part_draws_a_few_questions_of_every_video(batches):
-    dataset = batches.epochs(8, seed=1, parts=1)
-    per_epoch = len(dataset) // 8
+    dataset = batches.epochs(30, seed=1, parts=1)
+    per_epoch = len(dataset) // 30
     rows = list(pipeline.iterate(dataset))
-    epochs = [rows[i * per_epoch : (i + 1) * per_epoch] for i in range(8)]
+    epochs = [rows[i * per_epoch : (i + 1) * per_epoch] for i in range(30)]
     everything = seen(batches.once())
     asked = collections.Counter(int(batches.table.records[index]) for index in everything)
     for epoch in epochs:

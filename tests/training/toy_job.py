@@ -88,7 +88,13 @@ def job(
 
     structure, params, frozen = state.split(Toy(nnx.Rngs(0)), 'answer')
     settings = ConfigDict(
-        dict(log_steps=4, checkpoint_seconds=checkpoint_seconds, keep=2, max_refused=max_refused)
+        dict(
+            log_steps=4,
+            checkpoint_seconds=checkpoint_seconds,
+            keep=2,
+            max_refused=max_refused,
+            optimization_level=0,
+        )
     )
     return loop.Job(
         name='toy',
