@@ -7,6 +7,7 @@ pooled = tower(log_mel).pooled
 import dataclasses
 import functools
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -224,3 +225,75 @@ class HTSAT(hierarchy.Tower):
                 f'log-mel has {x.shape[-1]} bands, the tower expects {self.config.mels}'
             )
         return self.patches(fold(self.mel_norm(x), self.config)[..., None])
+
+
+def crops(config: HTSATConfig, frames: int) -> list[slice]:
+    """Which frames the tower sees of a sound, as the original treats it when it is not training.
+
+    Up to `config.frames` frames are seen at once (and resized to as many); of a longer sound two
+    or three halves that overlap are seen one by one, and what they give is averaged.
+
+    Raises:
+      ValueError: a half is longer than the tower takes.
+    """
+    if frames <= config.frames:
+        return [slice(0, frames)]
+    length, step = (frames - 1) // 2, (frames - 1) // 4
+    if length > config.frames:
+        raise ValueError(
+            f'a sound of {frames} frames; expected at most {2 * config.frames}: cut longer ones'
+        )
+    return [slice(start, start + length) for start in range(0, frames - length - 1, step)]
+
+
+@flax.struct.dataclass
+class Tags:
+    """Classes heard in a sound.
+
+    Attributes:
+      clip: (b, classes) in [0, 1], of the whole sound.
+      frames: (b, config.frames, classes) in [0, 1], along it.
+    """
+
+    clip: Array
+    frames: Array
+
+
+class HTSATTagger(nnx.Module):
+    """HTS-AT with its token-semantic head: (b, frames, mels) log-mel in dB -> Tags.
+
+    The head is a convolution over time and over all mel rows of the last stage's map, unfolded from
+    the square again.
+    """
+
+    def __init__(
+        self, config: HTSATConfig, classes: int, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32
+    ):
+        self.config, self.classes = config, classes
+        self.tower = HTSAT(config, rngs=rngs, dtype=dtype)
+        self.side = config.image_size // config.patch // 8  # of the last stage's map
+        if self.side % config.folds:
+            raise ValueError(
+                f'a last map of {self.side} rows does not unfold into {config.folds} pieces'
+            )
+        taps = 3 * self.side // config.folds
+        self.head = nnx.Linear(taps * self.tower.width_out, classes, dtype=dtype, rngs=rngs)
+
+    def logits(self, tokens: Array) -> Array:
+        """The tower's tokens (b, n4, d4) -> (b, folds * side, classes) float32, along time."""
+        batch, _, width = tokens.shape
+        folds, side = self.config.folds, self.side
+        x = tokens.reshape(batch, folds, side // folds, side, width)
+        x = x.transpose(0, 1, 3, 2, 4).reshape(batch, folds * side, -1)  # (b, time, rows * d)
+        x = jnp.pad(x, ((0, 0), (1, 1), (0, 0)))
+        taps = jnp.concatenate([x[:, :-2], x[:, 1:-1], x[:, 2:]], axis=-1)
+        return self.head(taps).astype(jnp.float32)
+
+    def __call__(self, log_mel: Array) -> Tags:
+        """Any number of frames; more than config.frames as `crops` says."""
+        parts = [log_mel[:, part] for part in crops(self.config, log_mel.shape[1])]
+        logits = [self.logits(self.tower(part).tokens) for part in parts]
+        clip = sum(jax.nn.sigmoid(x.mean(1)) for x in logits) / len(parts)
+        frames = sum(jax.nn.sigmoid(x) for x in logits) / len(parts)
+        repeats = self.config.frames // frames.shape[1]
+        return Tags(clip, jnp.repeat(frames, repeats, axis=1))

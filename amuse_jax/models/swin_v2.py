@@ -195,3 +195,16 @@ class SwinV2(hierarchy.Tower):
         if x.shape[1:] != expected:
             raise ValueError(f'pictures are {x.shape[1:]}, the tower was built for {expected}')
         return self.patches(x)
+
+
+class SwinV2Classifier(nnx.Module):
+    """The tower with its classification head: (b, height, width, 3) -> (b, classes) logits."""
+
+    def __init__(
+        self, config: SwinV2Config, classes: int, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32
+    ):
+        self.tower = SwinV2(config, rngs=rngs, dtype=dtype)
+        self.head = nnx.Linear(self.tower.width_out, classes, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        return self.head(self.tower(x).pooled).astype(jnp.float32)

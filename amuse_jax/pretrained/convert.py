@@ -139,9 +139,8 @@ def fill(model: nnx.Module, source: Mapping[str, np.ndarray], table: Table) -> n
     """
     graphdef, state = nnx.split(model)
     flat_state = dict(nnx.to_flat_state(state))
-    shapes = {'.'.join(map(str, path)): leaf.shape for path, leaf in flat_state.items()}
-    made, problems = _make(shapes, source, table)
-    problems += _left_over(shapes, source, table)
+    made, problems = _make(_shapes(flat_state), source, table)
+    problems += _left_over(_shapes(flat_state), source, table)
     if problems:
         raise ConversionError(
             f'the checkpoint does not fit the model ({len(problems)} differences):\n  '
@@ -153,6 +152,16 @@ def fill(model: nnx.Module, source: Mapping[str, np.ndarray], table: Table) -> n
         for path, leaf in flat_state.items()
     }
     return nnx.merge(graphdef, nnx.from_flat_state(filled))
+
+
+def differences(model: nnx.Module, source: Mapping[str, np.ndarray], table: Table) -> list[str]:
+    """What `fill` would refuse; empty if the checkpoint fits the model."""
+    shapes = _shapes(dict(nnx.to_flat_state(nnx.state(model))))
+    return _make(shapes, source, table)[1] + _left_over(shapes, source, table)
+
+
+def _shapes(flat_state: Mapping[tuple, nnx.Variable]) -> dict[str, tuple[int, ...]]:
+    return {'.'.join(map(str, path)): leaf.shape for path, leaf in flat_state.items()}
 
 
 def _make(shapes: Mapping[str, tuple], source: Mapping[str, np.ndarray], table: Table):

@@ -1,28 +1,40 @@
-"""Names of Swin-V2 checkpoints."""
+"""Names of Swin-V2 checkpoints: Hugging Face, timm, and the original release."""
+
+import re
+from collections.abc import Iterable
 
 from amuse_jax.models.swin_v2 import SwinV2Config
 from amuse_jax.pretrained.convert import Row, Table, dense, flat, linear, norm, patches, rules, same
 
-_ATTENTION = 'attention.self.'
-_BIAS = _ATTENTION + 'continuous_position_bias_mlp.'
+_CONSTANTS = {
+    r'.*\.attn_mask': 'follows from the window',
+    r'.*\.relative_position_index': 'follows from the window',
+    r'.*\.relative_coords_table': 'follows from the window',
+}
+_MERGING = [
+    Row(('reduction.weight',), 'reduction.kernel', linear),
+    *norm('norm', 'norm'),
+]
 
-_STEM = [
+_HF_ATTENTION = 'attention.self.'
+_HF_BIAS = _HF_ATTENTION + 'continuous_position_bias_mlp.'
+_HF_STEM = [
     Row(('embeddings.patch_embeddings.projection.weight',), 'patches.projection.kernel', patches),
     Row(('embeddings.patch_embeddings.projection.bias',), 'patches.projection.bias', same),
     *norm('embeddings.norm', 'patches.norm'),
     *norm('layernorm', 'norm'),
 ]
-_BLOCK = [
+_HF_BLOCK = [
     Row(
-        tuple(f'{_ATTENTION}{part}.weight' for part in ('query', 'key', 'value')),
+        tuple(f'{_HF_ATTENTION}{part}.weight' for part in ('query', 'key', 'value')),
         'attention.qkv.kernel',
         linear,
     ),
-    Row((f'{_ATTENTION}query.bias',), 'attention.query_bias', same),
-    Row((f'{_ATTENTION}value.bias',), 'attention.value_bias', same),
-    Row((f'{_ATTENTION}logit_scale',), 'attention.logit_scale', flat),
-    *dense(f'{_BIAS}0', 'attention.bias_inner'),
-    Row((f'{_BIAS}2.weight',), 'attention.bias_outer.kernel', linear),
+    Row((f'{_HF_ATTENTION}query.bias',), 'attention.query_bias', same),
+    Row((f'{_HF_ATTENTION}value.bias',), 'attention.value_bias', same),
+    Row((f'{_HF_ATTENTION}logit_scale',), 'attention.logit_scale', flat),
+    *dense(f'{_HF_BIAS}0', 'attention.bias_inner'),
+    Row((f'{_HF_BIAS}2.weight',), 'attention.bias_outer.kernel', linear),
     *dense('attention.output.dense', 'attention.out'),
     # Res-post-norm: the names still say before and after, as in Swin.
     *norm('layernorm_before', 'attention_norm'),
@@ -30,18 +42,74 @@ _BLOCK = [
     *dense('output.dense', 'mlp.outer'),
     *norm('layernorm_after', 'mlp_norm'),
 ]
-_MERGING = [
-    Row(('reduction.weight',), 'reduction.kernel', linear),
+
+_STEM = [
+    Row(('patch_embed.proj.weight',), 'patches.projection.kernel', patches),
+    Row(('patch_embed.proj.bias',), 'patches.projection.bias', same),
+    *norm('patch_embed.norm', 'patches.norm'),
     *norm('norm', 'norm'),
+]
+_BLOCK = [
+    Row(('attn.qkv.weight',), 'attention.qkv.kernel', linear),
+    Row(('attn.q_bias',), 'attention.query_bias', same),
+    Row(('attn.v_bias',), 'attention.value_bias', same),
+    Row(('attn.logit_scale',), 'attention.logit_scale', flat),
+    *dense('attn.cpb_mlp.0', 'attention.bias_inner'),
+    Row(('attn.cpb_mlp.2.weight',), 'attention.bias_outer.kernel', linear),
+    *dense('attn.proj', 'attention.out'),
+    *norm('norm1', 'attention_norm'),
+    *dense('mlp.fc1', 'mlp.inner'),
+    *dense('mlp.fc2', 'mlp.outer'),
+    *norm('norm2', 'mlp_norm'),
 ]
 
 
-def hugging_face(config: SwinV2Config) -> Table:
-    """Names of `Swinv2Model`; it merges at the end of a stage, we at the start of the next."""
-    made = rules(_STEM)
+def table(config: SwinV2Config, names: Iterable[str], classifier: bool = False) -> Table:
+    """The table of the naming that a checkpoint follows, told by its names.
+
+    Args:
+      config: of the tower.
+      names: of the checkpoint's arrays.
+      classifier: whether the model is a SwinV2Classifier; else a head is ignored.
+    """
+    names = set(names)
+    if any(name.startswith(('swinv2.', 'embeddings.')) for name in names):
+        return hugging_face(config, names, classifier)
+    return timm(config, names, classifier)
+
+
+def hugging_face(config: SwinV2Config, names: set[str], classifier: bool = False) -> Table:
+    """Names of `Swinv2Model`, or of `Swinv2ForImageClassification` with its prefix and head; both
+    merge at the end of a stage, we at the start of the next."""
+    root = 'swinv2.' if any(name.startswith('swinv2.') for name in names) else ''
+    tower = 'tower.' if classifier else ''
+    made = rules(_HF_STEM, root, tower)
     for stage, depth in enumerate(config.depths):
-        theirs, ours = f'encoder.layers.{stage}.', f'stages.{stage}.'
+        theirs, ours = f'{root}encoder.layers.{stage}.', f'{tower}stages.{stage}.'
+        made += rules(_HF_BLOCK, theirs + 'blocks.{}.', ours + 'blocks.', depth)
+        if stage:
+            before = f'{root}encoder.layers.{stage - 1}.downsample.'
+            made += rules(_MERGING, before, ours + 'merge.')
+    return _with_head(made, 'classifier', classifier)
+
+
+def timm(config: SwinV2Config, names: set[str], classifier: bool = False) -> Table:
+    """Names of timm's `swinv2_*`. Up to timm 0.6, as in the original release, stages merge at
+    their end and the head is `head`; later they merge at the start and it is `head.fc`."""
+    merges_first = 'layers.0.downsample.reduction.weight' not in names
+    tower = 'tower.' if classifier else ''
+    made = rules(_STEM, '', tower)
+    for stage, depth in enumerate(config.depths):
+        theirs, ours = f'layers.{stage}.', f'{tower}stages.{stage}.'
         made += rules(_BLOCK, theirs + 'blocks.{}.', ours + 'blocks.', depth)
         if stage:
-            made += rules(_MERGING, f'encoder.layers.{stage - 1}.downsample.', ours + 'merge.')
-    return Table(tuple(made), {})
+            layer = stage if merges_first else stage - 1
+            made += rules(_MERGING, f'layers.{layer}.downsample.', ours + 'merge.')
+    return _with_head(made, 'head.fc' if 'head.fc.weight' in names else 'head', classifier)
+
+
+def _with_head(made: list, head: str, classifier: bool) -> Table:
+    if classifier:
+        return Table(tuple(made + rules(dense(head, 'head'))), _CONSTANTS)
+    reason = 'the tower gives features, no classes'
+    return Table(tuple(made), _CONSTANTS | {rf'{re.escape(head)}\..*': reason})

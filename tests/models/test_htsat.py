@@ -58,7 +58,7 @@ def original():
 
 def converted(arrays):
     abstract = nnx.eval_shape(lambda: HTSAT(CONFIG, rngs=nnx.Rngs(0)))
-    return convert.fill(abstract, arrays, names.hugging_face(CONFIG))
+    return convert.fill(abstract, arrays, names.table(CONFIG, arrays))
 
 
 @pytest.fixture(scope='module')

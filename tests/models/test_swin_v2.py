@@ -64,9 +64,9 @@ def original():
 
 
 def converted(original, arrays):
-    config = names.hugging_face(CONFIG)
+    table = names.table(CONFIG, arrays)
     abstract = nnx.eval_shape(lambda: SwinV2(CONFIG, rngs=nnx.Rngs(0)))
-    return convert.fill(abstract, arrays, config)
+    return convert.fill(abstract, arrays, table)
 
 
 @pytest.fixture(scope='module')

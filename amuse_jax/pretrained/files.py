@@ -1,0 +1,114 @@
+"""Reads checkpoints: local files of any usual kind, and files of the Hugging Face hub."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from amuse_jax.stages import StageError
+
+TORCH = ('.pt', '.pth', '.ckpt', '.bin')
+# What a file may wrap its arrays in, outermost first.
+WRAPPERS = ('state_dict', 'model', 'module')
+LIGHTNING = re.compile(r'sed_model\.')  # HTS-AT's release: the tower beside losses and metrics
+
+
+def read(where: str) -> dict[str, np.ndarray]:
+    """The arrays of a checkpoint by name.
+
+    Args:
+      where: a local .safetensors, .pt, .pth, .ckpt or .bin file; or a name on the hub, such as
+        microsoft/swinv2-large-patch4-window12-192-22k or timm/swinv2_tiny_window8_256.ms_in1k.
+
+    Raises:
+      StageError: no such file, no network for a hub name, a file of another kind, or one that holds
+        more than arrays (it is never unpickled).
+    """
+    path = Path(where).expanduser()
+    if not path.suffix or (not path.exists() and path.suffix not in ('.safetensors', *TORCH)):
+        path = _from_hub(where)
+    if not path.is_file():
+        raise StageError(f'no checkpoint at {path}; expected a file')
+    if path.suffix == '.safetensors':
+        return _read_safetensors(path)
+    if path.suffix in TORCH:
+        return _read_torch(path)
+    raise StageError(
+        f'{path} has the ending {path.suffix!r}; expected one of .safetensors, {", ".join(TORCH)}'
+    )
+
+
+def _from_hub(name: str) -> Path:
+    if not re.fullmatch(r'[\w.-]+/[\w.-]+', name):
+        raise StageError(
+            f'{name!r} is neither a checkpoint file nor a name on the hub; expected a path that '
+            'ends in .safetensors, .pt, .pth or .ckpt, or OWNER/NAME'
+        )
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    for file in ('model.safetensors', 'pytorch_model.bin'):
+        try:
+            return Path(hf_hub_download(name, file, etag_timeout=5))
+        except EntryNotFoundError:
+            continue
+        except Exception as error:  # of the network, of the hub, or of the name
+            reason = str(error).strip().splitlines()[0]
+            raise StageError(
+                f'{name} could not be fetched from the hub ({type(error).__name__}: {reason}). '
+                'Download its model.safetensors on a machine with a network, and give the path '
+                'of that file instead of the name'
+            ) from error
+    raise StageError(f'{name} on the hub has neither model.safetensors nor pytorch_model.bin')
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise StageError(f'{path} is no whole safetensors file: {error}') from error
+
+
+def _read_torch(path: Path) -> dict[str, np.ndarray]:
+    try:
+        import torch
+    except ImportError as error:
+        raise StageError(
+            f'reading {path} needs PyTorch: install amuse_jax[offline], or convert the file '
+            'where that is installed (python -m amuse_jax.pretrained convert)'
+        ) from error
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise StageError(
+            f'{path} cannot be read without running code that it may hold ({reason}); '
+            'save its state_dict alone, or as safetensors'
+        ) from error
+    while isinstance(content, Mapping):
+        inner = next((content[key] for key in WRAPPERS if key in content), None)
+        if not isinstance(inner, Mapping):
+            break
+        content = inner
+    if not isinstance(content, Mapping):
+        raise StageError(f'{path} holds a {type(content).__name__}; expected arrays by name')
+    arrays = {
+        name: tensor.float().numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+        for name, tensor in content.items()
+        if isinstance(tensor, torch.Tensor)
+    }
+    return _without_prefix(arrays)
+
+
+def _without_prefix(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Of a Lightning file, the tower's arrays under their own names."""
+    inner = {
+        LIGHTNING.sub('', name, count=1): array
+        for name, array in arrays.items()
+        if LIGHTNING.match(name)
+    }
+    return inner or arrays

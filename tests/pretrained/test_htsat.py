@@ -1,0 +1,97 @@
+import importlib.util
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from transformers import ClapAudioConfig
+from transformers.models.clap.modeling_clap import ClapAudioModel
+
+from amuse_jax.models import htsat
+from amuse_jax.models.htsat import HTSAT, HTSATConfig, HTSATTagger
+from amuse_jax.pretrained import convert
+from amuse_jax.pretrained import htsat as names
+
+_spec = importlib.util.spec_from_file_location(
+    'original_htsat', Path(__file__).with_name('original_htsat.py')
+)
+original_htsat = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(original_htsat)
+
+# Maps of 32, 16, 8 and 4 tokens: shifted windows, then one window.
+CONFIG = HTSATConfig(128, 4, 8, (2, 2, 1, 1), (1, 2, 2, 4), 4, mels=32)
+FULL = HTSATConfig(256, 4, 96, (2, 2, 6, 2), (4, 8, 16, 32), 8)
+CLASSES = 7
+KEYS = Path(__file__).parents[3] / 'shared/facts/checkpoint_keys/htsat_original.txt'
+
+
+@pytest.fixture(scope='module')
+def arrays():
+    return original_htsat.draw(CONFIG, CLASSES)
+
+
+@pytest.fixture(scope='module')
+def tagger(arrays):
+    source = {name: tensor.numpy() for name, tensor in arrays.items()}
+    abstract = nnx.eval_shape(lambda: HTSATTagger(CONFIG, CLASSES, rngs=nnx.Rngs(0)))
+    return convert.fill(abstract, source, names.table(CONFIG, source, tagger=True))
+
+
+@pytest.mark.parametrize('frames', [512, 300, 701, 1024])
+def test_tags_and_tokens_as_in_the_original(arrays, tagger, frames):
+    """As many frames as the tower takes, fewer, and more."""
+    log_mel = np.random.default_rng(0).uniform(-80, 0, (3, frames, 32)).astype(np.float32)
+    with jax.default_matmul_precision('highest'):
+        tags = jax.jit(lambda tagger, x: tagger(x))(tagger, log_mel)
+    clip, along, tokens = original_htsat.Original(arrays, CONFIG)(torch.tensor(log_mel))
+    np.testing.assert_allclose(tags.clip, clip.numpy(), atol=1e-5)
+    np.testing.assert_allclose(tags.frames, along.numpy(), atol=2e-5)
+    if frames <= CONFIG.frames:
+        with jax.default_matmul_precision('highest'):
+            ours = jax.jit(lambda tagger, x: tagger.tower(x).tokens)(tagger, log_mel)
+        np.testing.assert_allclose(ours, tokens.numpy(), atol=1e-5, rtol=1e-5)
+
+
+def test_a_longer_sound_is_seen_in_halves_that_overlap():
+    assert htsat.crops(FULL, 1024) == [slice(0, 1024)]
+    assert [(part.start, part.stop) for part in htsat.crops(FULL, 2001)] == [
+        (0, 1000),
+        (500, 1500),
+    ]
+
+
+def test_a_sound_of_more_than_twice_the_length_is_refused():
+    with pytest.raises(ValueError, match='3000 frames; expected at most 2048'):
+        htsat.crops(FULL, 3000)
+
+
+def test_every_name_of_the_release_is_used_or_ignored():
+    shapes = original_htsat.shapes(FULL, 527)
+    source = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
+    model = nnx.eval_shape(lambda: HTSATTagger(FULL, 527, rngs=nnx.Rngs(0)))
+    assert not convert.differences(model, source, names.table(FULL, source, tagger=True))
+    tower = nnx.eval_shape(lambda: HTSAT(FULL, rngs=nnx.Rngs(0)))
+    assert not convert.differences(tower, source, names.table(FULL, source))
+
+
+@pytest.mark.skipif(not KEYS.exists(), reason='needs the list of the released names')
+def test_the_description_names_what_the_release_holds():
+    listed = {}
+    for line in KEYS.read_text().splitlines():
+        name, shape, _ = line.split('\t')
+        listed[name] = tuple(int(n) for n in shape.strip('()').split(',') if n.strip())
+    assert original_htsat.shapes(FULL, 527) == listed
+
+
+@pytest.mark.parametrize('fused', [False, True])
+def test_every_name_of_clap_is_used_or_ignored(fused):
+    with torch.device('meta'):
+        model = ClapAudioModel(ClapAudioConfig(enable_fusion=fused))
+    source = {
+        name: np.broadcast_to(np.float32(0), tensor.shape)
+        for name, tensor in model.state_dict().items()
+    }
+    tower = nnx.eval_shape(lambda: HTSAT(FULL, rngs=nnx.Rngs(0)))
+    assert not convert.differences(tower, source, names.table(FULL, source))

@@ -1,0 +1,134 @@
+import jax
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from timm.models.swin_transformer_v2 import SwinTransformerV2
+from transformers import Swinv2Config, Swinv2ForImageClassification
+
+from amuse_jax.models.swin_v2 import SwinV2, SwinV2Classifier, SwinV2Config
+from amuse_jax.pretrained import convert
+from amuse_jax.pretrained import swin_v2 as names
+from amuse_jax.pretrained.convert import ConversionError
+
+# Shifted windows in two stages; the bias of one was trained with larger windows.
+CONFIG = SwinV2Config(64, 4, 8, (2, 1, 2, 1), (1, 2, 2, 4), 4, (0, 8, 8, 4))
+CLASSES = 5
+LARGE = SwinV2Config(192, 4, 192, (2, 2, 18, 2), (6, 12, 24, 48), 12)
+
+
+def timm_model(config=CONFIG, classes=CLASSES, device='cpu'):
+    with torch.device(device):
+        return SwinTransformerV2(
+            img_size=config.image_size,
+            patch_size=config.patch,
+            num_classes=classes,
+            embed_dim=config.width,
+            depths=config.depths,
+            num_heads=config.heads,
+            window_size=config.window,
+            pretrained_window_sizes=config.pretrained_windows,
+        ).eval()
+
+
+def hugging_face_model(config=CONFIG, classes=CLASSES, device='cpu'):
+    with torch.device(device):
+        return Swinv2ForImageClassification(
+            Swinv2Config(
+                image_size=config.image_size,
+                patch_size=config.patch,
+                embed_dim=config.width,
+                depths=config.depths,
+                num_heads=config.heads,
+                window_size=config.window,
+                pretrained_window_sizes=config.pretrained_windows,
+                num_labels=classes,
+            )
+        ).eval()
+
+
+MODELS = {'timm': timm_model, 'hugging_face': hugging_face_model}
+
+
+def random(model):
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(1.0 if 'norm' in name and name.endswith('weight') else 0.0, 0.2)
+            if name.endswith('logit_scale'):
+                parameter.uniform_(0.0, 2.0)
+    return model
+
+
+def arrays_of(model):
+    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+
+
+def as_released(arrays):
+    """timm's names of today -> those of timm 0.6 and of the original release, buffers included."""
+    old = {}
+    for name, array in arrays.items():
+        if '.downsample.' in name:
+            stage = int(name.split('.')[1])
+            name = name.replace(f'layers.{stage}.', f'layers.{stage - 1}.')
+        old[name.replace('head.fc.', 'head.')] = array
+    old['layers.0.blocks.1.attn_mask'] = np.zeros((16, 16, 16), np.float32)
+    old['layers.0.blocks.0.attn.relative_coords_table'] = np.zeros((1, 7, 7, 2), np.float32)
+    old['layers.0.blocks.0.attn.relative_position_index'] = np.zeros((16, 16), np.int64)
+    return old
+
+
+def converted(arrays, classifier=True, config=CONFIG):
+    build = SwinV2Classifier if classifier else SwinV2
+    sizes = (CLASSES,) if classifier else ()
+    abstract = nnx.eval_shape(lambda: build(config, *sizes, rngs=nnx.Rngs(0)))
+    return convert.fill(abstract, arrays, names.table(config, arrays, classifier))
+
+
+@pytest.fixture(scope='module')
+def images():
+    return np.random.default_rng(0).normal(size=(3, 64, 64, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize('naming', MODELS)
+def test_classes_as_in_the_model_of_each_naming(naming, images):
+    original = random(MODELS[naming]())
+    model = converted(arrays_of(original))
+    with jax.default_matmul_precision('highest'), torch.no_grad():
+        ours = jax.jit(lambda model, x: model(x))(model, images)
+        theirs = original(torch.tensor(images).permute(0, 3, 1, 2))
+    theirs = theirs.logits if naming == 'hugging_face' else theirs
+    np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5, rtol=1e-5)
+
+
+def test_each_stage_as_in_timm(images):
+    original = random(timm_model())
+    tower = converted(arrays_of(original), classifier=False)
+    with jax.default_matmul_precision('highest'), torch.no_grad():
+        output = jax.jit(lambda tower, x: tower(x))(tower, images)
+        x = original.patch_embed(torch.tensor(images).permute(0, 3, 1, 2))
+        for ours, layer in zip(output.stages, original.layers, strict=True):
+            x = layer(x)
+            np.testing.assert_allclose(ours, x.flatten(1, 2).numpy(), atol=1e-5, rtol=1e-5)
+
+
+def test_the_original_release_holds_the_same_weights_under_older_names():
+    arrays = arrays_of(random(timm_model()))
+    new, old = (nnx.state(converted(names)) for names in (arrays, as_released(arrays)))
+    jax.tree.map(np.testing.assert_array_equal, new, old)
+
+
+@pytest.mark.parametrize('naming', MODELS)
+def test_every_name_of_the_full_size_is_used_or_ignored(naming):
+    """Swin-V2-L at 192 px with ImageNet-22k's 21,841 classes."""
+    shapes = MODELS[naming](LARGE, 21841, 'meta').state_dict()
+    arrays = {name: np.broadcast_to(np.float32(0), tensor.shape) for name, tensor in shapes.items()}
+    model = nnx.eval_shape(lambda: SwinV2Classifier(LARGE, 21841, rngs=nnx.Rngs(0)))
+    assert not convert.differences(model, arrays, names.table(LARGE, arrays, classifier=True))
+
+
+def test_sizes_of_another_model_are_named():
+    arrays = arrays_of(timm_model())
+    wider = SwinV2Config(64, 4, 16, (2, 1, 2, 1), (1, 2, 2, 4), 4, (0, 8, 8, 4))
+    with pytest.raises(ConversionError, match=r'patches.projection.kernel: \(48, 8\)'):
+        converted(arrays, classifier=False, config=wider)
