@@ -36,13 +36,21 @@ def stages_of(config: ConfigDict) -> dict[str, Stage]:
             'pretrain',
             pretrain.run,
             ('prepare', 'annotate'),
-            ('seed', 'pretrain', 'model.dtype', 'model.visual', 'model.audio'),
+            (
+                'seed',
+                'pretrain',
+                'model.dtype',
+                'model.visual',
+                'model.audio',
+                'checkpoints.visual',
+                'checkpoints.audio',
+            ),  # fmt: skip
         ),
         Stage(
             'train',
             train.run,
             ('prepare', 'rois', 'pretrain'),
-            ('seed', 'without', 'model', 'train'),
+            ('seed', 'without', 'model', 'train', 'checkpoints'),
             folder=f'train{suffix}',
         ),
         Stage(

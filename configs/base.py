@@ -126,6 +126,9 @@ def get_config() -> ConfigDict:
             ),
         )
     )
+    # What the towers start from: a name on the Hugging Face hub, a file, or a folder written by
+    # `python -m amuse_jax.pretrained convert`; '': random weights.
+    c.checkpoints = ConfigDict(dict(visual='', audio='', text=''))
     # Eq. 7-10 and 4.1, stage one
     c.pretrain = ConfigDict(
         dict(

@@ -1,6 +1,7 @@
 """Reads checkpoints: local files of any usual kind, and files of the Hugging Face hub."""
 
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -82,7 +83,8 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
             'where that is installed (python -m amuse_jax.pretrained convert)'
         ) from error
     try:
-        content = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+        is_zip = zipfile.is_zipfile(path)  # only that format can be mapped into memory
+        content = torch.load(path, map_location='cpu', weights_only=True, mmap=is_zip)
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
         raise StageError(

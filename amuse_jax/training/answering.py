@@ -16,6 +16,7 @@ from amuse_jax.data.questions import QuestionTokenizer
 from amuse_jax.data.records import RecordReader
 from amuse_jax.models.amuse import Amuse, AmuseConfig, AmuseInputs, AmuseOutput, Phrases
 from amuse_jax.models.interactive_encoder import Front
+from amuse_jax.pretrained import towers
 from amuse_jax.stages import StageError
 from amuse_jax.training import pretrain, stored
 from amuse_jax.training.state import Arrays
@@ -43,19 +44,25 @@ def build(config: ConfigDict, rois: Path, rngs: nnx.Rngs) -> Amuse:
 
 
 def start_towers(config: ConfigDict, folder: Path, arrays: Arrays) -> Arrays:
-    """Gives Amuse's towers what pretraining knows.
+    """Gives Amuse's towers what pretraining and `config.checkpoints` know.
 
     Args:
       config: `train.towers_from` = 'sources' copies the source encoder's towers whole; '' only the
-        statistics of its audio tower's input norm, which are those of the data.
+        statistics of its audio tower's input norm, which are those of the data, and the rest from
+        the checkpoints that are named.
       folder: of the pretrain stage.
       arrays: of Amuse.
 
     Returns:
       The arrays with the towers' replaced.
     """
-    if not any(name.startswith(TOWERS) for name in arrays):
-        return arrays
+    text = 'encoder.text.' if any(name.startswith(TOWERS) for name in arrays) else 'lone_text.'
+    loaded = {text + name: array for name, array in towers.load(config, 'text').items()}
+    if text == 'lone_text.':
+        return arrays | loaded
+    for part in () if config.train.towers_from == 'sources' else ('visual', 'audio'):
+        tower = towers.load(config, part)
+        loaded |= {f'encoder.{part}.{name}': array for name, array in tower.items()}
     _, pretrained = pretrain.load(config, folder)
     copied = {
         # 0: rhythm, 1: source
@@ -64,7 +71,7 @@ def start_towers(config: ConfigDict, folder: Path, arrays: Arrays) -> Arrays:
         if name.startswith(TOWERS)
         and (config.train.towers_from == 'sources' or name.endswith(pretrain.STATISTICS))
     }
-    return arrays | copied
+    return arrays | loaded | copied
 
 
 @dataclasses.dataclass(frozen=True)

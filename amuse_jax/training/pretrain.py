@@ -24,6 +24,7 @@ from amuse_jax.models import building
 from amuse_jax.models.htsat import HTSATConfig
 from amuse_jax.models.swin_v2 import SwinV2Config
 from amuse_jax.models.universal_encoder import UniversalEncoder
+from amuse_jax.pretrained import towers
 from amuse_jax.stages import StageError
 from amuse_jax.training import checkpoints, loop, state, stored
 
@@ -52,7 +53,9 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     structure, params, frozen = state.split(
         building.build(lambda rngs: build(config, rngs), config.seed), ''
     )
-    if not (folder / 'frozen').exists():
+    started = start_towers(config, params | frozen)
+    params, frozen = ({name: started[name] for name in part} for part in (params, frozen))
+    if not (folder / 'frozen').exists() and not config.checkpoints.audio:
         frozen = with_statistics(frozen, mel_statistics(reader, splits['train']))
     frozen = checkpoints.keep_frozen(folder / 'frozen', frozen)
     phase = _phase(config, reader, labels, splits)
@@ -86,6 +89,16 @@ def build(config: ConfigDict, rngs: nnx.Rngs) -> UniversalEncoder:
         rngs=rngs,
         dtype=jnp.dtype(config.model.dtype),
     )
+
+
+def start_towers(config: ConfigDict, arrays: state.Arrays) -> state.Arrays:
+    """The arrays with both encoders' towers as in `config.checkpoints`, where it names any."""
+    found = {
+        f'pairs.{part}.{name}': np.stack([array, array])  # rhythm, source
+        for part in ('visual', 'audio')
+        for name, array in towers.load(config, part).items()
+    }
+    return arrays | found
 
 
 def load(config: ConfigDict, folder: Path) -> tuple[state.Structure, state.Arrays]:

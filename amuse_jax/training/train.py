@@ -38,9 +38,8 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
         )
     model = building.build(lambda rngs: answering.build(config, inputs['rois'], rngs), config.seed)
     structure, params, frozen = state.split(model, config.train.trainable)
-    if not (folder / 'frozen').exists():
-        started = answering.start_towers(config, inputs['pretrain'], params | frozen)
-        params, frozen = ({name: started[name] for name in part} for part in (params, frozen))
+    started = answering.start_towers(config, inputs['pretrain'], params | frozen)
+    params, frozen = ({name: started[name] for name in part} for part in (params, frozen))
     frozen = checkpoints.keep_frozen(folder / 'frozen', frozen)
     encoded = folder / 'encoded' if towers_are_frozen(params) else None
     source = answering.Source(config, inputs, model.streams, encoded)

@@ -38,7 +38,7 @@ def tiny_config():
         head_epochs=8, epochs=2, batch_size=4, questions=2, head_learning_rate=3e-3,
         learning_rate=1e-3, towers_from='sources',
     )  # fmt: skip
-    config.loop.update(log_steps=2, checkpoint_seconds=0.5)
+    config.loop.update(log_steps=2, checkpoint_seconds=0.5, optimization_level=0)
     config.evaluate.batch_size = 4
     return config
 

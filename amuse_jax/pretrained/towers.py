@@ -1,0 +1,110 @@
+"""Towers that start from a checkpoint instead of random weights."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import nnx
+from ml_collections import ConfigDict
+
+from amuse_jax import stages
+from amuse_jax.models.htsat import HTSAT, HTSATConfig
+from amuse_jax.models.swin_v2 import SwinV2, SwinV2Config
+from amuse_jax.models.text import TextConfig, TextTower
+from amuse_jax.pretrained import bert, convert, files, htsat, swin_v2
+from amuse_jax.stages import StageError
+
+PARTS = ('visual', 'audio', 'text')
+Arrays = dict[str, np.ndarray]
+
+
+def load(config: ConfigDict, part: str) -> Arrays:
+    """The arrays of a tower of the config by dotted name, from `config.checkpoints.<part>`.
+
+    Args:
+      config: the run's.
+      part: visual, audio or text.
+
+    Returns:
+      {} where the config names no checkpoint.
+
+    Raises:
+      StageError: it can't be read, or it does not fit the config's sizes.
+    """
+    where = config.checkpoints[part]
+    if not where:
+        return {}
+    if (Path(where).expanduser() / 'tower.json').is_file():
+        return _read_converted(config, part, Path(where).expanduser().absolute())
+    return from_source(config, part, files.read(where))
+
+
+def from_source(config: ConfigDict, part: str, source: Arrays) -> Arrays:
+    """The arrays of a tower of the config, from those of a checkpoint.
+
+    Raises:
+      ConversionError: they don't fit.
+    """
+    model, names = _tower(config, part), set(source)
+    if part == 'visual':
+        table = swin_v2.table(model.config, names)
+    elif part == 'audio':
+        table = htsat.table(model.config, names)
+    else:
+        table = bert.table(model.config, source)
+    return _by_name(convert.fill(model, source, table))
+
+
+def write_converted(config: ConfigDict, part: str, arrays: Arrays, folder: Path) -> None:
+    """Writes a tower's arrays as an Orbax checkpoint that `load` takes; needs no PyTorch to read.
+
+    Raises:
+      StageError: the folder exists.
+    """
+    if folder.exists():
+        raise StageError(f'{folder} exists already; name another folder or delete it')
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder.absolute() / 'arrays', arrays)
+    sizes = config.model[part].to_dict()
+    stages.write_json(folder / 'tower.json', {'part': part, 'sizes': sizes})
+
+
+def _read_converted(config: ConfigDict, part: str, folder: Path) -> Arrays:
+    found = json.loads((folder / 'tower.json').read_text())['part']
+    if found != part:
+        raise StageError(f'{folder} holds a tower for {found}; expected one for {part}')
+    shapes = _by_name(_tower(config, part))
+    target = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in shapes.items()}
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(folder / 'arrays', target)
+    except (ValueError, KeyError, OSError) as error:
+        reason = str(error).partition('\n')[0][:200]
+        raise StageError(
+            f'{folder} does not fit the sizes in config.model.{part} ({reason})'
+        ) from error
+
+
+def _tower(config: ConfigDict, part: str) -> nnx.Module:
+    """A tower of the config's sizes, without arrays."""
+    sizes = config.model[part].to_dict()
+    if part == 'visual':
+        return nnx.eval_shape(lambda: SwinV2(SwinV2Config(**sizes), rngs=nnx.Rngs(0)))
+    if part == 'audio':
+        sizes = HTSATConfig(mels=config.audio.mels, **sizes)
+        return nnx.eval_shape(lambda: HTSAT(sizes, rngs=nnx.Rngs(0)))
+    from amuse_jax.data.questions import QuestionTokenizer
+
+    vocab_size = QuestionTokenizer(config.model.text).vocab_size
+    sizes.pop('tokenizer')
+    sizes = TextConfig(vocab_size=vocab_size, **sizes)
+    return nnx.eval_shape(lambda: TextTower(sizes, rngs=nnx.Rngs(0)))
+
+
+def _by_name(model: nnx.Module) -> Arrays:
+    return {
+        '.'.join(map(str, path)): variable[...] if hasattr(variable, 'value') else variable
+        for path, variable in nnx.to_flat_state(nnx.state(model))
+    }

@@ -1,0 +1,123 @@
+import collections
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from amuse_jax.pretrained import files
+from amuse_jax.stages import StageError
+
+ARRAYS = {
+    'a.weight': np.arange(6, dtype=np.float32).reshape(2, 3),
+    'b.bias': np.ones(2, np.float32),
+}
+
+
+def tensors():
+    return {name: torch.from_numpy(array.copy()) for name, array in ARRAYS.items()}
+
+
+def same(found):
+    assert found.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
+def test_safetensors(tmp_path):
+    save_file(ARRAYS, tmp_path / 'x.safetensors')
+    same(files.read(str(tmp_path / 'x.safetensors')))
+
+
+@pytest.mark.parametrize('name', ['x.pt', 'x.pth', 'x.bin'])
+def test_plain_and_wrapped_dicts(tmp_path, name):
+    for content in (tensors(), {'model': tensors(), 'epoch': 3}, {'state_dict': tensors()}):
+        torch.save(content, tmp_path / name)
+        same(files.read(str(tmp_path / name)))
+
+
+def test_the_old_file_format(tmp_path):
+    torch.save(tensors(), tmp_path / 'x.pth', _use_new_zipfile_serialization=False)
+    same(files.read(str(tmp_path / 'x.pth')))
+
+
+def test_the_tower_of_a_lightning_file(tmp_path):
+    state = {f'sed_model.{name}': tensor for name, tensor in tensors().items()}
+    content = {'state_dict': state | {'loss.weight': torch.ones(1)}, 'epoch': 1, 'callbacks': {}}
+    torch.save(content, tmp_path / 'x.ckpt')
+    same(files.read(str(tmp_path / 'x.ckpt')))
+
+
+def test_bfloat16_becomes_float32(tmp_path):
+    torch.save({'a': torch.ones(2, dtype=torch.bfloat16)}, tmp_path / 'x.pt')
+    assert files.read(str(tmp_path / 'x.pt'))['a'].dtype == np.float32
+
+
+class Payload:
+    """What a file could run when it is unpickled."""
+
+    ran = False
+
+    def __reduce__(self):
+        return (setattr, (Payload, 'ran', True))
+
+
+def test_nothing_is_unpickled(tmp_path):
+    torch.save({'state_dict': tensors(), 'extra': Payload()}, tmp_path / 'x.pt')
+    with pytest.raises(StageError, match='without running code'):
+        files.read(str(tmp_path / 'x.pt'))
+    assert not Payload.ran
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'sentence'),
+    [
+        ('x.safetensors', b'', 'no whole safetensors file'),
+        ('x.safetensors', b'\xff' * 100, 'no whole safetensors file'),
+        ('x.pth', b'PK\x03\x04 cut', 'cannot be read'),
+        ('x.txt', b'weights', "the ending '.txt'"),
+    ],
+)
+def test_damaged_and_other_files_are_named(tmp_path, name, content, sentence):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(StageError, match=sentence):
+        files.read(str(tmp_path / name))
+
+
+def test_a_missing_file_and_a_list_are_named(tmp_path):
+    with pytest.raises(StageError, match='no checkpoint at'):
+        files.read(str(tmp_path / 'x.safetensors'))
+    torch.save([torch.ones(1)], tmp_path / 'x.pt')
+    with pytest.raises(StageError, match='holds a list'):
+        files.read(str(tmp_path / 'x.pt'))
+    with pytest.raises(StageError, match='neither a checkpoint file nor a name on the hub'):
+        files.read('just words')
+
+
+def test_without_a_network_a_hub_name_says_what_to_do(monkeypatch):
+    import huggingface_hub
+
+    def refuse(name, file, **options):
+        raise ConnectionError('no route to host')
+
+    monkeypatch.setattr(huggingface_hub, 'hf_hub_download', refuse)
+    with pytest.raises(StageError, match='give the path of that file instead of the name'):
+        files.read('microsoft/swinv2-tiny-patch4-window8-256')
+
+
+def test_of_the_hub_the_safetensors_file_is_preferred(tmp_path, monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    asked = collections.Counter()
+
+    def download(name, file, **options):
+        asked[file] += 1
+        if file == 'model.safetensors':
+            raise EntryNotFoundError('none')
+        torch.save(tensors(), tmp_path / file)
+        return str(tmp_path / file)
+
+    monkeypatch.setattr(huggingface_hub, 'hf_hub_download', download)
+    same(files.read('someone/some-model'))
+    assert list(asked) == ['model.safetensors', 'pytorch_model.bin']

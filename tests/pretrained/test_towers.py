@@ -1,0 +1,156 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from timm.models.swin_transformer_v2 import SwinTransformerV2
+from transformers import BertConfig, BertModel, ClapAudioConfig
+from transformers.models.clap.modeling_clap import ClapAudioModel
+
+from amuse_jax.models.swin_v2 import SwinV2, SwinV2Config
+from amuse_jax.pretrained import files, towers
+from amuse_jax.stages import StageError
+from configs import base
+
+ROOT = Path(__file__).parents[2]
+SIZES = """
+from configs import base
+
+def get_config():
+    c = base.get_config()
+    tower = dict(patch=4, width=8, depths=(1, 1, 2, 1), heads=(1, 2, 2, 4), window=4)
+    c.audio.mels = 32
+    c.model.visual.update(tower, image_size=64)
+    c.model.audio.update(tower, image_size=64)
+    c.model.text.update(
+        tokenizer='questions', max_words=16, width=16, depth=2, heads=2, mlp_width=32
+    )
+    return c
+"""
+
+
+@pytest.fixture(scope='module')
+def config():
+    scope = {}
+    exec(SIZES, scope)
+    return scope['get_config']()
+
+
+@pytest.fixture(scope='module')
+def checkpoints(config, tmp_path_factory):
+    """A file of random weights for each part, in the classes that people train."""
+    from amuse_jax.data.questions import QuestionTokenizer
+
+    folder = tmp_path_factory.mktemp('checkpoints')
+    torch.manual_seed(0)
+    visual, audio, text = (config.model[part] for part in towers.PARTS)
+    models = {
+        'visual': SwinTransformerV2(
+            img_size=64, patch_size=4, embed_dim=8, depths=visual.depths, num_heads=visual.heads,
+            window_size=4, num_classes=3,
+        ),
+        'audio': ClapAudioModel(
+            ClapAudioConfig(
+                spec_size=64, patch_size=4, patch_stride=4, patch_embeds_hidden_size=8,
+                hidden_size=64, depths=audio.depths, num_attention_heads=audio.heads,
+                window_size=4, num_mel_bins=32,
+            )
+        ),
+        'text': BertModel(
+            BertConfig(
+                vocab_size=QuestionTokenizer(text).vocab_size, hidden_size=16, num_hidden_layers=2,
+                num_attention_heads=2, intermediate_size=32,
+            )
+        ),
+    }  # fmt: skip
+    for part, model in models.items():
+        torch.save(model.state_dict(), folder / f'{part}.pt')
+    return folder
+
+
+@pytest.mark.parametrize('part', towers.PARTS)
+def test_a_part_of_the_config_is_filled_from_a_file(config, checkpoints, part):
+    config = config.copy_and_resolve_references()
+    assert towers.load(config, part) == {}
+    config.checkpoints[part] = str(checkpoints / f'{part}.pt')
+    arrays = towers.load(config, part)
+    source = files.read(config.checkpoints[part])
+    largest = max(source.values(), key=np.size)
+    assert any(np.size(array) >= largest.size for array in arrays.values())
+    assert all(np.isfinite(array).all() for array in arrays.values())
+    assert sum(map(np.size, arrays.values())) > 0.5 * sum(map(np.size, source.values()))
+
+
+def test_a_converted_folder_is_the_file_without_pytorch(config, checkpoints, tmp_path):
+    sizes = tmp_path / 'sizes.py'
+    sizes.write_text(SIZES)
+    command = [
+        sys.executable, '-m', 'amuse_jax.pretrained', 'convert', f'--config={sizes}',
+        '--part=visual', f'--source={checkpoints / "visual.pt"}', f'--out={tmp_path / "tower"}',
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'M parameters' in done.stdout
+    config = config.copy_and_resolve_references()
+    config.checkpoints.visual = str(checkpoints / 'visual.pt')
+    expected = towers.load(config, 'visual')
+    config.checkpoints.visual = str(tmp_path / 'tower')
+    found = towers.load(config, 'visual')
+    assert found.keys() == expected.keys()
+    jax.tree.map(np.testing.assert_array_equal, dict(found), dict(expected))
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert again.returncode == 1 and 'exists already' in again.stderr
+    config.checkpoints.update(audio=str(tmp_path / 'tower'), visual='')
+    with pytest.raises(StageError, match='holds a tower for visual; expected one for audio'):
+        towers.load(config, 'audio')
+    config.checkpoints.visual = str(tmp_path / 'tower')
+    config.model.visual.width = 16
+    with pytest.raises(StageError, match='does not fit the sizes in config.model.visual'):
+        towers.load(config, 'visual')
+
+
+def test_a_mistake_on_the_command_line_is_one_sentence():
+    command = [sys.executable, '-m', 'amuse_jax.pretrained', 'convert']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith('amuse_jax: convert needs --config')
+
+
+@pytest.mark.slow
+def test_converting_swin_v2_large_takes_less_than_thrice_its_size(tmp_path):
+    """Peak resident memory above that of a process that has imported everything."""
+    config = SwinV2Config(**base.get_config().model.visual)
+    shapes = {
+        name: tensor
+        for name, tensor in SwinTransformerV2(
+            img_size=192, embed_dim=192, depths=config.depths, num_heads=config.heads,
+            window_size=12, num_classes=0,
+        ).state_dict().items()
+    }  # fmt: skip
+    torch.save(shapes, tmp_path / 'large.pth')
+    size = sum(tensor.numel() * 4 for tensor in shapes.values())
+    program = """
+import resource, sys, jax, torch, timm
+from configs import base
+from amuse_jax.pretrained import files, towers
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+towers.from_source(base.get_config(), 'visual', files.read(sys.argv[1]))
+print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+"""
+    command = [sys.executable, '-c', program, str(tmp_path / 'large.pth')]
+    peak = int(subprocess.check_output(command, cwd=ROOT, text=True))
+    assert peak < 3 * size
+
+
+def test_arrays_have_the_names_of_the_tower(config, checkpoints):
+    config = config.copy_and_resolve_references()
+    config.checkpoints.visual = str(checkpoints / 'visual.pt')
+    tower = nnx.eval_shape(lambda: SwinV2(SwinV2Config(**config.model.visual), rngs=nnx.Rngs(0)))
+    shapes = {
+        '.'.join(map(str, path)): leaf.shape for path, leaf in nnx.to_flat_state(nnx.state(tower))
+    }
+    assert {n: a.shape for n, a in towers.load(config, 'visual').items()} == shapes
