@@ -105,6 +105,6 @@ def _tower(config: ConfigDict, part: str) -> nnx.Module:
 
 def _by_name(model: nnx.Module) -> Arrays:
     return {
-        '.'.join(map(str, path)): variable[...] if hasattr(variable, 'value') else variable
+        '.'.join(map(str, path)): jax.tree.leaves(variable)[0]
         for path, variable in nnx.to_flat_state(nnx.state(model))
     }

@@ -50,7 +50,7 @@ def original():
 def tower(original):
     abstract = nnx.eval_shape(lambda: TextTower(CONFIG, rngs=nnx.Rngs(0)))
     arrays = {name: array.numpy() for name, array in original.state_dict().items()}
-    return convert.fill(abstract, arrays, names.hugging_face(CONFIG))
+    return convert.fill(abstract, arrays, names.table(CONFIG, arrays))
 
 
 @pytest.fixture(scope='module')

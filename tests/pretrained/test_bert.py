@@ -1,0 +1,48 @@
+import jax
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from transformers import BertConfig, BertForPreTraining
+
+from amuse_jax.models.text import TextConfig, TextTower
+from amuse_jax.pretrained import bert, convert
+
+CONFIG = TextConfig(vocab_size=30, max_words=8, width=16, depth=2, heads=2, mlp_width=32)
+
+
+@pytest.fixture(scope='module')
+def source():
+    torch.manual_seed(0)
+    model = BertForPreTraining(
+        BertConfig(
+            vocab_size=30, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+            intermediate_size=32, max_position_embeddings=20,
+        )
+    )  # fmt: skip
+    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+
+
+def filled(arrays):
+    abstract = nnx.eval_shape(lambda: TextTower(CONFIG, rngs=nnx.Rngs(0)))
+    return nnx.state(convert.fill(abstract, arrays, bert.table(CONFIG, arrays)))
+
+
+def test_the_first_release_has_other_names_for_the_same_norms(source):
+    def rename(name):
+        if 'LayerNorm' not in name:
+            return name
+        return name.replace('.weight', '.gamma').replace('.bias', '.beta')
+
+    older = {rename(name): array for name, array in source.items()}
+    assert older.keys() != source.keys()
+    jax.tree.map(np.testing.assert_array_equal, filled(source), filled(older))
+
+
+def test_without_its_prefix_it_is_the_same_tower(source):
+    bare = {
+        name.removeprefix('bert.'): array
+        for name, array in source.items()
+        if name.startswith('bert.')
+    }
+    jax.tree.map(np.testing.assert_array_equal, filled(source), filled(bare))
