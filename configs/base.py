@@ -137,6 +137,10 @@ def get_config() -> ConfigDict:
             segments=10,  # consecutive segments of each video in a step
             learning_rate=1e-3,
             predictor_width=512,
+            swap=0.0,  # share of videos that get another one's pictures: the sound has the answer
+            # The predictors learn alone first, on the towers' features; 0: not, as in the paper.
+            predictor_epochs=0,
+            predictor_learning_rate=1e-3,
             mix=0.0,  # share of segments whose sound is mixed with another video's
         )
     )

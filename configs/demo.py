@@ -31,7 +31,10 @@ def get_config(argument: str = ''):
     )
     c.model.adapters.update(rounds=2, width=64, heads=4, mlp_width=128)
     c.model.answer.update(width=128, heads=4, layers=3, mlp_width=256, probes=8, dropout=0.3)
-    c.pretrain.update(epochs=3, batch_size=16, segments=3, predictor_width=128, mix=0.5)
+    c.pretrain.update(
+        epochs=1, batch_size=16, segments=3, predictor_width=128, mix=0.5, swap=0.7,
+        learning_rate=3e-5, predictor_epochs=100, predictor_learning_rate=2e-3,
+    )  # fmt: skip
     c.train.update(
         head_epochs=7, epochs=1, questions=20, open_questions=4, batch_size=4,
         head_learning_rate=2e-3, towers_from='sources', head_warmup_epochs=1, head_final_share=0.05,

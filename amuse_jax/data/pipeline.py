@@ -234,6 +234,27 @@ def segment_runs(
     return dataset.shuffle(seed=seed).batch(videos).repeat(epochs)
 
 
+def stored_videos(
+    arrays: Mapping[str, np.ndarray],
+    records: Sequence[int],
+    videos: int,
+    epochs: int,
+    seed: int,
+) -> grain.MapDataset:
+    """Shuffled batches of rows of `arrays`, which hold segment_mask (records, T); with weights as
+    segment_runs'."""
+
+    def fetch(item: tuple[int, float]) -> Batch:
+        index, weight = item
+        rows = {name: np.array(array[index]) for name, array in arrays.items()}
+        weights = np.float32(weight) * rows['segment_mask'].astype(np.float32)
+        weights = {'source_weights': weights, 'rhythm_weights': weights}
+        return rows | weights | {'record': np.int32(index)}
+
+    dataset = grain.MapDataset.source(_weighted(records, videos)).map(fetch)
+    return dataset.shuffle(seed=seed).batch(videos).repeat(epochs)
+
+
 def whole_videos(
     reader: Any,
     labels: Mapping[str, np.ndarray],

@@ -16,6 +16,8 @@ from amuse_jax.models.streams import Stream
 
 # Of a softmax's normaliser, relative to the largest score's share: its inverse square stays finite.
 LEAST = 1e-18
+# A word names a thing from about this cosine of their embeddings on.
+ALIKE, SHARPNESS = 0.75, 20.0
 NAME_SCALE = 2.0  # of names beside what else a word or a token says, at the start
 
 
@@ -195,8 +197,9 @@ class AnswerLayer(nnx.Module):
 class AnswerHead(nnx.Module):
     """Words and streams -> scores of the answers.
 
-    Every word looks at the streams; the question is then condensed to M probes, [CLS] and M - 1
-    learned queries over its words. Probes go through the layers; the first one answers:
+    Every word is told what the streams say of the thing that it names, and looks at all of them;
+    the question is then condensed to M probes, [CLS] and M - 1 learned queries over its words.
+    Probes go through the layers; the first one answers:
       logits = (W x) name(answer) / sqrt(d) + W' x,   x = LayerNorm(probe 0)
     so an answer is what it is called, and what else is learned about it.
     """
@@ -218,6 +221,7 @@ class AnswerHead(nnx.Module):
             text_width, rngs, scale_init=nnx.initializers.constant(NAME_SCALE)
         )
         self.name_projection = nnx.Linear(text_width, width, use_bias=False, dtype=dtype, rngs=rngs)
+        self.link = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
         self.look = StreamAttention(config, streams, rngs=rngs, dtype=dtype)
         self.word_key = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
         draw = nnx.initializers.normal(2.0)
@@ -236,6 +240,28 @@ class AnswerHead(nnx.Module):
     def names(self, words: jax.Array) -> jax.Array:
         """Rows of the word table, or means of them, [..., d_t] -> names [..., d]."""
         return self.name_projection(self.name_norm(words))
+
+    def linked(self, words: jax.Array, streams: tuple[Stream, ...]) -> jax.Array | float:
+        """What the streams say of the things that the words name, each found by its name:
+
+          W sum over things i of sigmoid(k (cos(word, name_i) - t)) token_i
+
+        Learned attention finds the violin of the question too, but only after far more examples.
+
+        Args:
+          words: [V, Q, N, d] names of the words.
+        Returns:
+          [V, Q, N, d]; 0 if no stream has named things.
+        """
+        named = [stream for stream in streams if stream.names is not None]
+        if not named:
+            return 0.0
+        things = jnp.concatenate([stream.tokens[:, 0, -len(stream.names) :] for stream in named], 1)
+        names = jnp.concatenate([stream.names for stream in named])
+        cosine = jnp.einsum('vqnd,id->vqni', _unit(words), _unit(names))
+        match = jax.nn.sigmoid(SHARPNESS * (cosine - ALIKE)).astype(self.dtype)
+        values = self.link(things)
+        return jnp.einsum('vqni,vid->vqnd', match, values)
 
     def condense(self, question: jax.Array, word_mask: jax.Array) -> jax.Array:
         """Words [V, Q, N, d] -> probes [V, Q, M, d]."""
@@ -287,7 +313,8 @@ class AnswerHead(nnx.Module):
           [V, Q, n], which sum to one. Both weights are the last layer's.
         """
         tokens, slices = self.in_a_row(streams)
-        question = self.question(self.question_norm(text)) + self.names(words)
+        names = self.names(words)
+        question = self.question(self.question_norm(text)) + names + self.linked(names, streams)
         question = question + self.look(question.astype(self.dtype), tokens)[0]
         probes = self.condense(question, word_mask).astype(self.dtype)
         kept = None
@@ -310,3 +337,9 @@ class AnswerHead(nnx.Module):
             weights.importance[-1],
             [weights.tokens[-1][..., part] for part in slices],
         )
+
+
+def _unit(x: jax.Array) -> jax.Array:
+    """Vectors of length one, in float32; zeros stay zeros."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.square(x).sum(-1, keepdims=True) + 1e-6)

@@ -15,6 +15,7 @@ from flax import nnx
 from jax import Array
 
 from amuse_jax.models import hierarchy, windows
+from amuse_jax.models.data_norm import DataNorm
 from amuse_jax.models.windows import WindowMap
 
 CUBIC = -0.75  # PyTorch's coefficient of the bicubic kernel
@@ -52,30 +53,6 @@ class HTSATConfig:
     def frames(self) -> int:
         """Frames that the input is resized to."""
         return self.image_size * self.folds
-
-
-class MelNorm(nnx.Module):
-    """The batch norm over mel bands at the tower's entrance, with stored statistics.
-
-    The statistics are of the data, not trained: a public checkpoint brings them, a tower that
-    starts from random weights is given them once by `fit`. Until then they are mean 0, variance 1.
-    """
-
-    def __init__(self, mels: int):
-        self.scale = nnx.Param(jnp.ones((mels,)))
-        self.bias = nnx.Param(jnp.zeros((mels,)))
-        self.mean = nnx.BatchStat(jnp.zeros((mels,)))
-        self.variance = nnx.BatchStat(jnp.ones((mels,)))
-
-    def fit(self, mean: Array, variance: Array):
-        """Stores the mean and variance of each band over the training data, both (mels,), dB."""
-        self.mean[...] = jnp.asarray(mean, jnp.float32)
-        self.variance[...] = jnp.asarray(variance, jnp.float32)
-
-    def __call__(self, log_mel: Array) -> Array:
-        """(b, frames, mels) dB -> float32 of the same shape."""
-        rate = self.scale[...] * jax.lax.rsqrt(self.variance[...] + hierarchy.EPSILON)
-        return (log_mel.astype(jnp.float32) - self.mean[...]) * rate + self.bias[...]
 
 
 @functools.cache
@@ -202,7 +179,7 @@ class HTSAT(hierarchy.Tower):
                 f'image_size {config.image_size} is no multiple of the {config.mels} mel bands'
             )
         self.config, self.dtype = config, dtype
-        self.mel_norm = MelNorm(config.mels)
+        self.mel_norm = DataNorm(config.mels)  # the batch norm over mel bands
         self.patches = hierarchy.PatchEmbedding(config.patch, 1, config.width, dtype, rngs)
 
         def block(width, heads, window_map, stage):

@@ -41,11 +41,14 @@ class Stream:
       tokens: [V, Q or 1, n, d].
       mask: [V, n] bool, False = padding.
       time: [V, n, T], how a token's share of attention spreads over the segments; rows sum to one.
+      names: [m, d], of the things that the last m tokens stand for, zeros for a thing that no word
+        names; None: its tokens stand for moments.
     """
 
     tokens: jax.Array
     mask: jax.Array
     time: jax.Array
+    names: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,16 +135,19 @@ class Streams(nnx.Module):
         features |= {'visual': visual, 'audio': audio}
         spread, streams = None, []
         for index, name in enumerate(self.config.names):
+            names = None
             if name == 'regions':
                 tokens, valid, spread = self._regions(inputs, class_names, place_names)
                 time = spread.reshape(*spread.shape[:2], mask.shape[1], -1).sum(-1)
+                names = _and_all(jnp.concatenate([class_names, place_names]))
             else:
                 tokens, valid, time = self._moments(name, features[name], inputs, instrument_names)
                 if name == 'source_audio':
                     tokens, valid, time = self._with_timeline(
                         (tokens, valid, time), inputs, instrument_names
                     )
-            streams.append(Stream(tokens + self.stream[index], valid, time))
+                    names = _and_all(instrument_names)
+            streams.append(Stream(tokens + self.stream[index], valid, time, names))
         return tuple(streams), spread
 
     def _moments(self, name: str, features: jax.Array, inputs, instrument_names: jax.Array):
@@ -184,6 +190,11 @@ class Streams(nnx.Module):
         valid = (inputs.classes >= 0) & mask[..., None]
         valid = jnp.concatenate([valid.reshape(videos, count), objects], axis=1)
         return tokens[:, None], valid, spread
+
+
+def _and_all(names: jax.Array) -> jax.Array:
+    """A nameless last row, of the token for all things together."""
+    return jnp.pad(names, ((0, 1), (0, 0)))
 
 
 def _sinusoids(segments: int, width: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from flax import nnx
 
 from amuse_jax.data import vocabulary
 from amuse_jax.models import swin_v2
+from amuse_jax.models.data_norm import DataNorm
 from amuse_jax.models.htsat import HTSAT, HTSATConfig
 from amuse_jax.models.swin_v2 import SwinV2, SwinV2Config
 
@@ -33,16 +34,21 @@ class UniversalOutput:
 
 
 class Predictor(nnx.Module):
-    """Three linear layers with ReLU between them (Eq. 9), in float32."""
+    """Three linear layers with ReLU between them (Eq. 9), in float32.
+
+    Features are normed by their statistics first: those of fresh towers differ little from one
+    video to the next.
+    """
 
     def __init__(self, width_in: int, width: int, width_out: int, *, rngs: nnx.Rngs):
+        self.norm = DataNorm(width_in)
         self.first = nnx.Linear(width_in, width, rngs=rngs)
         self.second = nnx.Linear(width, width, rngs=rngs)
         self.third = nnx.Linear(width, width_out, rngs=rngs)
 
     def __call__(self, visual: jax.Array, audio: jax.Array) -> jax.Array:
         """[..., d_v] and [..., d_a] -> [..., width_out]."""
-        x = jnp.concatenate([visual, audio], axis=-1).astype(jnp.float32)
+        x = self.norm(jnp.concatenate([visual, audio], axis=-1))
         return self.third(nnx.relu(self.second(nnx.relu(self.first(x)))))
 
 
@@ -113,11 +119,19 @@ class UniversalEncoder(nnx.Module):
         (rhythm_visual, source_visual), (rhythm_audio, source_audio) = jax.lax.map(
             lambda pair: nnx.merge(graphdef, pair)(frames, log_mel), state
         )
+        streams = rhythm_visual, rhythm_audio, source_visual, source_audio
+        return UniversalOutput(*streams, *self.predict(*streams))
+
+    def predict(
+        self,
+        rhythm_visual: jax.Array,
+        rhythm_audio: jax.Array,
+        source_visual: jax.Array,
+        source_audio: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        """The four streams [V, t, d] -> the predictions rhythm [V, t] and sources [V, t, I]."""
         rhythm = self.rhythm_predictor(with_next(rhythm_visual), with_next(rhythm_audio))
-        sources = self.source_predictor(source_visual, source_audio)
-        return UniversalOutput(
-            rhythm_visual, rhythm_audio, source_visual, source_audio, rhythm[..., 0], sources
-        )
+        return rhythm[..., 0], self.source_predictor(source_visual, source_audio)
 
 
 def with_next(features: jax.Array) -> jax.Array:

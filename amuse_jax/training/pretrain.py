@@ -1,13 +1,17 @@
 """The pretrain stage: the rhythm and source encoders learn the annotations, then are frozen (3.2).
 
-Leaves checkpoints/, frozen/, metrics.jsonl, and in features/ what the frozen encoders give for
-every video: rhythm_visual, rhythm_audio, source_visual, source_audio (N, T, d), rhythm (N, T),
-sources (N, T, 22), all float16, and segment_mask (N, T) bool.
+In the predictor epochs the towers stay as they started and only the predictors learn, from
+features stored in started/; then all learn together.
+
+Leaves checkpoints/, frozen/, metrics.jsonl, the same of the predictor epochs in predictors/, and in
+features/ what the frozen encoders give for every video: rhythm_visual, rhythm_audio, source_visual,
+source_audio (N, T, d), rhythm (N, T), sources (N, T, 22), all float16, and segment_mask (N, T)
+bool.
 """
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -26,13 +30,10 @@ from amuse_jax.models.swin_v2 import SwinV2Config
 from amuse_jax.models.universal_encoder import UniversalEncoder
 from amuse_jax.pretrained import towers
 from amuse_jax.stages import StageError
-from amuse_jax.training import checkpoints, loop, state, stored
+from amuse_jax.training import checkpoints, loop, predictors, state, stored
 
 LABELS = ('rhythm', 'sources')
-FEATURES = (
-    'rhythm_visual', 'rhythm_audio', 'source_visual', 'source_audio', 'rhythm', 'sources',
-    'segment_mask',
-)  # fmt: skip
+FEATURES = (*predictors.STREAMS, *LABELS, 'segment_mask')
 STATISTICS = ('mel_norm.mean', 'mel_norm.variance')  # names' endings
 STATISTICS_VIDEOS = 256  # enough for 64 means and variances
 
@@ -55,23 +56,35 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     )
     started = start_towers(config, params | frozen)
     params, frozen = ({name: started[name] for name in part} for part in (params, frozen))
-    if not (folder / 'frozen').exists() and not config.checkpoints.audio:
+    is_begun = (folder / 'frozen').exists()
+    if not is_begun and not config.checkpoints.audio:
         frozen = with_statistics(frozen, mel_statistics(reader, splits['train']))
+    store = functools.partial(store_features, config, reader, encoding(structure))
+    if config.pretrain.predictor_epochs:
+        store(folder / 'started', params | frozen)
+        started = stored.read(folder / 'started', FEATURES)
+        if not is_begun:
+            frozen |= predictors.statistics(started, splits['train'])
     frozen = checkpoints.keep_frozen(folder / 'frozen', frozen)
+    if config.pretrain.predictor_epochs:
+        params = predictors.fit(
+            config, folder / 'predictors', structure, params, frozen,
+            dict(started) | labels, splits['train'],
+        )  # fmt: skip
     phase = _phase(config, reader, labels, splits)
     job = loop.Job(
         name='pretrain',
         folder=folder,
         structure=structure,
         frozen=frozen,
-        metrics=('loss', 'rhythm_error', 'sources_error'),
+        metrics=predictors.METRICS,
         phases=[phase],
         settings=config.loop,
         seed=config.seed,
         video_ids=[video['video_id'] for video in reader.videos],
     )
     params = loop.fit(job, params)
-    store_features(config, folder / 'features', reader, structure, params | frozen)
+    store(folder / 'features', params | frozen)
     features = stored.read(folder / 'features', FEATURES)
     return {
         'steps': len(phase.batches),
@@ -161,32 +174,31 @@ def with_statistics(
     }
 
 
-def loss(model, batch, rngs, mix: float = 0.0):
-    """Eq. 10, each task's mean over the segments that have its label.
+def loss(model, batch, rngs, mix: float = 0.0, swap: float = 0.0):
+    """Eq. 10; see predictors.errors.
 
     Args:
       model: UniversalEncoder.
       batch: of pipeline.segment_runs.
-      rngs: draws which videos are mixed; None: none are.
+      rngs: draws which videos are mixed and swapped; None: none are.
       mix: share of videos whose sound is mixed with the next video's of the batch, powers and
         source labels added. A mixture has no rhythm label.
-
-    Returns:
-      The loss and the sums of step.Loss.
+      swap: share of videos that get another video's pictures, as in predictors.loss.
     """
-    log_mel, sources = batch['log_mel'].astype(jnp.float32), batch['sources']
-    rhythm_weights, source_weights = batch['rhythm_weights'], batch['source_weights']
+    frames, log_mel = batch['frames'], batch['log_mel'].astype(jnp.float32)
     if rngs is not None and mix > 0:
         is_mixed = jax.random.bernoulli(rngs.mix(), mix, (len(log_mel), 1))
         log_mel = jnp.where(is_mixed[..., None, None], _mixed(log_mel), log_mel)
-        sources = sources + jnp.where(is_mixed[..., None], jnp.roll(sources, 1, 0), 0)
-        rhythm_weights = jnp.where(is_mixed, 0, rhythm_weights)
-    output = model(batch['frames'], log_mel)
-    rhythm = _weighted(jnp.square(output.rhythm - batch['rhythm']), rhythm_weights)
-    source = _weighted(jnp.square(output.sources - sources).sum(-1), source_weights)
-    value = sum(total / jnp.maximum(weight, 1) for total, weight in (rhythm, source))
-    sums = {'loss': jnp.stack([value, 1.0]), 'rhythm_error': rhythm, 'sources_error': source}
-    return value, sums
+        others = jnp.roll(batch['sources'], 1, 0)
+        batch = batch | {
+            'sources': batch['sources'] + jnp.where(is_mixed[..., None], others, 0),
+            'rhythm_weights': jnp.where(is_mixed, 0, batch['rhythm_weights']),
+        }
+    if rngs is not None and swap > 0:
+        is_swapped = jax.random.bernoulli(rngs.swap(), swap, (len(frames), 1, 1, 1, 1))
+        frames = predictors.with_swapped(frames, is_swapped)
+    output = model(frames, log_mel)
+    return predictors.errors(output.rhythm, output.sources, batch)
 
 
 def scores(
@@ -214,19 +226,25 @@ def scores(
     }
 
 
-def store_features(
-    config: ConfigDict,
-    folder: Path,
-    reader: RecordReader,
-    structure: state.Structure,
-    arrays: state.Arrays,
-) -> None:
-    """Fills `folder` with FEATURES of every record."""
+def encoding(structure: state.Structure) -> Callable[..., state.Arrays]:
+    """Compiles `encode(arrays, frames, log_mel) -> FEATURES`, but for the mask."""
 
     @jax.jit
     def encode(arrays, frames, log_mel):
         output = structure.merge(arrays)(frames, log_mel)
         return {name: getattr(output, name).astype(jnp.float16) for name in FEATURES[:-1]}
+
+    return encode
+
+
+def store_features(
+    config: ConfigDict,
+    reader: RecordReader,
+    encode: Callable[..., state.Arrays],
+    folder: Path,
+    arrays: state.Arrays,
+) -> None:
+    """Fills `folder` with FEATURES of every record."""
 
     def compute(batch):
         features = jax.device_get(encode(arrays, batch['frames'], batch['log_mel']))
@@ -255,7 +273,7 @@ def _phase(
             epochs=settings.epochs,
             seed=config.seed,
         ),
-        loss=functools.partial(loss, mix=settings.mix),
+        loss=functools.partial(loss, mix=settings.mix, swap=settings.swap),
         learning_rate=optax.constant_schedule(settings.learning_rate),
         samples='source_weights',
     )
@@ -274,7 +292,3 @@ def _mixed(log_mel: jax.Array) -> jax.Array:
     """Every video's sound with that of the video before it in the batch: powers add; dB."""
     rate = np.log(10) / 10
     return jnp.logaddexp(rate * log_mel, rate * jnp.roll(log_mel, 1, 0)) / rate
-
-
-def _weighted(errors: jax.Array, weights: jax.Array) -> jax.Array:
-    return jnp.stack([(errors * weights).sum(), weights.sum()])

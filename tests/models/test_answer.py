@@ -149,6 +149,30 @@ def draw_streams(rng, videos=2):
     )
 
 
+def test_a_word_is_told_of_the_things_it_names_and_of_no_other():
+    rng = np.random.default_rng(0)
+    head = make_head()
+    moments, things = draw_streams(rng)
+    table = rng.normal(size=(4, 32)).astype(np.float32)
+    table[3] = 0  # all things together
+    things = things.replace(names=jnp.asarray(table))
+    words = rng.normal(size=(2, 1, 5, 32)).astype(np.float32)  # none of these names anything
+    words[0, 0, 1], words[1, 0, 4] = 3 * table[2], 0.5 * table[0]
+    words[1, 0, 2] = table[1] + table[2]  # half alike
+    told = head.linked(jnp.asarray(words), (moments, things))
+    expected = np.zeros((2, 1, 5, 32), np.float32)
+    kernel, bias = np.asarray(head.link.kernel[...]), np.asarray(head.link.bias[...])
+    values = np.asarray(things.tokens)[:, 0, 1:] @ kernel + bias  # the last four tokens
+    for v, q, n in np.ndindex(2, 1, 5):
+        for i in range(4):
+            lengths = np.linalg.norm(words[v, q, n]) * np.linalg.norm(table[i]) + 1e-9
+            cosine = words[v, q, n] @ table[i] / lengths
+            expected[v, q, n] += values[v, i] / (1 + np.exp(-20 * (cosine - 0.75)))
+    np.testing.assert_allclose(told, expected, atol=1e-4)
+    assert np.abs(expected[0, 0, 0]).max() < 1e-2 < np.abs(expected[0, 0, 1]).max()
+    assert head.linked(jnp.asarray(words), (moments, moments)) == 0
+
+
 def test_dropout_only_with_random_keys():
     rng = np.random.default_rng(0)
     head, question, streams = make_head(), draw_question(rng), draw_streams(rng)

@@ -36,6 +36,8 @@ def draw_inputs(videos=2, segments=3):
 
 
 def predict(predictor, x):
+    norm = predictor.norm
+    x = (x - np.asarray(norm.mean[...])) / np.sqrt(np.asarray(norm.variance[...]) + 1e-5)
     for layer in (predictor.first, predictor.second):
         x = np.maximum(x @ np.asarray(layer.kernel[...]) + np.asarray(layer.bias[...]), 0)
     return x @ np.asarray(predictor.third.kernel[...]) + np.asarray(predictor.third.bias[...])

@@ -33,7 +33,10 @@ def tiny_config():
     )
     config.model.adapters.update(rounds=2, width=16, heads=2, mlp_width=16)
     config.model.answer.update(width=32, heads=2, layers=1, mlp_width=32)
-    config.pretrain.update(epochs=2, batch_size=4, segments=2, predictor_width=16, mix=0.5)
+    config.pretrain.update(
+        epochs=2, batch_size=4, segments=2, predictor_width=16, mix=0.5, swap=0.3,
+        predictor_epochs=4,
+    )  # fmt: skip
     config.train.update(
         head_epochs=8, epochs=2, batch_size=4, questions=2, head_learning_rate=3e-3,
         learning_rate=1e-3, towers_from='sources',

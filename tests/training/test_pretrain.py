@@ -13,13 +13,13 @@ from amuse_jax.training import pretrain, stored
 
 
 class Constant:
-    """An encoder that predicts the same whatever it hears, and remembers the sound."""
+    """An encoder that predicts the same whatever it sees and hears, and remembers both."""
 
     def __init__(self, rhythm, sources):
         self.rhythm, self.sources = rhythm, sources
 
     def __call__(self, frames, log_mel):
-        self.log_mel = log_mel
+        self.frames, self.log_mel = frames, log_mel
         return universal_encoder.UniversalOutput(
             None, None, None, None, rhythm=self.rhythm, sources=self.sources
         )
@@ -73,6 +73,16 @@ def test_a_mixture_adds_powers_and_sources_and_has_no_rhythm(batch):
     np.testing.assert_allclose(sums['sources_error'][0], np.square(both).sum(), rtol=1e-5)
     _, sums = pretrain.loss(model, batch, nnx.Rngs(0), mix=0.0)
     np.testing.assert_array_equal(model.log_mel, heard)
+
+
+def test_swapped_videos_get_anothers_pictures_and_keep_sound_and_labels(batch):
+    model = Constant(jnp.zeros((3, 2)), jnp.zeros((3, 2, 22)))
+    batch['frames'] = np.random.default_rng(1).integers(0, 255, (3, 2, 4, 4, 3)).astype(np.uint8)
+    untouched = pretrain.loss(model, batch, None)[0]
+    swapped = pretrain.loss(model, batch, nnx.Rngs(0), swap=1.0)[0]
+    np.testing.assert_array_equal(model.frames, batch['frames'][[2, 0, 1]])
+    np.testing.assert_array_equal(model.log_mel, batch['log_mel'].astype(np.float32))
+    assert swapped == untouched
 
 
 def test_scores_of_perfect_and_of_reversed_predictions():
