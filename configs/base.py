@@ -159,6 +159,7 @@ def get_config() -> ConfigDict:
             head_warmup_epochs=0,
             head_final_share=1.0,  # of head_learning_rate, at the end of the head epochs
             halve_every=5,  # epochs
+            mirror=0.0,  # share of videos mirrored left to right, with their questions and answers
             trainable='adapters|text|answer',  # regular expression over parameter paths
             encoded_dtype='float32',  # of the frozen towers' stored tokens; float16 halves them
             towers_from='',  # 'sources': start the towers from the pretrained source encoder

@@ -11,12 +11,12 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
 
-from amuse_jax.data import vocabulary
+from amuse_jax.data import mirror, vocabulary
 from amuse_jax.data.music_avqa import Question
 from amuse_jax.stages import StageError
 
@@ -27,21 +27,33 @@ Batch = dict[str, np.ndarray]
 READING = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
 
 
+class Encoded(NamedTuple):
+    """Questions and answers as numbers.
+
+    Attributes:
+      words: (n, N) int32 word pieces; word_mask: (n, N) bool.
+      answers: (n,) int32, index into vocabulary.ANSWERS.
+    """
+
+    words: np.ndarray
+    word_mask: np.ndarray
+    answers: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True)
 class QuestionTable:
     """All questions of a data set, encoded once.
 
     Attributes:
       questions: as prepare left them.
-      words: (n, N) int32 word pieces; word_mask: (n, N) bool.
-      answers: (n,) int32, index into vocabulary.ANSWERS.
+      plain: the questions.
+      mirrored: the same for the mirrored videos.
       records: (n,) int32, index into videos.json.
     """
 
     questions: tuple[Question, ...]
-    words: np.ndarray
-    word_mask: np.ndarray
-    answers: np.ndarray
+    plain: Encoded
+    mirrored: Encoded
     records: np.ndarray
 
 
@@ -84,12 +96,16 @@ def read_questions(prepared: Path, tokenizer: Any) -> QuestionTable:
             f'{", ".join(unknown[:5])}; run the stage prepare again'
         )
     index = {answer: i for i, answer in enumerate(vocabulary.ANSWERS)}
-    words, word_mask = tokenizer.encode([question.text for question in questions])
+
+    def encode(questions: Sequence[Question]) -> Encoded:
+        answers = [index[question.answer] for question in questions]
+        texts = [question.text for question in questions]
+        return Encoded(*tokenizer.encode(texts), np.array(answers, np.int32))
+
     return QuestionTable(
         questions=questions,
-        words=words,
-        word_mask=word_mask,
-        answers=np.array([index[question.answer] for question in questions], np.int32),
+        plain=encode(questions),
+        mirrored=encode([mirror.mirrored(question) for question in questions]),
         records=np.array([row['record'] for row in rows], np.int32),
     )
 
@@ -132,7 +148,9 @@ class QuestionBatches:
     arrays: Mapping[str, np.ndarray]
     reader: Any = None
 
-    def epochs(self, count: int, seed: int, parts: int = 0) -> grain.MapDataset:
+    def epochs(
+        self, count: int, seed: int, parts: int = 0, mirror_share: float = 0.0
+    ) -> grain.MapDataset:
         """`count` shuffled epochs; its length is their number of batches.
 
         Args:
@@ -140,21 +158,24 @@ class QuestionBatches:
           seed: of the order of the videos and of each one's questions.
           parts: most items of a video per epoch, so that an epoch asks it `parts * size` of its
             questions, drawn anew; 0: all.
+          mirror_share: share of items that are mirrored: questions, answers, boxes and frames.
+            Features made beforehand stay: they are averages over the picture or over a region.
         """
         items = self._items(parts)
 
         def fetch(index: int, group: Group) -> Batch:
             # Below a shuffle, Grain's index goes on counting from epoch to epoch.
-            return self._fetch(
-                group, np.random.default_rng((seed, index // len(items), group.record))
-            )
+            rng = np.random.default_rng((seed, index // len(items), group.record))
+            item = self._fetch(group, rng.permutation(group.questions))
+            return self._mirrored(item) if rng.random() < mirror_share else item
 
         dataset = grain.MapDataset.source(items).map_with_index(fetch).shuffle(seed=seed)
         return dataset.batch(self.videos).repeat(count)
 
     def once(self) -> grain.MapDataset:
         """The split in order, every question once."""
-        return grain.MapDataset.source(self._items()).map(self._fetch).batch(self.videos)
+        dataset = grain.MapDataset.source(self._items())
+        return dataset.map(lambda group: self._fetch(group, group.questions)).batch(self.videos)
 
     def _items(self, parts: int = 0) -> list[Group]:
         groups = groups_of(self.table, self.split, self.size)
@@ -164,18 +185,13 @@ class QuestionBatches:
             groups = [group for group in groups if group.part < parts]
         return padded(groups, self.videos, Group(groups[0].record, (), 0))
 
-    def _fetch(self, group: Group, rng: np.random.Generator | None = None) -> Batch:
-        order = np.array(group.questions, np.int32)
-        if rng is not None:
-            order = rng.permutation(order)
+    def _fetch(self, group: Group, order: Sequence[int]) -> Batch:
         chosen = order[group.part * self.size : (group.part + 1) * self.size]
         # Padding repeats a question rather than being empty: no softmax ever runs over nothing.
         indices = np.zeros(self.size, np.int32)
         indices[: len(chosen)] = chosen
         item = {
-            'words': self.table.words[indices],
-            'word_mask': self.table.word_mask[indices],
-            'answers': self.table.answers[indices],
+            **{name: array[indices] for name, array in self.table.plain._asdict().items()},
             'weights': (np.arange(self.size) < len(chosen)).astype(np.float32),
             'question': indices,
             'record': np.int32(group.record),
@@ -184,6 +200,14 @@ class QuestionBatches:
         if self.reader is not None:
             record = self.reader[group.record]
             item |= {name: record[name] for name in ('frames', 'log_mel')}
+        return item
+
+    def _mirrored(self, item: Batch) -> Batch:
+        encoded = self.table.mirrored._asdict()
+        item = item | {name: array[item['question']] for name, array in encoded.items()}
+        for name, seen in (('boxes', mirror.mirrored_boxes), ('frames', mirror.mirrored_frames)):
+            if name in item:
+                item[name] = seen(item[name])
         return item
 
 
@@ -227,7 +251,7 @@ def segment_runs(
         if start + segments < total:
             run['rhythm_weights'][-1] = 0
         if rng.random() < 0.5:
-            run['frames'] = run['frames'][:, :, ::-1]
+            run['frames'] = mirror.mirrored_frames(run['frames'])
         return run | {'record': record}
 
     dataset = grain.MapDataset.source(_weighted(records, videos)).random_map(fetch, seed=seed)

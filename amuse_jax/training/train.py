@@ -113,7 +113,9 @@ def _phases(config: ConfigDict, source: answering.Source) -> list[loop.Phase]:
         few = settings.open_questions if is_open else 0
         train = source.batches(table, 'train', settings.batch_size, is_open=is_open, questions=few)
         val = source.batches(table, 'val', settings.batch_size, is_open=is_open)
-        batches = train.epochs(epochs, config.seed + 1000 * len(phases), parts=int(few > 0))
+        # Stored tokens that enter the adapters know where in the picture they are.
+        mirror = 0.0 if is_open and source.encoded else settings.mirror
+        batches = train.epochs(epochs, config.seed + 1000 * len(phases), int(few > 0), mirror)
         phases.append(
             loop.Phase(
                 epochs=epochs,

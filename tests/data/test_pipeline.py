@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from amuse_jax.data import pipeline
+from amuse_jax.data import pipeline, vocabulary
 from amuse_jax.data.music_avqa import Question
 from amuse_jax.stages import StageError
 
@@ -80,7 +80,7 @@ def test_questions_come_with_their_own_record(batches):
         for video, slot in np.argwhere(batch['weights'] > 0):
             index = batch['question'][video, slot]
             assert batches.table.records[index] == batch['record'][video]
-            assert batch['words'][video, slot, 1] == batches.table.words[index, 1]
+            assert batch['words'][video, slot, 1] == batches.table.plain.words[index, 1]
 
 
 def test_every_epoch_is_complete_and_in_another_order(batches):
@@ -181,3 +181,34 @@ def test_whole_videos_are_in_order_and_padded():
     rows = list(pipeline.iterate(pipeline.whole_videos(Reader(), LABELS, [1, 0, 1], 2)))
     assert np.concatenate([batch['record'] for batch in rows]).tolist() == [1, 0, 1, 1]
     assert rows[1]['source_weights'].tolist() == [[1, 1, 0], [0, 0, 0]]
+
+
+def test_mirrored_items_have_mirrored_questions_and_boxes(tmp_path):
+    class Words:
+        def encode(self, texts):
+            words = np.array([[text.count('left'), text.count('right')] for text in texts])
+            return words, words > 0
+
+    sided = [
+        dataclasses.replace(
+            question(record, number, answer=answer),
+            template='What is <LR> of it?', values=(side,), text=f'What is {side} of it?',
+        )
+        for record, number, side, answer in ((0, 1, 'left', 'left'), (1, 1, 'right', 'flute'))
+    ]  # fmt: skip
+    rows = [dataclasses.asdict(q) | {'record': int(q.video_id[1:])} for q in sided]
+    (tmp_path / 'questions.json').write_text(json.dumps(rows))
+    boxes = np.tile(np.array([0.1, 0.2, 0.3, 0.4], np.float32), (2, 3, 1))
+    table = pipeline.read_questions(tmp_path, Words())
+    batches = pipeline.QuestionBatches(table, 'train', 1, 2, {'boxes': boxes}, Reader())
+    plain = batches.once()[0]
+    mirrored = batches.epochs(1, seed=0, mirror_share=1.0)[0]
+    order = [list(mirrored['record']).index(record) for record in plain['record']]
+    np.testing.assert_array_equal(mirrored['words'][order], plain['words'][..., ::-1])
+    names = [vocabulary.ANSWERS[i] for i in mirrored['answers'][order, 0]]
+    assert names == ['right', 'flute']
+    np.testing.assert_allclose(mirrored['boxes'][0, 0], [0.7, 0.2, 0.9, 0.4], atol=1e-6)
+    np.testing.assert_array_equal(mirrored['frames'][order], plain['frames'][:, :, :, ::-1])
+    some = batches.epochs(40, seed=0, mirror_share=0.5)
+    shares = np.mean([(some[i]['boxes'][:, 0, 0] > 0.5).mean() for i in range(len(some))])
+    assert 0.3 < shares < 0.7
