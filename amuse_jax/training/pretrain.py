@@ -1,7 +1,7 @@
 """The pretrain stage: the rhythm and source encoders learn the annotations, then are frozen (3.2).
 
 In the predictor epochs the towers stay as they started and only the predictors learn, from
-features stored in started/; then all learn together.
+features stored in first_features/; then all learn together.
 
 Leaves checkpoints/, frozen/, metrics.jsonl, the same of the predictor epochs in predictors/, and in
 features/ what the frozen encoders give for every video: rhythm_visual, rhythm_audio, source_visual,
@@ -61,8 +61,8 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
         frozen = with_statistics(frozen, mel_statistics(reader, splits['train']))
     store = functools.partial(store_features, config, reader, encoding(structure))
     if config.pretrain.predictor_epochs:
-        store(folder / 'started', params | frozen)
-        started = stored.read(folder / 'started', FEATURES)
+        store(folder / 'first_features', params | frozen)
+        started = stored.read(folder / 'first_features', FEATURES)
         if not is_begun:
             frozen |= predictors.statistics(started, splits['train'])
     frozen = checkpoints.keep_frozen(folder / 'frozen', frozen)

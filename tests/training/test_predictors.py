@@ -88,7 +88,7 @@ def test_only_the_predictors_learn_and_they_do(pretrained):
     learned = checkpoints.read_params(folder / 'checkpoints', fresh)  # and no other parameter
     for name in ('rhythm_predictor.first.kernel', 'source_predictor.third.bias'):
         assert np.abs(np.asarray(learned[name]) - np.asarray(fresh[name])).max() > 1e-4
-    started = stored.read(inputs['pretrain'] / 'started', pretrain.FEATURES)
+    started = stored.read(inputs['pretrain'] / 'first_features', pretrain.FEATURES)
     _, arrays = pretrain.load(config, inputs['pretrain'])
     for name, statistic in predictors.statistics(started, range(9)).items():
         np.testing.assert_array_equal(arrays[name], statistic)
