@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from amuse_jax.stages import StageError
 
 PARTS = ('encoder', 'rhythm', 'sources', 'rois')  # Table 4
-STEMS = ('truth', 'uss')
+STEMS = ('truth', 'uss', 'tags')
 TRACKERS = ('librosa', 'tempo')
 TOWERS_FROM = ('', 'sources')
 

@@ -52,11 +52,13 @@ def get_config() -> ConfigDict:
     )
     c.sources = ConfigDict(
         dict(
-            # 'uss': Universal Source Separation; 'truth': a rendered performance's own stems.
+            # 'uss': Universal Source Separation; 'truth': a rendered performance's own stems;
+            # 'tags': no stems, HTS-AT's AudioSet classes (pretrained/tagging.py).
             stems='uss',
-            weights='',  # of uss; '': its own download
+            weights='',  # of uss, '': its own download; of HTS-AT's tagger, a file or a hub name
             window_seconds=1.0,  # an instrument is counted once per window in which it sounds
             threshold_db=-40.0,  # a stem sounds above this level, relative to full scale
+            threshold_score=0.2,  # a class is heard from this score on
         )
     )
     # 3.3: YOLOv8.

@@ -12,7 +12,7 @@ def get_config(argument: str = ''):
     c = base.get_config()
     c.name = 'demo'
     c.without = settings.parse_without(argument)
-    c.synthetic.update(videos=190, fps=5, questions_per_video=16, val_share=0.09, test_share=0.17)
+    c.synthetic.update(videos=175, fps=5, questions_per_video=16, val_share=0.09, test_share=0.17)
     c.data.image_size = 128
     c.data.shard_videos = 10  # the last ones keep both cores busy
     c.rhythm.tracker = 'tempo'
@@ -36,7 +36,7 @@ def get_config(argument: str = ''):
         learning_rate=3e-5, predictor_epochs=100, predictor_learning_rate=2e-3,
     )  # fmt: skip
     c.train.update(
-        head_epochs=9, epochs=1, mirror=0.5, questions=20, open_questions=4, batch_size=4,
+        head_epochs=8, epochs=1, mirror=0.5, questions=20, open_questions=4, batch_size=4,
         head_learning_rate=2e-3, towers_from='sources', head_warmup_epochs=1, head_final_share=0.05,
         trainable=r'adapters|text\.(?!words)|answer',
     )  # fmt: skip

@@ -109,6 +109,18 @@ def _rhythm(job: Job, sound_id: str) -> rhythm.Rhythm:
 
 
 def _frequencies(job: Job, sound_id: str) -> np.ndarray:
+    if job.sources['stems'] == 'tags':
+        from amuse_jax.annotate import sources_tags
+        from amuse_jax.pretrained import tagging
+
+        tagger = tagging.load(job.sources['weights'])
+        return sources_tags.frequencies(
+            tagger(_sound(job, sound_id, tagging.FRONT_END.sample_rate)),
+            segments=job.segments,
+            segment_seconds=job.segment_seconds,
+            window_seconds=job.sources['window_seconds'],
+            threshold=job.sources['threshold_score'],
+        )
     if job.sources['stems'] == 'truth':
         stems, owners, rate = sources.truth_stems(job.root, sound_id)
     else:

@@ -18,6 +18,9 @@ suona are found too often. 'Zither' is guzheng's own: the guzheng is a zither, a
 22 instruments is one.
 """
 
+import functools
+from importlib import resources
+
 from amuse_jax.data.vocabulary import INSTRUMENTS
 
 CLASSES = {
@@ -45,6 +48,12 @@ CLASSES = {
     'xylophone': ('Marimba, xylophone',),
 }
 STAND_INS = ('bassoon', 'suona', 'congas', 'erhu', 'pipa', 'tuba')
+
+
+@functools.cache
+def names() -> tuple[str, ...]:
+    """The 527 classes in the order of AudioSet's class_labels_indices.csv (CC BY 4.0, Google)."""
+    return tuple((resources.files(__package__) / 'audioset.txt').read_text().splitlines())
 
 
 def class_indices(labels: dict[str, int]) -> tuple[tuple[int, ...], ...]:

@@ -231,6 +231,20 @@ class Tower(nnx.Module):
         tokens = self.norm(tokens).astype(self.dtype)
         return TowerOutput(pool(tokens), tokens, tuple(stages))
 
+    def blocks(self, x: Array) -> tuple[tuple[Array, ...], ...]:
+        """The tokens (b, n_i, d_i) after every block of every stage; compile time grows with
+        depth."""
+        tokens, found = self.embed(x), []
+        for stage in self.stages:
+            tokens, inside = stage.enter(tokens), []
+            graphdef, state = nnx.split(stage.blocks)
+            for place in range(len(jax.tree.leaves(state)[0])):
+                one = jax.tree.map(operator.itemgetter(slice(place, place + 1)), state)
+                tokens = stage.run(graphdef, one, tokens, place)
+                inside.append(tokens)
+            found.append(tuple(inside))
+        return tuple(found)
+
 
 def pool(tokens: Array) -> Array:
     """Mean over tokens, summed in float32: (..., n, d) -> (..., d) in the tokens' dtype."""

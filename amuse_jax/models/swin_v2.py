@@ -1,11 +1,12 @@
 """Swin-V2 (Liu et al. 2022): res-post-norm, cosine attention, continuous position bias.
 
-tower = SwinV2(SwinV2Config(192, 4, 192, (2, 2, 18, 2), (6, 12, 24, 48), 12), rngs=nnx.Rngs(0))
+tower = SwinV2(named('swinv2_large_window12_192'), rngs=nnx.Rngs(0))
 pooled = tower(normalise(frames)).pooled
 """
 
 import dataclasses
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +52,36 @@ class SwinV2Config:
     def image_sides(self) -> tuple[int, int]:
         size = self.image_size
         return (size, size) if isinstance(size, int) else tuple(size)
+
+
+# Channels, depths and heads of the published sizes.
+SIZES = {
+    'tiny': (96, (2, 2, 6, 2), (3, 6, 12, 24)),
+    'small': (96, (2, 2, 18, 2), (3, 6, 12, 24)),
+    'base': (128, (2, 2, 18, 2), (4, 8, 16, 32)),
+    'large': (192, (2, 2, 18, 2), (6, 12, 24, 48)),
+}
+
+
+def named(name: str) -> SwinV2Config:
+    """The config of a published model, such as 'swinv2_tiny_window8_256' or, fine-tuned from
+    windows of 12 tokens at 192 px, 'swinv2_large_window12to24_192to384' (timm's names).
+
+    Raises:
+      ValueError: there is none of that name.
+    """
+    pattern = rf'swinv2_({"|".join(SIZES)})_window(?:(\d+)to)?(\d+)_(?:\d+to)?(\d+)'
+    found = re.fullmatch(pattern, name)
+    if not found:
+        raise ValueError(
+            f'{name!r} names no Swin-V2; expected swinv2_SIZE_windowN_PIXELS or '
+            f'swinv2_SIZE_windowNtoN_PIXELStoPIXELS with SIZE one of {", ".join(SIZES)}'
+        )
+    size, before, window, pixels = found.groups()
+    width, depths, heads = SIZES[size]
+    # The last stage's map was half a window wide already.
+    pretrained = (int(before),) * 3 + (int(before) // 2,) if before else (0, 0, 0, 0)
+    return SwinV2Config(int(pixels), 4, width, depths, heads, int(window), pretrained)
 
 
 def normalise(frames: Array) -> Array:

@@ -1,6 +1,10 @@
-"""Converts a public checkpoint once, so that training hosts need neither PyTorch nor a network.
+"""Public checkpoints: convert one for training hosts, or tag a sound with one.
 
 python -m amuse_jax.pretrained convert --config=configs/v1.py --part=visual --source=F --out=DIR
+python -m amuse_jax.pretrained tag --source=HTSAT_AudioSet_Saved_1.ckpt --audio=F
+
+`convert` writes what neither PyTorch nor a network is needed to read. `tag` names the AudioSet
+classes that are heard in any audio or video file, and when.
 """
 
 import sys
@@ -9,27 +13,55 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration with the sizes.')
-PART = flags.DEFINE_enum('part', 'visual', ['visual', 'audio', 'text'], 'Which tower.')
+CONFIG = config_flags.DEFINE_config_file('config', None, 'convert: the sizes.')
+PART = flags.DEFINE_enum('part', 'visual', ['visual', 'audio', 'text'], 'convert: which tower.')
 SOURCE = flags.DEFINE_string('source', '', 'A name on the Hugging Face hub, or a file.')
-OUT = flags.DEFINE_string('out', '', 'The folder to write; for config.checkpoints.<part>.')
+OUT = flags.DEFINE_string('out', '', 'convert: folder to write, for config.checkpoints.<part>.')
+AUDIO = flags.DEFINE_string('audio', '', 'tag: the audio or video file.')
+TOP = flags.DEFINE_integer('top', 5, 'tag: how many classes.', lower_bound=1, upper_bound=527)
+LONGEST_SECONDS = 600.0
 
 
 def main(argv: list[str]) -> None:
-    if argv[1:] != ['convert']:
-        raise app.UsageError('expected the command convert')
-    from amuse_jax.pretrained import files, towers
+    commands = {'convert': convert, 'tag': tag}
+    if len(argv) != 2 or argv[1] not in commands:
+        raise app.UsageError('expected one command, convert or tag')
     from amuse_jax.stages import StageError
 
     try:
-        if CONFIG.value is None or not SOURCE.value or not OUT.value:
-            raise StageError('convert needs --config=FILE, --source=HUB_NAME_OR_FILE and --out=DIR')
-        arrays = towers.from_source(CONFIG.value, PART.value, files.read(SOURCE.value))
-        towers.write_converted(CONFIG.value, PART.value, arrays, Path(OUT.value).expanduser())
+        commands[argv[1]]()
     except StageError as error:
         sys.exit(f'amuse_jax: {error}')
+
+
+def convert() -> None:
+    from amuse_jax.pretrained import files, towers
+    from amuse_jax.stages import StageError
+
+    if CONFIG.value is None or not SOURCE.value or not OUT.value:
+        raise StageError('convert needs --config=FILE, --source=HUB_NAME_OR_FILE and --out=DIR')
+    arrays = towers.from_source(CONFIG.value, PART.value, files.read(SOURCE.value))
+    towers.write_converted(CONFIG.value, PART.value, arrays, Path(OUT.value).expanduser())
     count = sum(array.size for array in arrays.values())
     print(f'{OUT.value}: {len(arrays)} arrays, {count / 1e6:.1f} M parameters')
+
+
+def tag() -> None:
+    from amuse_jax.data import media, video
+    from amuse_jax.pretrained import tagging
+    from amuse_jax.stages import StageError
+
+    if not SOURCE.value or not AUDIO.value:
+        raise StageError('tag needs --source=HUB_NAME_OR_FILE and --audio=FILE')
+    rate = tagging.FRONT_END.sample_rate
+    try:
+        samples, seconds = video.read_audio(Path(AUDIO.value), rate, LONGEST_SECONDS)
+    except media.MediaError as error:
+        raise StageError(f'{AUDIO.value}: {error.reason}') from error
+    samples = samples[: round(seconds * rate)]
+    if len(samples) < tagging.SHORTEST:
+        raise StageError(f'{AUDIO.value} has {seconds:.3f} s of sound; expected more')
+    print(tagging.describe(tagging.load(SOURCE.value)(samples), TOP.value))
 
 
 if __name__ == '__main__':

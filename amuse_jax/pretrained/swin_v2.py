@@ -3,8 +3,22 @@
 import re
 from collections.abc import Iterable
 
-from amuse_jax.models.swin_v2 import SwinV2Config
-from amuse_jax.pretrained.convert import Row, Table, dense, flat, linear, norm, patches, rules, same
+from flax import nnx
+
+from amuse_jax.models.swin_v2 import SwinV2, SwinV2Classifier, SwinV2Config
+from amuse_jax.pretrained import files
+from amuse_jax.pretrained.convert import (
+    Row,
+    Table,
+    dense,
+    fill,
+    flat,
+    linear,
+    norm,
+    patches,
+    rules,
+    same,
+)  # fmt: skip
 
 _CONSTANTS = {
     r'.*\.attn_mask': 'follows from the window',
@@ -62,6 +76,28 @@ _BLOCK = [
     *dense('mlp.fc2', 'mlp.outer'),
     *norm('norm2', 'mlp_norm'),
 ]
+
+
+def load(source: str, config: SwinV2Config, classes: int = 0) -> SwinV2 | SwinV2Classifier:
+    """A published tower.
+
+    Args:
+      source: a hub name, such as timm/swinv2_large_window12_192.ms_in22k, or a file (files.read).
+      config: its sizes, such as swin_v2.named('swinv2_large_window12_192').
+      classes: of its head; 0: the tower alone.
+
+    Raises:
+      StageError: it can't be read.
+      ConversionError: it has other sizes.
+    """
+    arrays = files.read(source)
+
+    def build():
+        if classes:
+            return SwinV2Classifier(config, classes, rngs=nnx.Rngs(0))
+        return SwinV2(config, rngs=nnx.Rngs(0))
+
+    return fill(nnx.eval_shape(build), arrays, table(config, arrays, bool(classes)))
 
 
 def table(config: SwinV2Config, names: Iterable[str], classifier: bool = False) -> Table:

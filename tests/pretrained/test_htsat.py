@@ -1,4 +1,3 @@
-import importlib.util
 from pathlib import Path
 
 import jax
@@ -14,12 +13,6 @@ from amuse_jax.models.htsat import HTSAT, HTSATConfig, HTSATTagger
 from amuse_jax.pretrained import convert
 from amuse_jax.pretrained import htsat as names
 
-_spec = importlib.util.spec_from_file_location(
-    'original_htsat', Path(__file__).with_name('original_htsat.py')
-)
-original_htsat = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(original_htsat)
-
 # Maps of 32, 16, 8 and 4 tokens: shifted windows, then one window.
 CONFIG = HTSATConfig(128, 4, 8, (2, 2, 1, 1), (1, 2, 2, 4), 4, mels=32)
 FULL = HTSATConfig(256, 4, 96, (2, 2, 6, 2), (4, 8, 16, 32), 8)
@@ -28,7 +21,7 @@ KEYS = Path(__file__).parents[3] / 'shared/facts/checkpoint_keys/htsat_original.
 
 
 @pytest.fixture(scope='module')
-def arrays():
+def arrays(original_htsat):
     return original_htsat.draw(CONFIG, CLASSES)
 
 
@@ -40,7 +33,7 @@ def tagger(arrays):
 
 
 @pytest.mark.parametrize('frames', [512, 300, 701, 1024])
-def test_tags_and_tokens_as_in_the_original(arrays, tagger, frames):
+def test_tags_and_tokens_as_in_the_original(arrays, tagger, frames, original_htsat):
     """As many frames as the tower takes, fewer, and more."""
     log_mel = np.random.default_rng(0).uniform(-80, 0, (3, frames, 32)).astype(np.float32)
     with jax.default_matmul_precision('highest'):
@@ -67,7 +60,7 @@ def test_a_sound_of_more_than_twice_the_length_is_refused():
         htsat.crops(FULL, 3000)
 
 
-def test_every_name_of_the_release_is_used_or_ignored():
+def test_every_name_of_the_release_is_used_or_ignored(original_htsat):
     shapes = original_htsat.shapes(FULL, 527)
     source = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
     model = nnx.eval_shape(lambda: HTSATTagger(FULL, 527, rngs=nnx.Rngs(0)))
@@ -77,7 +70,7 @@ def test_every_name_of_the_release_is_used_or_ignored():
 
 
 @pytest.mark.skipif(not KEYS.exists(), reason='needs the list of the released names')
-def test_the_description_names_what_the_release_holds():
+def test_the_description_names_what_the_release_holds(original_htsat):
     listed = {}
     for line in KEYS.read_text().splitlines():
         name, shape, _ = line.split('\t')

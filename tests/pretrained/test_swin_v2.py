@@ -1,11 +1,14 @@
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
+import timm
 import torch
 from flax import nnx
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from transformers import Swinv2Config, Swinv2ForImageClassification
 
+from amuse_jax.models import swin_v2
 from amuse_jax.models.swin_v2 import SwinV2, SwinV2Classifier, SwinV2Config
 from amuse_jax.pretrained import convert
 from amuse_jax.pretrained import swin_v2 as names
@@ -110,6 +113,53 @@ def test_each_stage_as_in_timm(images):
         for ours, layer in zip(output.stages, original.layers, strict=True):
             x = layer(x)
             np.testing.assert_allclose(ours, x.flatten(1, 2).numpy(), atol=1e-5, rtol=1e-5)
+
+
+def test_each_block_as_in_timm(images):
+    original = random(timm_model())
+    tower = converted(arrays_of(original), classifier=False)
+    theirs = []
+    for layer in original.layers:
+        for block in layer.blocks:
+            block.register_forward_hook(lambda _, __, x: theirs.append(x.flatten(1, 2).numpy()))
+    with jax.default_matmul_precision('highest'), torch.no_grad():
+        ours = jax.jit(lambda tower, x: tower.blocks(x))(tower, images)
+        original(torch.tensor(images).permute(0, 3, 1, 2))
+    assert [len(stage) for stage in ours] == list(CONFIG.depths)
+    for x, y in zip([x for stage in ours for x in stage], theirs, strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('classes', [0, CLASSES])
+def test_a_tower_is_loaded_from_a_file(classes, tmp_path):
+    arrays = arrays_of(random(timm_model()))
+    safetensors.numpy.save_file(arrays, tmp_path / 'tower.safetensors')
+    loaded = names.load(str(tmp_path / 'tower.safetensors'), CONFIG, classes)
+    expected = converted(arrays, classifier=bool(classes))
+    jax.tree.map(np.testing.assert_array_equal, nnx.state(loaded), nnx.state(expected))
+
+
+PUBLISHED = [name for name in timm.list_models('swinv2_*') if not name.startswith('swinv2_cr')]
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_named_sizes_are_timms(name):
+    with torch.device('meta'):
+        theirs = timm.create_model(name, num_classes=0)
+    shapes = {key: tensor.shape for key, tensor in theirs.state_dict().items()}
+    arrays = {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
+    config = swin_v2.named(name)
+    model = nnx.eval_shape(lambda: SwinV2(config, rngs=nnx.Rngs(0)))
+    assert not convert.differences(model, arrays, names.table(config, arrays))
+    windows = [layer.blocks[0].attn.pretrained_window_size[0] for layer in theirs.layers]
+    assert windows == list(config.pretrained_windows)
+    assert config.image_size == theirs.patch_embed.img_size[0]
+    assert config.window == theirs.layers[0].blocks[0].window_size[0]
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(ValueError, match='names no Swin-V2'):
+        swin_v2.named('swinv2_huge_window8_256')
 
 
 def test_the_original_release_holds_the_same_weights_under_older_names():

@@ -1,0 +1,117 @@
+"""Sounds tagged with AudioSet's 527 classes by HTS-AT (Chen et al. 2022), as released.
+
+tagger = tagging.load('HTSAT_AudioSet_Saved_1.ckpt')
+found = tagger(samples)                               # (n,) float32 at 32 kHz
+"""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+from flax import nnx
+
+from amuse_jax.annotate import audioset
+from amuse_jax.data import audio
+from amuse_jax.models.htsat import HTSATConfig, HTSATTagger
+from amuse_jax.pretrained import convert, files, htsat
+
+RELEASED = HTSATConfig(256, 4, 96, (2, 2, 6, 2), (4, 8, 16, 32), 8)
+FRONT_END = audio.LogMel(
+    sample_rate=32000, window=1024, hop=320, mels=64, low_hz=50.0, high_hz=14000.0,
+    segments=1, segment_seconds=10.0,
+)  # fmt: skip
+SHORTEST = FRONT_END.window  # samples
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What was heard.
+
+    Attributes:
+      clip: (classes,) scores in [0, 1] of the whole sound.
+      timeline: (steps, classes) scores along it.
+      step_seconds: length of a step.
+    """
+
+    clip: np.ndarray
+    timeline: np.ndarray
+    step_seconds: float
+
+    def best(self, count: int) -> list[tuple[int, float]]:
+        """The classes with the highest scores of the whole sound, and these."""
+        order = np.argsort(-self.clip, kind='stable')[:count]
+        return [(int(index), float(self.clip[index])) for index in order]
+
+
+class Tagger:
+    """A tagger and its front end, compiled per length of sound: 10 s, and shorter ones."""
+
+    def __init__(self, model: HTSATTagger):
+        graphdef, self._state = nnx.split(model)
+        # Steps are as long as the last stage's tokens.
+        repeats = model.config.frames // (model.config.folds * model.side)
+
+        @jax.jit
+        def run(state, samples):
+            tags = nnx.merge(graphdef, state)(audio.log_mel(FRONT_END, samples))
+            return tags.clip, tags.frames[:, ::repeats]
+
+        self._run = run
+
+    def __call__(self, samples: np.ndarray) -> Found:
+        """Tags a sound; one longer than 10 s in pieces of 10 s, the last filled up with silence.
+
+        Args:
+          samples: (n,) float32 at 32 kHz, full scale at 1.
+
+        Returns:
+          Scores; those of the whole sound are averages over its pieces.
+
+        Raises:
+          ValueError: it is shorter than a window of the front end.
+        """
+        if len(samples) < SHORTEST:
+            raise ValueError(f'a sound of {len(samples)} samples; expected at least {SHORTEST}')
+        length = min(len(samples), FRONT_END.segment_samples)
+        pieces = -(-len(samples) // length)
+        padded = np.pad(samples.astype(np.float32), (0, pieces * length - len(samples)))
+        tagged = [self._run(self._state, piece[None]) for piece in padded.reshape(pieces, length)]
+        clip = np.mean([np.asarray(clip[0]) for clip, _ in tagged], axis=0)
+        timeline = np.concatenate([np.asarray(along[0]) for _, along in tagged])
+        step_seconds = length / FRONT_END.sample_rate * pieces / len(timeline)
+        last = int(np.ceil(len(samples) / FRONT_END.sample_rate / step_seconds))
+        return Found(clip, timeline[:last], step_seconds)
+
+
+@functools.cache
+def load(source: str) -> Tagger:
+    """The released tagger.
+
+    Args:
+      source: its AudioSet checkpoint, a file or a hub name (see files.read).
+
+    Raises:
+      StageError: it can't be read.
+      ConversionError: it holds another model.
+    """
+    arrays = files.read(source)
+    classes = len(audioset.names())
+    model = nnx.eval_shape(lambda: HTSATTagger(RELEASED, classes, rngs=nnx.Rngs(0)))
+    return Tagger(convert.fill(model, arrays, htsat.table(RELEASED, arrays, tagger=True)))
+
+
+def describe(found: Found, count: int, columns: int = 60) -> str:
+    """The best classes with their scores, and their timelines as bars, as text."""
+    best = found.best(count)
+    names = [audioset.names()[index] for index, _ in best]
+    width = max(map(len, names))
+    steps = len(found.timeline)
+    edges = np.linspace(0, steps, min(columns, steps) + 1).astype(int)
+    lines = []
+    for name, (index, score) in zip(names, best):
+        levels = [found.timeline[a:b, index].max() for a, b in zip(edges[:-1], edges[1:])]
+        bars = ''.join(' ▁▂▃▄▅▆▇█'[round(8 * float(level))] for level in levels)
+        lines.append(f'{name:<{width}}  {score:.3f}  |{bars}|')
+    seconds = steps * found.step_seconds
+    return '\n'.join([*lines, f'{"":<{width}}         0 s{seconds:>{len(edges) - 4}.1f} s'])
