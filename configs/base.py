@@ -118,6 +118,7 @@ def get_config() -> ConfigDict:
                     depth=12,
                     heads=12,
                     mlp_width=3072,
+                    epsilon=1e-12,  # of its norms; RoBERTa's is 1e-5
                 )
             ),
             adapters=ConfigDict(

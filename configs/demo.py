@@ -12,7 +12,7 @@ def get_config(argument: str = ''):
     c = base.get_config()
     c.name = 'demo'
     c.without = settings.parse_without(argument)
-    c.synthetic.update(videos=175, fps=5, questions_per_video=16, val_share=0.09, test_share=0.17)
+    c.synthetic.update(videos=145, fps=5, questions_per_video=16, val_share=0.09, test_share=0.17)
     c.data.image_size = 128
     c.data.shard_videos = 10  # the last ones keep both cores busy
     c.rhythm.tracker = 'tempo'
@@ -33,7 +33,7 @@ def get_config(argument: str = ''):
     c.model.answer.update(width=128, heads=4, layers=3, mlp_width=256, probes=8, dropout=0.3)
     c.pretrain.update(
         epochs=1, batch_size=16, segments=3, predictor_width=128, mix=0.5, swap=0.7,
-        learning_rate=3e-5, predictor_epochs=100, predictor_learning_rate=2e-3,
+        learning_rate=3e-5, predictor_epochs=80, predictor_learning_rate=2e-3,
     )  # fmt: skip
     c.train.update(
         head_epochs=8, epochs=1, mirror=0.5, questions=20, open_questions=4, batch_size=4,

@@ -63,7 +63,7 @@ def describe(config: ConfigDict) -> list[Row]:
 
     text = _row('text tower', amuse.text, _call, *words)
     head = _row('streams and answer head', (amuse.answer, amuse.answer_streams), None)
-    closed, _ = _cost(_call, amuse, inputs)  # the text tower, the streams and the head
+    closed, _ = cost(_call, amuse, inputs)  # the text tower, the streams and the head
     rows = [
         _row('universal encoder (rhythm, source)', universal, _call, *media),
         text,
@@ -73,7 +73,7 @@ def describe(config: ConfigDict) -> list[Row]:
         return [*rows, _row('Amuse', amuse, _call, inputs)]
     front = jax.eval_shape(InteractiveEncoder.front, amuse.encoder, *media)
     whole = _row('Amuse', amuse, _call, inputs.replace(front=front))
-    before, _ = _cost(InteractiveEncoder.front, amuse.encoder, *media)
+    before, _ = cost(InteractiveEncoder.front, amuse.encoder, *media)
     whole = dataclasses.replace(whole, flops=whole.flops + before)
     return [*rows, *_encoder_rows(amuse.encoder, media, front, inputs), whole]
 
@@ -123,11 +123,11 @@ def _of(shape: tuple[int, ...], dtype) -> jax.ShapeDtypeStruct:
 def _row(part: str, module, run: Callable | None, *inputs) -> Row:
     """A row for `run(module, *inputs)`, all of them abstract; no `run`: of the parameters alone."""
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(module))
-    flops, output = _cost(run, module, *inputs) if run else (0, ())
+    flops, output = cost(run, module, *inputs) if run else (0, ())
     return Row(part, parameters, output, flops)
 
 
-def _cost(run: Callable, *inputs) -> tuple[int, tuple[tuple[int, ...], ...]]:
+def cost(run: Callable, *inputs) -> tuple[int, tuple[tuple[int, ...], ...]]:
     """FLOPs of the matrix products of run(*inputs), and the shapes of what it returns."""
     jaxpr, output = jax.make_jaxpr(run, return_shape=True)(*inputs)
     return _products(jaxpr.jaxpr), tuple(leaf.shape for leaf in jax.tree.leaves(output))

@@ -13,7 +13,6 @@ from jax import Array
 
 from amuse_jax.models.gelu import gelu
 
-EPSILON = 1e-12  # of BERT's layer norms
 DRAW = nnx.initializers.truncated_normal(0.02)  # of BERT's tables
 
 
@@ -25,6 +24,7 @@ class TextConfig:
       vocab_size: rows of the word table.
       max_words: longest question, in word pieces; rows of the position table.
       width, depth, heads, mlp_width: of the layers.
+      epsilon: of the layer norms; RoBERTa's is 1e-5.
     """
 
     vocab_size: int
@@ -33,11 +33,16 @@ class TextConfig:
     depth: int = 12
     heads: int = 12
     mlp_width: int = 3072
+    epsilon: float = 1e-12
 
 
-def layer_norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
+def layer_norm(config: TextConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
     return nnx.LayerNorm(
-        width, epsilon=EPSILON, use_fast_variance=False, dtype=jnp.float32, rngs=rngs
+        config.width,
+        epsilon=config.epsilon,
+        use_fast_variance=False,
+        dtype=jnp.float32,
+        rngs=rngs,
     )
 
 
@@ -49,10 +54,10 @@ class TextLayer(nnx.Module):
         self.heads = config.heads
         self.qkv = nnx.Linear(width, 3 * width, dtype=dtype, rngs=rngs)
         self.out = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
-        self.attention_norm = layer_norm(width, rngs)
+        self.attention_norm = layer_norm(config, rngs)
         self.inner = nnx.Linear(width, config.mlp_width, dtype=dtype, rngs=rngs)
         self.outer = nnx.Linear(config.mlp_width, width, dtype=dtype, rngs=rngs)
-        self.mlp_norm = layer_norm(width, rngs)
+        self.mlp_norm = layer_norm(config, rngs)
 
     def __call__(self, tokens: Array, mask: Array) -> Array:
         """(b, n, d), (b, n) bool -> (b, n, d)."""
@@ -88,7 +93,7 @@ class TextTower(nnx.Module):
         shape = (config.max_words, config.width)
         self.positions = nnx.Embed(*shape, embedding_init=DRAW, dtype=dtype, rngs=rngs)
         self.token_type = nnx.Param(DRAW(rngs.params(), (config.width,)))
-        self.norm = layer_norm(config.width, rngs)
+        self.norm = layer_norm(config, rngs)
         self.stack = nnx.vmap(lambda rngs: TextLayer(config, dtype, rngs))(rngs.split(config.depth))
 
     def embed(self, words: Array, mask: Array) -> Array:

@@ -26,7 +26,7 @@ def test_products_in_a_scan_count_as_often_as_it_runs():
     def run(x, stack):
         return jax.lax.scan(lambda x, w: (x @ w, None), x, stack)[0]
 
-    flops, shapes = summary._cost(run, jnp.ones((2, 4)), jnp.ones((3, 4, 4)))
+    flops, shapes = summary.cost(run, jnp.ones((2, 4)), jnp.ones((3, 4, 4)))
     assert flops == 3 * 2 * 2 * 4 * 4
     assert shapes == ((2, 4),)
 
