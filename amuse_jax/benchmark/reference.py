@@ -40,7 +40,7 @@ def build(config: ConfigDict, part: str, vocab_size: int) -> torch.nn.Module:
             ),
             add_pooling_layer=False,
         )  # fmt: skip
-    return _randomised(model).eval()
+    return randomised(model).eval()
 
 
 def arrays(model: torch.nn.Module) -> dict[str, np.ndarray]:
@@ -56,7 +56,8 @@ def output(part: str, model: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) 
     return model(*inputs).last_hidden_state[:, 0]
 
 
-def _randomised(model: torch.nn.Module) -> torch.nn.Module:
+def randomised(model: torch.nn.Module) -> torch.nn.Module:
+    """With weights such as training leaves: fresh norms of Swin-V2 are zero and hide the rest."""
     torch.manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -31,6 +31,7 @@ def fit(
     frozen: state.Arrays,
     arrays: Mapping[str, np.ndarray],
     records: Sequence[int],
+    video_ids: Sequence[str],
 ) -> state.Arrays:
     """Trains the predictors on the towers' features.
 
@@ -40,6 +41,7 @@ def fit(
       structure, params, frozen: of the universal encoder.
       arrays: STREAMS, labels and segment_mask of every record.
       records: which of them to learn from.
+      video_ids: of all records, for messages.
 
     Returns:
       `params` with the predictors trained.
@@ -68,7 +70,7 @@ def fit(
         phases=[phase],
         settings=config.loop,
         seed=config.seed,
-        video_ids=[str(record) for record in range(len(arrays['segment_mask']))],
+        video_ids=video_ids,
     )
     return params | loop.fit(job, mine)
 

@@ -56,20 +56,14 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     )
     started = start_towers(config, params | frozen)
     params, frozen = ({name: started[name] for name in part} for part in (params, frozen))
-    is_begun = (folder / 'frozen').exists()
-    if not is_begun and not config.checkpoints.audio:
-        frozen = with_statistics(frozen, mel_statistics(reader, splits['train']))
+    video_ids = [video['video_id'] for video in reader.videos]
     store = functools.partial(store_features, config, reader, encoding(structure))
+    frozen = _with_all_statistics(config, folder, reader, splits['train'], store, params, frozen)
     if config.pretrain.predictor_epochs:
-        store(folder / 'first_features', params | frozen)
-        started = stored.read(folder / 'first_features', FEATURES)
-        if not is_begun:
-            frozen |= predictors.statistics(started, splits['train'])
-    frozen = checkpoints.keep_frozen(folder / 'frozen', frozen)
-    if config.pretrain.predictor_epochs:
+        first = stored.read(folder / 'first_features', (*predictors.STREAMS, 'segment_mask'))
         params = predictors.fit(
             config, folder / 'predictors', structure, params, frozen,
-            dict(started) | labels, splits['train'],
+            first | labels, splits['train'], video_ids,
         )  # fmt: skip
     phase = _phase(config, reader, labels, splits)
     job = loop.Job(
@@ -81,7 +75,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
         phases=[phase],
         settings=config.loop,
         seed=config.seed,
-        video_ids=[video['video_id'] for video in reader.videos],
+        video_ids=video_ids,
     )
     params = loop.fit(job, params)
     store(folder / 'features', params | frozen)
@@ -172,6 +166,28 @@ def with_statistics(
         for ending, value in endings.items()
         if name.endswith(ending)
     }
+
+
+def _with_all_statistics(
+    config: ConfigDict,
+    folder: Path,
+    reader: RecordReader,
+    records: Sequence[int],
+    store: Callable[[Path, state.Arrays], None],
+    params: state.Arrays,
+    frozen: state.Arrays,
+) -> state.Arrays:
+    """`frozen` with the statistics of the log-mels and of the first features of `records`, measured
+    once and kept in folder/frozen; the first features stay for the predictors."""
+    if (folder / 'frozen').exists():
+        return checkpoints.read_frozen(folder / 'frozen', frozen)
+    if not config.checkpoints.audio:
+        frozen = with_statistics(frozen, mel_statistics(reader, records))
+    if config.pretrain.predictor_epochs:
+        store(folder / 'first_features', params | frozen)
+        first = stored.read(folder / 'first_features', FEATURES)
+        frozen = frozen | predictors.statistics(first, records)
+    return checkpoints.keep_frozen(folder / 'frozen', frozen)
 
 
 def loss(model, batch, rngs, mix: float = 0.0, swap: float = 0.0):

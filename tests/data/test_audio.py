@@ -5,6 +5,8 @@ import torch
 import torchlibrosa
 
 from amuse_jax.data import audio
+from amuse_jax.synthetic import sound
+from amuse_jax.synthetic.score import Note
 from configs import base
 
 SECONDS = np.arange(2 * 64000) / 32000
@@ -30,6 +32,13 @@ def reference(samples, segments):
     return np.stack(decibels)
 
 
+def recorded(instrument):
+    """Four seconds of a sound bank's recordings of a real instrument."""
+    notes = [Note(0.5 * i, 0.45, pitch, 100) for i, pitch in enumerate((60, 64, 67, 72, 67, 64))]
+    samples = sound.play_notes(instrument, notes, 4.0).astype(np.float64)
+    return 0.5 * samples[: len(SECONDS)] / np.abs(samples).max()
+
+
 def bell(hz):
     return np.sin(2 * np.pi * hz * SECONDS) * np.exp(-3 * (SECONDS % 0.5))
 
@@ -41,6 +50,8 @@ SIGNALS = {
     'clicks': (np.arange(len(SECONDS)) % 16000 == 0) * 0.9,
     'saw': (SECONDS * 220) % 1 - 0.5,
     'bells': 0.2 * (bell(523.25) + bell(659.26) + bell(783.99)),
+    'violin': recorded('violin'),
+    'piano': recorded('piano'),
     'faint': np.random.default_rng(1).standard_normal(len(SECONDS)) * 1e-4,
 }
 

@@ -10,15 +10,17 @@ import pytest
 import timm
 import torch
 from flax import nnx
-from transformers import ClapAudioConfig, Swinv2Config, Swinv2Model
+from transformers import ClapAudioConfig
 from transformers.models.clap.modeling_clap import ClapAudioModel
 
+from amuse_jax.benchmark import reference
 from amuse_jax.models import swin_v2
 from amuse_jax.models.htsat import HTSAT, HTSATTagger
 from amuse_jax.models.swin_v2 import SwinV2
 from amuse_jax.pretrained import convert, tagging
 from amuse_jax.pretrained import htsat as htsat_names
 from amuse_jax.pretrained import swin_v2 as swin_names
+from configs import base
 
 pytestmark = pytest.mark.slow
 LARGE = swin_v2.named('swinv2_large_window12_192')
@@ -29,22 +31,6 @@ HALF_WIDTH = 3e-2  # bfloat16 against float32
 def highest_precision():
     with jax.default_matmul_precision('highest'):
         yield
-
-
-def random(model):
-    """Weights such as training leaves: fresh norms of Swin-V2 are zero and would hide the rest."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            is_scale = 'norm' in name and name.endswith('weight')
-            parameter.normal_(1.0 if is_scale else 0.0, 0.1 if is_scale else 0.03)
-            if name.endswith('logit_scale'):
-                parameter.uniform_(0.0, 2.0)
-    return model.eval()
-
-
-def arrays_of(model):
-    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
 
 def filled(build, table, arrays):
@@ -70,8 +56,10 @@ def pixels():
 
 
 def test_swin_v2_large_as_in_timm_after_every_stage(pixels):
-    original = random(timm.create_model('swinv2_large_window12_192', num_classes=0))
-    arrays = arrays_of(original)
+    original = reference.randomised(
+        timm.create_model('swinv2_large_window12_192', num_classes=0)
+    ).eval()
+    arrays = reference.arrays(original)
     tower = filled(lambda: SwinV2(LARGE, rngs=nnx.Rngs(0)), swin_names.table(LARGE, arrays), arrays)
     output = jax.jit(lambda tower, x: tower(x))(tower, pixels)
     with torch.no_grad():
@@ -87,15 +75,8 @@ def test_swin_v2_large_as_in_timm_after_every_stage(pixels):
 
 
 def test_swin_v2_large_as_in_hugging_face(pixels):
-    original = random(
-        Swinv2Model(
-            Swinv2Config(
-                image_size=192, embed_dim=192, depths=LARGE.depths, num_heads=LARGE.heads,
-                window_size=12,
-            )
-        )
-    )  # fmt: skip
-    arrays = arrays_of(original)
+    original = reference.build(base.get_config(), 'visual', 0)
+    arrays = reference.arrays(original)
     tower = filled(lambda: SwinV2(LARGE, rngs=nnx.Rngs(0)), swin_names.table(LARGE, arrays), arrays)
     output = jax.jit(lambda tower, x: tower(x))(tower, pixels)
     with torch.no_grad():
@@ -126,11 +107,8 @@ def test_htsat_as_released(original_htsat):
 
 @pytest.mark.parametrize('fused', [False, True])
 def test_htsat_as_in_clap(fused):
-    original = random(ClapAudioModel(ClapAudioConfig(enable_fusion=fused)))
-    with torch.no_grad():
-        original.audio_encoder.batch_norm.running_mean.normal_(-30, 5)
-        original.audio_encoder.batch_norm.running_var.uniform_(100, 300)
-    arrays, config = arrays_of(original), tagging.RELEASED
+    original = reference.randomised(ClapAudioModel(ClapAudioConfig(enable_fusion=fused))).eval()
+    arrays, config = reference.arrays(original), tagging.RELEASED
     tower = filled(
         lambda: HTSAT(config, rngs=nnx.Rngs(0)), htsat_names.table(config, arrays), arrays
     )
