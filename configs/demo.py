@@ -12,7 +12,7 @@ def get_config(argument: str = ''):
     c = base.get_config()
     c.name = 'demo'
     c.without = settings.parse_without(argument)
-    c.synthetic.update(videos=145, fps=5, questions_per_video=16, val_share=0.09, test_share=0.17)
+    c.synthetic.update(videos=165, fps=5, questions_per_video=16, val_share=0.09, test_share=0.17)
     c.data.image_size = 128
     c.data.shard_videos = 10  # the last ones keep both cores busy
     c.rhythm.tracker = 'tempo'
