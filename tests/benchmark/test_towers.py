@@ -17,12 +17,12 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def config():
     config = base.get_config()
-    config.data.segments = 2
+    config.data.update(segments=2, segment_seconds=1.0, image_size=32)
     tower = dict(image_size=32, patch=4, width=8, depths=(1, 1, 2, 1), heads=(1, 2, 2, 2), window=4)
     config.model.visual.update(tower)
     # Hugging Face's tables of biases do not shrink with a map that is smaller than the window.
     config.model.audio.update(tower | dict(image_size=64, window=2))
-    config.audio.mels = 16
+    config.audio.mels = 32
     config.model.text.update(max_words=6, width=16, depth=2, heads=2, mlp_width=32)
     config.model.adapters.rounds = 2
     return config
