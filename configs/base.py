@@ -178,5 +178,14 @@ def get_config() -> ConfigDict:
             optimization_level=3,  # of XLA for CPUs; a run of minutes gains by less
         )
     )
+    # How many devices share what (training/sharding.py); -1: all that are left. The product is the
+    # number of devices. None of it changes what is learned.
+    c.mesh = ConfigDict(
+        dict(
+            data=-1,  # the videos of a batch
+            fsdp=1,  # the videos too, and the parameters with their optimiser state
+            tensor=1,  # the hidden layers of the MLPs
+        )
+    )
     c.evaluate = ConfigDict(dict(batch_size=8, examples=6))
     return c

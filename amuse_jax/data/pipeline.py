@@ -139,6 +139,7 @@ class QuestionBatches:
       videos: V.
       arrays: (records, ...) each, may be memory-mapped.
       reader: a RecordReader, where the batch needs frames and log-mels.
+      rows: which of a batch's V rows are read here; None: all.
     """
 
     table: QuestionTable
@@ -147,6 +148,7 @@ class QuestionBatches:
     videos: int
     arrays: Mapping[str, np.ndarray]
     reader: Any = None
+    rows: Sequence[int] | None = None
 
     def epochs(
         self, count: int, seed: int, parts: int = 0, mirror_share: float = 0.0
@@ -170,12 +172,13 @@ class QuestionBatches:
             return self._mirrored(item) if rng.random() < mirror_share else item
 
         dataset = grain.MapDataset.source(items).map_with_index(fetch).shuffle(seed=seed)
-        return dataset.batch(self.videos).repeat(count)
+        return batched(dataset, self.videos, self.rows).repeat(count)
 
     def once(self) -> grain.MapDataset:
         """The split in order, every question once."""
         dataset = grain.MapDataset.source(self._items())
-        return dataset.map(lambda group: self._fetch(group, group.questions)).batch(self.videos)
+        dataset = dataset.map(lambda group: self._fetch(group, group.questions))
+        return batched(dataset, self.videos, self.rows)
 
     def _items(self, parts: int = 0) -> list[Group]:
         groups = groups_of(self.table, self.split, self.size)
@@ -220,6 +223,7 @@ def segment_runs(
     segments: int,
     epochs: int,
     seed: int,
+    rows: Sequence[int] | None = None,
 ) -> grain.MapDataset:
     """Shuffled batches of random runs of consecutive segments, for pretraining (3.2).
 
@@ -233,6 +237,7 @@ def segment_runs(
       segments: t, length of a run.
       epochs: how often every record comes.
       seed: of order, runs and mirrors.
+      rows: which of a batch's V rows are read here; None: all.
 
     Returns:
       Batches of frames (V, t, S, S, 3) uint8, log_mel (V, t, F, M) dB, rhythm (V, t), sources (V,
@@ -255,7 +260,7 @@ def segment_runs(
         return run | {'record': record}
 
     dataset = grain.MapDataset.source(_weighted(records, videos)).random_map(fetch, seed=seed)
-    return dataset.shuffle(seed=seed).batch(videos).repeat(epochs)
+    return batched(dataset.shuffle(seed=seed), videos, rows).repeat(epochs)
 
 
 def stored_videos(
@@ -264,19 +269,20 @@ def stored_videos(
     videos: int,
     epochs: int,
     seed: int,
+    rows: Sequence[int] | None = None,
 ) -> grain.MapDataset:
     """Shuffled batches of rows of `arrays`, which hold segment_mask (records, T); with weights as
-    segment_runs'."""
+    segment_runs', and `rows` as there."""
 
     def fetch(item: tuple[int, float]) -> Batch:
         index, weight = item
-        rows = {name: np.array(array[index]) for name, array in arrays.items()}
-        weights = np.float32(weight) * rows['segment_mask'].astype(np.float32)
+        item = {name: np.array(array[index]) for name, array in arrays.items()}
+        weights = np.float32(weight) * item['segment_mask'].astype(np.float32)
         weights = {'source_weights': weights, 'rhythm_weights': weights}
-        return rows | weights | {'record': np.int32(index)}
+        return item | weights | {'record': np.int32(index)}
 
     dataset = grain.MapDataset.source(_weighted(records, videos)).map(fetch)
-    return dataset.shuffle(seed=seed).batch(videos).repeat(epochs)
+    return batched(dataset.shuffle(seed=seed), videos, rows).repeat(epochs)
 
 
 def whole_videos(
@@ -284,6 +290,7 @@ def whole_videos(
     labels: Mapping[str, np.ndarray],
     records: Sequence[int],
     videos: int,
+    rows: Sequence[int] | None = None,
 ) -> grain.MapDataset:
     """The records in order, all their segments, as batches like segment_runs'; padding weighs
     nothing."""
@@ -292,7 +299,25 @@ def whole_videos(
         whole = _read_segments(reader, labels, *item)
         return whole | {'rhythm_weights': whole['source_weights']}
 
-    return grain.MapDataset.source(_weighted(records, videos)).map(fetch).batch(videos)
+    return batched(grain.MapDataset.source(_weighted(records, videos)).map(fetch), videos, rows)
+
+
+def batched(
+    items: grain.MapDataset, videos: int, rows: Sequence[int] | None = None
+) -> grain.MapDataset:
+    """Batches of `videos` items; or, of every such batch, only the items at the places `rows`.
+
+    So hosts that take different rows read different records, and what they read together is the
+    same, in the same order, for any number of hosts. So is the state of the iterator.
+
+    Args:
+      items: their number is a multiple of `videos`.
+      videos: V.
+      rows: in order; None: all.
+    """
+    if rows is None or len(rows) == videos:
+        return items.batch(videos)
+    return grain.MapDataset.mix([items[row::videos] for row in rows]).batch(len(rows))
 
 
 def iterate(dataset: grain.MapDataset) -> Iterator[Batch]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from amuse_jax.data import pipeline
@@ -18,7 +19,7 @@ from amuse_jax.models.amuse import Amuse, AmuseConfig, AmuseInputs, AmuseOutput,
 from amuse_jax.models.interactive_encoder import Front
 from amuse_jax.pretrained import towers
 from amuse_jax.stages import StageError
-from amuse_jax.training import pretrain, stored
+from amuse_jax.training import pretrain, sharding, stored
 from amuse_jax.training.state import Arrays
 
 METRICS = ('loss', 'accuracy')
@@ -90,6 +91,10 @@ class Source:
     streams: tuple[str, ...]
     encoded: Path | None
 
+    @property
+    def mesh(self) -> Mesh:
+        return sharding.mesh(self.config.mesh)
+
     def table(self) -> pipeline.QuestionTable:
         tokenizer = QuestionTokenizer(self.config.model.text)
         return pipeline.read_questions(self.inputs['prepare'], tokenizer)
@@ -106,7 +111,8 @@ class Source:
         """Batches for adapters open or closed, of `questions` per video (0: train.questions).
 
         Raises:
-          StageError: an array is missing, or does not fit the records.
+          StageError: an array is missing, or does not fit the records; or the devices cannot share
+            a batch evenly.
         """
         features = {name for stream in self.streams for name in FEATURES.get(stream, ())} | {
             'segment_mask'
@@ -127,8 +133,9 @@ class Source:
                     f'{name}.npy has {len(array)} rows for {records} records; run the stages rois '
                     'and pretrain again'
                 )
+        rows = sharding.rows(videos, self.mesh)
         return pipeline.QuestionBatches(
-            table, split, questions or self.config.train.questions, videos, arrays, reader
+            table, split, questions or self.config.train.questions, videos, arrays, reader, rows
         )
 
     def reader(self) -> RecordReader:

@@ -23,10 +23,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
-from jax.sharding import NamedSharding, PartitionSpec
 
 from amuse_jax.stages import StageError
-from amuse_jax.training import sharding
 from amuse_jax.training.state import Arrays, TrainState
 
 # What Orbax, TensorStore and Grain raise over a damaged file.
@@ -86,8 +84,7 @@ class Checkpoints:
         digest = progress.pop('digest')
         iterator = iterator_of(progress)
         targets = {
-            name: ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, tree))
-            for name, tree in _trees(template).items()
+            name: ocp.args.StandardRestore(_shapes(tree)) for name, tree in _trees(template).items()
         }
         read = self._manager.restore(
             step,
@@ -135,8 +132,12 @@ class Best:
         self._manager.close()
 
 
-def read_best(folder: Path, template: Arrays) -> tuple[Arrays, dict]:
+def read_best(folder: Path, template: Mapping[str, Any]) -> tuple[Arrays, dict]:
     """The best parameters and their record (`score`, `step`, ...).
+
+    Args:
+      folder: of a Best.
+      template: arrays, or shapes, with the shardings that the parameters are to have.
 
     Raises:
       StageError: there is none in `folder`, it is damaged, or the model has other shapes.
@@ -144,12 +145,8 @@ def read_best(folder: Path, template: Arrays) -> tuple[Arrays, dict]:
     return _read_newest(folder, 'record', template)
 
 
-def read_params(folder: Path, template: Arrays) -> Arrays:
-    """The parameters of the newest checkpoint in `folder`.
-
-    Raises:
-      StageError: as read_best.
-    """
+def read_params(folder: Path, template: Mapping[str, Any]) -> Arrays:
+    """The parameters of the newest checkpoint in `folder`; arguments and errors as read_best."""
     return _read_newest(folder, 'progress', template)[0]
 
 
@@ -168,8 +165,8 @@ def keep_frozen(folder: Path, arrays: Arrays) -> Arrays:
     return read_frozen(folder, arrays)
 
 
-def read_frozen(folder: Path, template: Arrays) -> Arrays:
-    """The arrays that keep_frozen left in `folder`, shaped like `template`.
+def read_frozen(folder: Path, template: Mapping[str, Any]) -> Arrays:
+    """The arrays that keep_frozen left in `folder`, shaped and sharded like `template`.
 
     Raises:
       StageError: they are missing, damaged or of other shapes.
@@ -178,12 +175,12 @@ def read_frozen(folder: Path, template: Arrays) -> Arrays:
         return template
     with ocp.StandardCheckpointer() as checkpointer:
         try:
-            return checkpointer.restore(folder.absolute(), _on_devices(template))
+            return checkpointer.restore(folder.absolute(), _shapes(template))
         except DAMAGE as error:
             raise _unreadable(folder, error) from error
 
 
-def _read_newest(folder: Path, record: str, template: Arrays) -> tuple[Arrays, dict]:
+def _read_newest(folder: Path, record: str, template: Mapping[str, Any]) -> tuple[Arrays, dict]:
     if not folder.exists():
         raise StageError(f'{folder} does not exist; run the stage {folder.parent.name} first')
     manager = _manager(folder, keep=None)
@@ -196,7 +193,7 @@ def _read_newest(folder: Path, record: str, template: Arrays) -> tuple[Arrays, d
         read = manager.restore(
             step,
             args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(_on_devices(template)),
+                params=ocp.args.StandardRestore(_shapes(template)),
                 **{record: ocp.args.JsonRestore()},
             ),
         )
@@ -207,13 +204,9 @@ def _read_newest(folder: Path, record: str, template: Arrays) -> tuple[Arrays, d
     return read.params, dict(read[record])
 
 
-def _on_devices(template: Arrays) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes to restore into, whole on every device; `template` may be shapes itself."""
-    everywhere = NamedSharding(sharding.mesh(), PartitionSpec())
-    return {
-        name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=everywhere)
-        for name, array in template.items()
-    }
+def _shapes(tree):
+    """Shapes and shardings to restore into."""
+    return jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)
 
 
 def _unreadable(folder: Path, error: Exception) -> StageError:

@@ -2,6 +2,7 @@
 kill."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import Any
 
 import grain
 import jax
-import numpy as np
 import optax
 from absl import logging
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -44,7 +45,7 @@ class Phase:
       batches: all their batches, `len(batches) / epochs` to the epoch.
       loss: see step.Loss.
       learning_rate: of the step within the phase.
-      samples: the array of a batch whose sum counts its samples.
+      samples: the metric whose weight counts the samples.
       validation: after every epoch; None: none.
     """
 
@@ -72,6 +73,7 @@ class Job:
       metrics: names of the sums that the losses return.
       phases: in order.
       settings: the config's section `loop`.
+      mesh: of sharding.mesh.
       seed: of dropout and other randomness inside the model.
       video_ids: by record, for messages.
       best_by: the metric whose highest validation value is kept in best/; '' for none.
@@ -84,6 +86,7 @@ class Job:
     metrics: tuple[str, ...]
     phases: Sequence[Phase]
     settings: ConfigDict
+    mesh: Mesh
     seed: int
     video_ids: Sequence[str]
     best_by: str = ''
@@ -109,11 +112,9 @@ class _Run:
     """A job under way."""
 
     def __init__(self, job: Job, params: Arrays):
-        self.job = job
-        self.mesh = sharding.mesh()
-        self.frozen = sharding.replicate(job.frozen, self.mesh)
-        self.key = sharding.replicate(jax.random.key(job.seed), self.mesh)
-        self.zeros = {name: np.zeros(2, np.float32) for name in job.metrics}
+        self.job, self.mesh, self.whole = job, job.mesh, sharding.whole(job.mesh)
+        self.frozen = sharding.put(job.frozen, sharding.of_parameters(job.frozen, self.mesh))
+        self.key = jax.jit(lambda: jax.random.key(job.seed), out_shardings=self.whole)()
         self.checkpoints = checkpoints.Checkpoints(job.folder / 'checkpoints', job.settings.keep)
         self.best = checkpoints.Best(job.folder / 'best') if job.best_by else None
         self.unseen = []  # (step, is_finite on the device, records) of steps not looked at yet
@@ -132,6 +133,7 @@ class _Run:
         self.shown = {}
         self.saved_at = time.monotonic()
         self._restart_clock()
+        self.counted = self._weight(self.state.sums)  # before the kill of a run that goes on
 
     def to_the_end(self) -> Arrays:
         self._run_phase()
@@ -162,25 +164,26 @@ class _Run:
     def _enter(self, index: int, params: Arrays, refused: int) -> None:
         """Starts a phase: a fresh optimiser and a fresh iterator."""
         self.phase_index = index
-        self.state = sharding.replicate(
-            state.fresh(
-                params,
-                state.adam(self.phase.learning_rate),
-                self.job.metrics,
-                self._first_step(),
-                refused,
-            ),
-            self.mesh,
+        fresh = functools.partial(
+            state.fresh,
+            optimizer=state.adam(self.phase.learning_rate),
+            metrics=self.job.metrics,
+            step=self._first_step(),
+            refused=refused,
         )
+        self.shardings = sharding.of_state(jax.eval_shape(fresh, params), self.mesh)
+        params = sharding.put(params, self.shardings.params)
+        self.state = jax.jit(fresh, donate_argnums=0, out_shardings=self.shardings)(params)
         self.iterator = pipeline.iterate(self.phase.batches)
 
     def _run_phase(self) -> None:
         phase, settings = self.phase, self.job.settings
         structure, level = self.job.structure, settings.optimization_level
-        train = train_step(phase.loss, structure, state.adam(phase.learning_rate), level)
+        optimizer = state.adam(phase.learning_rate)
+        train = train_step(phase.loss, structure, optimizer, level, self.shardings)
         validation = phase.validation
         if validation:
-            evaluate = evaluation_step(validation.evaluate, structure, level)
+            evaluate = evaluation_step(validation.evaluate, structure, level, self.mesh)
         last = self._first_step() + len(phase.batches)
         while self.step < last:
             batch = self._next_batch()
@@ -202,19 +205,26 @@ class _Run:
         begun = time.monotonic()
         batch = next(self.iterator)
         self.waited += time.monotonic() - begun
-        self.samples += float(batch[self.phase.samples].sum())
         self.steps += 1
         return batch
 
     def _restart_clock(self) -> None:
-        self.clock, self.waited, self.samples, self.steps = time.monotonic(), 0.0, 0.0, 0
+        self.clock, self.waited, self.steps, self.counted = time.monotonic(), 0.0, 0, 0.0
+
+    def _weight(self, sums: Arrays) -> float:
+        """The samples that are in the sums."""
+        return float(sums[self.phase.samples][1])
+
+    def _zeros(self) -> Arrays:
+        return sharding.put(state.empty_sums(self.job.metrics), self.whole)
 
     def _log(self) -> None:
         """Writes the means since the last line; the only place where a step's results are waited
         for."""
         self._look()
-        values = means(jax.device_get(self.state.sums))
-        self.state = self.state._replace(sums=sharding.replicate(self.zeros, self.mesh))
+        sums = jax.device_get(self.state.sums)
+        values = means(sums)
+        self.state = self.state._replace(sums=self._zeros())
         seconds = time.monotonic() - self.clock
         self.metrics.write(
             self.step,
@@ -224,7 +234,7 @@ class _Run:
                 'learning_rate': float(
                     self.phase.learning_rate(self.step - self._first_step() - 1)
                 ),
-                'samples_per_second': self.samples / seconds,
+                'samples_per_second': (self._weight(sums) - self.counted) / seconds,
                 'step_seconds': seconds / self.steps,
                 'data_wait_seconds': self.waited / self.steps,
             },
@@ -233,7 +243,7 @@ class _Run:
         self._restart_clock()
 
     def _validate(self, batches: grain.MapDataset, evaluate: Callable[..., Any]) -> None:
-        sums = sharding.replicate(self.zeros, self.mesh)
+        sums = self._zeros()
         for batch in pipeline.iterate(batches):
             placed = sharding.place(batch, self.mesh)
             sums, _ = evaluate(self.state.params, self.frozen, placed, sums)

@@ -5,9 +5,9 @@ import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from scipy.special import softmax
 
@@ -16,6 +16,8 @@ from amuse_jax.data.music_avqa import Question
 from amuse_jax.models.amuse import Amuse
 from amuse_jax.training import answering, checkpoints, sharding, state, train
 from amuse_jax.training.step import evaluation_step
+
+ASKED = ('weights', 'question', 'record')  # arrays of a batch that say what was asked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +51,7 @@ def load_best(config: ConfigDict, inputs: Mapping[str, Path]) -> Amuse:
     Raises:
       StageError: there is none, or the config has other sizes.
     """
-    structure, params, frozen = _load_parts(config, inputs)
+    structure, params, frozen = _load_parts(config, inputs, sharding.mesh(config.mesh))
     return structure.merge(params | frozen)
 
 
@@ -64,24 +66,27 @@ def predict(config: ConfigDict, inputs: Mapping[str, Path], split: str) -> Itera
     Raises:
       StageError: as load_best; no question in the split; inputs that do not fit each other.
     """
-    structure, params, frozen = _load_parts(config, inputs)
+    mesh = sharding.mesh(config.mesh)
+    structure, params, frozen = _load_parts(config, inputs, mesh)
     streams = structure.merge(params | frozen).streams
     encoded = inputs['train'] / 'encoded' if train.towers_are_frozen(params) else None
     source = answering.Source(config, inputs, streams, encoded)
     table, is_open = source.table(), config.train.epochs > 0
-    batches = source.batches(table, split, config.evaluate.batch_size, is_open=is_open)
-    mesh = sharding.mesh()
-    zeros = {name: np.zeros(2, np.float32) for name in answering.METRICS}
-    params, frozen, sums = sharding.replicate((params, frozen, zeros), mesh)
+    videos = sharding.filled_up(config.evaluate.batch_size, mesh)
+    batches = source.batches(table, split, videos, is_open=is_open)
+    sums = sharding.put(state.empty_sums(answering.METRICS), sharding.whole(mesh))
     # The validation's own program: it is compiled already.
     answer = evaluation_step(
         functools.partial(answering.answer, is_open=is_open),
         structure,
         config.loop.optimization_level,
+        mesh,
     )
 
     for batch in pipeline.iterate(batches.once()):
-        _, output = jax.device_get(answer(params, frozen, sharding.place(batch, mesh), sums))
+        placed = sharding.place(batch, mesh)
+        _, output = answer(params, frozen, placed, sums)
+        output, batch = sharding.fetch((output, {name: placed[name] for name in ASKED}))
         probabilities = softmax(output.logits, axis=-1)
         for video, slot in np.argwhere(batch['weights'] > 0):
             segments = output.time_weights.shape[-1]
@@ -95,8 +100,9 @@ def predict(config: ConfigDict, inputs: Mapping[str, Path], split: str) -> Itera
             )
 
 
-def _load_parts(config: ConfigDict, inputs: Mapping[str, Path]):
+def _load_parts(config: ConfigDict, inputs: Mapping[str, Path], mesh: Mesh):
     model = nnx.eval_shape(lambda: answering.build(config, inputs['rois'], nnx.Rngs(0)))
-    structure, params, frozen = state.split(model, config.train.trainable)
+    structure, *parts = state.split(model, config.train.trainable)
+    params, frozen = (sharding.shapes(part, sharding.of_parameters(part, mesh)) for part in parts)
     params, _ = checkpoints.read_best(inputs['train'] / 'best', params)
     return structure, params, checkpoints.read_frozen(inputs['train'] / 'frozen', frozen)

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from amuse_jax.data import pipeline
 from amuse_jax.models.universal_encoder import with_next
-from amuse_jax.training import loop, state
+from amuse_jax.training import loop, sharding, state
 
 STREAMS = ('rhythm_visual', 'rhythm_audio', 'source_visual', 'source_audio')
 METRICS = ('loss', 'rhythm_error', 'sources_error')
@@ -46,9 +46,14 @@ def fit(
     Returns:
       `params` with the predictors trained.
     """
-    settings = config.pretrain
+    settings, mesh = config.pretrain, sharding.mesh(config.mesh)
     batches = pipeline.stored_videos(
-        arrays, records, settings.batch_size, settings.predictor_epochs, config.seed
+        arrays,
+        records,
+        settings.batch_size,
+        settings.predictor_epochs,
+        config.seed,
+        sharding.rows(settings.batch_size, mesh),
     )
     phase = loop.Phase(
         epochs=settings.predictor_epochs,
@@ -57,7 +62,7 @@ def fit(
         learning_rate=state.warm_cosine(
             settings.predictor_learning_rate, len(batches), len(batches) // 10, 0.01
         ),
-        samples='source_weights',
+        samples='sources_error',
     )
     mine = {name: array for name, array in params.items() if name.startswith(PREDICTORS)}
     towers = {name: array for name, array in params.items() if name not in mine}
@@ -69,6 +74,7 @@ def fit(
         metrics=METRICS,
         phases=[phase],
         settings=config.loop,
+        mesh=mesh,
         seed=config.seed,
         video_ids=video_ids,
     )

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from sklearn.metrics import average_precision_score
 
@@ -30,7 +31,7 @@ from amuse_jax.models.swin_v2 import SwinV2Config
 from amuse_jax.models.universal_encoder import UniversalEncoder
 from amuse_jax.pretrained import towers
 from amuse_jax.stages import StageError
-from amuse_jax.training import checkpoints, loop, predictors, state, stored
+from amuse_jax.training import checkpoints, loop, predictors, sharding, state, stored
 
 LABELS = ('rhythm', 'sources')
 FEATURES = (*predictors.STREAMS, *LABELS, 'segment_mask')
@@ -45,19 +46,22 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
       Mean squared errors of both tasks and the sources' mean average precision, train and val.
 
     Raises:
-      StageError: no train or no val videos, or labels that do not fit the records.
+      StageError: no train or no val videos, labels that do not fit the records, or a mesh that
+        cannot share out the model or the batches.
     """
     reader = RecordReader(inputs['prepare'] / 'records')
     labels = stored.read(inputs['annotate'], LABELS)
     _check_labels(labels, len(reader), inputs['annotate'])
     splits = records_by_split(inputs['prepare'])
+    mesh = sharding.mesh(config.mesh)
+    phase = _phase(config, reader, labels, splits, mesh)
     structure, params, frozen = state.split(
         building.build(lambda rngs: build(config, rngs), config.seed), ''
     )
     started = start_towers(config, params | frozen)
     params, frozen = ({name: started[name] for name in part} for part in (params, frozen))
     video_ids = [video['video_id'] for video in reader.videos]
-    store = functools.partial(store_features, config, reader, encoding(structure))
+    store = functools.partial(store_features, config, reader, encoding(structure, mesh), mesh)
     frozen = _with_all_statistics(config, folder, reader, splits['train'], store, params, frozen)
     if config.pretrain.predictor_epochs:
         first = stored.read(folder / 'first_features', (*predictors.STREAMS, 'segment_mask'))
@@ -65,7 +69,6 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
             config, folder / 'predictors', structure, params, frozen,
             first | labels, splits['train'], video_ids,
         )  # fmt: skip
-    phase = _phase(config, reader, labels, splits)
     job = loop.Job(
         name='pretrain',
         folder=folder,
@@ -74,6 +77,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
         metrics=predictors.METRICS,
         phases=[phase],
         settings=config.loop,
+        mesh=mesh,
         seed=config.seed,
         video_ids=video_ids,
     )
@@ -109,13 +113,15 @@ def start_towers(config: ConfigDict, arrays: state.Arrays) -> state.Arrays:
 
 
 def load(config: ConfigDict, folder: Path) -> tuple[state.Structure, state.Arrays]:
-    """The pretrained universal encoder that the stage left in `folder`.
+    """The pretrained universal encoder that the stage left in `folder`, whole on every device.
 
     Raises:
       StageError: there is none, or the config has other sizes.
     """
     model = nnx.eval_shape(lambda: build(config, nnx.Rngs(0)))
-    structure, params, frozen = state.split(model, '')
+    structure, *parts = state.split(model, '')
+    everywhere = sharding.whole(sharding.mesh(config.mesh))
+    params, frozen = (sharding.shapes(part, everywhere) for part in parts)
     params = checkpoints.read_params(folder / 'checkpoints', params)
     return structure, params | checkpoints.read_frozen(folder / 'frozen', frozen)
 
@@ -179,15 +185,16 @@ def _with_all_statistics(
 ) -> state.Arrays:
     """`frozen` with the statistics of the log-mels and of the first features of `records`, measured
     once and kept in folder/frozen; the first features stay for the predictors."""
+    shardings = sharding.of_parameters(frozen, sharding.mesh(config.mesh))
     if (folder / 'frozen').exists():
-        return checkpoints.read_frozen(folder / 'frozen', frozen)
+        return checkpoints.read_frozen(folder / 'frozen', sharding.shapes(frozen, shardings))
     if not config.checkpoints.audio:
         frozen = with_statistics(frozen, mel_statistics(reader, records))
     if config.pretrain.predictor_epochs:
         store(folder / 'first_features', params | frozen)
         first = stored.read(folder / 'first_features', FEATURES)
         frozen = frozen | predictors.statistics(first, records)
-    return checkpoints.keep_frozen(folder / 'frozen', frozen)
+    return checkpoints.keep_frozen(folder / 'frozen', sharding.put(frozen, shardings))
 
 
 def loss(model, batch, rngs, mix: float = 0.0, swap: float = 0.0):
@@ -242,12 +249,12 @@ def scores(
     }
 
 
-def encoding(structure: state.Structure) -> Callable[..., state.Arrays]:
+def encoding(structure: state.Structure, mesh: Mesh) -> Callable[..., state.Arrays]:
     """Compiles `encode(arrays, frames, log_mel) -> FEATURES`, but for the mask."""
 
     @jax.jit
     def encode(arrays, frames, log_mel):
-        output = structure.merge(arrays)(frames, log_mel)
+        output = structure.merge(sharding.gathered(arrays, mesh))(frames, log_mel)
         return {name: getattr(output, name).astype(jnp.float16) for name in FEATURES[:-1]}
 
     return encode
@@ -257,17 +264,22 @@ def store_features(
     config: ConfigDict,
     reader: RecordReader,
     encode: Callable[..., state.Arrays],
+    mesh: Mesh,
     folder: Path,
     arrays: state.Arrays,
 ) -> None:
     """Fills `folder` with FEATURES of every record."""
+    arrays = sharding.put(arrays, sharding.of_parameters(arrays, mesh))
 
     def compute(batch):
-        features = jax.device_get(encode(arrays, batch['frames'], batch['log_mel']))
-        return features | {'segment_mask': batch['segment_mask']}
+        placed = sharding.place(batch, mesh)
+        features = encode(arrays, placed['frames'], placed['log_mel'])
+        return sharding.fetch(features | {'segment_mask': placed['segment_mask']})
 
     videos = config.pretrain.batch_size
-    batches = functools.partial(pipeline.whole_videos, reader, {}, videos=videos)
+    batches = functools.partial(
+        pipeline.whole_videos, reader, {}, videos=videos, rows=sharding.rows(videos, mesh)
+    )
     stored.fill(folder, FEATURES, len(reader), batches, compute, 'features')
 
 
@@ -276,6 +288,7 @@ def _phase(
     reader: RecordReader,
     labels: Mapping[str, np.ndarray],
     splits: Mapping[str, Sequence[int]],
+    mesh: Mesh,
 ) -> loop.Phase:
     settings = config.pretrain
     return loop.Phase(
@@ -288,10 +301,11 @@ def _phase(
             segments=settings.segments,
             epochs=settings.epochs,
             seed=config.seed,
+            rows=sharding.rows(settings.batch_size, mesh),
         ),
         loss=functools.partial(loss, mix=settings.mix, swap=settings.swap),
         learning_rate=optax.constant_schedule(settings.learning_rate),
-        samples='source_weights',
+        samples='sources_error',
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
@@ -125,9 +126,14 @@ def fresh(
         step=jnp.int32(step),
         params=params,
         opt_state=jax.jit(optimizer.init)(params),
-        sums={name: jnp.zeros(2) for name in metrics},
+        sums=jax.tree.map(jnp.asarray, empty_sums(metrics)),
         refused=jnp.int32(refused),
     )
+
+
+def empty_sums(metrics: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Per metric a weighted total and a weight to add to."""
+    return {name: np.zeros(2, np.float32) for name in metrics}
 
 
 def _own(array: jax.Array | jax.ShapeDtypeStruct) -> jax.Array | jax.ShapeDtypeStruct:

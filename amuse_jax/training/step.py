@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 
 from amuse_jax.models import building
+from amuse_jax.training import sharding
 from amuse_jax.training.state import Arrays, Structure, TrainState
 
 # loss(model, batch, rngs) -> (mean loss of the batch, {metric: (2,) weighted total and weight})
@@ -23,22 +25,26 @@ def train_step(
     structure: Structure,
     optimizer: optax.GradientTransformation,
     optimization_level: int,
+    shardings: TrainState,
 ) -> TrainStep:
     """Compiles `step(state, frozen, batch, key) -> (state, is_finite)`.
 
     The gradient is taken for `state.params` alone. A step whose loss or gradient is not finite
     changes nothing but the counters. Random numbers of step n come from `fold_in(key, n)`, so a
     resumed run draws the same.
-    The state is donated: the caller must not use the one it passed. The optimisation level is that
-    of `building.optimized`.
+    The state is donated: the caller must not use the one it passed. It comes back where it was, as
+    `shardings` say. The optimisation level is that of `building.optimized`.
     """
+
+    mesh = shardings.step.mesh
 
     def step(state, frozen, batch, key):
         step_key = jax.random.fold_in(key, state.step)
 
         def objective(params):
             rngs = nnx.Rngs(step_key)
-            return loss(structure.merge(params | frozen), batch, rngs)
+            model = structure.merge(sharding.gathered(params | frozen, mesh))
+            return loss(model, batch, rngs)
 
         (value, sums), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         is_finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(grads))
@@ -58,20 +64,30 @@ def train_step(
         )
         return state, is_finite
 
-    return jax.jit(step, donate_argnums=0, compiler_options=building.optimized(optimization_level))
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        out_shardings=(shardings, shardings.step),
+        compiler_options=building.optimized(optimization_level),
+    )
 
 
 def evaluation_step(
-    evaluate: Evaluation, structure: Structure, optimization_level: int
+    evaluate: Evaluation, structure: Structure, optimization_level: int, mesh: Mesh
 ) -> Callable[..., Any]:
     """Compiles `step(params, frozen, batch, sums) -> (sums, output)`, which adds the batch to
     `sums`."""
 
     def step(params, frozen, batch, sums):
-        new, output = evaluate(structure.merge(params | frozen), batch)
+        model = structure.merge(sharding.gathered(params | frozen, mesh))
+        new, output = evaluate(model, batch)
         return {name: sums[name] + new[name] for name in sums}, output
 
-    return jax.jit(step, compiler_options=building.optimized(optimization_level))
+    return jax.jit(
+        step,
+        out_shardings=(sharding.whole(mesh), None),
+        compiler_options=building.optimized(optimization_level),
+    )
 
 
 def means(sums: Mapping[str, Any]) -> dict[str, float]:

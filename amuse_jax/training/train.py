@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from amuse_jax.data import pipeline
 from amuse_jax.models import building
 from amuse_jax.stages import StageError
-from amuse_jax.training import answering, checkpoints, loop, state, stored
+from amuse_jax.training import answering, checkpoints, loop, sharding, state, stored
 from amuse_jax.training.answering import CLOSED, FRONT, TOWERS
 
 
@@ -30,7 +30,8 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
       Steps, numbers of trainable and frozen parameters, and the best validation's record.
 
     Raises:
-      StageError: no epochs, no train or val question, or inputs that do not fit each other.
+      StageError: no epochs, no train or val question, inputs that do not fit each other, or a mesh
+        that cannot share out the model or the batches.
     """
     if not config.train.head_epochs + config.train.epochs:
         raise StageError(
@@ -39,10 +40,11 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     model = building.build(lambda rngs: answering.build(config, inputs['rois'], rngs), config.seed)
     structure, params, frozen = state.split(model, config.train.trainable)
     started = answering.start_towers(config, inputs['pretrain'], params | frozen)
-    params, frozen = ({name: started[name] for name in part} for part in (params, frozen))
-    frozen = checkpoints.keep_frozen(folder / 'frozen', frozen)
     encoded = folder / 'encoded' if towers_are_frozen(params) else None
     source = answering.Source(config, inputs, model.streams, encoded)
+    started = sharding.put(started, sharding.of_parameters(started, source.mesh))
+    params, frozen = ({name: started[name] for name in part} for part in (params, frozen))
+    frozen = checkpoints.keep_frozen(folder / 'frozen', frozen)
     if encoded and model.encoder is not None:
         encode(config, encoded, source, structure, params | frozen)
     job = loop.Job(
@@ -53,6 +55,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
         metrics=answering.METRICS,
         phases=_phases(config, source),
         settings=config.loop,
+        mesh=source.mesh,
         seed=config.seed,
         video_ids=[video['video_id'] for video in source.reader().videos],
         best_by='accuracy',
@@ -89,7 +92,7 @@ def encode(
 
     @jax.jit
     def run_towers(arrays, frames, log_mel):
-        encoder = structure.merge(arrays).encoder
+        encoder = structure.merge(sharding.gathered(arrays, source.mesh)).encoder
         front = encoder.front(frames, log_mel)
         found = dict(zip(FRONT, (front.visual, front.audio)))
         if config.train.head_epochs:
@@ -97,10 +100,18 @@ def encode(
         return {name: found[name].astype(dtype) for name in wanted}
 
     def compute(batch):
-        return jax.device_get(run_towers(arrays, batch['frames'], batch['log_mel']))
+        placed = sharding.place(batch, source.mesh)
+        return sharding.fetch(run_towers(arrays, placed['frames'], placed['log_mel']))
 
     reader = source.reader()
-    batches = functools.partial(pipeline.whole_videos, reader, {}, videos=config.train.batch_size)
+    videos = config.train.batch_size
+    batches = functools.partial(
+        pipeline.whole_videos,
+        reader,
+        {},
+        videos=videos,
+        rows=sharding.rows(videos, source.mesh),
+    )
     stored.fill(folder, wanted, len(reader), batches, compute, 'encode')
 
 
@@ -122,7 +133,7 @@ def _phases(config: ConfigDict, source: answering.Source) -> list[loop.Phase]:
                 batches=batches,
                 loss=functools.partial(answering.loss, is_open=is_open),
                 learning_rate=_schedule(settings, is_open, len(batches) // epochs),
-                samples='weights',
+                samples='loss',
                 validation=loop.Validation(
                     val.once(), functools.partial(answering.answer, is_open=is_open)
                 ),

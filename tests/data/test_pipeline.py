@@ -2,6 +2,9 @@ import collections
 import dataclasses
 import json
 
+import grain
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 
@@ -212,3 +215,49 @@ def test_mirrored_items_have_mirrored_questions_and_boxes(tmp_path):
     some = batches.epochs(40, seed=0, mirror_share=0.5)
     shares = np.mean([(some[i]['boxes'][:, 0, 0] > 0.5).mean() for i in range(len(some))])
     assert 0.3 < shares < 0.7
+
+
+@pytest.mark.parametrize('rows', [[(0, 1), (2, 3)], [(0, 3), (1,), (2,)], [(0, 1, 2, 3)]])
+def test_hosts_share_out_the_rows_of_every_batch(batches, rows):
+    reads = []
+
+    class Counting(Reader):
+        def __getitem__(self, index):
+            reads[-1].append(index)
+            return super().__getitem__(0)
+
+    whole = batches.epochs(3, seed=2, mirror_share=0.5)
+    shares = []
+    for share in rows:
+        reads.append([])
+        mine = dataclasses.replace(batches, reader=Counting(), rows=share)
+        shares.append(list(pipeline.iterate(mine.epochs(3, seed=2, mirror_share=0.5))))
+    for index, batch in enumerate(pipeline.iterate(whole)):
+        for share, found in zip(rows, shares):
+            for name, array in batch.items():
+                np.testing.assert_array_equal(found[index][name], array[list(share)])
+    assert {len(share) for share in shares} == {len(whole)}
+    assert sum(map(len, reads)) == 4 * len(whole)  # no record is read by two hosts
+
+
+def test_the_state_of_the_iterator_is_that_of_any_number_of_hosts(batches):
+    states = []
+    for rows in (None, (1,), (0, 2, 3)):
+        iterator = pipeline.iterate(dataclasses.replace(batches, rows=rows).epochs(2, seed=5))
+        for _ in range(3):
+            next(iterator)
+        states.append(iterator.get_state())
+    assert states[0] == states[1] == states[2]
+
+
+@hypothesis.given(
+    videos=st.integers(1, 24), batches=st.integers(1, 4), epochs=st.integers(1, 3), data=st.data()
+)
+@hypothesis.settings(max_examples=30, deadline=None)
+def test_rows_keep_their_order(videos, batches, epochs, data):
+    rows = sorted(data.draw(st.sets(st.integers(0, videos - 1), min_size=1)))
+    items = grain.MapDataset.range(videos * batches).shuffle(seed=1)
+    whole, mine = (pipeline.batched(items, videos, r).repeat(epochs) for r in (None, rows))
+    assert len(whole) == len(mine)
+    for index in range(len(whole)):
+        np.testing.assert_array_equal(mine[index], whole[index][rows])

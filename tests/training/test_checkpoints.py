@@ -4,6 +4,7 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from amuse_jax.stages import StageError
@@ -120,6 +121,6 @@ def test_frozen_arrays_are_saved_once(tmp_path):
     assert checkpoints.keep_frozen(tmp_path / 'frozen', first) is first
     again = checkpoints.keep_frozen(tmp_path / 'frozen', {'tower': jnp.zeros(4)})
     np.testing.assert_array_equal(again['tower'], first['tower'])
-    shapes = {'tower': jax.ShapeDtypeStruct((4,), jnp.float32)}
+    shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, first)
     read = checkpoints.read_frozen(tmp_path / 'frozen', shapes)
     np.testing.assert_array_equal(read['tower'], first['tower'])

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from amuse_jax.training import loop, state
+from amuse_jax.training import loop, sharding, state
 
 VIDEOS, BATCH = 24, 4
 
@@ -79,7 +79,7 @@ def job(
             batches=batches,
             loss=loss,
             learning_rate=state.halving(rate, VIDEOS // BATCH, 2),
-            samples='weights',
+            samples='loss',
             validation=loop.Validation(
                 source.map(fetch).batch(BATCH),
                 lambda model, batch: (loss(model, batch, None)[1], None),
@@ -104,6 +104,7 @@ def job(
         metrics=('loss', 'accuracy'),
         phases=[phase(count, rate) for count, rate in zip(epochs, (3e-2, 1e-2))],
         settings=settings,
+        mesh=sharding.mesh(ConfigDict(dict(data=-1, fsdp=1, tensor=1))),
         seed=0,
         video_ids=[f'video{index}' for index in range(VIDEOS)],
         best_by='accuracy',

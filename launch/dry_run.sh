@@ -1,0 +1,17 @@
+# shellcheck shell=bash
+# Sourced by the launches: with --dry-run first, `run COMMAND...` only prints the command.
+DRY_RUN=
+if [[ ${1:-} == --dry-run ]]; then
+  DRY_RUN=1
+  shift
+fi
+
+run() {
+  [[ $DRY_RUN ]] || { "$@"; return; }
+  local word line=
+  for word; do
+    [[ $word =~ ^[[:alnum:]_./:=@%+,-]+$ ]] || word=${word@Q}
+    line+="$word "
+  done
+  echo "${line% }"
+}

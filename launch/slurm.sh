@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# GPU nodes under Slurm:  sbatch --nodes=4 launch/slurm.sh ARGUMENTS-OF-MAIN...
+#
+# One process per GPU; the environment VENV (.venv) and --workdir lie on a disk that all nodes see.
+# Preempted, or a node lost, or at the end of its time, the job is queued again and goes on where it
+# was. Before: launch/slurm.sh --dry-run ARGUMENTS-OF-MAIN... prints the command.
+#SBATCH --job-name=amuse_jax
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=8
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=8
+#SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --signal=B:USR1@120
+#SBATCH --output=amuse_jax-%j.log
+set -euo pipefail
+cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}"
+# shellcheck source=launch/dry_run.sh
+source launch/dry_run.sh
+
+trap 'scontrol requeue "$SLURM_JOB_ID"' USR1 # two minutes before the time is over
+run srun --kill-on-bad-exit=1 --label "${VENV:-.venv}/bin/python" -m amuse_jax.main \
+  --coordinator=auto "$@" &
+wait $!
