@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from amuse_jax.models import cpu
 from amuse_jax.models.gelu import gelu
 from amuse_jax.models.windows import WindowMap
 
@@ -131,25 +132,34 @@ class Stage(nnx.Module):
           (b, height*width, d).
         """
         bias = jax.vmap(lambda block: nnx.merge(graphdef, block).position_bias())(state)
-        count = len(bias)
-        odd = first % 2 == 1
-        pattern = (odd, odd ^ True) if self.window_map.shifts else (False,)
-        step = len(pattern)
 
-        def run_group(tokens, group):
-            for place, shifted in enumerate(pattern[: len(group[1])]):
-                block, block_bias = jax.tree.map(operator.itemgetter(place), group)
-                tokens = nnx.merge(graphdef, block)(tokens, block_bias, shifted)
+        def run_block(tokens, stacked, shifted=False):
+            state, bias = stacked
+            block = nnx.merge(graphdef, state)
+            run = lambda tokens: block(tokens, bias, shifted)  # noqa: E731
+            return cpu.in_chunks(run, tokens, 4 * tokens[0].size * tokens.dtype.itemsize), None
+
+        if not self.window_map.shifts:
+            return jax.lax.scan(run_block, tokens, (state, bias))[0]
+
+        odd = first % 2 == 1
+
+        def run_pair(tokens, pair):
+            for place, shifted in enumerate((odd, odd ^ True)[: len(pair[1])]):
+                one = jax.tree.map(operator.itemgetter(place), pair)
+                tokens, _ = run_block(tokens, one, shifted)
             return tokens, None
 
-        whole = count - count % step
-        groups = jax.tree.map(
-            lambda leaf: leaf[:whole].reshape(whole // step, step, *leaf.shape[1:]), (state, bias)
+        whole = len(bias) // 2
+        pairs, rest = (
+            jax.tree.map(operator.itemgetter(part), (state, bias))
+            for part in (slice(2 * whole), slice(2 * whole, None))
         )
+        pairs = jax.tree.map(lambda leaf: leaf.reshape(whole, 2, *leaf.shape[1:]), pairs)
         if whole:
-            tokens, _ = jax.lax.scan(run_group, tokens, groups)
-        if whole < count:
-            tokens, _ = run_group(tokens, jax.tree.map(lambda leaf: leaf[whole:], (state, bias)))
+            tokens, _ = jax.lax.scan(run_pair, tokens, pairs)
+        if len(bias) % 2:
+            tokens, _ = run_pair(tokens, rest)
         return tokens
 
 

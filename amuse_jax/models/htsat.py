@@ -111,8 +111,7 @@ class BiasedAttention(nnx.Module):
 
     def position_bias(self) -> Array:
         """(heads, m, m) float32; depends on the parameters only."""
-        index = windows.relative_index(self.window_map.window)
-        return jnp.take(self.bias_table[...].T, index, axis=1)
+        return windows.by_pair(self.bias_table[...].T, self.window_map.window)
 
     def __call__(self, tokens: Array, bias: Array, shifted: bool | Array) -> Array:
         tokens = self.window_map.enter(tokens, shifted)

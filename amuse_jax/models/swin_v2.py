@@ -136,7 +136,7 @@ class CosineAttention(nnx.Module):
         offsets = log_offsets(self.window_map.window, self.pretrained_window)
         table = self.bias_outer(jax.nn.relu(self.bias_inner(offsets)))
         table = BIAS_LIMIT * jax.nn.sigmoid(table.T)
-        return jnp.take(table, windows.relative_index(self.window_map.window), axis=1)
+        return windows.by_pair(table, self.window_map.window)
 
     def __call__(self, tokens: Array, bias: Array, shifted: bool | Array) -> Array:
         tokens = self.window_map.enter(tokens, shifted)

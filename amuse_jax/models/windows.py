@@ -118,17 +118,34 @@ def allowed(window_map: WindowMap) -> np.ndarray:
     return region[:, :, None] == region[:, None, :]
 
 
-@functools.cache
-def relative_index(window: tuple[int, int]) -> np.ndarray:
-    """Row of the relative-position table for each pair of tokens in a window.
+def by_pair(table: Array, window: tuple[int, int]) -> Array:
+    """A table of values by offset -> the value of every pair of tokens in a window.
 
+    Offsets are query minus key, rows before columns and the most negative first, as in the
+    originals. Made of copies alone: a gather of as many elements, and the scatter of its gradient,
+    cost more than the attention that they serve.
+
+    Args:
+      table: (heads, (2h-1) * (2w-1)).
     Returns:
-      (m, m) int32 into a table of (2h-1) * (2w-1) offsets, ordered as in the original.
+      (heads, h*w, h*w), by query and key.
     """
     high, broad = window
-    places = np.stack(np.meshgrid(np.arange(high), np.arange(broad), indexing='ij')).reshape(2, -1)
-    offset = places[:, :, None] - places[:, None, :]
-    return ((offset[0] + high - 1) * (2 * broad - 1) + offset[1] + broad - 1).astype(np.int32)
+    x = _toeplitz(table.reshape(-1, 2 * high - 1, 2 * broad - 1))  # (heads, 2h-1, w, w)
+    x = _toeplitz(jnp.moveaxis(x, 1, -1))  # (heads, w, w, h, h)
+    return x.transpose(0, 3, 1, 4, 2).reshape(-1, high * broad, high * broad)
+
+
+def _toeplitz(x: Array) -> Array:
+    """(..., 2n-1) -> (..., n, n) with [q, k] = x[q - k + n - 1].
+
+    Rows of length 2n - 1, cut out of a sequence of period 2n, begin one place earlier each.
+    """
+    *lead, length = x.shape
+    n = (length + 1) // 2
+    period = jnp.pad(jnp.flip(x, -1), [(0, 0)] * len(lead) + [(0, 1)])
+    rows = jnp.broadcast_to(period[..., None, :], (*lead, n, 2 * n)).reshape(*lead, -1)
+    return rows[..., : n * length].reshape(*lead, n, length)[..., n - 1 :]
 
 
 def attention(

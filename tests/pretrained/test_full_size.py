@@ -27,12 +27,6 @@ LARGE = swin_v2.named('swinv2_large_window12_192')
 HALF_WIDTH = 3e-2  # bfloat16 against float32
 
 
-@pytest.fixture(autouse=True)
-def highest_precision():
-    with jax.default_matmul_precision('highest'):
-        yield
-
-
 def filled(build, table, arrays):
     return convert.fill(nnx.eval_shape(build), arrays, table)
 
