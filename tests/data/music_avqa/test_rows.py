@@ -11,7 +11,7 @@ from amuse_jax import stages
 from amuse_jax.data import music_avqa, vocabulary
 from configs import base
 
-REAL = Path(__file__).parents[3] / 'shared/data/music_avqa'
+REAL = Path(__file__).parents[4] / 'shared/data/music_avqa'
 ROW = {
     'video_id': '00000093',
     'question_id': 7,
