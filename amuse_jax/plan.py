@@ -18,8 +18,8 @@ from amuse_jax.training import pretrain, train
 
 # Not data.workers and data.max_broken_share: what is prepared does not depend on them.
 PREPARE = (
-    'audio', 'data.root', 'data.segments', 'data.segment_seconds', 'data.image_size',
-    'data.shard_videos',
+    'audio', 'data.root', 'data.annotations', 'data.rephrased', 'data.segments',
+    'data.segment_seconds', 'data.image_size', 'data.shard_videos',
 )  # fmt: skip
 
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from amuse_jax.data import music_avqa
+from amuse_jax.data.music_avqa import needs
 from amuse_jax.stages import StageError
 
 PARTS = ('encoder', 'rhythm', 'sources', 'rois')  # Table 4
@@ -41,6 +43,7 @@ def check(config: ConfigDict) -> None:
     _one_of('sources.stems', config.sources.stems, STEMS)
     _one_of('rhythm.tracker', config.rhythm.tracker, TRACKERS)
     _one_of('train.towers_from', config.train.towers_from, TOWERS_FROM)
+    _one_of('data.annotations', config.data.annotations, music_avqa.SCHEMES)
     _one_of('model.dtype', config.model.dtype, ('float32', 'bfloat16'))
     for name in POSITIVE:
         value = _value(config, name)
@@ -53,15 +56,17 @@ def check_data(config: ConfigDict) -> None:
     """Refuses a config that names no data set and renders none.
 
     Raises:
-      StageError: one sentence on what is missing.
+      StageError: what is missing; for MUSIC-AVQA itself a screen on how to bring it.
     """
     if config.data.root:
         if not Path(config.data.root).is_dir():
             raise StageError(
                 f'config.data.root is {config.data.root!r}, which is no folder; expected the '
-                'folder that holds videos/ and avqa-train.json, avqa-val.json and avqa-test.json'
+                'folder that holds videos/ and the annotation files'
             )
     elif not config.synthetic.videos:
+        if config.data.annotations != 'plain':
+            raise StageError(needs.message(config))
         raise StageError(
             'no data: config.data.root is empty and config.synthetic.videos is 0; set '
             '--config.data.root=DIR to the folder of the data set, or render one by '

@@ -25,8 +25,12 @@ def get_config() -> ConfigDict:
 
     c.data = ConfigDict(
         dict(
-            # Folder with videos/ and avqa-{train,val,test}.json; '': what the render stage wrote.
-            root='',
+            root='',  # folder with videos/ and annotation files; '': what the render stage wrote
+            # Which annotation files: plain (avqa-{train,val,test}.json), v1, v1-json, v1-by-video,
+            # v2-balance or v2-bias; see amuse_jax/data/music_avqa/layout.py.
+            annotations='plain',
+            # MUSIC-AVQA-R's rephrased test questions: its file or folder, from root; '': none.
+            rephrased='',
             segments=10,  # T, 4.1
             segment_seconds=6.0,  # t, Eq. 4
             image_size=192,

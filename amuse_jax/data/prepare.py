@@ -63,8 +63,8 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
 
     Args:
       config: the whole config; `data` and `audio` are read.
-      folder: gets `records/*.array_record`, `videos.json`, `questions.json`, `quarantine.json` and
-        `malformed_rows.json`.
+      folder: gets `records/*.array_record`, `videos.json`, `questions.json`, `quarantine.json`,
+        `malformed_rows.json` and `remarks.json`, on rows that are not taken as they are written.
       inputs: 'render' where the data set is a rendered one.
 
     Returns:
@@ -76,7 +76,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     """
     root = music_avqa.data_root(config, inputs)
     allowed = config.data.max_broken_share
-    pairs = _pairs(root, _questions(root, allowed, folder))
+    pairs = _pairs(root, _questions(root, config.data, folder))
     work = Work(root, config.data.image_size, audio.LogMel.from_settings(config))
     folder_of_records = folder / 'records'
     _keep_only_fresh(folder_of_records, pairs, config.data.shard_videos)
@@ -166,24 +166,32 @@ def _on_cpu() -> contextlib.AbstractContextManager:
     return jax.default_device(jax.local_devices(backend='cpu')[0])
 
 
-def _questions(root: Path, allowed: float, folder: Path) -> list[Question]:
-    questions, malformed = [], []
-    for split in music_avqa.SPLITS:
-        path = music_avqa.annotation_path(root, split)
-        found, complaints = music_avqa.read_questions(path, split)
-        if len(complaints) > allowed * (len(found) + len(complaints)):
+def _questions(root: Path, settings: ConfigDict, folder: Path) -> list[Question]:
+    annotations = music_avqa.read(root, settings.annotations, settings.rephrased)
+    for file in annotations.files:
+        rows = len(file.questions) + len(file.malformed)
+        if len(file.malformed) > settings.max_broken_share * rows:
             raise stages.StageError(
-                f'{len(complaints)} of {len(found) + len(complaints)} rows of {path} are malformed '
-                f'(data.max_broken_share allows {allowed:.0%}): {_some(complaints, "; ")}'
+                f'{len(file.malformed)} of {rows} rows of {file.path} are malformed '
+                f'(data.max_broken_share allows {settings.max_broken_share:.0%}): '
+                f'{_some(file.malformed, "; ")}'
             )
-        if not found:
-            raise stages.StageError(f'{path} holds no questions; every split needs some')
-        questions += found
-        malformed += complaints
+        if not file.questions:
+            raise stages.StageError(f'{file.path} holds no questions; every split needs some')
+    for split, questions in annotations.questions.items():
+        if not questions:
+            raise stages.StageError(
+                f'the split {split} of {root} has no questions (data.annotations is '
+                f'{settings.annotations}); every split needs some'
+            )
+    malformed = [complaint for file in annotations.files for complaint in file.malformed]
     stages.write_json(folder / 'malformed_rows.json', malformed)
+    stages.write_json(folder / 'remarks.json', annotations.remarks)
     for complaint in malformed:
         logging.warning('prepare: left out: %s', complaint)
-    return questions
+    if annotations.remarks:
+        logging.info('prepare: rows not taken as written: %s', _some(annotations.remarks, '; '))
+    return [question for found in annotations.questions.values() for question in found]
 
 
 def _pairs(root: Path, questions: Iterable[Question]) -> list[Pair]:

@@ -176,6 +176,34 @@ def test_picture_and_sound_of_two_videos(root, media, tmp_path):
     ]
 
 
+def test_version_2_from_a_clone_with_rephrased_questions(root, media, tmp_path):
+    write_small_set(root, media, 3)
+    for path in root.glob('*.json'):
+        path.unlink()
+    instruments = ('violin', 'piano', 'flute', 'drum', 'banjo', 'cello', 'tuba', 'erhu')
+    train = [row(f'v{v}', templ_values=[name]) for v in range(3) for name in instruments]
+    rephrased = row('v1', question_content='Does a <Object> sound?', split='tail')
+    for name, rows in {
+        'data/balance_full_set/train_balance.json': [*train, train[0]],
+        'data/balance_full_set/test_balance.json': [row('v1', 'no', unmatch_audio='v2')],
+        'R/questions.json': [rephrased],
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(json.dumps(rows))
+    out = tmp_path / 'out'
+    summary = run(root, out, annotations='v2-balance', rephrased='R/questions.json')
+    counts = summary['questions']
+    assert counts.keys() == {'train', 'val', 'test', 'rephrased'}
+    assert counts['train'] + counts['val'] == 24 and counts['test'] == counts['rephrased'] == 1
+    assert summary['videos'] == 4  # one picture with two sounds
+    (remark,) = read_json(out, 'remarks')
+    assert remark.startswith('train_balance.json, row 24: repeats')
+    questions = {q['split']: q for q in read_json(out, 'questions')}
+    assert questions['rephrased']['text'] == 'Does a violin sound?'
+    assert questions['rephrased']['frequency'] == 'tail'
+    assert questions['test']['sound_id'] == 'v2'
+
+
 def test_too_many_broken_videos_stop_the_run_and_mended_ones_go_on(root, media, tmp_path):
     write_small_set(root, media)
     good = (root / 'videos/v3.mp4').read_bytes()
