@@ -12,6 +12,7 @@ PARTS = ('encoder', 'rhythm', 'sources', 'rois')  # Table 4
 STEMS = ('truth', 'uss', 'tags')
 TRACKERS = ('librosa', 'tempo')
 TOWERS_FROM = ('', 'sources')
+KEPT = ('everything', 'products', 'inputs')
 
 
 def parse_without(argument: str) -> str:
@@ -44,6 +45,7 @@ def check(config: ConfigDict) -> None:
     _one_of('rhythm.tracker', config.rhythm.tracker, TRACKERS)
     _one_of('train.towers_from', config.train.towers_from, TOWERS_FROM)
     _one_of('data.annotations', config.data.annotations, music_avqa.SCHEMES)
+    _one_of('loop.kept', config.loop.kept, KEPT)
     _one_of('model.dtype', config.model.dtype, ('float32', 'bfloat16'))
     for name in POSITIVE:
         value = _value(config, name)

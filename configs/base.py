@@ -178,6 +178,9 @@ def get_config() -> ConfigDict:
             log_steps=10,  # steps per line of metrics
             checkpoint_seconds=300.0,  # between checkpoints; each phase's end has one anyway
             keep=2,  # newest checkpoints
+            # Of each layer for its gradient: 'everything', 'products' (with weights; the rest is
+            # computed again) or 'inputs': time against memory.
+            kept='products',
             max_refused=20,  # steps whose loss or gradient is not finite; more stop the run
             optimization_level=3,  # of XLA for CPUs; a run of minutes gains by less
         )

@@ -1,9 +1,12 @@
 """What XLA's code for CPUs needs to be fast, and no other platform does.
 
-Which platform it is for is known when a program is lowered, not when it is traced: a program for a
-TPU may be compiled on a host without one.
+Asked while a program is traced, of the platform that JAX runs on. (`jax.lax.platform_dependent`
+asks when it is lowered, but its gradient keeps what either way needs.) Who compiles for another
+platform says so with `compiling_for`.
 """
 
+import contextlib
+import contextvars
 import math
 from collections.abc import Callable
 
@@ -11,6 +14,22 @@ import jax
 from jax import Array
 
 CHUNK_BYTES = 2**24  # of the widest array: what is made of it is used again while in the cache
+_platform: contextvars.ContextVar[str | None] = contextvars.ContextVar('platform', default=None)
+
+
+@contextlib.contextmanager
+def compiling_for(platform: str):
+    """Inside, programs are traced for 'cpu', 'gpu' or 'tpu', whatever JAX runs on."""
+    token = _platform.set(platform)
+    try:
+        yield
+    finally:
+        _platform.reset(token)
+
+
+def is_target() -> bool:
+    """Whether what is traced now will run on a CPU."""
+    return (_platform.get() or jax.default_backend()) == 'cpu'
 
 
 def apart(x: Array) -> Array:
@@ -19,7 +38,7 @@ def apart(x: Array) -> Array:
     XLA would compute it again inside a matrix product that takes it, or hand both to a library
     that writes every constant out at full size.
     """
-    return jax.lax.platform_dependent(x, cpu=jax.lax.optimization_barrier, default=lambda x: x)
+    return jax.lax.optimization_barrier(x) if is_target() else x
 
 
 def in_chunks(function: Callable[[Array], Array], x: Array, row_bytes: int) -> Array:
@@ -31,12 +50,9 @@ def in_chunks(function: Callable[[Array], Array], x: Array, row_bytes: int) -> A
       row_bytes: of the widest array that it makes of a row.
     """
     rows = len(x)
-    at_once = max(math.gcd(rows, n) for n in range(1, max(1, CHUNK_BYTES // row_bytes) + 1))
-    if at_once == rows:
+    most = max(1, CHUNK_BYTES // row_bytes)
+    if rows <= most or not is_target():
         return function(x)
-
-    def by_chunks(x):
-        found = jax.lax.map(function, x.reshape(-1, at_once, *x.shape[1:]))
-        return found.reshape(rows, *found.shape[2:])
-
-    return jax.lax.platform_dependent(x, cpu=by_chunks, default=function)
+    at_once = max(math.gcd(rows, count) for count in range(1, most + 1))
+    found = jax.lax.map(function, x.reshape(-1, at_once, *x.shape[1:]))
+    return found.reshape(rows, *found.shape[2:])

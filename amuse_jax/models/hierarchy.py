@@ -15,11 +15,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from amuse_jax.models import cpu
+from amuse_jax.models import cpu, remat
 from amuse_jax.models.gelu import gelu
 from amuse_jax.models.windows import WindowMap
 
 EPSILON = 1e-5  # of layer norms, as in the originals
+# From this width on a block's time is that of its products, however many rows they have.
+WIDE = 512
 
 
 @flax.struct.dataclass
@@ -105,9 +107,10 @@ class Stage(nnx.Module):
         depth: int,
         block: Callable[[nnx.Rngs], nnx.Module],
         merge: nnx.Module | None,
+        kept: str,
         rngs: nnx.Rngs,
     ):
-        self.window_map = window_map
+        self.window_map, self.kept = window_map, kept
         self.merge = merge
         self.blocks = nnx.vmap(block)(rngs.split(depth))
 
@@ -135,19 +138,23 @@ class Stage(nnx.Module):
 
         def run_block(tokens, stacked, shifted=False):
             state, bias = stacked
-            block = nnx.merge(graphdef, state)
-            run = lambda tokens: block(tokens, bias, shifted)  # noqa: E731
-            return cpu.in_chunks(run, tokens, 4 * tokens[0].size * tokens.dtype.itemsize), None
 
+            def run(tokens):
+                return nnx.merge(graphdef, state)(tokens, bias, shifted)
+
+            if tokens.shape[-1] > WIDE:
+                return run(tokens)
+            return cpu.in_chunks(run, tokens, 4 * tokens[0].size * tokens.dtype.itemsize)
+
+        run_block = remat.keeping(self.kept, run_block)
         if not self.window_map.shifts:
-            return jax.lax.scan(run_block, tokens, (state, bias))[0]
+            return jax.lax.scan(lambda x, one: (run_block(x, one), None), tokens, (state, bias))[0]
 
         odd = first % 2 == 1
 
         def run_pair(tokens, pair):
             for place, shifted in enumerate((odd, odd ^ True)[: len(pair[1])]):
-                one = jax.tree.map(operator.itemgetter(place), pair)
-                tokens, _ = run_block(tokens, one, shifted)
+                tokens = run_block(tokens, jax.tree.map(operator.itemgetter(place), pair), shifted)
             return tokens, None
 
         whole = len(bias) // 2
@@ -172,7 +179,15 @@ class Tower(nnx.Module):
       width_meeting, width_out: channels of stages 3 and 4.
     """
 
-    def build(self, config, sides: tuple[int, int], block: Callable, merge: type, rngs: nnx.Rngs):
+    def build(
+        self,
+        config,
+        sides: tuple[int, int],
+        block: Callable,
+        merge: type,
+        kept: str,
+        rngs: nnx.Rngs,
+    ):
         """Creates the stages and the final norm.
 
         Args:
@@ -180,6 +195,7 @@ class Tower(nnx.Module):
           sides: height and width of the picture in pixels.
           block: (width, heads, window_map, stage) -> a function from rngs to a block.
           merge: module built as merge(size before, width before, dtype, rngs).
+          kept: of remat.POLICIES, of each block for its gradient.
         Raises:
           ValueError: patch, merging or heads do not divide what they must.
         """
@@ -202,7 +218,7 @@ class Tower(nnx.Module):
             size = tuple(side // 2 for side in size) if i else size
             window_map = WindowMap.of(size, config.window)
             stages.append(
-                Stage(window_map, depth, block(width, heads, window_map, i), merging, rngs)
+                Stage(window_map, depth, block(width, heads, window_map, i), merging, kept, rngs)
             )
         self.stages = nnx.List(stages)
         self.norm = layer_norm(width, rngs)

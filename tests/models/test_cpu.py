@@ -32,7 +32,8 @@ def test_a_chunk_is_as_many_rows_as_divide_the_batch_and_fit(rows, expected):
         return x
 
     x = jax.ShapeDtypeStruct((rows, 5), jnp.float32)
-    jax.eval_shape(lambda x: cpu.in_chunks(see, x, cpu.CHUNK_BYTES // 3), x)
+    with cpu.compiling_for('cpu'):
+        jax.eval_shape(lambda x: cpu.in_chunks(see, x, cpu.CHUNK_BYTES // 3), x)
     assert min(sizes) == expected
 
 
@@ -41,10 +42,8 @@ def test_other_platforms_get_the_plain_program():
         return cpu.in_chunks(gelu, x, cpu.CHUNK_BYTES // 2)
 
     x = jax.ShapeDtypeStruct((8, 4), jnp.float32)
-    programs = {
-        platform: jax.export.export(jax.jit(run), platforms=[platform])(x).mlir_module()
-        for platform in ('cpu', 'tpu', 'cuda')
-    }
-    for platform, program in programs.items():
-        for special in ('stablehlo.while', 'optimization_barrier'):
+    for platform in ('cpu', 'gpu', 'tpu'):
+        with cpu.compiling_for(platform):
+            program = str(jax.make_jaxpr(lambda x: run(x))(x))
+        for special in ('scan', 'optimization_barrier'):
             assert (special in program) == (platform == 'cpu'), (platform, special)
