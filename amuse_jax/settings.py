@@ -10,6 +10,7 @@ PARTS = ('encoder', 'rhythm', 'sources', 'rois')  # Table 4
 STEMS = ('truth', 'uss', 'tags')
 TRACKERS = ('librosa', 'tempo')
 TOWERS_FROM = ('', 'sources')
+LEAKED = ('refuse', 'apart')
 
 
 def parse_without(argument: str) -> str:
@@ -41,6 +42,7 @@ def check(config: ConfigDict) -> None:
     _one_of('sources.stems', config.sources.stems, STEMS)
     _one_of('rhythm.tracker', config.rhythm.tracker, TRACKERS)
     _one_of('train.towers_from', config.train.towers_from, TOWERS_FROM)
+    _one_of('evaluate.leaked', config.evaluate.leaked, LEAKED)
     _one_of('model.dtype', config.model.dtype, ('float32', 'bfloat16'))
     for name in POSITIVE:
         value = _value(config, name)
@@ -66,6 +68,12 @@ def check_data(config: ConfigDict) -> None:
             'no data: config.data.root is empty and config.synthetic.videos is 0; set '
             '--config.data.root=DIR to the folder of the data set, or render one by '
             '--config=configs/demo.py'
+        )
+    other = config.evaluate.data.root
+    if other and not Path(other).is_dir():
+        raise StageError(
+            f'config.evaluate.data.root is {other!r}, which is no folder; expected another data '
+            'set to evaluate on, or nothing for the test questions of the run itself'
         )
 
 

@@ -48,6 +48,8 @@ def test_an_unknown_argument_is_refused(argument):
         ('model.adapters.rounds', 5, 'is no multiple of the 5 rounds'),
         ('pretrain.segments', 11, 'expected at most config.data.segments = 10'),
         ('model.audio.image_size', 100, 'expected a multiple of config.audio.mels = 64'),
+        ('evaluate.leaked', 'hide', "config.evaluate.leaked is 'hide'; expected one of 'refuse'"),
+        ('evaluate.data.root', '/no/such/folder', 'expected another data set to evaluate on'),
         ('rhythm.tracker', 'ear', "config.rhythm.tracker is 'ear'"),
         ('data.root', '/no/such/folder', 'which is no folder; expected the folder'),
         ('synthetic.videos', 0, 'no data: config.data.root is empty'),

@@ -38,6 +38,7 @@ class Question:
       values: what fills the placeholders, in order.
       text: the filled question, as `fill` writes it.
       answer: one of vocabulary.ANSWERS.
+      frequency: 'head' or 'tail' where MUSIC-AVQA-R says how common the answer is, else ''.
     """
 
     question_id: str
@@ -50,6 +51,12 @@ class Question:
     values: tuple[str, ...]
     text: str
     answer: str
+    frequency: str = ''
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """What makes two rows the same question, whatever their ids: picture, sound and words."""
+        return self.video_id, self.sound_id, self.text
 
 
 def data_root(config: ConfigDict, inputs: Mapping[str, Path]) -> Path:

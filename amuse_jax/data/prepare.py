@@ -58,7 +58,12 @@ class Work:
     log_mel: audio.LogMel
 
 
-def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
+def run(
+    config: ConfigDict,
+    folder: Path,
+    inputs: Mapping[str, Path],
+    splits: Sequence[str] = (*music_avqa.SPLITS, 'rephrased'),
+) -> dict:
     """Runs the stage; see the module.
 
     Args:
@@ -66,6 +71,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
       folder: gets `records/*.array_record`, `videos.json`, `questions.json`, `quarantine.json` and
         `malformed_rows.json`.
       inputs: 'render' where the data set is a rendered one.
+      splits: whose questions and videos to take.
 
     Returns:
       {'videos', 'questions': per split, 'quarantined', 'reasons': counts, 'malformed_rows'}.
@@ -76,7 +82,8 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     """
     root = music_avqa.data_root(config, inputs)
     allowed = config.data.max_broken_share
-    pairs = _pairs(root, _questions(root, allowed, folder))
+    questions = [q for q in _questions(root, allowed, folder) if q.split in splits]
+    pairs = _pairs(root, questions)
     work = Work(root, config.data.image_size, audio.LogMel.from_settings(config))
     folder_of_records = folder / 'records'
     _keep_only_fresh(folder_of_records, pairs, config.data.shard_videos)
