@@ -13,6 +13,7 @@ STEMS = ('truth', 'uss', 'tags')
 TRACKERS = ('librosa', 'tempo')
 TOWERS_FROM = ('', 'sources')
 KEPT = ('everything', 'products', 'inputs')
+LEAKED = ('refuse', 'apart')
 
 
 def parse_without(argument: str) -> str:
@@ -44,8 +45,10 @@ def check(config: ConfigDict) -> None:
     _one_of('sources.stems', config.sources.stems, STEMS)
     _one_of('rhythm.tracker', config.rhythm.tracker, TRACKERS)
     _one_of('train.towers_from', config.train.towers_from, TOWERS_FROM)
-    _one_of('data.annotations', config.data.annotations, music_avqa.SCHEMES)
+    for name in ('data.annotations', 'evaluate.data.annotations'):
+        _one_of(name, _value(config, name), music_avqa.SCHEMES)
     _one_of('loop.kept', config.loop.kept, KEPT)
+    _one_of('evaluate.leaked', config.evaluate.leaked, LEAKED)
     _one_of('model.dtype', config.model.dtype, ('float32', 'bfloat16'))
     for name in POSITIVE:
         value = _value(config, name)
@@ -73,6 +76,12 @@ def check_data(config: ConfigDict) -> None:
             'no data: config.data.root is empty and config.synthetic.videos is 0; set '
             '--config.data.root=DIR to the folder of the data set, or render one by '
             '--config=configs/demo.py'
+        )
+    other = config.evaluate.data.root
+    if other and not Path(other).is_dir():
+        raise StageError(
+            f'config.evaluate.data.root is {other!r}, which is no folder; expected another data '
+            'set to evaluate on, or nothing for the test questions of the run itself'
         )
 
 

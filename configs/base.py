@@ -185,5 +185,16 @@ def get_config() -> ConfigDict:
             optimization_level=3,  # of XLA for CPUs; a run of minutes gains by less
         )
     )
-    c.evaluate = ConfigDict(dict(batch_size=8, examples=6))
+    c.evaluate = ConfigDict(
+        dict(
+            batch_size=8,
+            examples=6,
+            # Test questions that the trained model knows, in training or validation: 'refuse' more
+            # than one in a hundred, or report them 'apart' from the others.
+            leaked='refuse',
+            # Another data set, whose test questions are asked instead: values that replace those of
+            # `data`. root '': the run's own test questions.
+            data=ConfigDict(dict(root='', annotations='plain', rephrased='')),
+        )
+    )
     return c

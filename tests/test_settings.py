@@ -53,6 +53,8 @@ def test_an_unknown_argument_is_refused(argument):
             'v3',
             "config.data.annotations is 'v3'; expected one of 'plain', 'v1'",
         ),
+        ('evaluate.leaked', 'hide', "config.evaluate.leaked is 'hide'; expected one of 'refuse'"),
+        ('evaluate.data.root', '/no/such/folder', 'expected another data set to evaluate on'),
         ('rhythm.tracker', 'ear', "config.rhythm.tracker is 'ear'"),
         ('data.root', '/no/such/folder', 'which is no folder; expected the folder'),
         ('synthetic.videos', 0, 'no data: config.data.root is empty'),

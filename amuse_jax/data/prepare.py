@@ -58,7 +58,12 @@ class Work:
     log_mel: audio.LogMel
 
 
-def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
+def run(
+    config: ConfigDict,
+    folder: Path,
+    inputs: Mapping[str, Path],
+    splits: Sequence[str] = music_avqa.SPLITS,
+) -> dict:
     """Runs the stage; see the module.
 
     Args:
@@ -66,6 +71,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
       folder: gets `records/*.array_record`, `videos.json`, `questions.json`, `quarantine.json`,
         `malformed_rows.json` and `remarks.json`, on rows that are not taken as they are written.
       inputs: 'render' where the data set is a rendered one.
+      splits: whose questions and videos to take, beside rephrased ones.
 
     Returns:
       {'videos', 'questions': per split, 'quarantined', 'reasons': counts, 'malformed_rows'}.
@@ -76,7 +82,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     """
     root = music_avqa.data_root(config, inputs)
     allowed = config.data.max_broken_share
-    pairs = _pairs(root, _questions(root, config.data, folder))
+    pairs = _pairs(root, _questions(root, config.data, folder, splits))
     work = Work(root, config.data.image_size, audio.LogMel.from_settings(config))
     folder_of_records = folder / 'records'
     _keep_only_fresh(folder_of_records, pairs, config.data.shard_videos)
@@ -166,8 +172,10 @@ def _on_cpu() -> contextlib.AbstractContextManager:
     return jax.default_device(jax.local_devices(backend='cpu')[0])
 
 
-def _questions(root: Path, settings: ConfigDict, folder: Path) -> list[Question]:
-    annotations = music_avqa.read(root, settings.annotations, settings.rephrased)
+def _questions(
+    root: Path, settings: ConfigDict, folder: Path, splits: Sequence[str]
+) -> list[Question]:
+    annotations = music_avqa.read(root, settings.annotations, settings.rephrased, splits)
     for file in annotations.files:
         rows = len(file.questions) + len(file.malformed)
         if len(file.malformed) > settings.max_broken_share * rows:

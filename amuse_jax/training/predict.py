@@ -49,25 +49,29 @@ def load_best(config: ConfigDict, inputs: Mapping[str, Path]) -> Amuse:
     Raises:
       StageError: there is none, or the config has other sizes.
     """
-    structure, params, frozen = _load_parts(config, inputs)
+    structure, params, frozen = load_parts(config, inputs)
     return structure.merge(params | frozen)
 
 
-def predict(config: ConfigDict, inputs: Mapping[str, Path], split: str) -> Iterator[Prediction]:
+def predict(
+    config: ConfigDict, inputs: Mapping[str, Path], split: str, encoded: Path | None = None
+) -> Iterator[Prediction]:
     """Answers every question of a split exactly once, videos in the order of the records.
 
     Args:
       config: the one that the model was trained with.
       inputs: the folders of prepare, rois, pretrain and train.
       split: train, val or test.
+      encoded: folder of the frozen towers' tokens for the records of prepare; None: train's own.
 
     Raises:
       StageError: as load_best; no question in the split; inputs that do not fit each other.
     """
-    structure, params, frozen = _load_parts(config, inputs)
+    structure, params, frozen = load_parts(config, inputs)
     streams = structure.merge(params | frozen).streams
-    encoded = inputs['train'] / 'encoded' if train.towers_are_frozen(params) else None
-    source = answering.Source(config, inputs, streams, encoded)
+    encoded = encoded or inputs['train'] / 'encoded'
+    is_frozen = train.towers_are_frozen(params)
+    source = answering.Source(config, inputs, streams, encoded if is_frozen else None)
     table, is_open = source.table(), config.train.epochs > 0
     batches = source.batches(table, split, config.evaluate.batch_size, is_open=is_open)
     mesh = sharding.mesh()
@@ -95,7 +99,10 @@ def predict(config: ConfigDict, inputs: Mapping[str, Path], split: str) -> Itera
             )
 
 
-def _load_parts(config: ConfigDict, inputs: Mapping[str, Path]):
+def load_parts(
+    config: ConfigDict, inputs: Mapping[str, Path]
+) -> tuple[state.Structure, state.Arrays, state.Arrays]:
+    """Structure, best trained and frozen arrays of the model; arguments and errors as load_best."""
     model = nnx.eval_shape(lambda: answering.build(config, inputs['rois'], nnx.Rngs(0)))
     structure, params, frozen = state.split(model, config.train.trainable)
     params, _ = checkpoints.read_best(inputs['train'] / 'best', params)

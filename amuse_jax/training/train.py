@@ -5,7 +5,8 @@ towers then know nothing of the question and run once per video, before training
 that follow the adapters are open. Where the towers are frozen, everything of them that does not
 depend on the question is computed once and stored, in both phases.
 
-Leaves checkpoints/, best/, frozen/, encoded/, metrics.jsonl and tensorboard/.
+Leaves checkpoints/, best/, frozen/, encoded/, metrics.jsonl, tensorboard/, and in seen.npy which
+questions the model knows.
 """
 
 import functools
@@ -19,7 +20,7 @@ from ml_collections import ConfigDict
 from amuse_jax.data import pipeline
 from amuse_jax.models import building
 from amuse_jax.stages import StageError
-from amuse_jax.training import answering, checkpoints, loop, state, stored
+from amuse_jax.training import answering, checkpoints, loop, seen, state, stored
 from amuse_jax.training.answering import CLOSED, FRONT, TOWERS
 
 
@@ -43,6 +44,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     frozen = checkpoints.keep_frozen(folder / 'frozen', frozen)
     encoded = folder / 'encoded' if towers_are_frozen(params) else None
     source = answering.Source(config, inputs, model.streams, encoded)
+    seen.write(folder, [q for q in source.table().questions if q.split in ('train', 'val')])
     if encoded and model.encoder is not None:
         encode(config, encoded, source, structure, params | frozen)
     job = loop.Job(

@@ -105,6 +105,14 @@ def test_a_record_of_each_video(root, media, tmp_path):
     assert filters[round(440 / 32000 * 1024), loudest] > 0
 
 
+def test_only_the_videos_of_the_wanted_splits(root, media, tmp_path):
+    write_small_set(root, media)
+    (tmp_path / 'out').mkdir()
+    summary = prepare.run(settings(root), tmp_path / 'out', {}, splits=('test',))
+    assert summary['questions'] == {'test': 1} and summary['videos'] == 1
+    assert [video['video_id'] for video in read_json(tmp_path / 'out', 'videos')] == ['v2']
+
+
 def test_each_kind_of_bad_input(root, media, tmp_path):
     """Issue 2's list, in one run: handled or set aside by name, the others untouched."""
     videos, write = root / 'videos', media.write

@@ -16,7 +16,7 @@ repositories are GeWu-Lab/MUSIC-AVQA and DragonLiu1995/MUSIC-AVQA-v2.0; where AI
 version 2's train rows into train and validation, its files are accepted too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from ml_collections import ConfigDict
@@ -98,7 +98,7 @@ def is_optional(scheme: str, split: str) -> bool:
     return split == 'val' and scheme in WITHOUT_VALIDATION
 
 
-def find(root: Path, scheme: str) -> dict[str, Path]:
+def find(root: Path, scheme: str, splits: Sequence[str] = rows.SPLITS) -> dict[str, Path]:
     """The annotation file of each split; 'val' is left out where it is to be cut from 'train'.
 
     Raises:
@@ -106,6 +106,8 @@ def find(root: Path, scheme: str) -> dict[str, Path]:
     """
     found = {}
     for split, (name, path) in locate(root, scheme).items():
+        if split not in splits:
+            continue
         if path is not None:
             found[split] = path
         elif not is_optional(scheme, split):

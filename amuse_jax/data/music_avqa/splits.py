@@ -83,19 +83,24 @@ class Annotations:
     remarks: tuple[str, ...]
 
 
-def read(root: Path, scheme: str, rephrased: str = '') -> Annotations:
+def read(
+    root: Path, scheme: str, rephrased: str = '', wanted: Sequence[str] = SPLITS
+) -> Annotations:
     """Reads a data set's annotation files.
 
     Args:
       root: the data set's folder.
       scheme: one of layout.SCHEMES.
       rephrased: MUSIC-AVQA-R's file or folder, see layout.find_rephrased.
+      wanted: of SPLITS; the others' files need not be there, but for 'v1-by-video', which is made
+        of all.
 
     Raises:
       StageError: a file is missing or is no annotation file.
     """
     files, located = [], {split: [] for split in (*SPLITS, REPHRASED)}
-    paths = [(path, split) for split, path in layout.find(root, scheme).items()]
+    needed = SPLITS if scheme == 'v1-by-video' else wanted
+    paths = [(path, split) for split, path in layout.find(root, scheme, needed).items()]
     paths += [(path, REPHRASED) for path in layout.find_rephrased(root, rephrased)]
     for path, split in paths:
         found, malformed = rows.read_rows(path, split)
@@ -116,12 +121,13 @@ def read(root: Path, scheme: str, rephrased: str = '') -> Annotations:
         split: [question for _, question in _settle(pairs, remarks, corrected)]
         for split, pairs in located.items()
     }
-    if scheme in layout.WITHOUT_VALIDATION:
+    if scheme in layout.WITHOUT_VALIDATION and 'train' in wanted:
         questions |= _train_and_validation(questions['train'], questions['val'], remarks)
-    if not rephrased:
-        del questions[REPHRASED]
+    asked = (*wanted, REPHRASED) if rephrased else wanted
     return Annotations(
-        tuple(files), {split: tuple(found) for split, found in questions.items()}, tuple(remarks)
+        tuple(files),
+        {split: tuple(found) for split, found in questions.items() if split in asked},
+        tuple(remarks),
     )
 
 
