@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from amuse_jax import settings
+from amuse_jax import disk, settings
 from amuse_jax.annotate import annotate, rois
 from amuse_jax.data import prepare
 from amuse_jax.evaluation import ablations, evaluate, other_data, report
@@ -111,6 +111,11 @@ def run(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
             + ', '.join([*stages, 'ablations', 'or summary or ask alone'])
         )
     settings.check_data(config)
+    needed = disk.left(config, workdir, stages, names)
+    if 'ablations' in names:
+        for variant in _variants(config).values():
+            needed |= disk.left(variant, workdir, stages_of(variant))
+    disk.check(workdir, needed)
     keep_compiled(workdir)
     for stage in stages.values():
         if not names or stage.name in names:
@@ -129,15 +134,22 @@ def keep_compiled(workdir: Path) -> None:
 def run_ablations(config: ConfigDict, workdir: Path) -> None:
     """Table 4: trains and evaluates the whole model and the four without a part; prints them."""
     folders = {}
-    for part in ('', *settings.PARTS):
-        variant = config.copy_and_resolve_references()
-        with variant.unlocked():
-            variant.without = part
+    for part, variant in _variants(config).items():
         stages = stages_of(variant)
         for stage in stages.values():
             run_stage(stage, variant, workdir, stages)
         folders[part] = stages['evaluate'].path(workdir)
     print(ablations.write(folders[''].with_name('ablations'), folders))
+
+
+def _variants(config: ConfigDict) -> dict[str, ConfigDict]:
+    """The rows of Table 4, by the part that is left out."""
+    variants = {}
+    for part in ('', *settings.PARTS):
+        variants[part] = config.copy_and_resolve_references()
+        with variants[part].unlocked():
+            variants[part].without = part
+    return variants
 
 
 def summarise(config: ConfigDict) -> None:

@@ -1,5 +1,6 @@
 """What may stand in a configuration: the ablation argument and the checks before a run starts."""
 
+import importlib.util
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -54,6 +55,11 @@ def check(config: ConfigDict) -> None:
         value = _value(config, name)
         if value <= 0:
             raise StageError(f'config.{name} is {value}; expected a positive number')
+    if config.data.beam and importlib.util.find_spec('apache_beam') is None:
+        raise StageError(
+            'config.data.beam is set, but Apache Beam is not installed; run '
+            "pip install '.[beam]', or leave it empty to work in processes"
+        )
     _check_towers(config)
 
 

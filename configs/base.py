@@ -37,6 +37,9 @@ def get_config() -> ConfigDict:
             max_broken_share=0.05,  # of the videos; more is an error
             shard_videos=64,  # records per file; what a kill costs each worker
             workers=0,  # processes for per-video work; 0: one per core
+            # Options of an Apache Beam pipeline that prepares, annotates and finds regions instead,
+            # such as '--runner=FlinkRunner --flink_master=HOST:8081'; '': none.
+            beam='',
         )
     )
     # HTS-AT's front end (Chen et al. 2022, its released configuration).

@@ -1,5 +1,6 @@
 import importlib
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,11 @@ def test_every_setting_is_read_somewhere():
     code = '\n'.join(p.read_text() for p in (ROOT / 'amuse_jax').rglob('*.py'))
     idle = [n for n in _leaves(_config('demo')) if not re.search(rf'\b{n.split(".")[-1]}\b', code)]
     assert not idle
+
+
+def test_beam_that_is_not_installed_is_explained(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'apache_beam', None)
+    config = _config('demo')
+    config.data.beam = '--runner=FnApiRunner'
+    with pytest.raises(StageError, match=r"not installed; run pip install '\.\[beam\]'"):
+        settings.check(config)

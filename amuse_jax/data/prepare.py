@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import multiprocessing
 import os
 import re
 import shutil
@@ -51,11 +50,19 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What every worker needs to know: the data set, S, and the front end."""
+    """What every worker needs to know.
+
+    Attributes:
+      root: of the data set.
+      image_size: S.
+      log_mel: the front end.
+      launcher: the process that shares out the work, as `shards.this_process` names it.
+    """
 
     root: Path
     image_size: int
     log_mel: audio.LogMel
+    launcher: str
 
 
 def run(
@@ -83,7 +90,8 @@ def run(
     root = music_avqa.data_root(config, inputs)
     allowed = config.data.max_broken_share
     pairs = _pairs(root, _questions(root, config.data, folder, splits))
-    work = Work(root, config.data.image_size, audio.LogMel.from_settings(config))
+    log_mel = audio.LogMel.from_settings(config)
+    work = Work(root, config.data.image_size, log_mel, shards.this_process())
     folder_of_records = folder / 'records'
     _keep_only_fresh(folder_of_records, pairs, config.data.shard_videos)
     _check_disk(folder_of_records, pairs, work, config.data.shard_videos)
@@ -95,6 +103,7 @@ def run(
         shard_size=config.data.shard_videos,
         workers=config.data.workers,
         description='prepare',
+        beam=config.data.beam,
     )
     return _collect(folder, paths, pairs, allowed)
 
@@ -138,9 +147,18 @@ def read_video(
     }
 
 
+def video_bytes(image_size: int, log_mel: audio.LogMel) -> int:
+    """The size of a video's frames and log-mel, uncompressed."""
+    return log_mel.segments * (3 * image_size**2 + 2 * log_mel.frames * log_mel.mels)
+
+
 def write_records(work: Work, pairs: Sequence[Pair], path: Path) -> None:
-    """Writes one shard: the records of `pairs`, and which of them were set aside."""
-    if multiprocessing.parent_process() is not None:
+    """Writes one shard: the records of `pairs`, and which of them were set aside.
+
+    Raises:
+      StageError: a video that was there when the work was shared out is not to be seen.
+    """
+    if shards.this_process() != work.launcher:
         _use_one_cpu_thread()
     videos, quarantine = [], []
     writer = records.ShardWriter(path)
@@ -150,12 +168,23 @@ def write_records(work: Work, pairs: Sequence[Pair], path: Path) -> None:
         try:
             content = read_video(picture, sound, work.image_size, work.log_mel)
         except video.MediaError as error:
+            _check_seen((picture, sound), pair.sizes)
             quarantine.append({'video_id': pair.video_id, 'reason': error.reason})
             continue
         questions = [_as_json(question) for question in pair.questions]
         writer.write(names | content | {'questions': questions})
         videos.append(names | {'seconds': content['seconds']})
     writer.close({'source': _source(pairs), 'videos': videos, 'quarantine': quarantine})
+
+
+def _check_seen(paths: Sequence[Path], sizes: Sequence[int | None]) -> None:
+    """Nothing is wrong with videos whose disk is gone, or was never there on this machine."""
+    for path, size in zip(paths, sizes):
+        if size is not None and not path.is_file():
+            raise stages.StageError(
+                f'{path} was there when prepare began, but {shards.this_process()} does not see '
+                'it; mount its disk under this path and start the same command again to go on'
+            )
 
 
 def _use_one_cpu_thread() -> None:
@@ -245,12 +274,12 @@ def _keep_only_fresh(folder: Path, pairs: Sequence[Pair], shard_videos: int) -> 
 
 def _check_disk(folder: Path, pairs: Sequence[Pair], work: Work, shard_videos: int) -> None:
     """States how much disk the records take, and refuses to begin where there is less."""
-    shapes = work.log_mel
-    video_bytes = shapes.segments * (3 * work.image_size**2 + 2 * shapes.frames * shapes.mels)
     questions = sum(len(pair.questions) for pair in pairs)
-    done = len(list(folder.glob(f'*{records.SUFFIX}'))) * shard_videos
+    done = len(list(folder.glob(f'[0-9]*{records.SUFFIX}'))) * shard_videos
     left = max(len(pairs) - done, 0) / len(pairs)
-    needed = left * (len(pairs) * video_bytes + questions * _QUESTION_BYTES)
+    needed = left * (
+        len(pairs) * video_bytes(work.image_size, work.log_mel) + questions * _QUESTION_BYTES
+    )
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     logging.info(

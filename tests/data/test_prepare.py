@@ -225,6 +225,23 @@ def test_too_many_broken_videos_stop_the_run_and_mended_ones_go_on(root, media, 
     assert first.stat().st_mtime_ns == before
 
 
+def test_videos_are_not_set_aside_because_their_disk_is_gone(root, media, tmp_path, monkeypatch):
+    write_small_set(root, media, 3)
+    write = prepare.write_records
+
+    def lose_the_disk(work, pairs, path):
+        if path.name.endswith('00001-of-00002.array_record'):
+            (root / 'videos').rename(root / 'elsewhere')
+        write(work, pairs, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, 'write_records', lose_the_disk)
+        with pytest.raises(stages.StageError, match=r'v2.mp4 was there when prepare began'):
+            run(root, tmp_path / 'out')
+    (root / 'elsewhere').rename(root / 'videos')
+    assert run(root, tmp_path / 'out')['videos'] == 3
+
+
 def test_a_damaged_shard_is_made_again(root, media, tmp_path):
     write_small_set(root, media)
     run(root, tmp_path / 'out')
@@ -275,8 +292,19 @@ if __name__ == '__main__':
 """
 
 
+def wait_for_the_end_of_group(group, seconds=30):
+    for _ in range(seconds * 100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.01)
+    pytest.fail(f'processes of the killed run live on after {seconds} s')
+
+
 def test_killed_and_started_again(root, media, tmp_path):
-    """Killed twice, at whatever it is doing; the bytes are those of an undisturbed run."""
+    """Killed twice, at whatever it is doing, once with workers, which end too; the bytes are those
+    of an undisturbed run."""
     write_small_set(root, media, 10)
     script = tmp_path / 'script.py'
     script.write_text(SCRIPT)
@@ -289,13 +317,14 @@ def test_killed_and_started_again(root, media, tmp_path):
         env = {**os.environ, 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
         return subprocess.Popen(command, env=env, start_new_session=True, stderr=subprocess.DEVNULL)
 
-    for shards in (1, 4):
-        process = start(killed, 1)
+    for workers, shards in ((1, 1), (2, 4)):
+        process = start(killed, workers)
         while len(list(killed.glob('records/0*'))) < shards and process.poll() is None:
             time.sleep(0.002)
-        os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         assert process.wait() == -signal.SIGKILL
         assert not (killed / 'videos.json').exists()
+        wait_for_the_end_of_group(process.pid)
     finished = {path: path.stat().st_mtime_ns for path in killed.glob('records/0*')}
     assert start(killed, 2).wait() == 0
     assert all(path.stat().st_mtime_ns == time for path, time in finished.items())
