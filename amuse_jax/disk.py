@@ -156,10 +156,8 @@ def _count_videos(config: ConfigDict) -> int:
     """Pairs of a picture and a sound: with two sounds, a video is two records."""
     if not config.data.root:
         return config.synthetic.videos
-    data = config.data
-    annotations = music_avqa.read(
-        music_avqa.data_root(config, {}), data.annotations, data.rephrased
-    )
+    root = music_avqa.data_root(config, {})
+    annotations = music_avqa.read(root, config.data.annotations, config.data.rephrased)
     return len(
         {
             (question.video_id, question.sound_id)

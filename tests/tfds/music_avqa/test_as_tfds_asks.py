@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_the_command_builds_it(prepared, tmp_path):
-    pytest.importorskip('apache_beam', reason="TFDS's command needs Apache Beam")
+    for name in ('apache_beam', 'mlcroissant'):
+        pytest.importorskip(name, reason=f"TFDS's command needs {name}")
     command = [
         sys.executable, '-m', 'tensorflow_datasets.scripts.cli.main', 'build',
         ROOT / 'amuse_jax/tfds/music_avqa', '--config=v1', f'--manual_dir={prepared["v1"]}',
