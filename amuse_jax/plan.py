@@ -6,10 +6,10 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from amuse_jax import settings
+from amuse_jax import disk, settings
 from amuse_jax.annotate import annotate, rois
 from amuse_jax.data import prepare
-from amuse_jax.evaluation import ablations, evaluate
+from amuse_jax.evaluation import ablations, evaluate, other_data, report
 from amuse_jax.evaluation import ask as asking
 from amuse_jax.models import summary
 from amuse_jax.stages import Stage, StageError, run_stage
@@ -17,10 +17,10 @@ from amuse_jax.synthetic import dataset
 from amuse_jax.training import pretrain, train
 
 # Not data.workers and data.max_broken_share: what is prepared does not depend on them.
-PREPARE = (
-    'audio', 'data.root', 'data.segments', 'data.segment_seconds', 'data.image_size',
-    'data.shard_videos',
+READ = (
+    'audio', 'data.segments', 'data.segment_seconds', 'data.image_size', 'data.shard_videos',
 )  # fmt: skip
+PREPARE = ('data.root', 'data.annotations', 'data.rephrased', *READ)
 
 
 def stages_of(config: ConfigDict) -> dict[str, Stage]:
@@ -53,15 +53,48 @@ def stages_of(config: ConfigDict) -> dict[str, Stage]:
             ('seed', 'without', 'model', 'train', 'checkpoints'),
             folder=f'train{suffix}',
         ),
+        *_evaluation(config, suffix, source),
+    )
+    return {stage.name: stage for stage in stages if stage.name != 'render' or source}
+
+
+def _evaluation(config: ConfigDict, suffix: str, source: tuple[str, ...]) -> tuple[Stage, ...]:
+    """The evaluate stage, behind those that make another data set ready where one is asked."""
+    needs = ('prepare', 'annotate', 'rois', 'pretrain', 'train', *source)
+    if not config.evaluate.data.root:
+        return (Stage('evaluate', evaluate.run, needs, ('evaluate',), f'evaluate{suffix}'),)
+    on = other_data.folder_name(config)
+    return (
+        Stage(
+            'test_questions',
+            other_data.compare,
+            ('train',),
+            ('evaluate.data', 'evaluate.leaked'),
+            f'{on}/questions{suffix}',
+        ),
+        Stage(
+            'test_prepare',
+            other_data.read_videos,
+            (),
+            ('evaluate.data', *READ),
+            f'{on}/prepare',
+        ),
+        Stage('test_rois', other_data.find_regions, ('test_prepare', 'rois'), (), f'{on}/rois'),
+        Stage(
+            'test_features',
+            other_data.encode,
+            ('test_prepare', 'test_rois', 'pretrain', 'train'),
+            (),
+            f'{on}/features{suffix}',
+        ),
         Stage(
             'evaluate',
             evaluate.run,
-            ('prepare', 'annotate', 'rois', 'pretrain', 'train', *source),
+            (*needs, 'test_questions', 'test_prepare', 'test_rois', 'test_features'),
             ('evaluate',),
-            folder=f'evaluate{suffix}',
+            f'{on}/evaluate{suffix}',
         ),
     )
-    return {stage.name: stage for stage in stages if stage.name != 'render' or source}
 
 
 def run(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
@@ -78,6 +111,11 @@ def run(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
             + ', '.join([*stages, 'ablations', 'or summary or ask alone'])
         )
     settings.check_data(config)
+    needed = disk.left(config, workdir, stages, names)
+    if 'ablations' in names:
+        for variant in _variants(config).values():
+            needed |= disk.left(variant, workdir, stages_of(variant))
+    disk.check(workdir, needed)
     keep_compiled(workdir)
     for stage in stages.values():
         if not names or stage.name in names:
@@ -85,7 +123,7 @@ def run(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
     if 'ablations' in names:
         run_ablations(config, workdir)
     elif not names or 'evaluate' in names:
-        print(evaluate.report(stages['evaluate'].path(workdir)))
+        print(report.shown(stages['evaluate'].path(workdir)))
 
 
 def keep_compiled(workdir: Path) -> None:
@@ -96,15 +134,22 @@ def keep_compiled(workdir: Path) -> None:
 def run_ablations(config: ConfigDict, workdir: Path) -> None:
     """Table 4: trains and evaluates the whole model and the four without a part; prints them."""
     folders = {}
-    for part in ('', *settings.PARTS):
-        variant = config.copy_and_resolve_references()
-        with variant.unlocked():
-            variant.without = part
+    for part, variant in _variants(config).items():
         stages = stages_of(variant)
         for stage in stages.values():
             run_stage(stage, variant, workdir, stages)
         folders[part] = stages['evaluate'].path(workdir)
-    print(ablations.write(workdir / 'ablations', folders))
+    print(ablations.write(folders[''].with_name('ablations'), folders))
+
+
+def _variants(config: ConfigDict) -> dict[str, ConfigDict]:
+    """The rows of Table 4, by the part that is left out."""
+    variants = {}
+    for part in ('', *settings.PARTS):
+        variants[part] = config.copy_and_resolve_references()
+        with variants[part].unlocked():
+            variants[part].without = part
+    return variants
 
 
 def summarise(config: ConfigDict) -> None:

@@ -1,15 +1,20 @@
 """What may stand in a configuration: the ablation argument and the checks before a run starts."""
 
+import importlib.util
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from amuse_jax.data import music_avqa
+from amuse_jax.data.music_avqa import needs
 from amuse_jax.stages import StageError
 
 PARTS = ('encoder', 'rhythm', 'sources', 'rois')  # Table 4
 STEMS = ('truth', 'uss', 'tags')
 TRACKERS = ('librosa', 'tempo')
 TOWERS_FROM = ('', 'sources')
+KEPT = ('everything', 'products', 'inputs')
+LEAKED = ('refuse', 'apart')
 
 
 def parse_without(argument: str) -> str:
@@ -41,11 +46,20 @@ def check(config: ConfigDict) -> None:
     _one_of('sources.stems', config.sources.stems, STEMS)
     _one_of('rhythm.tracker', config.rhythm.tracker, TRACKERS)
     _one_of('train.towers_from', config.train.towers_from, TOWERS_FROM)
+    for name in ('data.annotations', 'evaluate.data.annotations'):
+        _one_of(name, _value(config, name), music_avqa.SCHEMES)
+    _one_of('loop.kept', config.loop.kept, KEPT)
+    _one_of('evaluate.leaked', config.evaluate.leaked, LEAKED)
     _one_of('model.dtype', config.model.dtype, ('float32', 'bfloat16'))
     for name in POSITIVE:
         value = _value(config, name)
         if value <= 0:
             raise StageError(f'config.{name} is {value}; expected a positive number')
+    if config.data.beam and importlib.util.find_spec('apache_beam') is None:
+        raise StageError(
+            'config.data.beam is set, but Apache Beam is not installed; run '
+            "pip install '.[beam]', or leave it empty to work in processes"
+        )
     _check_towers(config)
 
 
@@ -53,19 +67,27 @@ def check_data(config: ConfigDict) -> None:
     """Refuses a config that names no data set and renders none.
 
     Raises:
-      StageError: one sentence on what is missing.
+      StageError: what is missing; for MUSIC-AVQA itself a screen on how to bring it.
     """
     if config.data.root:
         if not Path(config.data.root).is_dir():
             raise StageError(
                 f'config.data.root is {config.data.root!r}, which is no folder; expected the '
-                'folder that holds videos/ and avqa-train.json, avqa-val.json and avqa-test.json'
+                'folder that holds videos/ and the annotation files'
             )
     elif not config.synthetic.videos:
+        if config.data.annotations != 'plain':
+            raise StageError(needs.message(config))
         raise StageError(
             'no data: config.data.root is empty and config.synthetic.videos is 0; set '
             '--config.data.root=DIR to the folder of the data set, or render one by '
             '--config=configs/demo.py'
+        )
+    other = config.evaluate.data.root
+    if other and not Path(other).is_dir():
+        raise StageError(
+            f'config.evaluate.data.root is {other!r}, which is no folder; expected another data '
+            'set to evaluate on, or nothing for the test questions of the run itself'
         )
 
 

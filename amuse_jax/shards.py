@@ -3,7 +3,9 @@
 import concurrent.futures
 import multiprocessing
 import os
+import platform
 import threading
+import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -12,10 +14,13 @@ from tqdm import tqdm
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Lets `write` fill a file beside `path`, then renames it to `path`."""
+    """Lets `write` fill a file beside `path`, then renames it to `path`.
+
+    Several processes, on several machines too, may do so at once with the same content.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(
-        f'.tmp-{os.getpid()}-{path.name}'
+        f'.tmp-{uuid.uuid4().hex[:16]}-{path.name}'
     )  # keeps the ending, which some writers look at
     try:
         write(beside)
@@ -36,6 +41,7 @@ def map_shards(
     workers: int,
     description: str,
     unit: str = 'video',
+    beam: str = '',
 ) -> list[Path]:
     """Runs `work(items_of_the_shard, file_to_write)` for every shard that is not in `folder` yet.
 
@@ -48,6 +54,7 @@ def map_shards(
       workers: processes; 0 = one per core; with 1 the work runs in this process.
       description: the progress bar's name.
       unit: what one item is called in the progress bar.
+      beam: options of an Apache Beam pipeline that does the work instead of `workers`; '': none.
 
     Returns:
       The shards' paths, in order.
@@ -55,10 +62,11 @@ def map_shards(
     Raises:
       RuntimeError: a worker process died (named by its shard).
       Whatever `work` raises.
+      StageError: see `beam.map_files`.
     """
     groups = [items[start : start + shard_size] for start in range(0, len(items), shard_size)]
     paths = [folder / f'{index:05d}-of-{len(groups):05d}{suffix}' for index in range(len(groups))]
-    map_files(work, groups, paths, workers=workers, description=description, unit=unit)
+    map_files(work, groups, paths, workers=workers, description=description, unit=unit, beam=beam)
     return paths
 
 
@@ -70,6 +78,7 @@ def map_files(
     workers: int,
     description: str,
     unit: str = 'video',
+    beam: str = '',
 ) -> None:
     """Runs `work(group, file_to_write)` for every group whose path does not exist yet.
 
@@ -77,9 +86,13 @@ def map_files(
     """
     if paths:
         paths[0].parent.mkdir(parents=True, exist_ok=True)
-        for leftover in paths[0].parent.glob('.tmp-*'):
-            leftover.unlink(missing_ok=True)
+        remove_unfinished(paths[0].parent)
     todo = [(group, path) for group, path in zip(groups, paths) if not path.exists()]
+    if beam and todo:
+        from amuse_jax import beam as pipelines  # Apache Beam, an extra
+
+        pipelines.map_files(work, todo, beam, description)
+        return
     total = sum(len(group) for group in groups)
     done = total - sum(len(group) for group, _ in todo)
     workers = min(workers or os.cpu_count(), max(len(todo), 1))
@@ -93,7 +106,7 @@ def map_files(
         with concurrent.futures.ProcessPoolExecutor(
             workers, mp_context=context, initializer=end_with_parent
         ) as pool:
-            futures = {pool.submit(_write_shard, work, *each): each for each in todo}
+            futures = {pool.submit(write_shard, work, *each): each for each in todo}
             try:
                 for future in concurrent.futures.as_completed(futures):
                     group, path = futures[future]
@@ -125,5 +138,17 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _write_shard(work: Callable[[Sequence, Path], None], group: Sequence, path: Path) -> None:
+def remove_unfinished(folder: Path) -> None:
+    """Removes what writers that were killed have left."""
+    for leftover in folder.glob('.tmp-*'):
+        leftover.unlink(missing_ok=True)
+
+
+def this_process() -> str:
+    """A name that no other process has, on this machine or another one."""
+    return f'{platform.node()}:{os.getpid()}'
+
+
+def write_shard(work: Callable[[Sequence, Path], None], group: Sequence, path: Path) -> None:
+    """Lets `work` write the file of one group; see `map_files`."""
     write_atomically(path, lambda beside: work(group, beside))

@@ -158,12 +158,12 @@ def _require(
             f'{by.name} needs the stage {needed.name}, which is not finished in {workdir}; '
             f'add {needed.name} to --stages, or leave --stages out to run whatever is missing'
         )
-    changes = (
-        _changes(manifest['settings'], settings_of(needed, config)) or 'a stage before it changed'
+    changed = (
+        changes(manifest['settings'], settings_of(needed, config)) or 'a stage before it changed'
     )
     raise StageError(
         f'{by.name} needs the stage {needed.name}, but {needed.path(workdir)} was made with other '
-        f'settings ({changes}); add {needed.name} to --stages to make it again, or use another '
+        f'settings ({changed}); add {needed.name} to --stages to make it again, or use another '
         '--workdir'
     )
 
@@ -176,11 +176,10 @@ def _make_room(
     for leftover in folder.parent.glob(f'.old-{folder.name}'):  # of a run killed while deleting
         shutil.rmtree(leftover)
     if manifest is not None:
-        changes = (
-            _changes(manifest['settings'], settings_of(stage, config))
-            or 'a stage before it changed'
+        changed = (
+            changes(manifest['settings'], settings_of(stage, config)) or 'a stage before it changed'
         )
-        logging.info('%s: made again, because %s', stage.name, changes)
+        logging.info('%s: made again, because %s', stage.name, changed)
         _delete(folder)
     elif started.exists():
         if started.read_text() != mark:
@@ -200,13 +199,13 @@ def _delete(folder: Path) -> None:
     shutil.rmtree(away)
 
 
-def _changes(old: Mapping, new: Mapping, prefix: str = '') -> str:
+def changes(old: Mapping, new: Mapping, prefix: str = '') -> str:
     """What differs, as 'data.image_size is 128 and was 64, ...'."""
     found = []
     for name in sorted(set(old) | set(new)):
         before, after = old.get(name), new.get(name)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            inner = _changes(before, after, f'{prefix}{name}.')
+            inner = changes(before, after, f'{prefix}{name}.')
             found += [inner] if inner else []
         elif before != after:
             found.append(f'{prefix}{name} is {after!r} and was {before!r}')

@@ -25,14 +25,21 @@ def get_config() -> ConfigDict:
 
     c.data = ConfigDict(
         dict(
-            # Folder with videos/ and avqa-{train,val,test}.json; '': what the render stage wrote.
-            root='',
+            root='',  # folder with videos/ and annotation files; '': what the render stage wrote
+            # Which annotation files: plain (avqa-{train,val,test}.json), v1, v1-json, v1-by-video,
+            # v2-balance or v2-bias; see amuse_jax/data/music_avqa/layout.py.
+            annotations='plain',
+            # MUSIC-AVQA-R's rephrased test questions: its file or folder, from root; '': none.
+            rephrased='',
             segments=10,  # T, 4.1
             segment_seconds=6.0,  # t, Eq. 4
             image_size=192,
             max_broken_share=0.05,  # of the videos; more is an error
             shard_videos=64,  # records per file; what a kill costs each worker
             workers=0,  # processes for per-video work; 0: one per core
+            # Options of an Apache Beam pipeline that prepares, annotates and finds regions instead,
+            # such as '--runner=FlinkRunner --flink_master=HOST:8081'; '': none.
+            beam='',
         )
     )
     # HTS-AT's front end (Chen et al. 2022, its released configuration).
@@ -174,6 +181,9 @@ def get_config() -> ConfigDict:
             log_steps=10,  # steps per line of metrics
             checkpoint_seconds=300.0,  # between checkpoints; each phase's end has one anyway
             keep=2,  # newest checkpoints
+            # Of each layer for its gradient: 'everything', 'products' (with weights; the rest is
+            # computed again) or 'inputs': time against memory.
+            kept='products',
             max_refused=20,  # steps whose loss or gradient is not finite; more stop the run
             optimization_level=3,  # of XLA for CPUs; a run of minutes gains by less
         )
@@ -187,5 +197,16 @@ def get_config() -> ConfigDict:
             tensor=1,  # the hidden layers of the MLPs
         )
     )
-    c.evaluate = ConfigDict(dict(batch_size=8, examples=6))
+    c.evaluate = ConfigDict(
+        dict(
+            batch_size=8,
+            examples=6,
+            # Test questions that the trained model knows, in training or validation: 'refuse' more
+            # than one in a hundred, or report them 'apart' from the others.
+            leaked='refuse',
+            # Another data set, whose test questions are asked instead: values that replace those of
+            # `data`. root '': the run's own test questions.
+            data=ConfigDict(dict(root='', annotations='plain', rephrased='')),
+        )
+    )
     return c

@@ -1,10 +1,37 @@
 """MUSIC-AVQA v1 at the paper's size: Tables 2 and 4.
 
+    python -m amuse_jax.main --config=configs/v1.py                       # says what is needed
+    python -m amuse_jax.data.music_avqa check --root=DIR --annotations=v1
     python -m amuse_jax.main --config=configs/v1.py --config.data.root=DIR
     python -m amuse_jax.main --config=configs/v1.py --stages=summary      # needs no data
 
-DIR holds videos/<video_id>.mp4 and avqa-train.json, avqa-val.json, avqa-test.json, the last three
-from the data set's json_update folder. Every value is the paper's: see base.py.
+The paper's results are means of three runs (4.2): --config.seed=0, 1 and 2. With
+--config.data.annotations=v1-by-video no test video is seen in training; with
+--config.data.rephrased=DIR_OF_R the test questions of MUSIC-AVQA-R are prepared as well.
+
+Where the values are from. They stand in base.py; the paper is silent on those called ours.
+
+  section    values                                            source
+  data       10 segments of 6 s                                3.2: "6-second intervals in a
+                                                               60-second clip"; T, t of Eq. 4
+             192 px                                            ours: Swin-V2-L's published size
+             annotations: v1                                   4.1: "standard splits"; see below
+  audio      32 kHz, 1024, 320, 64 bands, 50-14000 Hz          HTS-AT's released configuration
+  rhythm     6 s, 25 % of the whole audio's tempo              3.2, Eq. 4-6
+  sources    universal source separation, 22 instruments       3.2; its windows and thresholds: ours
+  rois       YOLOv8                                            3.3; 640 px, 0.25, 0.7: its defaults;
+                                                               12 regions: ours
+  model      Swin-V2-L and HTS-AT, their published sizes       4.1
+             adapters after every third of 18 layers: 6 rounds 4.1; their widths: ours
+             text: BERT base                                   ours; the paper names no text encoder
+             answer: every value                               ours
+             bfloat16                                          ours
+  pretrain   Adam, 1e-3                                        4.1; epochs and batch size: ours
+  train      Adam, 1e-4, halved every 5 epochs                 4.1; epochs and batch size: ours
+
+The paper counts 45,867 questions, as the data set's first release does (`v1-json`). The data set's
+authors have corrected it since, and published results are on the correction (`v1`, 9,129 test
+questions) or on the first release (9,185, of which 55 pairs contradict each other).
 """
 
 from amuse_jax import settings
@@ -15,5 +42,6 @@ def get_config(argument: str = ''):
     c = base.get_config()
     c.name = 'v1'
     c.without = settings.parse_without(argument)
+    c.data.annotations = 'v1'
     c.model.dtype = 'bfloat16'
     return c

@@ -15,7 +15,14 @@ def run(*arguments):
 @pytest.mark.parametrize(
     ('arguments', 'sentence'),
     [
-        (['--config=configs/v1.py'], 'no data: config.data.root is empty'),
+        (
+            ['--config=configs/demo.py', '--config.synthetic.videos=0'],
+            'no data: config.data.root is empty',
+        ),
+        (
+            ['--config=configs/v1.py', '--config.data.root=tests'],
+            'avqa-train.json does not exist in tests',
+        ),
         (
             ['--config=configs/demo.py', '--stages=train,sing'],
             '--stages names sing; expected some of render, prepare, annotate',
@@ -42,6 +49,19 @@ def test_a_mistake_is_one_sentence(tmp_path, arguments, sentence):
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith('amuse_jax: ')
     assert sentence in last
+
+
+@pytest.mark.parametrize(
+    ('name', 'scheme', 'videos'), [('v1', 'v1', '9,288'), ('v2', 'v2-balance', '10,518')]
+)
+def test_without_its_data_a_config_says_what_is_needed(name, scheme, videos, tmp_path):
+    result = run(f'--config=configs/{name}.py', f'--workdir={tmp_path}')
+    assert result.returncode == 1 and 'Traceback' not in result.stderr
+    assert not list(tmp_path.iterdir())
+    message = result.stderr[result.stderr.index('amuse_jax: no data: ') :]
+    assert len(message.splitlines()) <= 24
+    assert f'{videos} videos of 60 s' in message
+    assert f'python -m amuse_jax.data.music_avqa check --root=DIR --annotations={scheme}' in message
 
 
 @pytest.mark.parametrize(

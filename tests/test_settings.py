@@ -1,5 +1,6 @@
 import importlib
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,13 @@ def test_an_unknown_argument_is_refused(argument):
         ('model.adapters.rounds', 5, 'is no multiple of the 5 rounds'),
         ('pretrain.segments', 11, 'expected at most config.data.segments = 10'),
         ('model.audio.image_size', 100, 'expected a multiple of config.audio.mels = 64'),
+        (
+            'data.annotations',
+            'v3',
+            "config.data.annotations is 'v3'; expected one of 'plain', 'v1'",
+        ),
+        ('evaluate.leaked', 'hide', "config.evaluate.leaked is 'hide'; expected one of 'refuse'"),
+        ('evaluate.data.root', '/no/such/folder', 'expected another data set to evaluate on'),
         ('rhythm.tracker', 'ear', "config.rhythm.tracker is 'ear'"),
         ('data.root', '/no/such/folder', 'which is no folder; expected the folder'),
         ('synthetic.videos', 0, 'no data: config.data.root is empty'),
@@ -74,3 +82,11 @@ def test_every_setting_is_read_somewhere():
     code = '\n'.join(p.read_text() for p in (ROOT / 'amuse_jax').rglob('*.py'))
     idle = [n for n in _leaves(_config('demo')) if not re.search(rf'\b{n.split(".")[-1]}\b', code)]
     assert not idle
+
+
+def test_beam_that_is_not_installed_is_explained(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'apache_beam', None)
+    config = _config('demo')
+    config.data.beam = '--runner=FnApiRunner'
+    with pytest.raises(StageError, match=r"not installed; run pip install '\.\[beam\]'"):
+        settings.check(config)

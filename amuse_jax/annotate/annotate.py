@@ -164,6 +164,7 @@ def _annotate_all(
         suffix='.npz',
         shard_size=config.data.shard_videos,
         description='annotate',
+        beam=config.data.beam,
     )
     with _single_threaded_children():
         if job.sources['stems'] == 'truth':

@@ -147,6 +147,7 @@ def make(
         shard_size=config.data.shard_videos,
         workers=config.data.workers,
         description='rois',
+        beam=config.data.beam,
     )
     names = [model.names[index] for index in sorted(model.names)]
     stages.write_json(folder / 'classes.json', names)
@@ -229,7 +230,16 @@ def _judge(model: DetectionModel, config: ConfigDict, root: Path, video_ids: Seq
 
 
 def write_regions(finder: Finder, root: Path, video_ids: Sequence[str], path: Path) -> None:
-    """Writes one shard: the arrays of its videos, and why one could not be read (else '')."""
+    """Writes one shard: the arrays of its videos, and why one could not be read (else '').
+
+    Raises:
+      StageError: this process sees no videos at all.
+    """
+    if not (root / 'videos').is_dir():
+        raise stages.StageError(
+            f'{shards.this_process()} does not see {root / "videos"}; mount its disk under this '
+            'path and start the same command again to go on'
+        )
     found, reasons = [], []
     for video_id in video_ids:
         try:

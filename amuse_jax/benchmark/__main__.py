@@ -1,95 +1,101 @@
-"""Speed of the towers beside PyTorch: the same weights and inputs, in turns, in one run.
+"""How fast Amuse is beside PyTorch: the same weights and inputs, in turns, in one run.
 
 python -m amuse_jax.benchmark --config=configs/v1.py
-python -m amuse_jax.benchmark --config=configs/v1.py --parts=visual --work=forward --rounds=20
+python -m amuse_jax.benchmark --config=configs/v1.py --rows=visual,step --rounds=20
+python -m amuse_jax.benchmark --config=configs/v1.py --sweep=batch,questions,segments,resolution
 
-Both sides run in this process, with its threads and its allocator, which keeps freed memory
-(--keep_memory=false: glibc's default). XLA's cache is off: compile times are those of a first run.
+Prints a line per row and a table, and keeps all figures in OUT/figures.json, where rows of earlier
+runs stay until they are measured again. Both sides run in this process, with all its threads and
+its allocator, after their results were found equal.
+
+visual, audio, text, adapters      a tower's forward pass, or one round's adapters
+visual-gradient, ...               forward and the gradient of all parameters
+whole, step, questions             Amuse: forward, training step, five questions about a video
+epoch                              a question's cost in an epoch, with all that is cached and shared
+compile                            of the training step, at first and from the persistent cache
+pipeline, prepare                  reading records, preparing videos, on one core
+
+The PyTorch side is described in amuse_jax/benchmark/reference/__init__.py.
 """
 
-import json
 import os
-import platform
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
+from amuse_jax import memory
+
+# Processes of their own import this file again: what is heavy is imported inside the functions.
+
 CONFIG = config_flags.DEFINE_config_file('config', 'configs/v1.py', 'The sizes.')
-PARTS = flags.DEFINE_list('parts', 'visual,audio,text', 'Which towers.')
-WORK = flags.DEFINE_list('work', 'forward,gradient', 'Which work.')
-DTYPE = flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Of the compute.')
+ROWS = flags.DEFINE_list('rows', [], 'Which rows; when empty, all, or none with --sweep.')
+SWEEP = flags.DEFINE_list('sweep', [], 'Of batch, questions, segments, resolution: cost against.')
+DTYPES = flags.DEFINE_list('dtypes', ['float32'], 'Of the compute: float32, bfloat16.')
 ROUNDS = flags.DEFINE_integer('rounds', 7, 'Measured repetitions of each side.', lower_bound=1)
-COMPILE = flags.DEFINE_bool('compile', False, 'Also measure torch.compile.')
-KEEP_MEMORY = flags.DEFINE_bool('keep_memory', True, 'Let glibc keep freed memory.')
-JSON = flags.DEFINE_string('json', '', 'File to write the figures to.')
+COMPILE = flags.DEFINE_bool('compile', True, 'Also measure torch.compile, but for sweeps.')
+FREED = flags.DEFINE_enum(
+    'freed_memory', 'kept', ['kept', 'returned', 'both'],
+    "What glibc does with it: kept as amuse_jax.main does, returned as is glibc's default.",
+)  # fmt: skip
+OUT = flags.DEFINE_string('out', 'runs/benchmark', 'Folder of figures.json and of what is read.')
 
 
 def main(argv: list[str]) -> None:
     if argv[1:]:
         raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
-    from amuse_jax import memory
-
-    if KEEP_MEMORY.value:
+    if FREED.value == 'both':  # it cannot be changed back in a process
+        command = [sys.executable, '-m', 'amuse_jax.benchmark', *sys.argv[1:]]
+        for freed in ('kept', 'returned'):
+            done = subprocess.run([*command, f'--freed_memory={freed}'])
+            if done.returncode:
+                sys.exit(done.returncode)
+        return
+    logging.set_verbosity(logging.WARNING)  # JAX tells which accelerators there are not
+    if FREED.value == 'kept':
         memory.keep_freed()
-    import jax
-    import tabulate
-
-    jax.config.update('jax_enable_compilation_cache', False)
-    from amuse_jax.benchmark import timing, towers
+    os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # PyTorch needs a GPU's too
     from amuse_jax.stages import StageError
 
-    peak = timing.product_peak(DTYPE.value)
-    print(f'{machine()}; fastest product {peak / 1e9:.0f} GFLOP/s; {DTYPE.value}')
-    rows = []
     try:
-        for part in PARTS.value:
-            for work in WORK.value:
-                made = towers.compare(CONFIG.value, part, work, DTYPE.value, COMPILE.value)
-                times = timing.in_turns(made.runs, ROUNDS.value)
-                rows.append(row(made, times, peak))
-                print('.', end='', flush=True)
+        _run(CONFIG.value)
     except StageError as error:
         sys.exit(f'amuse_jax: {error}')
-    print('\n' + tabulate.tabulate(rows, headers='keys', tablefmt='github', floatfmt='.3g'))
-    if JSON.value:
-        found = {'machine': machine(), 'dtype': DTYPE.value, 'product_peak': peak, 'rows': rows}
-        Path(JSON.value).write_text(json.dumps(found, indent=1) + '\n')
 
 
-def row(made, times, peak: float) -> dict:
-    """The figures of one comparison."""
-    ours = times['JAX']
-    found = {'work': f'{made.part} {made.work}', 'samples': made.samples}
-    for side, measured in times.items():
-        found[f'{side} s'] = measured.median
-        found[f'{side} spread'] = f'{measured.spread:.0%}'
-        if side != 'JAX':
-            found[f'x {side}'] = measured.median / ours.median
-    rate = made.flops / ours.median
-    return found | {
-        'samples/s': made.samples / ours.median,
-        'GFLOP/s': rate / 1e9,
-        'of peak': f'{rate / peak:.0%}',
-        'compile s': made.compile_seconds,
-    }
-
-
-def machine() -> str:
-    """The processor or accelerator that the figures are of."""
+def _run(config) -> None:
     import jax
+    import torch
 
-    device = jax.devices()[0]
-    if device.platform != 'cpu':
-        return f'{jax.device_count()} x {device.device_kind}'
-    cores = len(os.sched_getaffinity(0))
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-        name = next(line.split(':')[1].strip() for line in lines if line.startswith('model name'))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return f'{cores} cores of {name}'
+    from amuse_jax import settings
+    from amuse_jax.benchmark import report, rows, sweeps
+
+    folder = Path(OUT.value).absolute()
+    has_compiler = shutil.which(os.environ.get('CXX', 'g++')) is not None
+    if COMPILE.value and not has_compiler:
+        print('torch.compile is left out: it needs a C++ compiler, and there is no g++')
+    plan = rows.Plan(
+        rows=ROWS.value or (() if SWEEP.value else rows.ROWS),
+        sweeps=SWEEP.value,
+        dtypes=DTYPES.value,
+        rounds=ROUNDS.value,
+        with_compile=COMPILE.value and has_compiler,
+        freed_memory=FREED.value,
+        folder=folder,
+    )
+    settings.check(config)
+    # Compile times are those of a first run.
+    jax.config.update('jax_enable_compilation_cache', False)
+    if hasattr(os, 'sched_getaffinity'):
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+    figures = report.Figures(folder / 'figures.json', config)
+    print(report.machine(), flush=True)
+    rows.measure(config, plan, figures)
+    if figures.sweeps:
+        sweeps.draw(figures.sweeps, folder / 'sweeps.png')
 
 
 if __name__ == '__main__':

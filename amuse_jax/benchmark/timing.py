@@ -1,16 +1,22 @@
 """Measuring several ways of doing the same work side by side."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import torch
+
+from amuse_jax import memory
 
 # Products in the shapes of Swin-V2-L's third stage for ten pictures, and a square one.
 PEAK_SHAPES = ((1440, 768, 3072), (1440, 3072, 768), (2048, 2048, 2048))
+PRODUCT_SECONDS = 0.3  # of one run of a Product: long enough to be timed beside anything
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +37,7 @@ class Times:
 
 
 def in_turns(
-    runs: Mapping[str, Callable[[], Any]], rounds: int, warmup: int = 2
+    runs: Mapping[str, Callable[[], Any]], rounds: int, warmup: int = 1
 ) -> dict[str, Times]:
     """Runs each once per round, one after the other, so that a machine whose speed changes is as
     fast for all of them.
@@ -51,16 +57,73 @@ def in_turns(
     return {name: Times(tuple(values)) for name, values in seconds.items()}
 
 
-def product_peak(dtype, rounds: int = 10) -> float:
-    """FLOP/s of JAX's fastest matrix product on this machine, of PEAK_SHAPES."""
+@dataclasses.dataclass(frozen=True)
+class Product:
+    """This machine's fastest matrix product, of both libraries and PEAK_SHAPES.
+
+    Attributes:
+      name: library and shape.
+      flops: of a run, two for each multiplication and addition.
+      run: multiplies for about PRODUCT_SECONDS.
+    """
+
+    name: str
+    flops: float
+    run: Callable[[], None]
+
+
+def fastest_product(dtype: str, rounds: int = 7) -> Product:
+    """Finds it for operands of `dtype`, float32 or bfloat16."""
+    runs, flops = {}, {}
+    for library, make in (('JAX', _jax_product), ('PyTorch', _torch_product)):
+        for rows, depth, columns in PEAK_SHAPES:
+            name = f'{library} {rows}x{depth}x{columns}'
+            runs[name] = make(rows, depth, columns, dtype)
+            flops[name] = 2 * rows * depth * columns
+    times = in_turns(runs, rounds, warmup=2)
+    best = max(runs, key=lambda name: flops[name] / times[name].median)
+    count = math.ceil(PRODUCT_SECONDS / times[best].median)
+
+    def run():
+        for _ in range(count):
+            runs[best]()
+
+    return Product(best, flops[best] * count, run)
+
+
+def _jax_product(rows: int, depth: int, columns: int, dtype: str) -> Callable[[], None]:
     multiply = jax.jit(jnp.matmul)
-    best = 0.0
-    for rows, depth, columns in PEAK_SHAPES:
-        left, right = jnp.ones((rows, depth), dtype), jnp.ones((depth, columns), dtype)
+    left, right = jnp.ones((rows, depth), dtype), jnp.ones((depth, columns), dtype)
+    return lambda: multiply(left, right).block_until_ready()
 
-        def run(left=left, right=right):
-            multiply(left, right).block_until_ready()
 
-        seconds = in_turns({'product': run}, rounds)['product'].median
-        best = max(best, 2 * rows * depth * columns / seconds)
-    return best
+def _torch_product(rows: int, depth: int, columns: int, dtype: str) -> Callable[[], None]:
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    options = {'dtype': getattr(torch, dtype), 'device': device}
+    left, right = torch.ones((rows, depth), **options), torch.ones((depth, columns), **options)
+    out = torch.empty((rows, columns), **options)
+
+    def run():
+        torch.matmul(left, right, out=out)
+        if device == 'cuda':
+            torch.cuda.synchronize()
+
+    return run
+
+
+def peak_bytes(run: Callable[[], Any]) -> int | None:
+    """How much more memory this process takes while `run` runs than before; None where Linux does
+    not say."""
+    memory.release()
+    try:
+        Path('/proc/self/clear_refs').write_text('5')  # the peak begins anew
+        before = _status_bytes('VmRSS')
+        run()
+        return _status_bytes('VmHWM') - before
+    except OSError:
+        return None
+
+
+def _status_bytes(name: str) -> int:
+    lines = Path('/proc/self/status').read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f'{name}:'))

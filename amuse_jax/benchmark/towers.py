@@ -1,9 +1,6 @@
-"""The towers of a config in JAX and in PyTorch, with the same weights, inputs and work."""
+"""The towers and the adapters alone, in JAX and in PyTorch, with the same weights and inputs."""
 
-import dataclasses
-import time
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,162 +9,192 @@ import torch
 from flax import nnx
 from ml_collections import ConfigDict
 
-from amuse_jax.benchmark import reference
-from amuse_jax.models import summary
-from amuse_jax.models.htsat import HTSAT, HTSATConfig
-from amuse_jax.models.swin_v2 import SwinV2, SwinV2Config
-from amuse_jax.models.text import TextConfig, TextTower
-from amuse_jax.pretrained import bert, convert, htsat, swin_v2
-from amuse_jax.stages import StageError
+from amuse_jax.benchmark import comparison, inputs
+from amuse_jax.benchmark.comparison import Comparison, Found, Side, Torch
+from amuse_jax.benchmark.reference import adapters as their_adapters
+from amuse_jax.benchmark.reference import amuse, weights
+from amuse_jax.benchmark.reference import towers as reference
+from amuse_jax.models import swin_v2
+from amuse_jax.models.adapters import AdapterConfig, Adapters
+from amuse_jax.models.htsat import HTSAT
+from amuse_jax.models.swin_v2 import SwinV2
+from amuse_jax.models.text import TextTower
 
-PARTS = ('visual', 'audio', 'text')
+PARTS = (*reference.PARTS, 'adapters')
 WORK = ('forward', 'gradient')
-WORDS = 30522  # rows of BERT's word table
-TOLERANCE = 1e-3  # of float32 outputs, relative to the largest
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """One piece of work on both sides; each call returns when it is done.
-
-    Attributes:
-      part: of PARTS.
-      work: 'forward': pooled outputs; 'gradient': of all parameters, forward included.
-      samples: of the batch.
-      flops: of its matrix products.
-      compile_seconds: that XLA took.
-      runs: by side.
-    """
-
-    part: str
-    work: str
-    samples: int
-    flops: float
-    compile_seconds: float
-    runs: dict[str, Callable[[], Any]]
-
-
-def compare(config: ConfigDict, part: str, work: str, dtype: str, with_compile: bool) -> Comparison:
-    """Builds both sides and asserts that they agree.
+def compare(part: str, work: str, config: ConfigDict, with_compile: bool) -> Comparison:
+    """Builds both sides.
 
     Args:
-      config: sizes; one batch is a video's segments, or train.questions questions.
-      part, work: of PARTS and WORK.
-      dtype: of both sides' compute, float32 or bfloat16.
-      with_compile: whether torch.compile is a side of its own; it needs a C++ compiler.
-
-    Raises:
-      StageError: the outputs differ.
+      part: of PARTS; 'adapters': those of one round, for one video and one question.
+      work: 'forward', or 'gradient' of all parameters (and of the adapters' inputs), forward
+        included.
+      config: sizes and dtype; one batch is a video's segments, or five questions.
+      with_compile: whether torch.compile is a side of its own.
     """
-    original = reference.build(config, part, WORDS)
-    tower = _tower(config, part, reference.arrays(original), jnp.dtype(dtype))
-    inputs = _inputs(config, part)
-    weights = np.random.default_rng(1).normal(size=_width(tower)).astype(np.float32)
-    ours, compile_seconds, flops = _jax_side(tower, part, work, inputs, weights)
-    torch_dtype = getattr(torch, dtype)
-    runs = {'JAX': ours, 'PyTorch': _torch_side(original, part, work, inputs, weights, torch_dtype)}
-    if with_compile:
-        compiled = torch.compile(original)
-        runs['torch.compile'] = _torch_side(compiled, part, work, inputs, weights, torch_dtype)
-    _agree(runs, f'{part} {work}', TOLERANCE if dtype == 'float32' else 3e-2)
-    return Comparison(part, work, len(inputs[0]), flops, compile_seconds, runs)
+    theirs = _theirs(config, part)
+    ours = weights.fill(nnx.eval_shape(lambda: _ours(config, part)), theirs, config)
+    given = _inputs(config, part)
+    side, flops, shapes = _jax_side(ours, part, work, given)
+    pytorch = Torch(config.model.dtype)
+    theirs.requires_grad_(work == 'gradient')
+    variants = pytorch.variants(theirs, with_compile)
+    others = {
+        name: _torch_side(pytorch, model, part, work, given, shapes)
+        for name, model in variants.items()
+    }
+    return Comparison(
+        work=title(config, part, work, len(given[0])),
+        samples=len(given[0]),
+        flops=flops,
+        sides={'JAX': side, **others},
+    )
 
 
-def _tower(config: ConfigDict, part: str, arrays: dict[str, np.ndarray], dtype) -> nnx.Module:
-    sizes = config.model[part].to_dict()
-    if part == 'visual':
-        sizes = SwinV2Config(**sizes)
-        table = swin_v2.table(sizes, arrays)
-        abstract = nnx.eval_shape(lambda: SwinV2(sizes, rngs=nnx.Rngs(0), dtype=dtype))
-    elif part == 'audio':
-        sizes = HTSATConfig(mels=config.audio.mels, **sizes)
-        table = htsat.table(sizes, arrays)
-        abstract = nnx.eval_shape(lambda: HTSAT(sizes, rngs=nnx.Rngs(0), dtype=dtype))
-    else:
-        sizes.pop('tokenizer')
-        sizes = TextConfig(vocab_size=WORDS, **sizes)
-        table = bert.table(sizes, arrays)
-        abstract = nnx.eval_shape(lambda: TextTower(sizes, rngs=nnx.Rngs(0), dtype=dtype))
-    return convert.fill(abstract, arrays, table)
+def title(config: ConfigDict, part: str, work: str, count: int) -> str:
+    sizes = config.model.visual
+    named = {size: name for name, size in swin_v2.SIZES.items()}
+    letter = named.get((sizes.width, tuple(sizes.depths), tuple(sizes.heads)), '')[:1].upper()
+    name, of = {
+        'visual': (f'Swin-V2-{letter}' if letter else 'Swin-V2', f'{count} frames'),
+        'audio': ('HTS-AT', f'{count} segments'),
+        'text': ('text', f'{count} questions'),
+        'adapters': ('adapters', 'one round'),
+    }[part]
+    return f'{name} {work}, {of}'
 
 
-def _width(tower: nnx.Module) -> int:
-    return tower.config.width if isinstance(tower, TextTower) else tower.width_out
+def _theirs(config: ConfigDict, part: str) -> torch.nn.Module:
+    if part != 'adapters':
+        return reference.build(config, part, inputs.WORDS)
+    torch.manual_seed(0)
+    model = config.model
+    widths = 4 * model.visual.width, 4 * model.audio.width, model.text.width
+    adapters = their_adapters.Adapters(*widths, model.adapters)
+    amuse.vary_norms(adapters)
+    return adapters
+
+
+def _ours(config: ConfigDict, part: str) -> nnx.Module:
+    model, dtype, rngs = config.model, jnp.dtype(config.model.dtype), nnx.Rngs(0)
+    if part == 'adapters':
+        sizes = model.adapters
+        return Adapters(
+            AdapterConfig(
+                visual=4 * model.visual.width,
+                audio=4 * model.audio.width,
+                text=model.text.width,
+                width=sizes.width,
+                heads=sizes.heads,
+                mlp_width=sizes.mlp_width,
+            ),
+            rngs=rngs,
+            dtype=dtype,
+        )
+    towers = {'visual': SwinV2, 'audio': HTSAT, 'text': TextTower}
+    return towers[part](weights.tower_sizes(config, part, inputs.WORDS), rngs=rngs, dtype=dtype)
 
 
 def _inputs(config: ConfigDict, part: str) -> tuple[np.ndarray, ...]:
-    """One video's pictures or log-mels, or questions that fill their rows."""
-    random, segments = np.random.default_rng(0), config.data.segments
+    """One video's pictures (normalised) or log-mels, five questions, or one round's tokens."""
+    batch, random = inputs.draw(config, 1, inputs.QUESTIONS), np.random.default_rng(0)
     if part == 'visual':
-        side = config.model.visual.image_size
-        return (random.normal(size=(segments, side, side, 3)).astype(np.float32),)
+        return (np.asarray(swin_v2.normalise(batch['frames'][0])),)
     if part == 'audio':
-        samples = round(config.data.segment_seconds * config.audio.sample_rate)
-        shape = segments, samples // config.audio.hop + 1, config.audio.mels
-        return (random.uniform(-80, 0, shape).astype(np.float32),)
-    shape = config.train.questions, config.model.text.max_words
-    return random.integers(1000, WORDS, shape).astype(np.int32), np.ones(shape, bool)
+        return (batch['log_mel'][0],)
+    if part == 'text':
+        return batch['words'][0], batch['word_mask'][0]
+    model, segments = config.model, config.data.segments
+    tokens = [
+        random.normal(size=(1, segments, (tower.image_size // tower.patch // 4) ** 2, 4 * width))
+        for tower, width in ((model.visual, model.visual.width), (model.audio, model.audio.width))
+    ]
+    tokens.append(random.normal(size=(1, model.text.max_words, model.text.width)))
+    masks = batch['word_mask'][:, 0], batch['segment_mask']
+    return *(x.astype(np.float32) for x in tokens), *masks
 
 
-def _jax_side(tower, part: str, work: str, inputs, weights) -> tuple[Callable[[], Any], float, int]:
-    graphdef, params, rest = nnx.split(tower, nnx.Param, ...)
-
-    def forward(params, rest, *inputs):
-        found = nnx.merge(graphdef, params, rest)(*inputs)
-        return (found[:, 0] if part == 'text' else found.pooled).astype(jnp.float32)
-
-    def loss(params, rest, *inputs):
-        return (forward(params, rest, *inputs) * weights).sum()
-
-    run = forward if work == 'forward' else jax.value_and_grad(loss)
-    placed = jax.device_put((params, rest, *inputs))
-    flops, _ = summary.cost(run, *placed)
-    begun = time.perf_counter()
-    compiled = jax.jit(run).lower(*placed).compile()
-    seconds = time.perf_counter() - begun
-    return lambda: jax.block_until_ready(compiled(*placed)), seconds, flops
+def _our_output(part: str, module: nnx.Module, given: tuple) -> tuple[jax.Array, ...]:
+    if part == 'adapters':
+        *tokens, word_mask, segment_mask = given
+        found = module(*(x[:, None] for x in tokens), word_mask[:, None], segment_mask)
+        return tuple(x[:, 0] for x in found)
+    found = module(*given)
+    return (found[:, 0] if part == 'text' else found.pooled,)
 
 
-def _torch_side(model, part: str, work: str, inputs, weights, dtype) -> Callable[[], Any]:
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    model = model.to(device)
-    placed = tuple(torch.tensor(x).to(device) for x in inputs)
-    weights = torch.tensor(weights).to(device)
-    autocast = torch.autocast(device, dtype, enabled=dtype != torch.float32)
+def _jax_side(module: nnx.Module, part: str, work: str, given: tuple):
+    """The side, its FLOPs, and the shapes of the outputs."""
+    graphdef, params, rest = nnx.split(module, nnx.Param, ...)
 
-    def done(value):
-        if device == 'cuda':
-            torch.cuda.synchronize()
-        return value
+    def forward(params, rest, given):
+        found = _our_output(part, nnx.merge(graphdef, params, rest), given)
+        return [x.astype(jnp.float32) for x in found]
+
+    shapes = [x.shape for x in jax.eval_shape(forward, params, rest, given)]
+    weighing = _weighing(shapes)
+
+    def loss(params, tokens, rest, masks):
+        found = forward(params, rest, (*tokens, *masks))
+        return sum((x * weight).sum() for x, weight in zip(found, weighing))
+
+    if work == 'forward':
+        function, placed = forward, jax.device_put((params, rest, given))
+    else:
+        count = _differentiated(part, given)
+        function = jax.value_and_grad(loss, argnums=(0, 1))
+        placed = jax.device_put((params, given[:count], rest, given[count:]))
+    program = comparison.compiled(function, *placed)
+
+    def run() -> Found:
+        found = jax.block_until_ready(program.call(*placed))
+        if work == 'gradient':
+            return {'loss': np.asarray(found[0])}
+        return {f'output {index}': np.asarray(x) for index, x in enumerate(found)}
+
+    side = Side(run, comparison.jax_bytes(placed), program.seconds, program.planned)
+    return side, program.flops, shapes
+
+
+def _differentiated(part: str, given: tuple) -> int:
+    """How many of the inputs' gradients are needed too: in training, those of adapters are."""
+    return sum(x.dtype == np.float32 for x in given) if part == 'adapters' else 0
+
+
+def _weighing(shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
+    """What a loss multiplies the outputs with."""
+    random = np.random.default_rng(1)
+    return [random.normal(size=shape).astype(np.float32) for shape in shapes]
+
+
+def _torch_side(
+    pytorch: Torch, model: Callable, part: str, work: str, given: tuple, shapes: list
+) -> Side:
+    placed = [torch.tensor(x).to(pytorch.device) for x in given]
+    weighing = [torch.tensor(x).to(pytorch.device) for x in _weighing(shapes)]
+    differentiated = placed[: _differentiated(part, given)]
+    for x in differentiated:
+        x.requires_grad_()
+    parameters = [*model.parameters(), *differentiated]
+
+    def output() -> tuple[torch.Tensor, ...]:
+        if part == 'adapters':
+            return model(*placed)
+        return (reference.output(part, model, tuple(placed)),)
 
     def forward():
-        with torch.no_grad(), autocast:
-            return done(reference.output(part, model, placed))
+        with torch.no_grad(), pytorch.autocast():
+            return {f'output {i}': pytorch.done(x) for i, x in enumerate(output())}
 
     def gradient():
-        model.zero_grad(set_to_none=True)
-        with autocast:
-            value = (reference.output(part, model, placed).float() * weights).sum()
+        for parameter in parameters:
+            parameter.grad = None
+        with pytorch.autocast():
+            value = sum((x.float() * weight).sum() for x, weight in zip(output(), weighing))
         value.backward()
-        return done((value, None))
+        return {'loss': pytorch.done(value)}
 
-    return forward if work == 'forward' else gradient
-
-
-def _agree(runs: dict[str, Callable[[], Any]], what: str, tolerance: float) -> None:
-    """Compares the outputs, or the losses of which the gradients are."""
-    found = {}
-    for side, run in runs.items():
-        value = run()
-        value = value[0] if isinstance(value, tuple) else value
-        if isinstance(value, torch.Tensor):
-            value = value.detach().float().cpu().numpy()
-        found[side] = np.asarray(value, np.float32)
-    ours = found.pop('JAX')
-    for side, theirs in found.items():
-        error = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
-        if not error < tolerance:
-            raise StageError(
-                f'{what}: JAX and {side} differ by {error:.1e} of the largest value; expected '
-                f'less than {tolerance:.0e}'
-            )
+    held = comparison.torch_bytes(model, dict(enumerate(placed)))
+    return Side(forward if work == 'forward' else gradient, held)

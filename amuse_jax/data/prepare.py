@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import multiprocessing
 import os
 import re
 import shutil
@@ -51,21 +50,35 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What every worker needs to know: the data set, S, and the front end."""
+    """What every worker needs to know.
+
+    Attributes:
+      root: of the data set.
+      image_size: S.
+      log_mel: the front end.
+      launcher: the process that shares out the work, as `shards.this_process` names it.
+    """
 
     root: Path
     image_size: int
     log_mel: audio.LogMel
+    launcher: str
 
 
-def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
+def run(
+    config: ConfigDict,
+    folder: Path,
+    inputs: Mapping[str, Path],
+    splits: Sequence[str] = music_avqa.SPLITS,
+) -> dict:
     """Runs the stage; see the module.
 
     Args:
       config: the whole config; `data` and `audio` are read.
-      folder: gets `records/*.array_record`, `videos.json`, `questions.json`, `quarantine.json` and
-        `malformed_rows.json`.
+      folder: gets `records/*.array_record`, `videos.json`, `questions.json`, `quarantine.json`,
+        `malformed_rows.json` and `remarks.json`, on rows that are not taken as they are written.
       inputs: 'render' where the data set is a rendered one.
+      splits: whose questions and videos to take, beside rephrased ones.
 
     Returns:
       {'videos', 'questions': per split, 'quarantined', 'reasons': counts, 'malformed_rows'}.
@@ -76,8 +89,9 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     """
     root = music_avqa.data_root(config, inputs)
     allowed = config.data.max_broken_share
-    pairs = _pairs(root, _questions(root, allowed, folder))
-    work = Work(root, config.data.image_size, audio.LogMel.from_settings(config))
+    pairs = _pairs(root, _questions(root, config.data, folder, splits))
+    log_mel = audio.LogMel.from_settings(config)
+    work = Work(root, config.data.image_size, log_mel, shards.this_process())
     folder_of_records = folder / 'records'
     _keep_only_fresh(folder_of_records, pairs, config.data.shard_videos)
     _check_disk(folder_of_records, pairs, work, config.data.shard_videos)
@@ -89,6 +103,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
         shard_size=config.data.shard_videos,
         workers=config.data.workers,
         description='prepare',
+        beam=config.data.beam,
     )
     return _collect(folder, paths, pairs, allowed)
 
@@ -132,9 +147,18 @@ def read_video(
     }
 
 
+def video_bytes(image_size: int, log_mel: audio.LogMel) -> int:
+    """The size of a video's frames and log-mel, uncompressed."""
+    return log_mel.segments * (3 * image_size**2 + 2 * log_mel.frames * log_mel.mels)
+
+
 def write_records(work: Work, pairs: Sequence[Pair], path: Path) -> None:
-    """Writes one shard: the records of `pairs`, and which of them were set aside."""
-    if multiprocessing.parent_process() is not None:
+    """Writes one shard: the records of `pairs`, and which of them were set aside.
+
+    Raises:
+      StageError: a video that was there when the work was shared out is not to be seen.
+    """
+    if shards.this_process() != work.launcher:
         _use_one_cpu_thread()
     videos, quarantine = [], []
     writer = records.ShardWriter(path)
@@ -144,12 +168,23 @@ def write_records(work: Work, pairs: Sequence[Pair], path: Path) -> None:
         try:
             content = read_video(picture, sound, work.image_size, work.log_mel)
         except video.MediaError as error:
+            _check_seen((picture, sound), pair.sizes)
             quarantine.append({'video_id': pair.video_id, 'reason': error.reason})
             continue
         questions = [_as_json(question) for question in pair.questions]
         writer.write(names | content | {'questions': questions})
         videos.append(names | {'seconds': content['seconds']})
     writer.close({'source': _source(pairs), 'videos': videos, 'quarantine': quarantine})
+
+
+def _check_seen(paths: Sequence[Path], sizes: Sequence[int | None]) -> None:
+    """Nothing is wrong with videos whose disk is gone, or was never there on this machine."""
+    for path, size in zip(paths, sizes):
+        if size is not None and not path.is_file():
+            raise stages.StageError(
+                f'{path} was there when prepare began, but {shards.this_process()} does not see '
+                'it; mount its disk under this path and start the same command again to go on'
+            )
 
 
 def _use_one_cpu_thread() -> None:
@@ -166,24 +201,34 @@ def _on_cpu() -> contextlib.AbstractContextManager:
     return jax.default_device(jax.local_devices(backend='cpu')[0])
 
 
-def _questions(root: Path, allowed: float, folder: Path) -> list[Question]:
-    questions, malformed = [], []
-    for split in music_avqa.SPLITS:
-        path = music_avqa.annotation_path(root, split)
-        found, complaints = music_avqa.read_questions(path, split)
-        if len(complaints) > allowed * (len(found) + len(complaints)):
+def _questions(
+    root: Path, settings: ConfigDict, folder: Path, splits: Sequence[str]
+) -> list[Question]:
+    annotations = music_avqa.read(root, settings.annotations, settings.rephrased, splits)
+    for file in annotations.files:
+        rows = len(file.questions) + len(file.malformed)
+        if len(file.malformed) > settings.max_broken_share * rows:
             raise stages.StageError(
-                f'{len(complaints)} of {len(found) + len(complaints)} rows of {path} are malformed '
-                f'(data.max_broken_share allows {allowed:.0%}): {_some(complaints, "; ")}'
+                f'{len(file.malformed)} of {rows} rows of {file.path} are malformed '
+                f'(data.max_broken_share allows {settings.max_broken_share:.0%}): '
+                f'{_some(file.malformed, "; ")}'
             )
-        if not found:
-            raise stages.StageError(f'{path} holds no questions; every split needs some')
-        questions += found
-        malformed += complaints
+        if not file.questions:
+            raise stages.StageError(f'{file.path} holds no questions; every split needs some')
+    for split, questions in annotations.questions.items():
+        if not questions:
+            raise stages.StageError(
+                f'the split {split} of {root} has no questions (data.annotations is '
+                f'{settings.annotations}); every split needs some'
+            )
+    malformed = [complaint for file in annotations.files for complaint in file.malformed]
     stages.write_json(folder / 'malformed_rows.json', malformed)
+    stages.write_json(folder / 'remarks.json', annotations.remarks)
     for complaint in malformed:
         logging.warning('prepare: left out: %s', complaint)
-    return questions
+    if annotations.remarks:
+        logging.info('prepare: rows not taken as written: %s', _some(annotations.remarks, '; '))
+    return [question for found in annotations.questions.values() for question in found]
 
 
 def _pairs(root: Path, questions: Iterable[Question]) -> list[Pair]:
@@ -229,12 +274,12 @@ def _keep_only_fresh(folder: Path, pairs: Sequence[Pair], shard_videos: int) -> 
 
 def _check_disk(folder: Path, pairs: Sequence[Pair], work: Work, shard_videos: int) -> None:
     """States how much disk the records take, and refuses to begin where there is less."""
-    shapes = work.log_mel
-    video_bytes = shapes.segments * (3 * work.image_size**2 + 2 * shapes.frames * shapes.mels)
     questions = sum(len(pair.questions) for pair in pairs)
-    done = len(list(folder.glob(f'*{records.SUFFIX}'))) * shard_videos
+    done = len(list(folder.glob(f'[0-9]*{records.SUFFIX}'))) * shard_videos
     left = max(len(pairs) - done, 0) / len(pairs)
-    needed = left * (len(pairs) * video_bytes + questions * _QUESTION_BYTES)
+    needed = left * (
+        len(pairs) * video_bytes(work.image_size, work.log_mel) + questions * _QUESTION_BYTES
+    )
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     logging.info(

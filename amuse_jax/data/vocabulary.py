@@ -3,6 +3,8 @@
 All orders are fixed here and never derived from a split: an index means the same in every run.
 """
 
+import re
+
 INSTRUMENTS = (
     'accordion', 'acoustic_guitar', 'bagpipe', 'banjo', 'bassoon', 'cello', 'clarinet', 'congas',
     'drum', 'electric_bass', 'erhu', 'flute', 'guzheng', 'piano', 'pipa', 'saxophone', 'suona',
@@ -80,3 +82,29 @@ TEMPLATES = {
     'Which <Object> makes the sound <FL>?': 8,
     'Which instrument makes sounds <BA> the <Object>?': 8,
 }
+
+PLACEHOLDER = re.compile(r'<[^<>]+>')
+
+PADDING = '<pad>'
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a filled question as published code counts them.
+
+    It splits at spaces and drops the question mark; capitals and underscores stay, so that 'Is' and
+    'is' are two words and 'acoustic_guitar' is one.
+    """
+    return text.removesuffix('?').split()
+
+
+def _question_words() -> tuple[str, ...]:
+    fixed = {word for text in TEMPLATES for word in PLACEHOLDER.sub(' ', text).split()}
+    words = {word.rstrip('?\uff1f') for word in fixed}
+    words.update(value for values in PLACEHOLDERS.values() for value in values)
+    return (PADDING, *sorted(words - {''}))
+
+
+# The 93 words of published code's question vocabulary: padding, then the words of the 33 templates
+# and of the placeholders' values in the order of their code points, capitals first. Published code
+# orders them by their first occurrence in whichever train file it reads.
+QUESTION_WORDS = _question_words()

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from amuse_jax.evaluation import figures, tables
+from amuse_jax.evaluation import bootstrap, figures, published, report, tables
 
 # The paper's names of its rows.
 ROWS = {
@@ -19,6 +19,8 @@ ROWS = {
 def write(folder: Path, evaluated: Mapping[str, Path]) -> str:
     """Collects the variants' rows into table.{txt,md,csv} and a figure.
 
+    The paper's rows stand beside them where the test set is its.
+
     Args:
       folder: where they go.
       evaluated: the finished evaluate folder of each left-out part; '' for the whole model.
@@ -26,14 +28,21 @@ def write(folder: Path, evaluated: Mapping[str, Path]) -> str:
     Returns:
       The table for a terminal.
     """
-    rows = {
-        name: json.loads((evaluated[part] / 'scores.json').read_text())['Amuse']
-        for part, name in ROWS.items()
-    }
+    scores = {part: json.loads((evaluated[part] / 'scores.json').read_text()) for part in ROWS}
+    tests = {name: scores[part]['parts']['test'] for part, name in ROWS.items()}
+    rows = {name: test['rows']['Amuse'] for name, test in tests.items()}
+    intervals = {name: test['intervals']['Amuse'] for name, test in tests.items()}
+    printed = published.ablations(scores['']['test_set']['published'])
+    shown = rows | published.marked(printed)
+    note = f'\n\n{report.published_note(printed)}' if printed else ''
     folder.mkdir(parents=True, exist_ok=True)
-    text = tables.as_text(rows)
+    text = tables.as_text(shown) + note
     (folder / 'table.txt').write_text(text + '\n')
-    (folder / 'table.md').write_text(tables.as_markdown(rows) + '\n')
-    (folder / 'table.csv').write_text(tables.as_csv(rows))
-    figures.accuracy_bars(rows, folder / 'accuracy.png')
+    (folder / 'table.md').write_text(tables.as_markdown(shown) + note + '\n')
+    (folder / 'table.csv').write_text(
+        tables.as_csv(rows | {row.method: row.row for row in printed})
+    )
+    margins = bootstrap.margins(intervals)
+    beside = {row.method: row.row for row in printed}
+    figures.accuracy_bars(rows, folder / 'accuracy.png', margins, beside)
     return f'\n{text}\n\ntable: {folder / "table.md"}'

@@ -1,4 +1,9 @@
-"""The evaluate stage: test predictions, Table 2's row beside two baselines, figures and pages."""
+"""The evaluate stage: answers to the test questions, and how good they are.
+
+The questions are those of the run's own data set, or of another one (other_data.py). The table
+(tables.py) stands beside two baselines (baselines.py), and beside published rows where these answer
+the same questions (test_sets.py, published.py); report.py writes it down.
+"""
 
 import dataclasses
 import json
@@ -12,56 +17,88 @@ from tqdm import tqdm
 from amuse_jax import stages
 from amuse_jax.data import records, vocabulary
 from amuse_jax.data.music_avqa import Question
-from amuse_jax.evaluation import baselines, example_page, figures, tables
-from amuse_jax.training import predict
+from amuse_jax.evaluation import (
+    baselines,
+    bootstrap,
+    example_page,
+    other_data,
+    report,
+    tables,
+    test_sets,
+)
+from amuse_jax.evaluation.other_data import Asked
+from amuse_jax.training import predict, seen
 
 METHODS = ('Amuse', 'most frequent answer', 'question words')
 
+Rows = list[tuple[Question, dict]]  # a question and its line of predictions.jsonl
+
 
 def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
-    """Evaluates the best checkpoint on the test questions.
+    """Evaluates the best checkpoint on the test questions, and on MUSIC-AVQA-R's where there are.
 
-    Leaves predictions.jsonl (every test question with probabilities and importance scores),
-    table.{txt,md,csv}, templates.md, scores.json, figures/, examples/ and report.md.
+    Leaves predictions.jsonl (every question with probabilities and importance scores), scores.json,
+    table.{txt,md,csv}, templates.md, figures/, examples/ and report.md.
 
     Returns:
       The three methods' rows: accuracy in per cent by column of tables.COLUMNS.
 
     Raises:
-      StageError: the data set has no test question.
+      StageError: the data set has no test question, or the model knows too many of them (seen.py).
     """
-    train = _questions(inputs['prepare'], 'train')
-    rows = _predictions(config, inputs)
-    test = [question for question, _ in rows]
-    predictions = [prediction for _, prediction in rows]
-    _write_lines(folder / 'predictions.jsonl', predictions)
+    asked = other_data.asked(inputs)
+    train = read_questions(inputs['prepare'], 'train')
+    splits = other_data.splits_of(asked.prepare)
+    questions = {split: read_questions(asked.prepare, split) for split in splits}
+    for is_seen in _seen(inputs['train'], questions).values():
+        seen.check(is_seen, config.evaluate.leaked)  # before anything is computed
+    rows = {split: _predictions(config, inputs, asked, split) for split in splits}
+    _write_lines(folder / 'predictions.jsonl', [line for part in rows.values() for _, line in part])
 
-    answers = {
-        METHODS[0]: [prediction['predicted'] for prediction in predictions],
-        METHODS[1]: baselines.most_frequent_answers(train, test),
-        METHODS[2]: baselines.question_words(train, test),
+    is_seen = _seen(inputs['train'], {s: [q for q, _ in part] for s, part in rows.items()})
+    parts = {}
+    for split in splits:
+        parts |= _parts(train, rows[split], split, is_seen[split], config.evaluate.leaked)
+    test = rows['test']
+    is_correct = parts['test'].is_correct
+    manifest = stages.read_manifest(inputs['train'])
+    scores = {
+        'test_set': _test_set(parts['test'].questions),
+        'model': {name: manifest[name] for name in ('fingerprint', 'settings')},
+        'parts': {name: part.scores() for name, part in parts.items()},
     }
-    is_correct = {
-        method: [given == question.answer for given, question in zip(answers[method], test)]
-        for method in METHODS
-    }
-    scores = {method: tables.accuracies(test, is_correct[method]) for method in METHODS}
-    templates = tables.per_template(test, is_correct)
-    _write_tables(folder, scores, templates)
-    figures.training_curves(inputs['train'] / 'metrics.jsonl', folder / 'figures/training.png')
-    figures.importance(predictions, folder / 'figures/importance.png')
-    figures.accuracy_bars(scores, folder / 'figures/accuracy.png')
-    _draw_examples(config, folder, inputs, rows)
-    _write_report(folder, inputs, len(test))
-    return scores
+    stages.write_json(folder / 'scores.json', scores)
+    _draw_examples(config, folder, asked, test)
+    templates = tables.per_template(parts['test'].questions, is_correct)
+    report.write(folder, inputs, scores, templates, [line for _, line in test])
+    return scores['parts']['test']['rows']
 
 
-def report(folder: Path) -> str:
-    """The finished stage's table and where its report is, for the terminal."""
-    return f'\n{(folder / "table.txt").read_text()}\nreport: {folder / "report.md"}'
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Some of the questions, and by method which of them it has right."""
+
+    questions: list[Question]
+    is_correct: dict[str, np.ndarray]
+
+    def scores(self) -> dict:
+        """{'questions': by column, 'rows': by method and column, 'intervals': the same}."""
+        return {
+            'questions': tables.counts(self.questions),
+            'rows': {
+                method: tables.accuracies(self.questions, hits)
+                for method, hits in self.is_correct.items()
+            },
+            'intervals': bootstrap.intervals(self.questions, self.is_correct),
+        }
 
 
-def _questions(prepared: Path, split: str) -> list[Question]:
+def read_questions(prepared: Path, split: str) -> list[Question]:
+    """The questions of a split that the prepare stage left in `prepared`.
+
+    Raises:
+      StageError: there are none.
+    """
     rows = json.loads((prepared / 'questions.json').read_text())
     fields = [field.name for field in dataclasses.fields(Question)]
     chosen = [
@@ -76,69 +113,102 @@ def _questions(prepared: Path, split: str) -> list[Question]:
     return chosen
 
 
-def _predictions(config: ConfigDict, inputs: Mapping[str, Path]) -> list[tuple[Question, dict]]:
-    """The test questions with rows of predictions.jsonl."""
-    total = len(_questions(inputs['prepare'], 'test'))
+def _seen(trained: Path, questions: Mapping[str, Sequence[Question]]) -> dict[str, np.ndarray]:
+    """By split, which questions the model knows; 'rephrased' ones by those of 'test', too."""
+    found = seen.among(trained, [question for part in questions.values() for question in part])
+    ends = np.cumsum([len(part) for part in questions.values()])
+    return dict(zip(questions, np.split(found, ends[:-1])))
+
+
+def _parts(
+    train: Sequence[Question], rows: Rows, split: str, is_seen: np.ndarray, leaked: str
+) -> dict[str, Part]:
+    """The split as a whole, and what of it is told apart.
+
+    'test' or 'rephrased' itself holds all questions, or with `leaked` 'apart' those that the model
+    does not know. 'SPLIT, head' and 'SPLIT, tail': of these, the ones with frequent and with rare
+    answers, where MUSIC-AVQA-R marks them (it has a file for each, and takes every average over the
+    questions of one). 'SPLIT, seen' or 'SPLIT, unseen': the ones that the model knows, or not.
+    """
+    questions = [question for question, _ in rows]
+    answers = {
+        METHODS[0]: [line['predicted'] for _, line in rows],
+        METHODS[1]: baselines.most_frequent_answers(train, questions),
+        METHODS[2]: baselines.question_words(train, questions),
+    }
+    right = np.array([question.answer for question in questions])
+    is_correct = {method: np.array(given) == right for method, given in answers.items()}
+
+    counted = ~is_seen if leaked == 'apart' else np.ones_like(is_seen)
+    frequency = np.array([question.frequency for question in questions])
+    masks = {split: counted}
+    masks |= {f'{split}, {name}': counted & (frequency == name) for name in ('head', 'tail')}
+    masks |= {f'{split}, seen': is_seen} if leaked == 'apart' else {}
+    masks |= {f'{split}, unseen': ~is_seen} if leaked == 'refuse' and is_seen.any() else {}
+    return {
+        name: Part(
+            [questions[index] for index in np.flatnonzero(mask)],
+            {method: hits[mask] for method, hits in is_correct.items()},
+        )
+        for name, mask in masks.items()
+        if mask.any()
+    }
+
+
+def _test_set(questions: Sequence[Question]) -> dict:
+    """What is known of the questions: {'name', 'published', 'questions', 'of'}; see TestSet."""
+    known = test_sets.recognise(questions)
+    return {
+        'name': known.name if known else '',
+        'published': known.published if known else '',
+        'questions': len(questions),
+        'of': known.questions if known else len(questions),
+    }
+
+
+def _predictions(config: ConfigDict, inputs: Mapping[str, Path], asked: Asked, split: str) -> Rows:
+    """The split's questions with their lines of predictions.jsonl."""
     rows = []
-    for item in tqdm(
-        predict.predict(config, inputs, 'test'), total=total, desc='evaluate', unit='question'
-    ):
+    found = predict.predict(config, asked.inputs(inputs), split, asked.encoded)
+    total = len(read_questions(asked.prepare, split))
+    for item in tqdm(found, total=total, desc=f'evaluate: {split}', unit='question'):
         question = item.question
         best = int(np.argmax(item.probabilities))
-        rows.append(
-            (
-                question,
-                {
-                    'question_id': question.question_id,
-                    'video_id': question.video_id,
-                    'record': item.record,
-                    'modality': question.modality,
-                    'kind': question.kind,
-                    'template': question.template,
-                    'question': question.text,
-                    'answer': question.answer,
-                    'predicted': vocabulary.ANSWERS[best],
-                    'probabilities': [round(float(p), 5) for p in item.probabilities],
-                    'importance': {
-                        stream: round(float(weight), 5)
-                        for stream, weight in item.importance.items()
-                    },
-                },
-            )
-        )
+        line = {
+            'question_id': question.question_id,
+            'video_id': question.video_id,
+            'record': item.record,
+            'split': split,
+            'modality': question.modality,
+            'kind': question.kind,
+            'template': question.template,
+            'question': question.text,
+            'answer': question.answer,
+            'predicted': vocabulary.ANSWERS[best],
+            'probabilities': [round(float(p), 5) for p in item.probabilities],
+            'importance': {
+                stream: round(float(weight), 5) for stream, weight in item.importance.items()
+            },
+        }
+        rows.append((question, line))
     return rows
 
 
-def _write_lines(path: Path, rows: Sequence[dict]) -> None:
+def _write_lines(path: Path, lines: Sequence[dict]) -> None:
     with open(path, 'w') as file:
-        file.writelines(json.dumps(row) + '\n' for row in rows)
+        file.writelines(json.dumps(line) + '\n' for line in lines)
 
 
-def _write_tables(folder: Path, scores: dict, templates: list[dict]) -> None:
-    (folder / 'table.txt').write_text(tables.as_text(scores) + '\n')
-    (folder / 'table.md').write_text(tables.as_markdown(scores) + '\n')
-    (folder / 'table.csv').write_text(tables.as_csv(scores))
-    (folder / 'templates.md').write_text(tables.templates_as_markdown(templates) + '\n')
-    stages.write_json(folder / 'scores.json', scores)
-
-
-def _draw_examples(
-    config: ConfigDict,
-    folder: Path,
-    inputs: Mapping[str, Path],
-    rows: Sequence[tuple[Question, dict]],
-) -> None:
+def _draw_examples(config: ConfigDict, folder: Path, asked: Asked, rows: Rows) -> None:
     """One page each for `config.evaluate.examples` questions of different types."""
-    reader = records.RecordReader(inputs['prepare'] / 'records')
+    reader = records.RecordReader(asked.prepare / 'records')
     regions = {
-        name: np.load(inputs['rois'] / f'{name}.npy', mmap_mode='r')
-        for name in ('boxes', 'classes')
+        name: np.load(asked.rois / f'{name}.npy', mmap_mode='r') for name in ('boxes', 'classes')
     }
     labels = {
-        name: np.load(inputs['annotate'] / f'{name}.npy', mmap_mode='r')
-        for name in ('sources', 'rhythm')
+        name: np.load(asked.labels / f'{name}.npy', mmap_mode='r') for name in ('sources', 'rhythm')
     }
-    class_names = json.loads((inputs['rois'] / 'classes.json').read_text())
+    class_names = json.loads((asked.rois / 'classes.json').read_text())
     for number, (question, prediction) in enumerate(_varied(rows, config.evaluate.examples)):
         record = prediction['record']
         evidence = example_page.Evidence(
@@ -148,7 +218,7 @@ def _draw_examples(
             class_names=class_names,
             sources=labels['sources'][record],
             rhythm=labels['rhythm'][record],
-            labels_from='annotated',
+            labels_from=asked.labels_from,
             segment_seconds=config.data.segment_seconds,
         )
         example_page.draw(
@@ -161,7 +231,7 @@ def _draw_examples(
         )
 
 
-def _varied(rows: Sequence[tuple[Question, dict]], count: int) -> list[tuple[Question, dict]]:
+def _varied(rows: Rows, count: int) -> Rows:
     """`count` questions that walk through the types and through the videos."""
     chosen, videos = [], set()
     while len(chosen) < count:
@@ -176,23 +246,3 @@ def _varied(rows: Sequence[tuple[Question, dict]], count: int) -> list[tuple[Que
         if len(chosen) == before:
             break
     return chosen
-
-
-def _write_report(folder: Path, inputs: Mapping[str, Path], questions: int) -> None:
-    """report.md: everything a reader wants to see of the run, on one page."""
-    parts = [
-        f'# Music performance question answering: {questions} test questions\n',
-        (folder / 'table.md').read_text(),
-        'Accuracy in per cent; averages count questions.\n',
-        '![accuracy per type](figures/accuracy.png)\n',
-        '## Importance of each stream (Fig. 5)\n\n![importance](figures/importance.png)\n',
-        '## Training\n\n![training](figures/training.png)\n',
-        '## Annotators and detector\n',
-    ]
-    for name in ('annotate', 'rois', 'pretrain'):
-        summary = stages.read_manifest(inputs[name])['summary']
-        parts.append(f'{name}\n\n```json\n{json.dumps(summary, indent=1)}\n```\n')
-    parts.append('## Accuracy per template\n\n' + (folder / 'templates.md').read_text())
-    parts.append('## Examples (Fig. 4)\n')
-    parts += [f'![{p.stem}](examples/{p.name})\n' for p in sorted((folder / 'examples').iterdir())]
-    (folder / 'report.md').write_text('\n'.join(parts))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from amuse_jax.data import vocabulary
 from amuse_jax.evaluation import tables
@@ -57,19 +58,41 @@ def importance(predictions: Sequence[Mapping], path: Path) -> None:
     save(figure, path)
 
 
-def accuracy_bars(rows: Mapping[str, Mapping[str, float]], path: Path) -> None:
-    """Accuracy per question type, every method of the table beside the others."""
+def accuracy_bars(
+    rows: Mapping[str, Mapping[str, float]],
+    path: Path,
+    margins: Mapping[str, Mapping[str, float]] | None = None,
+    published: Mapping[str, Mapping[str, float]] | None = None,
+) -> None:
+    """Accuracy per question type, every method of the table beside the others.
+
+    Args:
+      rows: by method, each a colour.
+      path: the PNG to write.
+      margins: by method, half the length of its error bars; a method without has none.
+      published: by method, drawn as marks over the bars.
+    """
+    margins, published = margins or {}, published or {}
     columns = [*tables.TYPE_COLUMNS, 'Avg']
-    figure = Figure(figsize=(10, 3.4), layout='constrained')
+    height = 3.4 + 0.25 * -(-(len(rows) + len(published)) // 4)
+    figure = Figure(figsize=(10, height), layout='constrained')
     axes = figure.subplots()
     width = 0.8 / len(rows)
     for index, (method, row) in enumerate(rows.items()):
         places = np.arange(len(columns)) + (index - (len(rows) - 1) / 2) * width
-        axes.bar(places, [row[column] for column in columns], width, label=method)
+        errors = [margins[method][column] for column in columns] if method in margins else None
+        heights = [row[column] for column in columns]
+        axes.bar(places, heights, width, yerr=errors, error_kw={'lw': 0.8}, label=method)
+    for index, (method, row) in enumerate(published.items()):
+        heights = [row[column] for column in columns]
+        mark = Line2D.filled_markers[index + 1]  # the first is a point
+        axes.plot(
+            range(len(columns)), heights, ls='', marker=mark, ms=4, c=f'{index / 10}', label=method
+        )
     axes.set_xticks(range(len(columns)), columns)
     axes.set_ylabel('accuracy, %')
     axes.set_ylim(0, 100)
-    axes.legend(frameon=False, ncols=len(rows))
+    figure.legend(loc='outside upper center', frameon=False, ncols=4)
     axes.spines[['top', 'right']].set_visible(False)
     save(figure, path)
 

@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from tabulate import tabulate
 
 from amuse_jax.data import vocabulary
@@ -27,6 +28,24 @@ COLUMNS = {
     'Avg': vocabulary.TYPES,
 }
 TYPE_COLUMNS = tuple(name for name, kinds in COLUMNS.items() if len(kinds) == 1)
+AVERAGES = tuple(name for name, kinds in COLUMNS.items() if len(kinds) > 1)
+# (9, 13): whether a column counts a type's questions.
+MEMBERS = np.array([[kind in kinds for kinds in COLUMNS.values()] for kind in vocabulary.TYPES])
+
+Row = Mapping[str, float]
+
+_TYPE_INDEX = {kind: index for index, kind in enumerate(vocabulary.TYPES)}
+
+
+def types_of(questions: Sequence[Question]) -> np.ndarray:
+    """(n,) int, every question's index into vocabulary.TYPES."""
+    return np.array([_TYPE_INDEX[q.modality, q.kind] for q in questions], int)
+
+
+def counts(questions: Sequence[Question]) -> dict[str, int]:
+    """How many of the questions each column counts."""
+    asked = np.bincount(types_of(questions), minlength=len(MEMBERS)) @ MEMBERS
+    return dict(zip(COLUMNS, asked.tolist()))
 
 
 def accuracies(questions: Sequence[Question], is_correct: Sequence[bool]) -> dict[str, float]:
@@ -35,35 +54,59 @@ def accuracies(questions: Sequence[Question], is_correct: Sequence[bool]) -> dic
     Every average counts questions, not types, as all published code does. A column without a
     question is NaN.
     """
-    row = {}
-    for column, kinds in COLUMNS.items():
-        hits = [hit for q, hit in zip(questions, is_correct) if (q.modality, q.kind) in kinds]
-        row[column] = 100 * sum(hits) / len(hits) if hits else math.nan
-    return row
+    hits = np.bincount(types_of(questions), np.asarray(is_correct, float), len(MEMBERS)) @ MEMBERS
+    return {
+        column: 100 * hit / asked if asked else math.nan
+        for (column, asked), hit in zip(counts(questions).items(), hits.tolist())
+    }
 
 
 def per_template(
     questions: Sequence[Question], is_correct: Mapping[str, Sequence[bool]]
 ) -> list[dict]:
     """Accuracy of every method on every template that occurs, in per cent, with the count."""
+    places: dict[str, list[int]] = {}
+    for index, question in enumerate(questions):
+        places.setdefault(question.template, []).append(index)
     rows = []
     for template in vocabulary.TEMPLATES:
-        places = [i for i, question in enumerate(questions) if question.template == template]
-        if places:
-            row = {'template': template.strip(), 'questions': len(places)}
+        if template in places:
+            row = {'template': template.strip(), 'questions': len(places[template])}
             for method, hits in is_correct.items():
-                row[method] = 100 * sum(hits[i] for i in places) / len(places)
+                row[method] = 100 * float(np.mean([hits[i] for i in places[template]]))
             rows.append(row)
     return rows
 
 
-def as_text(rows: Mapping[str, Mapping[str, float]]) -> str:
-    """The rows, keyed by method, for a terminal."""
-    return tabulate(_cells(rows), headers=['', *COLUMNS], tablefmt='simple', floatfmt='.2f')
+def with_margins(
+    rows: Mapping[str, Row], margins: Mapping[str, Row], label: str
+) -> dict[str, Mapping[str, float | str]]:
+    """The rows, each followed by its margins where there are any, as '±2.9'.
+
+    Args:
+      rows: by method.
+      margins: by method, in points of accuracy.
+      label: what the margins are, such as '± 95 %'; their row is named 'METHOD, LABEL'.
+    """
+    result: dict[str, Mapping[str, float | str]] = {}
+    for method, row in rows.items():
+        result[method] = row
+        if method in margins:
+            cells = {
+                column: '-' if math.isnan(margin) else f'±{margin:.1f}'
+                for column, margin in margins[method].items()
+            }
+            result[f'{method}, {label}'] = cells
+    return result
 
 
-def as_markdown(rows: Mapping[str, Mapping[str, float]]) -> str:
-    return tabulate(_cells(rows), headers=['', *COLUMNS], tablefmt='github', floatfmt='.2f')
+def as_text(rows: Mapping[str, Mapping[str, float | str]]) -> str:
+    """The rows, keyed by method, for a terminal; a cell is in per cent, or text as it stands."""
+    return _tabulated(rows, 'simple')
+
+
+def as_markdown(rows: Mapping[str, Mapping[str, float | str]]) -> str:
+    return _tabulated(rows, 'github')
 
 
 def templates_as_markdown(rows: Sequence[Mapping]) -> str:
@@ -71,15 +114,38 @@ def templates_as_markdown(rows: Sequence[Mapping]) -> str:
     return tabulate(rows, headers='keys', tablefmt='github', floatfmt='.1f')
 
 
-def as_csv(rows: Mapping[str, Mapping[str, float]]) -> str:
+def as_csv(rows: Mapping[str, Row]) -> str:
+    """The rows with two decimals; NaN is an empty cell. `from_csv` reads them back."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(['method', *COLUMNS])
-    writer.writerows(_cells(rows))
+    for method, row in rows.items():
+        writer.writerow([method, *(_number(row[column], '') for column in COLUMNS)])
     return text.getvalue()
 
 
-def _cells(rows: Mapping[str, Mapping[str, float]]) -> list[list]:
-    return [
-        [method, *(round(row[column], 2) for column in COLUMNS)] for method, row in rows.items()
-    ]
+def from_csv(text: str) -> dict[str, dict[str, float]]:
+    """What `as_csv` wrote, to two decimals."""
+    return {
+        row['method']: {column: float(row[column] or 'nan') for column in COLUMNS}
+        for row in csv.DictReader(io.StringIO(text))
+    }
+
+
+def _tabulated(rows: Mapping[str, Mapping[str, float | str]], form: str) -> str:
+    cells = [[method, *(_cell(row[column]) for column in COLUMNS)] for method, row in rows.items()]
+    return tabulate(
+        cells,
+        headers=['', *COLUMNS],
+        tablefmt=form,
+        disable_numparse=True,
+        colalign=('left', *['right'] * len(COLUMNS)),
+    )
+
+
+def _cell(value: float | str) -> str:
+    return value if isinstance(value, str) else _number(value, '-')
+
+
+def _number(value: float, absent: str) -> str:
+    return absent if math.isnan(value) else f'{value:.2f}'

@@ -54,6 +54,7 @@ class AmuseConfig:
                 audio=HTSATConfig(mels=config.audio.mels, **model.audio),
                 text=TextConfig(vocab_size=0, **text),
                 **model.adapters,
+                kept=config.loop.kept,
             ),
             answer=AnswerConfig(**model.answer),
             segments=config.data.segments,
@@ -178,7 +179,10 @@ class Amuse(nnx.Module):
             encoder = dataclasses.replace(config.encoder, text=text)
             self.encoder = InteractiveEncoder(encoder, rngs=rngs, dtype=dtype)
         else:
-            self.encoder, self.lone_text = None, TextTower(text, rngs=rngs, dtype=dtype)
+            self.encoder, self.lone_text = (
+                None,
+                TextTower(text, rngs=rngs, dtype=dtype, kept=config.encoder.kept),
+            )
         self.answer = AnswerHead(
             config.answer, text.width, len(vocabulary.ANSWERS), len(self.streams),
             rngs=rngs, dtype=dtype,

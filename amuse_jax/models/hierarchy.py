@@ -15,10 +15,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from amuse_jax.models import cpu, remat
 from amuse_jax.models.gelu import gelu
 from amuse_jax.models.windows import WindowMap
 
 EPSILON = 1e-5  # of layer norms, as in the originals
+# From this width on a block's time is that of its products, however many rows they have.
+WIDE = 512
 
 
 @flax.struct.dataclass
@@ -104,9 +107,10 @@ class Stage(nnx.Module):
         depth: int,
         block: Callable[[nnx.Rngs], nnx.Module],
         merge: nnx.Module | None,
+        kept: str,
         rngs: nnx.Rngs,
     ):
-        self.window_map = window_map
+        self.window_map, self.kept = window_map, kept
         self.merge = merge
         self.blocks = nnx.vmap(block)(rngs.split(depth))
 
@@ -131,25 +135,38 @@ class Stage(nnx.Module):
           (b, height*width, d).
         """
         bias = jax.vmap(lambda block: nnx.merge(graphdef, block).position_bias())(state)
-        count = len(bias)
-        odd = first % 2 == 1
-        pattern = (odd, odd ^ True) if self.window_map.shifts else (False,)
-        step = len(pattern)
 
-        def run_group(tokens, group):
-            for place, shifted in enumerate(pattern[: len(group[1])]):
-                block, block_bias = jax.tree.map(operator.itemgetter(place), group)
-                tokens = nnx.merge(graphdef, block)(tokens, block_bias, shifted)
+        def run_block(tokens, stacked, shifted=False):
+            state, bias = stacked
+
+            def run(tokens):
+                return nnx.merge(graphdef, state)(tokens, bias, shifted)
+
+            if tokens.shape[-1] > WIDE:
+                return run(tokens)
+            return cpu.in_chunks(run, tokens, 4 * tokens[0].size * tokens.dtype.itemsize)
+
+        run_block = remat.keeping(self.kept, run_block)
+        if not self.window_map.shifts:
+            return jax.lax.scan(lambda x, one: (run_block(x, one), None), tokens, (state, bias))[0]
+
+        odd = first % 2 == 1
+
+        def run_pair(tokens, pair):
+            for place, shifted in enumerate((odd, odd ^ True)[: len(pair[1])]):
+                tokens = run_block(tokens, jax.tree.map(operator.itemgetter(place), pair), shifted)
             return tokens, None
 
-        whole = count - count % step
-        groups = jax.tree.map(
-            lambda leaf: leaf[:whole].reshape(whole // step, step, *leaf.shape[1:]), (state, bias)
+        whole = len(bias) // 2
+        pairs, rest = (
+            jax.tree.map(operator.itemgetter(part), (state, bias))
+            for part in (slice(2 * whole), slice(2 * whole, None))
         )
+        pairs = jax.tree.map(lambda leaf: leaf.reshape(whole, 2, *leaf.shape[1:]), pairs)
         if whole:
-            tokens, _ = jax.lax.scan(run_group, tokens, groups)
-        if whole < count:
-            tokens, _ = run_group(tokens, jax.tree.map(lambda leaf: leaf[whole:], (state, bias)))
+            tokens, _ = jax.lax.scan(run_pair, tokens, pairs)
+        if len(bias) % 2:
+            tokens, _ = run_pair(tokens, rest)
         return tokens
 
 
@@ -162,7 +179,15 @@ class Tower(nnx.Module):
       width_meeting, width_out: channels of stages 3 and 4.
     """
 
-    def build(self, config, sides: tuple[int, int], block: Callable, merge: type, rngs: nnx.Rngs):
+    def build(
+        self,
+        config,
+        sides: tuple[int, int],
+        block: Callable,
+        merge: type,
+        kept: str,
+        rngs: nnx.Rngs,
+    ):
         """Creates the stages and the final norm.
 
         Args:
@@ -170,6 +195,7 @@ class Tower(nnx.Module):
           sides: height and width of the picture in pixels.
           block: (width, heads, window_map, stage) -> a function from rngs to a block.
           merge: module built as merge(size before, width before, dtype, rngs).
+          kept: of remat.POLICIES, of each block for its gradient.
         Raises:
           ValueError: patch, merging or heads do not divide what they must.
         """
@@ -192,7 +218,7 @@ class Tower(nnx.Module):
             size = tuple(side // 2 for side in size) if i else size
             window_map = WindowMap.of(size, config.window)
             stages.append(
-                Stage(window_map, depth, block(width, heads, window_map, i), merging, rngs)
+                Stage(window_map, depth, block(width, heads, window_map, i), merging, kept, rngs)
             )
         self.stages = nnx.List(stages)
         self.norm = layer_norm(width, rngs)

@@ -111,8 +111,7 @@ class BiasedAttention(nnx.Module):
 
     def position_bias(self) -> Array:
         """(heads, m, m) float32; depends on the parameters only."""
-        index = windows.relative_index(self.window_map.window)
-        return jnp.take(self.bias_table[...].T, index, axis=1)
+        return windows.by_pair(self.bias_table[...].T, self.window_map.window)
 
     def __call__(self, tokens: Array, bias: Array, shifted: bool | Array) -> Array:
         tokens = self.window_map.enter(tokens, shifted)
@@ -173,7 +172,14 @@ class HTSAT(hierarchy.Tower):
     Differs from the original: the frame-wise token-semantic head is not part of it.
     """
 
-    def __init__(self, config: HTSATConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32):
+    def __init__(
+        self,
+        config: HTSATConfig,
+        *,
+        rngs: nnx.Rngs,
+        dtype: jnp.dtype = jnp.float32,
+        kept: str = 'everything',
+    ):
         if config.image_size % config.mels:
             raise ValueError(
                 f'image_size {config.image_size} is no multiple of the {config.mels} mel bands'
@@ -185,7 +191,7 @@ class HTSAT(hierarchy.Tower):
         def block(width, heads, window_map, stage):
             return lambda rngs: HTSATBlock(width, heads, window_map, config.mlp_ratio, dtype, rngs)
 
-        self.build(config, (config.image_size, config.image_size), block, PatchMerging, rngs)
+        self.build(config, (config.image_size, config.image_size), block, PatchMerging, kept, rngs)
 
     def fit_norm(self, mean: Array, variance: Array):
         """Stores the data's mean and variance per mel band, (mels,) each, in dB and dB^2."""

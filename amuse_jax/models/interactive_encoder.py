@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from amuse_jax.models import hierarchy, swin_v2
+from amuse_jax.models import hierarchy, remat, swin_v2
 from amuse_jax.models.adapters import AdapterConfig, Adapters
 from amuse_jax.models.htsat import HTSAT, HTSATConfig
 from amuse_jax.models.swin_v2 import SwinV2, SwinV2Config
@@ -29,6 +29,7 @@ class InteractiveConfig:
       visual, audio, text: of the towers; text may lack nothing but its vocabulary.
       rounds: R; divides the visual and audio blocks of stage 3 and the text layers.
       width, heads, mlp_width: of the adapters.
+      kept: of remat.POLICIES, of each layer and each adapter for its gradient.
     """
 
     visual: SwinV2Config
@@ -38,6 +39,7 @@ class InteractiveConfig:
     width: int
     heads: int
     mlp_width: int
+    kept: str = 'everything'
 
 
 @flax.struct.dataclass
@@ -67,10 +69,10 @@ class InteractiveEncoder(nnx.Module):
                     f'{depth} {name} do not divide into {config.rounds} rounds of adapters; '
                     'expected a multiple (model.adapters.rounds)'
                 )
-        self.rounds = config.rounds
-        self.visual = SwinV2(config.visual, rngs=rngs, dtype=dtype)
-        self.audio = HTSAT(config.audio, rngs=rngs, dtype=dtype)
-        self.text = TextTower(config.text, rngs=rngs, dtype=dtype)
+        self.rounds, self.kept = config.rounds, config.kept
+        self.visual = SwinV2(config.visual, rngs=rngs, dtype=dtype, kept=config.kept)
+        self.audio = HTSAT(config.audio, rngs=rngs, dtype=dtype, kept=config.kept)
+        self.text = TextTower(config.text, rngs=rngs, dtype=dtype, kept=config.kept)
         adapters = AdapterConfig(
             visual=self.visual.width_meeting,
             audio=self.audio.width_meeting,
@@ -128,12 +130,18 @@ class InteractiveEncoder(nnx.Module):
         text_def, text_rounds = self._rounds_of(*self.text.layers())
         adapters_def, adapters = nnx.split(self.adapters)
 
+        adapt = remat.keeping(
+            self.kept,
+            lambda adapter, *tokens: nnx.merge(adapters_def, adapter)(
+                *tokens, word_mask, segment_mask
+            ),
+        )
+
         def exchange(visual, audio, text, layers, adapter):
             text = self.text.run_layers(text_def, layers, text, mask)
-            visual, audio, tokens = nnx.merge(adapters_def, adapter)(
-                visual, audio, text.reshape(*lead, *text.shape[1:]), word_mask, segment_mask
-            )
-            return visual, audio, _fold(tokens, 2)
+            text = text.reshape(*lead, *text.shape[1:])
+            visual, audio, text = adapt(adapter, visual, audio, text)
+            return visual, audio, _fold(text, 2)
 
         def at(state, index):
             return jax.tree.map(lambda leaf: leaf[index], state)

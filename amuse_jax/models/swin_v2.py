@@ -136,7 +136,7 @@ class CosineAttention(nnx.Module):
         offsets = log_offsets(self.window_map.window, self.pretrained_window)
         table = self.bias_outer(jax.nn.relu(self.bias_inner(offsets)))
         table = BIAS_LIMIT * jax.nn.sigmoid(table.T)
-        return jnp.take(table, windows.relative_index(self.window_map.window), axis=1)
+        return windows.by_pair(table, self.window_map.window)
 
     def __call__(self, tokens: Array, bias: Array, shifted: bool | Array) -> Array:
         tokens = self.window_map.enter(tokens, shifted)
@@ -206,7 +206,14 @@ class PatchMerging(nnx.Module):
 class SwinV2(hierarchy.Tower):
     """The tower: (b, height, width, 3) normalised pictures -> TowerOutput."""
 
-    def __init__(self, config: SwinV2Config, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32):
+    def __init__(
+        self,
+        config: SwinV2Config,
+        *,
+        rngs: nnx.Rngs,
+        dtype: jnp.dtype = jnp.float32,
+        kept: str = 'everything',
+    ):
         self.config, self.dtype = config, dtype
         self.patches = hierarchy.PatchEmbedding(config.patch, 3, config.width, dtype, rngs)
 
@@ -214,7 +221,7 @@ class SwinV2(hierarchy.Tower):
             window, ratio = config.pretrained_windows[stage], config.mlp_ratio
             return lambda rngs: SwinV2Block(width, heads, window_map, window, ratio, dtype, rngs)
 
-        self.build(config, config.image_sides, block, PatchMerging, rngs)
+        self.build(config, config.image_sides, block, PatchMerging, kept, rngs)
 
     def embed(self, x: Array) -> Array:
         """(b, height, width, 3) -> (b, n1, d1).

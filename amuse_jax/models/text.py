@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from amuse_jax.models import remat
 from amuse_jax.models.gelu import gelu
 
 DRAW = nnx.initializers.truncated_normal(0.02)  # of BERT's tables
@@ -84,10 +85,17 @@ class TextTower(nnx.Module):
     end), token types are always the first, and there is no pooler.
     """
 
-    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32):
+    def __init__(
+        self,
+        config: TextConfig,
+        *,
+        rngs: nnx.Rngs,
+        dtype: jnp.dtype = jnp.float32,
+        kept: str = 'everything',
+    ):
         if config.width % config.heads:
             raise ValueError(f'{config.width} channels do not divide into {config.heads} heads')
-        self.config, self.dtype = config, dtype
+        self.config, self.dtype, self.kept = config, dtype, kept
         shape = (config.vocab_size, config.width)
         self.words = nnx.Embed(*shape, embedding_init=DRAW, dtype=dtype, rngs=rngs)
         shape = (config.max_words, config.width)
@@ -118,10 +126,8 @@ class TextTower(nnx.Module):
     ) -> Array:
         """Runs the layers of `state`, any consecutive ones: (b, n, d), (b, n) bool -> (b, n, d)."""
 
-        def run(tokens, layer):
-            return nnx.merge(graphdef, layer)(tokens, mask), None
-
-        return jax.lax.scan(run, tokens, state)[0]
+        run = remat.keeping(self.kept, lambda x, layer: nnx.merge(graphdef, layer)(x, mask))
+        return jax.lax.scan(lambda x, layer: (run(x, layer), None), tokens, state)[0]
 
     def __call__(self, words: Array, mask: Array) -> Array:
         """(b, n) word ids, (b, n) bool -> (b, n, d)."""

@@ -55,9 +55,11 @@ class Predictor(nnx.Module):
 class TowerPair(nnx.Module):
     """A Swin-V2 and an HTS-AT with average pooling (Eq. 7, 8)."""
 
-    def __init__(self, visual: SwinV2Config, audio: HTSATConfig, *, rngs: nnx.Rngs, dtype):
-        self.visual = SwinV2(visual, rngs=rngs, dtype=dtype)
-        self.audio = HTSAT(audio, rngs=rngs, dtype=dtype)
+    def __init__(
+        self, visual: SwinV2Config, audio: HTSATConfig, *, rngs: nnx.Rngs, dtype, kept: str
+    ):
+        self.visual = SwinV2(visual, rngs=rngs, dtype=dtype, kept=kept)
+        self.audio = HTSAT(audio, rngs=rngs, dtype=dtype, kept=kept)
 
     def __call__(self, frames: jax.Array, log_mel: jax.Array) -> tuple[jax.Array, jax.Array]:
         """[V, t, S, S, 3] uint8 and [V, t, F, M] dB -> [V, t, d_v] and [V, t, d_a]."""
@@ -85,9 +87,10 @@ class UniversalEncoder(nnx.Module):
         *,
         rngs: nnx.Rngs,
         dtype=jnp.float32,
+        kept: str = 'everything',
     ):
         def make(rngs):
-            return TowerPair(visual, audio, rngs=rngs, dtype=dtype)
+            return TowerPair(visual, audio, rngs=rngs, dtype=dtype, kept=kept)
 
         self.pairs = nnx.vmap(make)(rngs.split(2))  # rhythm, source
         width = self.pairs.visual.width_out + self.pairs.audio.width_out

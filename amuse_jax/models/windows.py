@@ -118,17 +118,52 @@ def allowed(window_map: WindowMap) -> np.ndarray:
     return region[:, :, None] == region[:, None, :]
 
 
-@functools.cache
-def relative_index(window: tuple[int, int]) -> np.ndarray:
-    """Row of the relative-position table for each pair of tokens in a window.
+def by_pair(table: Array, window: tuple[int, int]) -> Array:
+    """A table of values by offset -> the value of every pair of tokens in a window.
 
+    Offsets are query minus key, rows before columns and the most negative first, as in the
+    originals. Made of copies alone: a gather of as many elements, and the scatter of its gradient,
+    cost more than the attention that they serve.
+
+    Args:
+      table: (heads, (2h-1) * (2w-1)).
     Returns:
-      (m, m) int32 into a table of (2h-1) * (2w-1) offsets, ordered as in the original.
+      (heads, h*w, h*w), by query and key.
     """
     high, broad = window
-    places = np.stack(np.meshgrid(np.arange(high), np.arange(broad), indexing='ij')).reshape(2, -1)
-    offset = places[:, :, None] - places[:, None, :]
-    return ((offset[0] + high - 1) * (2 * broad - 1) + offset[1] + broad - 1).astype(np.int32)
+    x = _toeplitz(table.reshape(-1, 2 * high - 1, 2 * broad - 1))  # (heads, 2h-1, w, w)
+    x = _toeplitz(jnp.moveaxis(x, 1, -1))  # (heads, w, w, h, h)
+    return x.transpose(0, 3, 1, 4, 2).reshape(-1, high * broad, high * broad)
+
+
+def _toeplitz(x: Array) -> Array:
+    """(..., 2n-1) -> (..., n, n) with [q, k] = x[q - k + n - 1].
+
+    Rows of length 2n - 1, cut out of a sequence of period 2n, begin one place earlier each.
+    """
+    *lead, length = x.shape
+    n = (length + 1) // 2
+    period = jnp.pad(jnp.flip(x, -1), [(0, 0)] * len(lead) + [(0, 1)])
+    rows = jnp.broadcast_to(period[..., None, :], (*lead, n, 2 * n)).reshape(*lead, -1)
+    return rows[..., : n * length].reshape(*lead, n, length)[..., n - 1 :]
+
+
+@jax.custom_vjp
+def add_to_each(scores: Array, bias: Array) -> Array:
+    """scores (b, ...) + bias (...).
+
+    The bias's gradient is a product with ones: as a sum over the first axis, XLA's library for CPUs
+    takes ten times as long.
+    """
+    return scores + bias
+
+
+def _add_to_each_backward(_, gradient: Array) -> tuple[Array, Array]:
+    ones = jnp.ones(len(gradient), gradient.dtype)
+    return gradient, jnp.tensordot(ones, gradient, 1)
+
+
+add_to_each.defvjp(lambda scores, bias: (scores + bias, None), _add_to_each_backward)
 
 
 def attention(
@@ -151,7 +186,8 @@ def attention(
     Returns:
       (b*windows, heads, m, d) in value's dtype.
     """
-    scores = jnp.einsum('bhqd,bhkd->bhqk', query, key, preferred_element_type=jnp.float32) + bias
+    scores = jnp.einsum('bhqd,bhkd->bhqk', query, key, preferred_element_type=jnp.float32)
+    scores = add_to_each(scores, bias)
     if window_map.shifts and shifted is not False:
         mask = jnp.asarray(allowed(window_map))
         if shifted is not True:

@@ -103,6 +103,11 @@ def _pack(seed: int, number: int) -> tuple[_Plan, ...]:
     return tuple(plans)
 
 
+def video_id(seed: int, index: int) -> str:
+    """The performance's name; data sets of other seeds have others, up to 100,000 videos each."""
+    return f'syn{100_000 * seed + index:08d}'
+
+
 def compose(seed: int, index: int) -> Score:
     """The performance number `index` of the data set with this seed."""
     plan = _pack(seed, index // PACK)[index % PACK]
@@ -115,7 +120,7 @@ def compose(seed: int, index: int) -> Score:
         start = float(rng.uniform(0, SECONDS - length))
         voiceover = (round(start, 3), round(start + length, 3))
     return Score(
-        video_id=f'syn{index:08d}',
+        video_id=video_id(seed, index),
         seed=int(rng.integers(2**31)),
         seconds=SECONDS,
         setting='outdoor' if plan.outdoor else 'indoor',

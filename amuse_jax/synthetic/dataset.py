@@ -20,7 +20,7 @@ from amuse_jax import shards, stages
 from amuse_jax.data.vocabulary import TEMPLATES, TYPES
 from amuse_jax.synthetic import ask, balance
 from amuse_jax.synthetic.ask import Candidate
-from amuse_jax.synthetic.compose import compose
+from amuse_jax.synthetic.compose import compose, video_id
 from amuse_jax.synthetic.score import SECONDS, Score
 
 SPLITS = ('train', 'val', 'test')
@@ -52,7 +52,9 @@ def render(settings: ConfigDict, folder: Path, workers: int) -> dict:
     _claim(settings, folder)
     for leftover in [*folder.glob('videos/.tmp-*'), *folder.glob('truth/.tmp-*')]:
         leftover.unlink(missing_ok=True)
-    todo = sum(not _paths(folder, index)[2].exists() for index in range(settings.videos))
+    todo = sum(
+        not _paths(folder, settings.seed, index)[2].exists() for index in range(settings.videos)
+    )
     workers = min(workers or os.cpu_count(), max(todo, 1))
     began = time.monotonic()
     _render_all(settings, folder, workers)
@@ -92,13 +94,9 @@ def annotations(settings: ConfigDict) -> dict[str, list[dict]]:
         rows[split] = []
         for video, questions in zip(videos, chosen):
             for question in questions:
-                rows[split].append(_row(question, video_id(video), number))
+                rows[split].append(_row(question, video_id(settings.seed, video), number))
                 number += 1
     return rows
-
-
-def video_id(index: int) -> str:
-    return f'syn{index:08d}'
 
 
 def truth(score: Score, boxes: dict) -> dict:
@@ -149,9 +147,9 @@ def _row(question: Candidate, video: str, number: int) -> dict:
     }
 
 
-def _paths(folder: Path, index: int) -> tuple[Path, Path, Path]:
+def _paths(folder: Path, seed: int, index: int) -> tuple[Path, Path, Path]:
     """Where the video, its stems and its truth go."""
-    name = video_id(index)
+    name = video_id(seed, index)
     truths = folder / 'truth'
     return folder / 'videos' / f'{name}.mp4', truths / f'{name}.flac', truths / f'{name}.json'
 
@@ -164,7 +162,7 @@ def _render_all(settings: ConfigDict, folder: Path, workers: int) -> None:
     shards.map_files(
         work,
         [[index] for index in range(settings.videos)],
-        [_paths(folder, index)[2] for index in range(settings.videos)],
+        [_paths(folder, settings.seed, index)[2] for index in range(settings.videos)],
         workers=workers,
         description='render',
     )
@@ -176,7 +174,7 @@ def _render_one(
     from amuse_jax.synthetic import film  # needs PyAV, which questions alone do not
 
     score = compose(seed, indices[0])
-    video_path, stems_path, _ = _paths(folder, indices[0])
+    video_path, stems_path, _ = _paths(folder, seed, indices[0])
     try:
         boxes = film.write(score, video_path, stems_path, width=width, height=height, fps=fps)
         path.write_text(json.dumps(truth(score, boxes)) + '\n')

@@ -51,26 +51,30 @@ def load_best(config: ConfigDict, inputs: Mapping[str, Path]) -> Amuse:
     Raises:
       StageError: there is none, or the config has other sizes.
     """
-    structure, params, frozen = _load_parts(config, inputs, sharding.mesh(config.mesh))
+    structure, params, frozen = load_parts(config, inputs, sharding.mesh(config.mesh))
     return structure.merge(params | frozen)
 
 
-def predict(config: ConfigDict, inputs: Mapping[str, Path], split: str) -> Iterator[Prediction]:
+def predict(
+    config: ConfigDict, inputs: Mapping[str, Path], split: str, encoded: Path | None = None
+) -> Iterator[Prediction]:
     """Answers every question of a split exactly once, videos in the order of the records.
 
     Args:
       config: the one that the model was trained with.
       inputs: the folders of prepare, rois, pretrain and train.
       split: train, val or test.
+      encoded: folder of the frozen towers' tokens for the records of prepare; None: train's own.
 
     Raises:
       StageError: as load_best; no question in the split; inputs that do not fit each other.
     """
     mesh = sharding.mesh(config.mesh)
-    structure, params, frozen = _load_parts(config, inputs, mesh)
+    structure, params, frozen = load_parts(config, inputs, mesh)
     streams = structure.merge(params | frozen).streams
-    encoded = inputs['train'] / 'encoded' if train.towers_are_frozen(params) else None
-    source = answering.Source(config, inputs, streams, encoded)
+    encoded = encoded or inputs['train'] / 'encoded'
+    is_frozen = train.towers_are_frozen(params)
+    source = answering.Source(config, inputs, streams, encoded if is_frozen else None)
     table, is_open = source.table(), config.train.epochs > 0
     videos = sharding.filled_up(config.evaluate.batch_size, mesh)
     batches = source.batches(table, split, videos, is_open=is_open)
@@ -100,7 +104,11 @@ def predict(config: ConfigDict, inputs: Mapping[str, Path], split: str) -> Itera
             )
 
 
-def _load_parts(config: ConfigDict, inputs: Mapping[str, Path], mesh: Mesh):
+def load_parts(
+    config: ConfigDict, inputs: Mapping[str, Path], mesh: Mesh
+) -> tuple[state.Structure, state.Arrays, state.Arrays]:
+    """Structure, best trained and frozen arrays of the model, shared out over the mesh; other
+    arguments and errors as load_best."""
     model = nnx.eval_shape(lambda: answering.build(config, inputs['rois'], nnx.Rngs(0)))
     structure, *parts = state.split(model, config.train.trainable)
     params, frozen = (sharding.shapes(part, sharding.of_parameters(part, mesh)) for part in parts)

@@ -99,6 +99,7 @@ def build(config: ConfigDict, rngs: nnx.Rngs) -> UniversalEncoder:
         config.pretrain.predictor_width,
         rngs=rngs,
         dtype=jnp.dtype(config.model.dtype),
+        kept=config.loop.kept,
     )
 
 

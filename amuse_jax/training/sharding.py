@@ -18,7 +18,6 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from ml_collections import ConfigDict
 
 from amuse_jax.stages import StageError
 from amuse_jax.training.state import Arrays, TrainState
@@ -42,15 +41,19 @@ PARAMETERS = (
 )
 
 
-def mesh(settings: ConfigDict) -> Mesh:
+def mesh(settings: Mapping[str, int], devices: Sequence[Any] = ()) -> Mesh:
     """The mesh of a config's section `mesh`; a size of -1 takes all devices that are left.
 
     A single process may leave devices aside.
 
+    Args:
+      settings: the sizes of AXES.
+      devices: to choose from, such as those of a topology that is compiled for; none: jax's.
+
     Raises:
       StageError: the sizes do not fit the devices.
     """
-    devices, sizes = jax.devices(), {axis: settings[axis] for axis in AXES}
+    devices, sizes = devices or jax.devices(), {axis: settings[axis] for axis in AXES}
     given = ', '.join(f'{axis}={size}' for axis, size in sizes.items())
     free = [axis for axis, size in sizes.items() if size == -1]
     known = math.prod(size for size in sizes.values() if size != -1)
@@ -66,6 +69,11 @@ def mesh(settings: ConfigDict) -> Mesh:
         )
     shape = tuple(sizes.values())
     return jax.make_mesh(shape, AXES, (AxisType.Auto,) * len(AXES), devices=devices[:count])
+
+
+def single() -> Mesh:
+    """The mesh of one device."""
+    return mesh(dict.fromkeys(AXES, 1))
 
 
 def spec(name: str, shape: Sequence[int]) -> PartitionSpec:
@@ -166,10 +174,12 @@ def shapes(arrays: Mapping[str, Any], shardings) -> dict[str, jax.ShapeDtypeStru
     """
     if isinstance(shardings, NamedSharding):
         shardings = dict.fromkeys(arrays, shardings)
-    return {
-        name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=shardings[name])
-        for name, array in arrays.items()
-    }
+    return {name: shape(array, shardings[name]) for name, array in arrays.items()}
+
+
+def shape(array: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    """What stands for an array, or for its shape, that is shared out."""
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
 
 
 def shares(mesh: Mesh) -> int:
@@ -193,13 +203,13 @@ def rows(videos: int, mesh: Mesh) -> tuple[int, ...]:
             f'a batch holds {videos} videos, which {shares(mesh)} devices (mesh.data times '
             f'mesh.fsdp) cannot share evenly; set batch_size to a multiple of {shares(mesh)}'
         )
-    held = _of_batches(mesh).addressable_devices_indices_map((videos,)).values()
+    held = of_batches(mesh).addressable_devices_indices_map((videos,)).values()
     return tuple(sorted({row for (index,) in held for row in range(*index.indices(videos))}))
 
 
 def place(batch: Mapping[str, np.ndarray], mesh: Mesh) -> Arrays:
     """The whole batch, shared out by its leading axis (videos), from every process's `rows`."""
-    return jax.make_array_from_process_local_data(_of_batches(mesh), dict(batch))
+    return jax.make_array_from_process_local_data(of_batches(mesh), dict(batch))
 
 
 def fetch(tree):
@@ -209,5 +219,6 @@ def fetch(tree):
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
-def _of_batches(mesh: Mesh) -> NamedSharding:
+def of_batches(mesh: Mesh) -> NamedSharding:
+    """Of a batch's arrays, whose leading axis counts videos."""
     return NamedSharding(mesh, PartitionSpec(LOGICAL['videos']))

@@ -5,7 +5,8 @@ towers then know nothing of the question and run once per video, before training
 that follow the adapters are open. Where the towers are frozen, everything of them that does not
 depend on the question is computed once and stored, in both phases.
 
-Leaves checkpoints/, best/, frozen/, encoded/, metrics.jsonl and tensorboard/.
+Leaves checkpoints/, best/, frozen/, encoded/, metrics.jsonl, tensorboard/, and in seen.npy which
+questions the model knows.
 """
 
 import functools
@@ -19,7 +20,7 @@ from ml_collections import ConfigDict
 from amuse_jax.data import pipeline
 from amuse_jax.models import building
 from amuse_jax.stages import StageError
-from amuse_jax.training import answering, checkpoints, loop, sharding, state, stored
+from amuse_jax.training import answering, checkpoints, loop, seen, sharding, state, stored
 from amuse_jax.training.answering import CLOSED, FRONT, TOWERS
 
 
@@ -42,6 +43,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     started = answering.start_towers(config, inputs['pretrain'], params | frozen)
     encoded = folder / 'encoded' if towers_are_frozen(params) else None
     source = answering.Source(config, inputs, model.streams, encoded)
+    seen.write(folder, [q for q in source.table().questions if q.split in ('train', 'val')])
     started = sharding.put(started, sharding.of_parameters(started, source.mesh))
     params, frozen = ({name: started[name] for name in part} for part in (params, frozen))
     frozen = checkpoints.keep_frozen(folder / 'frozen', frozen)

@@ -1,69 +1,61 @@
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from amuse_jax.benchmark import reference, towers
+from amuse_jax.benchmark import comparison, timing, towers
+from amuse_jax.benchmark.reference import towers as reference
 from amuse_jax.models import summary
 from amuse_jax.stages import StageError
-from configs import base
+from configs import v1
 
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def config():
-    config = base.get_config()
-    config.data.update(segments=2, segment_seconds=1.0, image_size=32)
-    tower = dict(image_size=32, patch=4, width=8, depths=(1, 1, 2, 1), heads=(1, 2, 2, 2), window=4)
-    config.model.visual.update(tower)
-    # Hugging Face's tables of biases do not shrink with a map that is smaller than the window.
-    config.model.audio.update(tower | dict(image_size=64, window=2))
-    config.audio.mels = 32
-    config.model.text.update(max_words=6, width=16, depth=2, heads=2, mlp_width=32)
-    config.model.adapters.rounds = 2
-    return config
+PRODUCT = timing.Product('a product', 100.0, lambda: None)
 
 
-@pytest.mark.parametrize('part', towers.PARTS)
-@pytest.mark.parametrize('work', towers.WORK)
-def test_both_sides_agree(config, part, work):
-    made = towers.compare(config, part, work, 'float32', with_compile=False)
-    assert made.runs.keys() == {'JAX', 'PyTorch'}
-    assert made.samples == (config.train.questions if part == 'text' else 2)
-    assert made.compile_seconds > 0
+@pytest.mark.parametrize(
+    ('part', 'work'),
+    [*((part, 'forward') for part in towers.PARTS), ('text', 'gradient'), ('adapters', 'gradient')],
+)
+def test_both_sides_agree_and_do_the_same_work(small, part, work):
+    made = towers.compare(part, work, small, with_compile=False)
+    assert made.sides.keys() == {'JAX', 'PyTorch'}
+    found = comparison.measure(made, 'float32', 1, PRODUCT)
+    assert found['samples'] == {'visual': 3, 'audio': 3, 'text': 5, 'adapters': 1}[part]
+    assert found['compile_seconds']['JAX'] > 0
+    with FlopCounterMode(display=False) as counter:
+        made.sides['PyTorch'].run()
+    # Ours resizes spectra of 101 frames to 128 by a product.
+    resizing = 2 * 3 * 128 * 101 * small.audio.mels if part == 'audio' else 0
+    # For a gradient, PyTorch's fused attention computes its scores again.
+    again = scores(small, part) if work == 'gradient' else 0
+    assert made.flops - resizing == pytest.approx(counter.get_total_flops() - again, rel=0.001)
 
 
-def test_a_gradient_is_about_three_forwards(config):
-    forward, gradient = (
-        towers.compare(config, 'visual', work, 'float32', with_compile=False).flops
-        for work in towers.WORK
-    )
-    assert 2.5 < gradient / forward < 3.5
-    rows = {row.part: row.flops for row in summary.describe(config)}
-    assert forward == rows['visual tower']
+def scores(small, part):
+    """FLOPs of all products of queries and keys, in one pass."""
+    words = small.model.text.max_words
+    if part == 'text':
+        return 2 * 5 * small.model.text.depth * words**2 * small.model.text.width
+    segments, tokens = 3, 16  # of video and of sound, where the towers meet
+    within = 2 * segments * tokens**2
+    with_words = 4 * segments * tokens * words
+    return 2 * (within + with_words) * small.model.adapters.width
 
 
-def test_sides_that_differ_are_refused(config, monkeypatch):
+def test_flops_are_those_of_the_summary(small):
+    made = towers.compare('visual', 'forward', small, with_compile=False)
+    rows = {row.part: row.flops for row in summary.describe(small)}
+    assert made.flops == rows['visual tower']
+
+
+def test_sides_that_differ_are_refused(small, monkeypatch):
     right = reference.output
-    monkeypatch.setattr(reference, 'output', lambda *args: right(*args) * torch.tensor(1.02))
-    with pytest.raises(StageError, match='visual forward: JAX and PyTorch differ by 2.0e-02'):
-        towers.compare(config, 'visual', 'forward', 'float32', with_compile=False)
+    monkeypatch.setattr(reference, 'output', lambda *args: right(*args) * 1.02)
+    made = towers.compare('text', 'forward', small, with_compile=False)
+    with pytest.raises(StageError, match='output 0 of JAX and of PyTorch differ by 2.0e-02'):
+        comparison.measure(made, 'float32', 1, PRODUCT)
 
 
-@pytest.mark.slow
-def test_the_command_prints_and_writes_a_row_for_each(tmp_path):
-    command = [
-        sys.executable, '-m', 'amuse_jax.benchmark', '--config=configs/demo.py', '--rounds=2',
-        '--parts=visual,text', '--work=forward', f'--json={tmp_path / "figures.json"}',
-    ]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / 'figures.json').read_text())
-    assert [row['work'] for row in found['rows']] == ['visual forward', 'text forward']
-    for row in found['rows']:
-        assert row['x PyTorch'] == pytest.approx(row['PyTorch s'] / row['JAX s'])
-    assert '| visual forward' in done.stdout and 'GFLOP/s' in done.stdout
+def test_rows_are_named_after_published_sizes(small):
+    assert towers.title(v1.get_config(), 'visual', 'forward', 10) == (
+        'Swin-V2-L forward, 10 frames'
+    )
+    assert towers.title(small, 'visual', 'forward', 3) == 'Swin-V2 forward, 3 frames'

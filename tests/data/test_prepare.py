@@ -105,6 +105,14 @@ def test_a_record_of_each_video(root, media, tmp_path):
     assert filters[round(440 / 32000 * 1024), loudest] > 0
 
 
+def test_only_the_videos_of_the_wanted_splits(root, media, tmp_path):
+    write_small_set(root, media)
+    (tmp_path / 'out').mkdir()
+    summary = prepare.run(settings(root), tmp_path / 'out', {}, splits=('test',))
+    assert summary['questions'] == {'test': 1} and summary['videos'] == 1
+    assert [video['video_id'] for video in read_json(tmp_path / 'out', 'videos')] == ['v2']
+
+
 def test_each_kind_of_bad_input(root, media, tmp_path):
     """Issue 2's list, in one run: handled or set aside by name, the others untouched."""
     videos, write = root / 'videos', media.write
@@ -176,6 +184,34 @@ def test_picture_and_sound_of_two_videos(root, media, tmp_path):
     ]
 
 
+def test_version_2_from_a_clone_with_rephrased_questions(root, media, tmp_path):
+    write_small_set(root, media, 3)
+    for path in root.glob('*.json'):
+        path.unlink()
+    instruments = ('violin', 'piano', 'flute', 'drum', 'banjo', 'cello', 'tuba', 'erhu')
+    train = [row(f'v{v}', templ_values=[name]) for v in range(3) for name in instruments]
+    rephrased = row('v1', question_content='Does a <Object> sound?', split='tail')
+    for name, rows in {
+        'data/balance_full_set/train_balance.json': [*train, train[0]],
+        'data/balance_full_set/test_balance.json': [row('v1', 'no', unmatch_audio='v2')],
+        'R/questions.json': [rephrased],
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(json.dumps(rows))
+    out = tmp_path / 'out'
+    summary = run(root, out, annotations='v2-balance', rephrased='R/questions.json')
+    counts = summary['questions']
+    assert counts.keys() == {'train', 'val', 'test', 'rephrased'}
+    assert counts['train'] + counts['val'] == 24 and counts['test'] == counts['rephrased'] == 1
+    assert summary['videos'] == 4  # one picture with two sounds
+    (remark,) = read_json(out, 'remarks')
+    assert remark.startswith('train_balance.json, row 24: repeats')
+    questions = {q['split']: q for q in read_json(out, 'questions')}
+    assert questions['rephrased']['text'] == 'Does a violin sound?'
+    assert questions['rephrased']['frequency'] == 'tail'
+    assert questions['test']['sound_id'] == 'v2'
+
+
 def test_too_many_broken_videos_stop_the_run_and_mended_ones_go_on(root, media, tmp_path):
     write_small_set(root, media)
     good = (root / 'videos/v3.mp4').read_bytes()
@@ -187,6 +223,23 @@ def test_too_many_broken_videos_stop_the_run_and_mended_ones_go_on(root, media, 
     (root / 'videos/v3.mp4').write_bytes(good)
     assert run(root, tmp_path / 'out')['videos'] == 4
     assert first.stat().st_mtime_ns == before
+
+
+def test_videos_are_not_set_aside_because_their_disk_is_gone(root, media, tmp_path, monkeypatch):
+    write_small_set(root, media, 3)
+    write = prepare.write_records
+
+    def lose_the_disk(work, pairs, path):
+        if path.name.endswith('00001-of-00002.array_record'):
+            (root / 'videos').rename(root / 'elsewhere')
+        write(work, pairs, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, 'write_records', lose_the_disk)
+        with pytest.raises(stages.StageError, match=r'v2.mp4 was there when prepare began'):
+            run(root, tmp_path / 'out')
+    (root / 'elsewhere').rename(root / 'videos')
+    assert run(root, tmp_path / 'out')['videos'] == 3
 
 
 def test_a_damaged_shard_is_made_again(root, media, tmp_path):
@@ -239,8 +292,19 @@ if __name__ == '__main__':
 """
 
 
+def wait_for_the_end_of_group(group, seconds=30):
+    for _ in range(seconds * 100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.01)
+    pytest.fail(f'processes of the killed run live on after {seconds} s')
+
+
 def test_killed_and_started_again(root, media, tmp_path):
-    """Killed twice, at whatever it is doing; the bytes are those of an undisturbed run."""
+    """Killed twice, at whatever it is doing, once with workers, which end too; the bytes are those
+    of an undisturbed run."""
     write_small_set(root, media, 10)
     script = tmp_path / 'script.py'
     script.write_text(SCRIPT)
@@ -253,13 +317,14 @@ def test_killed_and_started_again(root, media, tmp_path):
         env = {**os.environ, 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
         return subprocess.Popen(command, env=env, start_new_session=True, stderr=subprocess.DEVNULL)
 
-    for shards in (1, 4):
-        process = start(killed, 1)
+    for workers, shards in ((1, 1), (2, 4)):
+        process = start(killed, workers)
         while len(list(killed.glob('records/0*'))) < shards and process.poll() is None:
             time.sleep(0.002)
-        os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         assert process.wait() == -signal.SIGKILL
         assert not (killed / 'videos.json').exists()
+        wait_for_the_end_of_group(process.pid)
     finished = {path: path.stat().st_mtime_ns for path in killed.glob('records/0*')}
     assert start(killed, 2).wait() == 0
     assert all(path.stat().st_mtime_ns == time for path, time in finished.items())

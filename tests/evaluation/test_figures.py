@@ -1,4 +1,5 @@
 import json
+import math
 
 import numpy as np
 import pytest
@@ -21,13 +22,17 @@ def test_curves_bars_and_importance_are_drawn(tmp_path):
     lines.append({'step': 9, 'val_loss': 0.2, 'val_accuracy': 0.8})
     (tmp_path / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, lines)))
     figures.training_curves(tmp_path / 'metrics.jsonl', tmp_path / 'a.png')
-    figures.accuracy_bars({'ours': _row(70.0), 'other': _row(40.0)}, tmp_path / 'b.png')
+    rows = {'ours': _row(70.0), 'other': _row(40.0)}
+    figures.accuracy_bars(rows, tmp_path / 'b.png')
+    figures.accuracy_bars(
+        rows, tmp_path / 'd.png', {'ours': _row(3.0)}, {'theirs': _row(60.0), 'gap': _row(math.nan)}
+    )
     predictions = [
         {'modality': m, 'kind': k, 'importance': {'visual': 0.25, 'regions': 0.75}}
         for m, k in vocabulary.TYPES
     ]
     figures.importance(predictions, tmp_path / 'c.png')
-    for name in 'abc':
+    for name in 'abcd':
         assert _colours(tmp_path / f'{name}.png') > 10
 
 
@@ -51,15 +56,25 @@ def test_a_page_shows_frames_boxes_and_answers(tmp_path, segments):
     assert _colours(tmp_path / 'p.png') > 1000
 
 
-def test_ablations_collect_the_five_rows(tmp_path):
+@pytest.mark.parametrize('test_set', ['', 'v1'])
+def test_ablations_collect_the_five_rows(tmp_path, test_set):
     folders = {}
     for number, part in enumerate(ablations.ROWS):
         folders[part] = tmp_path / f'evaluate{part}'
         folders[part].mkdir()
-        scores = {'Amuse': _row(10.0 + number)}
+        value = 10.0 + number
+        test = {
+            'rows': {'Amuse': _row(value)},
+            'intervals': {'Amuse': _row((value - 2, value + 2))},
+        }
+        scores = {'test_set': {'published': test_set}, 'parts': {'test': test}}
         (folders[part] / 'scores.json').write_text(json.dumps(scores))
     text = ablations.write(tmp_path / 'ablations', folders)
     for number, name in enumerate(ablations.ROWS.values()):
         line = next(line for line in text.splitlines() if line.startswith(name))
         assert line.count(f'{10 + number}.00') == len(tables.COLUMNS)
-    assert (tmp_path / 'ablations' / 'table.csv').exists()
+    printed = 'w/o RoIs (Diao et al., 2024)'
+    assert (printed in text) == (test_set == 'v1')
+    rows = tables.from_csv((tmp_path / 'ablations' / 'table.csv').read_text())
+    assert rows['w/o RoIs'] == _row(13.0) and (printed in rows) == (test_set == 'v1')
+    assert _colours(tmp_path / 'ablations' / 'accuracy.png') > 10

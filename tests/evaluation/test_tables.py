@@ -42,6 +42,28 @@ def test_the_three_forms_hold_the_same_numbers():
         assert f'{float(value):.2f}' in tables.as_markdown(rows)
 
 
+def test_a_csv_is_read_back_to_two_decimals():
+    questions = [question('Audio', 'Counting')] * 3 + [question('Visual', 'Location')]
+    rows = {'a, "b"': tables.accuracies(questions, [True, False, False, True])}
+    read = tables.from_csv(tables.as_csv(rows))
+    assert list(read) == list(rows)
+    for column, value in rows['a, "b"'].items():
+        assert read['a, "b"'][column] == pytest.approx(value, abs=0.005, nan_ok=True)
+    assert math.isnan(read['a, "b"']['AV Avg'])
+
+
+def test_margins_stand_below_their_row_and_nothing_is_shown_of_what_is_absent():
+    questions = [question('Audio', 'Counting')] * 4
+    rows = {'ours': tables.accuracies(questions, [True] * 3 + [False])}
+    rows['other'] = rows['ours']
+    margins = {'ours': {c: 1.26 if v == v else math.nan for c, v in rows['ours'].items()}}
+    shown = tables.with_margins(rows, margins, '±')
+    assert list(shown) == ['ours', 'ours, ±', 'other']
+    lines = tables.as_text(shown).splitlines()[2:]
+    assert lines[0].split() == ['ours', '75.00', '-', '75.00', *['-'] * 9, '75.00']
+    assert lines[1].split() == ['ours,', '±', '±1.3', '-', '±1.3', *['-'] * 9, '±1.3']
+
+
 def test_per_template_covers_what_occurs():
     questions = [
         question('Audio-Visual', 'Existential'),

@@ -18,18 +18,6 @@ CONFIG = HTSATConfig(
 )
 FRAMES = 75  # stretched to 256
 ATOL = 1e-5
-FAST_COMPILE = {'xla_backend_optimization_level': 0}
-
-
-def compiled(function, **options):
-    """jax.jit for small inputs: compiling costs more than running."""
-    return jax.jit(function, compiler_options=FAST_COMPILE, **options)
-
-
-@pytest.fixture(scope='module', autouse=True)
-def highest_precision():
-    with jax.default_matmul_precision('highest'):
-        yield
 
 
 @pytest.fixture(scope='module')
@@ -73,7 +61,7 @@ def log_mel():
 
 @pytest.fixture(scope='module')
 def forward():
-    return compiled(lambda tower, x: tower(x))
+    return jax.jit(lambda tower, x: tower(x))
 
 
 @pytest.fixture(scope='module')
@@ -96,7 +84,7 @@ def test_the_folded_picture_as_in_hugging_face(original, tower, log_mel):
     with torch.no_grad():
         theirs = encoder.batch_norm(torch.tensor(log_mel)[:, None].transpose(1, 3))
         theirs = encoder.reshape_mel2img(theirs.transpose(1, 3))[:, 0]
-    close(compiled(htsat.fold, static_argnums=1)(tower.mel_norm(log_mel), CONFIG), theirs)
+    close(jax.jit(htsat.fold, static_argnums=1)(tower.mel_norm(log_mel), CONFIG), theirs)
 
 
 @pytest.mark.parametrize('source, target', [(601, 1024), (601, 256), (7, 40), (2, 5), (40, 40)])
@@ -150,7 +138,7 @@ def test_one_block_and_its_gradients_as_in_hugging_face(original, tower, place):
         out = stage.run(graphdef, part(state, place, 1), tokens, place)
         return jnp.sum(out * weights), out
 
-    gradient = compiled(jax.grad(loss, argnums=(0, 1), has_aux=True))
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
     (grads, tokens_grad), ours = gradient(state, tokens)
     close(ours, theirs)
     pairs = [(tokens_grad, theirs_in.grad.numpy())]
@@ -171,7 +159,7 @@ def test_run_in_pieces_is_the_whole_tower(tower, output):
             tokens = tower.run_meeting(graphdef, part(state, first, 1), tokens, first)
         return tower.tail(tokens)
 
-    tokens = compiled(pieces)(tower, output.stages[1])
+    tokens = jax.jit(pieces)(tower, output.stages[1])
     assert tokens.shape == (3, 16, tower.width_out)
     np.testing.assert_allclose(tokens, output.tokens, atol=ATOL)
 
@@ -179,7 +167,7 @@ def test_run_in_pieces_is_the_whole_tower(tower, output):
 def test_bfloat16_stays_close(tower, log_mel, output):
     low = nnx.eval_shape(lambda: HTSAT(CONFIG, rngs=nnx.Rngs(0), dtype=jnp.bfloat16))
     low = nnx.merge(nnx.split(low)[0], nnx.state(tower))
-    pooled = compiled(lambda tower, x: tower(x).pooled)(low, log_mel)
+    pooled = jax.jit(lambda tower, x: tower(x).pooled)(low, log_mel)
     assert pooled.dtype == jnp.bfloat16
     error = np.linalg.norm(pooled.astype(np.float32) - output.pooled)
     assert error < 3e-2 * np.linalg.norm(output.pooled)

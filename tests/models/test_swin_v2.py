@@ -25,18 +25,6 @@ CONFIG = SwinV2Config(
     pretrained_windows=(6, 0, 3, 0),
 )
 ATOL = 1e-5
-FAST_COMPILE = {'xla_backend_optimization_level': 0}
-
-
-def compiled(function, **options):
-    """jax.jit for small inputs: compiling costs more than running."""
-    return jax.jit(function, compiler_options=FAST_COMPILE, **options)
-
-
-@pytest.fixture(scope='module', autouse=True)
-def highest_precision():
-    with jax.default_matmul_precision('highest'):
-        yield
 
 
 @pytest.fixture(scope='module')
@@ -81,7 +69,7 @@ def images():
 
 @pytest.fixture(scope='module')
 def forward():
-    return compiled(lambda tower, x: tower(x))
+    return jax.jit(lambda tower, x: tower(x))
 
 
 @pytest.fixture(scope='module')
@@ -138,7 +126,7 @@ def test_one_block_and_its_gradients_as_in_hugging_face(original, tower, place):
         out = stage.run(graphdef, part(state, place, 1), tokens, place)
         return jnp.sum(out * weights), out
 
-    gradient = compiled(jax.grad(loss, argnums=(0, 1), has_aux=True))
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
     (grads, tokens_grad), ours = gradient(state, tokens)
     close(ours, theirs)
     pairs = [(tokens_grad, theirs_in.grad.numpy())]
@@ -159,7 +147,7 @@ def test_run_in_pieces_is_the_whole_tower(tower, images, output):
             tokens = tower.run_meeting(graphdef, part(state, first, 1), tokens, first)
         return tower.tail(tokens)
 
-    tokens = compiled(pieces)(tower, images)
+    tokens = jax.jit(pieces)(tower, images)
     assert tokens.shape[-1] == tower.width_out
     np.testing.assert_allclose(tokens, output.tokens, atol=ATOL)
 
@@ -169,8 +157,8 @@ def test_the_place_of_the_first_block_may_be_traced(tower):
     stage = tower.stages[0]
     graphdef, state = nnx.split(stage.blocks)
     tokens = np.random.default_rng(0).normal(size=(1, 256, 16)).astype(np.float32)
-    traced = compiled(stage.run, static_argnums=0)
-    fixed = compiled(stage.run, static_argnums=(0, 3))
+    traced = jax.jit(stage.run, static_argnums=0)
+    fixed = jax.jit(stage.run, static_argnums=(0, 3))
     for first in (0, 1):
         ours = traced(graphdef, part(state, first, 1), tokens, first)
         expected = fixed(graphdef, part(state, first, 1), tokens, first)
@@ -188,7 +176,7 @@ def test_bfloat16_stays_close(tower, images, output):
         nnx.split(nnx.eval_shape(lambda: SwinV2(CONFIG, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)))[0],
         nnx.state(tower),
     )
-    pooled = compiled(lambda tower, x: tower(x).pooled)(low, images)
+    pooled = jax.jit(lambda tower, x: tower(x).pooled)(low, images)
     assert pooled.dtype == jnp.bfloat16
     error = np.linalg.norm(pooled.astype(np.float32) - output.pooled)
     assert error < 3e-2 * np.linalg.norm(output.pooled)
@@ -202,8 +190,8 @@ def test_an_oblong_padded_map_is_attended_as_described():
         lambda rngs: swin_v2.CosineAttention(8, 2, window_map, 0, jnp.float32, rngs), seed=0
     )
     tokens = np.random.default_rng(0).normal(size=(1, 24, 8)).astype(np.float32)
-    table = compiled(lambda attention: attention.position_bias())(attention)
-    ours = compiled(lambda attention, x, bias: attention(x, bias, True))(attention, tokens, table)
+    table = jax.jit(lambda attention: attention.position_bias())(attention)
+    ours = jax.jit(lambda attention, x, bias: attention(x, bias, True))(attention, tokens, table)
     ours = ours.reshape(6, 4, 8)
 
     padded = np.zeros((8, 4, 8), np.float32)
@@ -238,7 +226,7 @@ def test_a_fresh_block_is_the_identity():
         lambda rngs: swin_v2.SwinV2Block(8, 2, window_map, 0, 4.0, jnp.float32, rngs), seed=0
     )
     tokens = np.random.default_rng(0).normal(size=(1, 16, 8)).astype(np.float32)
-    ours = compiled(lambda block, x: block(x, block.position_bias(), False))(block, tokens)
+    ours = jax.jit(lambda block, x: block(x, block.position_bias(), False))(block, tokens)
     np.testing.assert_array_equal(ours, tokens)
 
 

@@ -14,18 +14,6 @@ from amuse_jax.pretrained import convert
 
 CONFIG = TextConfig(vocab_size=50, max_words=12, width=32, depth=3, heads=4, mlp_width=48)
 ATOL = 1e-5
-FAST_COMPILE = {'xla_backend_optimization_level': 0}
-
-
-def compiled(function):
-    """jax.jit for small inputs: compiling costs more than running."""
-    return jax.jit(function, compiler_options=FAST_COMPILE)
-
-
-@pytest.fixture(scope='module', autouse=True)
-def highest_precision():
-    with jax.default_matmul_precision('highest'):
-        yield
 
 
 @pytest.fixture(scope='module')
@@ -55,7 +43,7 @@ def tower(original):
 
 @pytest.fixture(scope='module')
 def forward():
-    return compiled(lambda tower, words, mask: tower(words, mask))
+    return jax.jit(lambda tower, words, mask: tower(words, mask))
 
 
 @pytest.fixture(scope='module')
@@ -86,7 +74,7 @@ def test_layers_run_in_pieces_are_the_whole_tower(tower, forward, questions):
         return tokens
 
     np.testing.assert_allclose(
-        compiled(pieces)(tower, *questions), forward(tower, *questions), atol=ATOL
+        jax.jit(pieces)(tower, *questions), forward(tower, *questions), atol=ATOL
     )
 
 
@@ -108,7 +96,7 @@ def test_a_question_of_padding_only_is_finite(tower, forward):
 def test_bfloat16_stays_close(tower, forward, questions):
     low = nnx.eval_shape(lambda: TextTower(CONFIG, rngs=nnx.Rngs(0), dtype=jnp.bfloat16))
     low = nnx.merge(nnx.split(low)[0], nnx.state(tower))
-    ours = compiled(lambda tower, words, mask: tower(words, mask))(low, *questions)
+    ours = jax.jit(lambda tower, words, mask: tower(words, mask))(low, *questions)
     assert ours.dtype == jnp.bfloat16
     expected = forward(tower, *questions)
     error = np.linalg.norm(ours.astype(np.float32) - expected)
@@ -119,9 +107,7 @@ def test_phrases_are_the_mean_of_their_words(tower):
     phrases = np.array([[4, 9, 0], [5, 0, 0], [0, 0, 0]])
     mask = np.array([[True, True, False], [True, False, False], [False] * 3])
     table = np.asarray(tower.words.embedding[...])
-    ours = compiled(lambda tower, phrases, mask: tower.words_of(phrases, mask))(
-        tower, phrases, mask
-    )
+    ours = jax.jit(lambda tower, phrases, mask: tower.words_of(phrases, mask))(tower, phrases, mask)
     np.testing.assert_allclose(ours[0], (table[4] + table[9]) / 2, atol=1e-6)
     np.testing.assert_allclose(ours[1], table[5], atol=1e-6)
     np.testing.assert_array_equal(ours[2], 0)

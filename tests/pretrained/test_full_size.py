@@ -13,7 +13,7 @@ from flax import nnx
 from transformers import ClapAudioConfig
 from transformers.models.clap.modeling_clap import ClapAudioModel
 
-from amuse_jax.benchmark import reference
+from amuse_jax.benchmark.reference import towers as reference
 from amuse_jax.models import swin_v2
 from amuse_jax.models.htsat import HTSAT, HTSATTagger
 from amuse_jax.models.swin_v2 import SwinV2
@@ -25,12 +25,6 @@ from configs import base
 pytestmark = pytest.mark.slow
 LARGE = swin_v2.named('swinv2_large_window12_192')
 HALF_WIDTH = 3e-2  # bfloat16 against float32
-
-
-@pytest.fixture(autouse=True)
-def highest_precision():
-    with jax.default_matmul_precision('highest'):
-        yield
 
 
 def filled(build, table, arrays):
@@ -75,7 +69,7 @@ def test_swin_v2_large_as_in_timm_after_every_stage(pixels):
 
 
 def test_swin_v2_large_as_in_hugging_face(pixels):
-    original = reference.build(base.get_config(), 'visual', 0)
+    original = reference.build(base.get_config(), 'visual')
     arrays = reference.arrays(original)
     tower = filled(lambda: SwinV2(LARGE, rngs=nnx.Rngs(0)), swin_names.table(LARGE, arrays), arrays)
     output = jax.jit(lambda tower, x: tower(x))(tower, pixels)

@@ -9,7 +9,7 @@ import pytest
 from amuse_jax import stages
 from amuse_jax.data.vocabulary import ANSWERS, INSTRUMENTS, TEMPLATES, TYPES
 from amuse_jax.synthetic import balance, dataset
-from amuse_jax.synthetic.compose import compose
+from amuse_jax.synthetic.compose import compose, video_id
 from configs import base
 
 KEYS = ['video_id', 'question_id', 'type', 'question_content', 'templ_values', 'question_deleted']
@@ -82,6 +82,11 @@ def test_same_seed_same_questions_another_seed_others(rows):
     assert dataset.annotations(settings_of(seed=11)) == rows
     few = settings_of(videos=20, seed=12)
     assert dataset.annotations(few) != dataset.annotations(settings_of(videos=20, seed=11))
+    named = [
+        {row['video_id'] for part in found.values() for row in part}
+        for found in (dataset.annotations(few), rows)
+    ]
+    assert named[0].isdisjoint(named[1])  # they are other videos, and nobody may take them for one
 
 
 @pytest.mark.parametrize('videos', [1, 2, 3, 4])
@@ -114,7 +119,7 @@ def test_a_rendered_data_set_is_whole_and_only_what_is_missing_is_made_again(tmp
     summary = dataset.render(settings, tmp_path, workers=1)
     assert summary['rendered'] == summary['videos'] == 2
     for number in range(2):
-        name = dataset.video_id(number)
+        name = video_id(settings.seed, number)
         score = compose(settings.seed, number)
         truth = json.loads((tmp_path / 'truth' / f'{name}.json').read_text())
         assert [p['instrument'] for p in truth['performers']] == [

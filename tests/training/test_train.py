@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from amuse_jax.evaluation import other_data
 from amuse_jax.stages import StageError
-from amuse_jax.training import answering, checkpoints, predict, pretrain, state, train
+from amuse_jax.training import answering, checkpoints, predict, pretrain, seen, state, stored, train
 
 
 def parts(config, inputs):
@@ -88,6 +89,29 @@ def test_every_test_question_is_answered_once(trained):
         assert list(prediction.importance)[0] == 'visual'
         assert prediction.region_weights.shape == (3, 2)
         assert prediction.time_weights['regions'].shape == (3,)
+
+
+def test_it_keeps_which_questions_it_learned_from_and_was_chosen_by(trained):
+    config, inputs, _ = trained
+    questions = answering.Source(config, inputs, (), None).table().questions
+    known = [question.split in ('train', 'val') for question in questions]
+    assert seen.among(inputs['train'], questions).tolist() == known and not all(known)
+
+
+def test_another_data_sets_videos_become_what_the_runs_own_became(trained, tmp_path):
+    """Its own records, handed in as another data set's, give the same features and tokens."""
+    config, inputs, _ = trained
+    other = {'test_prepare': inputs['prepare'], 'test_rois': inputs['rois']}
+    assert other_data.encode(config, tmp_path, inputs | other) == {'videos': 14}
+    for ours, theirs in (
+        (tmp_path / 'features', inputs['pretrain'] / 'features'),
+        (tmp_path / 'encoded', inputs['train'] / 'encoded'),
+    ):
+        names = [path.stem for path in theirs.glob('*.npy')]
+        assert len(names) >= 4
+        first, second = stored.read(ours, names), stored.read(theirs, names)
+        for name in names:
+            np.testing.assert_array_equal(first[name], second[name])
 
 
 def test_no_epochs_is_explained(tiny, tmp_path):

@@ -1,0 +1,189 @@
+"""Preparing videos and reading records, each on one core, on performances rendered for it."""
+
+import json
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from absl import logging
+from ml_collections import ConfigDict
+
+from amuse_jax import shards, stages
+from amuse_jax.benchmark import inputs, processes
+from amuse_jax.benchmark.timing import Times
+from amuse_jax.data import audio, pipeline, prepare, records
+from amuse_jax.data.pipeline import QuestionBatches
+from amuse_jax.data.questions import QuestionTokenizer
+from amuse_jax.data.records import RecordReader, ShardWriter
+from amuse_jax.synthetic import dataset
+from amuse_jax.synthetic.score import SECONDS
+
+WIDTH, HEIGHT, FPS = 640, 360, 30
+VIDEOS = 3  # one per split
+RECORDS = 64  # of the three videos, over and over: more than a processor's cache holds
+BATCHES = 32  # of a measured round of reading
+KEY_FRAME_SECONDS = 10  # of videos as they are published; the rendered ones have one per second
+
+
+def input_pipeline(config: ConfigDict, folder: Path, rounds: int, keep_memory: bool) -> list[dict]:
+    """Training batches with frames and log-mels: from records on the disk to arrays.
+
+    A sample is a video: its frames, its log-mels, stored features and regions, and some of its
+    questions. Reading is what training does (pipeline.QuestionBatches with a reader).
+    """
+    _render(config, folder)
+    _multiply(config, folder)
+    seconds = processes.run(
+        _read, config, folder, rounds, keep_memory=keep_memory, one_core=True
+    )  # of a sample
+    name = 'input pipeline, from records, per core'
+    return [_row(name, Times(tuple(seconds)))]
+
+
+def prepare_videos(config: ConfigDict, folder: Path, rounds: int, keep_memory: bool) -> list[dict]:
+    """What a worker of the stage `prepare` does for a video: frames, log-mel, record.
+
+    Twice: for videos as they are rendered here, with a key frame per second, and for one with a key
+    frame every ten seconds and frames that refer to later ones, as published videos have.
+    """
+    root = _render(config, folder)
+    published = _as_published(root, folder / 'published')
+    rows = []
+    size = f'{SECONDS:.0f} s of {WIDTH}x{HEIGHT} video'
+    for name, source in (
+        (f'prepare, per core: {size}', root),
+        (f'prepare, per core: {size}, key frames {KEY_FRAME_SECONDS} s apart', published),
+    ):
+        seconds = processes.run(
+            _prepare, config, source, folder, rounds, keep_memory=keep_memory, one_core=True
+        )
+        rows.append(_row(name, Times(tuple(seconds))))
+    return rows
+
+
+def _row(work: str, times: Times) -> dict:
+    return {
+        'work': work,
+        'samples': 1,
+        'seconds': {'JAX': times.median},
+        'spread': {'JAX': times.spread},
+        'samples_per_second': {'JAX': 1 / times.median},
+    }
+
+
+def _render(config: ConfigDict, folder: Path) -> Path:
+    """Renders the performances unless they are there, and returns the data set's folder."""
+    root = folder / 'performances'
+    settings = config.synthetic.copy_and_resolve_references()
+    with settings.unlocked():
+        settings.update(videos=VIDEOS, width=WIDTH, height=HEIGHT, fps=FPS)
+    if not (root / 'avqa-test.json').exists():
+        logging.info('benchmark: renders %d videos', VIDEOS)
+        dataset.render(settings, root, workers=1)
+    return root
+
+
+def _as_published(root: Path, folder: Path) -> Path:
+    """A data set's folder with the first video, encoded again."""
+    source = min((root / 'videos').iterdir())
+    target = folder / 'videos' / source.name
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shards.write_atomically(target, lambda beside: _encode(source, beside))
+    return folder
+
+
+def _encode(source: Path, target: Path) -> None:
+    """The pictures by libx264's defaults but for the distance of key frames; the sound as it is."""
+    options = {'g': str(KEY_FRAME_SECONDS * FPS), 'threads': '1'}
+    with av.open(str(source)) as read, av.open(str(target), 'w', format='mp4') as written:
+        pictures = written.add_stream('libx264', rate=FPS, options=options)
+        pictures.width, pictures.height, pictures.pix_fmt = WIDTH, HEIGHT, 'yuv420p'
+        sound = written.add_stream_from_template(read.streams.audio[0])
+        for packet in read.demux(read.streams.audio[0]):
+            if packet.dts is not None:
+                packet.stream = sound
+                written.mux(packet)
+        read.seek(0)
+        for index, frame in enumerate(read.decode(read.streams.video[0])):
+            frame.pts, frame.time_base = index, Fraction(1, FPS)
+            frame.pict_type = av.video.frame.PictureType.NONE
+            written.mux(pictures.encode(frame))
+        written.mux(pictures.encode(None))
+
+
+def _prepare(config: ConfigDict, root: Path, folder: Path, rounds: int) -> list[float]:
+    """Seconds per video; the first one, for which the log-mel is compiled, is not counted."""
+    log_mel = audio.LogMel.from_settings(config)
+    work = prepare.Work(root, config.data.image_size, log_mel, shards.this_process())
+    names = sorted(path.stem for path in (root / 'videos').iterdir())
+    seconds = []
+    for index in range(rounds + 1):
+        name = names[index % len(names)]
+        path = folder / f'prepared{records.SUFFIX}'
+        begun = time.perf_counter()
+        prepare.write_records(work, [prepare.Pair(name, name, (), (None, None))], path)
+        seconds.append(time.perf_counter() - begun)
+        if records.read_contents(path)['quarantine']:
+            raise stages.StageError(f'{root} holds a video that cannot be prepared: {name}')
+        path.unlink()
+    return seconds[1:]
+
+
+def _multiply(config: ConfigDict, folder: Path) -> None:
+    """Prepares the videos and writes RECORDS records of them, with their questions, as `prepare`
+    leaves them."""
+    target = folder / 'records' / f'00000-of-00001{records.SUFFIX}'
+    if target.exists():
+        return
+    prepared = folder / 'prepared'
+    prepared.mkdir(exist_ok=True)
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.data.update(root='', workers=1)
+    prepare.run(config, prepared, {'render': folder / 'performances'})
+    reader = RecordReader(prepared / 'records')
+    questions = json.loads((prepared / 'questions.json').read_text())
+    names = [f'video{index:04d}' for index in range(RECORDS)]
+
+    def write(path: Path) -> None:
+        writer = ShardWriter(path)
+        for index, name in enumerate(names):
+            writer.write(reader[index % len(reader)] | {'video_id': name, 'sound_id': name})
+        writer.close({'videos': [{'video_id': name, 'sound_id': name} for name in names]})
+
+    rows = [
+        question | {'record': index, 'split': 'train'}
+        for index in range(RECORDS)
+        for question in questions
+        if question['record'] == index % len(reader)
+    ]
+    stages.write_json(folder / 'questions.json', rows)
+    shards.write_atomically(target, write)
+
+
+def _read(config: ConfigDict, folder: Path, rounds: int) -> list[float]:
+    """Seconds per sample of each round, after a first batch."""
+    text = config.model.text.copy_and_resolve_references()
+    with text.unlocked():
+        text.tokenizer = 'questions'
+    batches = QuestionBatches(
+        table=pipeline.read_questions(folder, QuestionTokenizer(text)),
+        split='train',
+        size=config.train.questions,
+        videos=config.train.batch_size,
+        arrays=inputs.features(config, RECORDS),
+        reader=RecordReader(folder / 'records'),
+    )
+    videos = config.train.batch_size
+    epochs = -(-videos * BATCHES * (rounds + 1) // RECORDS)
+    iterator = pipeline.iterate(batches.epochs(epochs, seed=0, parts=1))
+    next(iterator)
+    seconds = []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        for _ in range(BATCHES):
+            next(iterator)
+        seconds.append((time.perf_counter() - begun) / (BATCHES * videos))
+    return seconds

@@ -1,0 +1,191 @@
+"""Hugging Face's towers of a config's sizes, whole or in pieces."""
+
+import numpy as np
+import torch
+from ml_collections import ConfigDict
+from torch import nn
+from transformers import BertConfig, BertModel, ClapAudioConfig, Swinv2Config, Swinv2Model
+from transformers.models.clap.modeling_clap import ClapAudioModel
+
+from amuse_jax.models.swin_v2 import IMAGENET_MEAN, IMAGENET_STD
+
+PARTS = ('visual', 'audio', 'text')
+
+
+class _InPieces:
+    """A tower of four stages that is met in its third; a subclass has `stages` and `last_norm`."""
+
+    stages: nn.ModuleList
+    last_norm: nn.LayerNorm
+
+    def enter(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens entering stage 1 -> tokens entering stage 3."""
+        for stage in self.stages[:2]:
+            tokens = stage(tokens, stage.blocks[0].input_resolution)[0]
+        return tokens
+
+    def run_round(self, tokens: torch.Tensor, index: int, rounds: int) -> torch.Tensor:
+        """The blocks of stage 3 that round `index` of `rounds` holds."""
+        blocks = self.stages[2].blocks
+        count = len(blocks) // rounds
+        for block in blocks[index * count : (index + 1) * count]:
+            tokens = block(tokens, block.input_resolution)[0]
+        return tokens
+
+    def tail(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens after stage 3's blocks -> (b, d), pooled."""
+        third, fourth = self.stages[2:]
+        tokens = third.downsample(tokens, third.blocks[0].input_resolution)
+        tokens = fourth(tokens, fourth.blocks[0].input_resolution)[0]
+        return self.last_norm(tokens).mean(1)
+
+    def pooled(self, inputs: torch.Tensor, rounds: int = 1) -> torch.Tensor:
+        """The whole tower, with nothing between the rounds."""
+        tokens = self.stem(inputs)
+        for index in range(rounds):
+            tokens = self.run_round(tokens, index, rounds)
+        return self.tail(tokens)
+
+
+class VisualTower(_InPieces, Swinv2Model):
+    """Swin-V2 over pictures."""
+
+    def __init__(self, sizes: ConfigDict):
+        super().__init__(
+            Swinv2Config(
+                image_size=sizes.image_size,
+                patch_size=sizes.patch,
+                embed_dim=sizes.width,
+                depths=sizes.depths,
+                num_heads=sizes.heads,
+                window_size=sizes.window,
+            )
+        )
+
+    @property
+    def stages(self) -> nn.ModuleList:
+        return self.encoder.layers
+
+    @property
+    def last_norm(self) -> nn.LayerNorm:
+        return self.layernorm
+
+    def stem(self, frames: torch.Tensor) -> torch.Tensor:
+        """(b, height, width, 3) uint8 RGB -> (b, n3, d3), the tokens entering stage 3."""
+        mean, deviation = (
+            torch.tensor(values, device=frames.device) for values in (IMAGENET_MEAN, IMAGENET_STD)
+        )
+        pixels = ((frames / 255 - mean) / deviation).permute(0, 3, 1, 2)
+        return self.enter(self.embeddings(pixels)[0])
+
+
+class AudioTower(_InPieces, ClapAudioModel):
+    """HTS-AT over log-mel spectra, as CLAP holds it."""
+
+    def __init__(self, sizes: ConfigDict, mels: int):
+        super().__init__(
+            ClapAudioConfig(
+                spec_size=sizes.image_size,
+                patch_size=sizes.patch,
+                patch_stride=[sizes.patch] * 2,
+                patch_embeds_hidden_size=sizes.width,
+                depths=sizes.depths,
+                num_attention_heads=sizes.heads,
+                window_size=sizes.window,
+                num_mel_bins=mels,
+                hidden_size=8 * sizes.width,
+            )
+        )
+
+    @property
+    def stages(self) -> nn.ModuleList:
+        return self.audio_encoder.layers
+
+    @property
+    def last_norm(self) -> nn.LayerNorm:
+        return self.audio_encoder.norm
+
+    def stem(self, log_mel: torch.Tensor) -> torch.Tensor:
+        """(b, frames, mels) in dB -> (b, n3, d3), the tokens entering stage 3."""
+        encoder = self.audio_encoder
+        # Its norm's channels are the mel bands.
+        normed = encoder.batch_norm(log_mel.transpose(1, 2)[..., None])  # (b, mels, frames, 1)
+        picture = encoder.reshape_mel2img(normed.permute(0, 3, 2, 1))
+        return self.enter(encoder.patch_embed(picture))
+
+
+class TextTower(BertModel):
+    """BERT over words."""
+
+    def __init__(self, sizes: ConfigDict, vocab_size: int):
+        super().__init__(
+            BertConfig(
+                vocab_size=vocab_size,
+                hidden_size=sizes.width,
+                num_hidden_layers=sizes.depth,
+                num_attention_heads=sizes.heads,
+                intermediate_size=sizes.mlp_width,
+                max_position_embeddings=sizes.max_words,
+                layer_norm_eps=sizes.epsilon,
+            ),
+            add_pooling_layer=False,
+        )
+
+    def run_round(
+        self, tokens: torch.Tensor, mask: torch.Tensor, index: int, rounds: int
+    ) -> torch.Tensor:
+        """The layers of round `index`: (b, n, d), (b, n) bool -> (b, n, d)."""
+        layers = self.encoder.layer
+        count = len(layers) // rounds
+        for layer in layers[index * count : (index + 1) * count]:
+            tokens = layer(tokens, mask[:, None, None, :])
+        return tokens
+
+
+def build(config: ConfigDict, part: str, vocab_size: int = 0, seed: int = 0) -> nn.Module:
+    """The tower `part` of the config with random weights, in float32, ready for inference.
+
+    Args:
+      config: sizes.
+      part: of PARTS.
+      vocab_size: rows of the text tower's word table.
+      seed: of the weights.
+    """
+    sizes = config.model[part]
+    if part == 'visual':
+        model = VisualTower(sizes)
+    elif part == 'audio':
+        model = AudioTower(sizes, config.audio.mels)
+    else:
+        model = TextTower(sizes, vocab_size)
+    return randomised(model, seed).eval()
+
+
+def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
+    """With weights such as training leaves: fresh norms of Swin-V2 are zero and hide the rest."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            is_scale = 'norm' in name.lower() and name.endswith('weight')
+            parameter.normal_(1.0 if is_scale else 0.0, 0.1 if is_scale else 0.03)
+            if name.endswith('logit_scale'):
+                parameter.uniform_(0.0, 2.0)
+        for name, buffer in model.named_buffers():
+            if name.endswith('running_mean'):
+                buffer.normal_(-30, 5)
+            if name.endswith('running_var'):
+                buffer.uniform_(100, 300)
+    return model
+
+
+def arrays(model: nn.Module) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+
+
+def output(part: str, model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """(b, d): pooled tokens of visual and audio; [CLS] of text; by Hugging Face's own forward."""
+    if part == 'visual':
+        return model(inputs[0].permute(0, 3, 1, 2)).pooler_output
+    if part == 'audio':
+        return model(input_features=inputs[0][:, None]).pooler_output
+    return model(*inputs).last_hidden_state[:, 0]

@@ -1,0 +1,125 @@
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from amuse_jax.benchmark import compiling, processes, rows
+from amuse_jax.data import records
+from amuse_jax.stages import StageError
+from amuse_jax.training import sharding
+
+ROOT = Path(__file__).parents[2]
+# Every row of the table that the README shows.
+WORK = (
+    'Swin-V2 forward, 3 frames',
+    'HTS-AT forward, 3 segments',
+    'text forward, 5 questions',
+    'adapters forward, one round',
+    'Swin-V2 gradient, 3 frames',
+    'HTS-AT gradient, 3 segments',
+    'text gradient, 5 questions',
+    'adapters gradient, one round',
+    'whole model, forward, one video and one question',
+    'training step, towers frozen on both sides, one video',
+    'five questions about one video',
+    "an epoch's work per sample (frozen encoders cached, questions grouped)",
+    'compile of the training step',
+    'input pipeline, from records, per core',
+    'prepare, per core: 60 s of 640x360 video',
+    'prepare, per core: 60 s of 640x360 video, key frames 10 s apart',
+)
+
+
+def command(*arguments, timeout=300):
+    line = [sys.executable, '-m', 'amuse_jax.benchmark', *arguments]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+
+
+def test_a_mistake_is_one_sentence(tmp_path):
+    done = command('--config=configs/v1.py:without=rois', f'--out={tmp_path}')
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith('amuse_jax: ') and 'the config is without rois' in last
+
+
+@pytest.mark.parametrize(
+    ('field', 'sentence'),
+    [
+        ('rows', 'rows: sing is unknown; expected some of visual, audio'),
+        ('sweeps', 'sweeps: sing is unknown; expected some of batch, questions'),
+        ('dtypes', 'dtypes: sing is unknown; expected some of float32, bfloat16'),
+    ],
+)
+def test_unknown_names_are_refused(tmp_path, field, sentence):
+    names = {'rows': ['visual'], 'sweeps': [], 'dtypes': ['float32']}
+    names[field] = [*names[field], 'sing']
+    with pytest.raises(StageError, match=sentence):
+        rows.Plan(**names, rounds=1, with_compile=False, freed_memory='kept', folder=tmp_path)
+
+
+def test_one_core_is_one_core():
+    cores = processes.run(os.sched_getaffinity, 0, keep_memory=True, one_core=True)
+    assert len(cores) == 1
+    assert len(os.sched_getaffinity(0)) >= len(cores)
+
+
+def test_the_step_that_is_compiled_is_the_one_that_is_trained(small):
+    step, given = compiling.abstract_step(small, sharding.single())
+    after, is_finite = step.eval_shape(*given)
+    assert is_finite.shape == ()
+    shapes = [{n: x.shape for n, x in state.params.items()} for state in (given[0], after)]
+    assert shapes[0] == shapes[1]
+    assert given[2]['words'].shape[:2] == (small.train.batch_size, small.train.questions)
+
+
+@pytest.mark.slow
+def test_every_row_is_measured_and_kept(tmp_path):
+    done = command(
+        '--config=tests/benchmark/small.py', '--rounds=2', '--nocompile', f'--out={tmp_path}',
+        timeout=1800,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / 'figures.json').read_text())
+    by_work = {row['work']: row for row in found['rows']}
+    assert tuple(by_work) == WORK
+    for work in WORK[:12]:
+        row = by_work[work]
+        seconds = row['seconds']
+        assert row['times_faster']['PyTorch'] == pytest.approx(seconds['PyTorch'] / seconds['JAX'])
+        assert row['peak_bytes'].keys() >= {'JAX', 'PyTorch'} and 0 < row['share_of_peak'] < 1.5
+    assert by_work['five questions about one video']['of_one_question'] < 5.5
+    epoch = by_work[WORK[11]]
+    shared = epoch['step_seconds'] + epoch['storing_seconds'] / epoch['epochs']
+    assert epoch['seconds']['JAX'] == pytest.approx(shared / epoch['questions'])
+    compiled = by_work['compile of the training step']
+    assert compiled['from_cache_seconds'] < compiled['compile_seconds']['JAX']
+    for work in WORK[-3:]:
+        assert by_work[work]['samples_per_second']['JAX'] > 0
+    assert len(records.RecordReader(tmp_path / 'records')) == 64
+    assert f'| {WORK[8]}' in done.stdout
+
+
+@pytest.mark.slow
+def test_torch_compile_both_settings_and_sweeps(tmp_path):
+    common = ['--config=tests/benchmark/small.py', '--rounds=2', f'--out={tmp_path}']
+    done = command(*common, '--rows=step,text', '--freed_memory=both', timeout=1800)
+    assert done.returncode == 0, done.stderr
+    done = command(*common, '--sweep=questions', timeout=1800)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / 'figures.json').read_text())
+    assert [row['allocator'] for row in found['rows']] == ['kept'] * 2 + ['returned'] * 2
+    for row in found['rows']:
+        assert row['compile_seconds']['torch.compile'] > 0
+    points = found['sweeps']['questions']
+    assert [point['value'] for point in points] == [1, 2, 3, 5, 8]
+    assert (tmp_path / 'sweeps.png').exists()
+
+
+def test_names_of_rows_are_in_the_commands_help():
+    text = (ROOT / 'amuse_jax/benchmark/__main__.py').read_text()
+    words = ast.get_docstring(ast.parse(text)).replace(',', ' ').split()
+    assert {name for name in rows.ROWS if not name.endswith('-gradient')} <= set(words)

@@ -1,0 +1,68 @@
+import json
+
+import pytest
+
+from amuse_jax.benchmark import report, sweeps
+from amuse_jax.stages import StageError
+from configs import base
+
+ROW = {
+    'work': 'a step', 'dtype': 'float32', 'allocator': 'kept', 'samples': 1, 'flops': 2e9,
+    'seconds': {'JAX': 0.5, 'PyTorch': 1.5}, 'spread': {'JAX': 0.01, 'PyTorch': 0.02},
+    'times_faster': {'PyTorch': 3.0}, 'samples_per_second': {'JAX': 2.0, 'PyTorch': 0.67},
+    'flops_per_second': 4e9, 'share_of_peak': 0.5, 'peak_bytes': {'JAX': 2**31, 'PyTorch': 2**30},
+    'compile_seconds': {'JAX': 12.0},
+}  # fmt: skip
+COMPILE = {
+    'work': 'compile of it', 'dtype': 'float32', 'allocator': 'kept',
+    'compile_seconds': {'JAX': 60.0}, 'from_cache_seconds': 6.0,
+}  # fmt: skip
+
+
+def test_rows_are_kept_at_once_and_replaced_when_measured_again(tmp_path):
+    path, config = tmp_path / 'figures.json', base.get_config()
+    figures = report.Figures(path, config)
+    figures.add(ROW)
+    assert json.loads(path.read_text())['rows'] == [ROW]
+    figures.add(COMPILE)
+    again = report.Figures(path, config)  # a later run
+    again.add(ROW | {'samples': 2})
+    again.add(ROW | {'allocator': 'returned'})
+    rows = json.loads(path.read_text())['rows']
+    assert [row.get('samples') for row in rows] == [2, None, 1]
+
+
+def test_figures_of_other_sizes_are_not_mixed(tmp_path):
+    path, config = tmp_path / 'figures.json', base.get_config()
+    report.Figures(path, config).add(ROW)
+    config.model.text.depth = 6
+    with pytest.raises(StageError, match='choose another --out'):
+        report.Figures(path, config)
+
+
+def test_points_of_a_sweep_are_in_order_and_drawn(tmp_path):
+    figures = report.Figures(tmp_path / 'figures.json', base.get_config())
+    for value in (4, 1, 2, 2):
+        figures.add_to_sweep('batch', ROW | {'value': value})
+        figures.add_to_sweep('questions', ROW | {'value': value})
+    assert [point['value'] for point in figures.sweeps['batch']] == [1, 2, 4]
+    sweeps.draw(figures.sweeps, tmp_path / 'sweeps.png')
+    assert (tmp_path / 'sweeps.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_the_table_leaves_out_columns_that_no_row_has():
+    lines = report.table([ROW, COMPILE]).splitlines()
+    names = [name.strip() for name in lines[0].strip('|').split('|')]
+    cells = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines[2:]]
+    first, second = (dict(zip(names, row)) for row in cells)
+    assert first['JAX s'] == '0.5 ±1%' and first['x PyTorch'] == '3' and first['GFLOP/s'] == '4'
+    assert first['of peak'] == '50%' and first['GiB'] == '2.0 / 1.0' and first['compile s'] == '12'
+    assert second['from cache s'] == '6' and second['JAX s'] == ''
+    assert 'x one question' not in names
+
+
+def test_a_row_is_one_line():
+    line = report.line(ROW)
+    assert line.startswith('a step [float32, kept]: JAX 0.5 s (±1%)')
+    assert '3.00 times as fast as PyTorch' in line and '50% of the fastest product' in line
+    assert '60.0 s, from the cache 6.0 s' in report.line(COMPILE)

@@ -1,0 +1,48 @@
+"""A small finished run: the tiny data set of tests/training, and a model that is quick to train."""
+
+import runpy
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from amuse_jax import stages
+from amuse_jax.training import answering, train
+
+_training = runpy.run_path(str(Path(__file__).parents[1] / 'training/conftest.py'))
+tiny = _training['tiny']
+
+
+@pytest.fixture(scope='session')
+def finished(tiny, tmp_path_factory):
+    """(config, folders of prepare, annotate, rois, pretrain and train).
+
+    The model has no towers, whose training takes long to compile; the features of the universal
+    encoder are drawn at random.
+    """
+    config, inputs = tiny
+    config = config.copy_and_resolve_references()
+    config.without = 'encoder'
+    config.train.update(head_epochs=1, epochs=0)
+    inputs = inputs | {name: tmp_path_factory.mktemp(name) for name in ('pretrain', 'train')}
+    _write_features(inputs)
+    jax.config.update('jax_disable_most_optimizations', True)
+    train.run(config, inputs['train'], inputs)
+    jax.config.update('jax_disable_most_optimizations', False)
+    for name, folder in inputs.items():
+        manifest = {'format': stages.FORMAT, 'fingerprint': name, 'settings': {}, 'summary': {}}
+        stages.write_json(folder / 'manifest.json', manifest)
+    return config, inputs
+
+
+def _write_features(inputs):
+    random = np.random.default_rng(0)
+    labels = {name: np.load(inputs['annotate'] / f'{name}.npy') for name in ('rhythm', 'sources')}
+    shape = labels['rhythm'].shape
+    width = 8 * _training['tiny_config']().model.visual.width  # of the tower's last stage
+    features = {name: random.normal(size=(*shape, width)) for name in answering.FEATURES}
+    (inputs['pretrain'] / 'features').mkdir()
+    for name, array in (features | labels).items():
+        np.save(inputs['pretrain'] / f'features/{name}.npy', array.astype(np.float16))
+    np.save(inputs['pretrain'] / 'features/segment_mask.npy', np.ones(shape, bool))

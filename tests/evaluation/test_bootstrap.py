@@ -1,0 +1,90 @@
+import math
+
+import numpy as np
+import pytest
+
+from amuse_jax.data import vocabulary
+from amuse_jax.data.music_avqa import Question
+from amuse_jax.evaluation import bootstrap, tables
+
+
+def question(video, kind=('Audio', 'Counting')):
+    return Question('1', video, video, 'test', *kind, 'A', (), 'A', 'yes')
+
+
+def some_questions(rng, videos):
+    """One to six questions of any type about each video, shuffled."""
+    kinds = vocabulary.TYPES
+    found = [
+        question(f'v{video}', kinds[rng.integers(len(kinds))])
+        for video in range(videos)
+        for _ in range(rng.integers(1, 7))
+    ]
+    return [found[index] for index in rng.permutation(len(found))]
+
+
+def plain_intervals(questions, hits, seed):
+    """The definition, one resample at a time."""
+    videos = sorted({q.video_id for q in questions})
+    of_video = {v: [i for i, q in enumerate(questions) if q.video_id == v] for v in videos}
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(bootstrap.RESAMPLES):
+        drawn = [of_video[videos[index]] for index in rng.integers(len(videos), size=len(videos))]
+        chosen = [index for indices in drawn for index in indices]
+        rows.append(tables.accuracies([questions[i] for i in chosen], [hits[i] for i in chosen]))
+    result = {}
+    for column in tables.COLUMNS:
+        values = [row[column] for row in rows if not math.isnan(row[column])]
+        result[column] = tuple(np.percentile(values, [2.5, 97.5]))
+    return result
+
+
+def test_the_intervals_are_those_of_a_plain_loop():
+    rng = np.random.default_rng(0)
+    questions = some_questions(rng, 14)
+    hits = {name: rng.random(len(questions)) < share for name, share in (('a', 0.7), ('b', 0.4))}
+    found = bootstrap.intervals(questions, hits, seed=3)
+    for method in hits:
+        expected = plain_intervals(questions, hits[method], seed=3)
+        for column in tables.COLUMNS:
+            assert found[method][column] == pytest.approx(expected[column], abs=1e-9)
+
+
+def test_the_same_seed_gives_the_same_intervals_and_another_one_others():
+    rng = np.random.default_rng(1)
+    questions = some_questions(rng, 50)
+    hits = {'a': rng.random(len(questions)) < 0.6}
+    first = bootstrap.intervals(questions, hits)
+    assert first == bootstrap.intervals(questions, hits)
+    assert first != bootstrap.intervals(questions, hits, seed=1)
+    for column, (low, high) in first['a'].items():
+        assert 0 <= low <= tables.accuracies(questions, hits['a'])[column] <= high <= 100
+
+
+def covered(rng, repeats, clustered):
+    """How often the interval holds the true accuracy; some videos are hard, some are easy."""
+    count = 0
+    for _ in range(repeats):
+        shares = rng.beta(0.6, 0.4, 60)
+        videos = np.repeat(np.arange(60), 5)
+        hits = rng.random(300) < shares[videos]
+        questions = [question(f'v{v}' if clustered else f'v{i}') for i, v in enumerate(videos)]
+        low, high = bootstrap.intervals(questions, {'a': hits})['a']['Avg']
+        count += low <= 60 <= high
+    return count / repeats
+
+
+def test_nineteen_intervals_of_twenty_hold_the_truth():
+    rng = np.random.default_rng(0)
+    assert 0.9 <= covered(rng, 120, clustered=True) <= 0.99
+    # As if the questions of a video had nothing to do with each other.
+    assert covered(rng, 60, clustered=False) < 0.85
+
+
+def test_one_video_says_nothing_and_an_absent_type_is_absent():
+    found = bootstrap.intervals([question('v')] * 4, {'a': [True, False, False, False]})['a']
+    assert found['A Count'] == found['Avg'] == (25, 25)
+    assert all(math.isnan(bound) for bound in found['V Avg'])
+    margins = bootstrap.margins({'a': {'Avg': (50.0, 58.0)}})
+    assert margins == {'a': {'Avg': 4.0}}

@@ -1,0 +1,122 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from amuse_jax.evaluation import evaluate, other_data, report, tables
+from amuse_jax.stages import StageError
+
+
+def read_lines(folder):
+    return [json.loads(line) for line in (folder / 'predictions.jsonl').open()]
+
+
+def read_scores(folder):
+    return json.loads((folder / 'scores.json').read_text())
+
+
+@pytest.fixture(scope='module')
+def evaluated(finished, tmp_path_factory):
+    """(config, inputs, the evaluate stage's folder, its summary)."""
+    config, inputs = finished
+    folder = tmp_path_factory.mktemp('evaluate')
+    return config, inputs, folder, evaluate.run(config, folder, inputs)
+
+
+@pytest.fixture(scope='module')
+def leaking(finished, tmp_path_factory):
+    """As `finished`, but one test question is a train question, and all three test questions are
+    asked in other words, too: as by MUSIC-AVQA-R."""
+    config, inputs = finished
+    prepared = tmp_path_factory.mktemp('leaking') / 'prepare'
+    shutil.copytree(inputs['prepare'], prepared)
+    rows = json.loads((prepared / 'questions.json').read_text())
+    known = next(row for row in rows if row['split'] == 'train')
+    test = [row for row in rows if row['split'] == 'test'] + [known | {'split': 'test'}]
+    rephrased = [
+        row | {'split': 'rephrased', 'frequency': ('head', 'tail')[index % 2], 'text': f'{words}?'}
+        for index, row in enumerate(test)
+        for words in ('Say, where is it', 'So who plays where')
+    ]
+    others = [row for row in rows if row['split'] != 'test']
+    (prepared / 'questions.json').write_text(json.dumps(others + test + rephrased))
+    return config.copy_and_resolve_references(), inputs | {'prepare': prepared}
+
+
+def test_every_test_question_is_answered_and_counted(evaluated):
+    _, inputs, folder, summary = evaluated
+    lines, scores = read_lines(folder), read_scores(folder)
+    questions = evaluate.read_questions(inputs['prepare'], 'test')
+    assert len(lines) == len(questions) == 3
+    hits = [line['predicted'] == line['answer'] for line in lines]
+    for method, row in scores['parts']['test']['rows'].items():
+        assert row == pytest.approx(summary[method], nan_ok=True)
+    assert summary['Amuse']['Avg'] == pytest.approx(100 * np.mean(hits))
+    assert scores['parts'].keys() == {'test'}
+    low, high = scores['parts']['test']['intervals']['Amuse']['Avg']
+    assert low <= summary['Amuse']['Avg'] <= high
+    assert scores['test_set'] == {'name': '', 'published': '', 'questions': 3, 'of': 3}
+
+
+def test_what_the_stage_leaves(evaluated):
+    _, _, folder, summary = evaluated
+    written = tables.from_csv((folder / 'table.csv').read_text())
+    assert written['Amuse']['Avg'] == pytest.approx(summary['Amuse']['Avg'], abs=0.005)
+    page = (folder / 'report.md').read_text()
+    assert page.startswith('# Music performance question answering: 3 test questions\n\n|')
+    assert 'published' not in page and 'Diao' not in page and 'Parts of the test' not in page
+    for name in ('accuracy', 'importance', 'training'):
+        assert (folder / f'figures/{name}.png').stat().st_size > 1000
+    assert list((folder / 'examples').iterdir())
+    shown = report.shown(folder)
+    assert shown.strip().splitlines()[2].startswith('Amuse ') and str(folder) in shown
+
+
+def test_a_model_is_not_evaluated_on_what_it_learned(leaking, tmp_path):
+    config, inputs = leaking
+    with pytest.raises(StageError, match='^1 of the 4 test questions .* trained or validated on'):
+        evaluate.run(config, tmp_path, inputs)
+    assert not list(tmp_path.iterdir())
+
+
+def test_known_and_other_questions_apart_and_rare_and_frequent_answers(leaking, tmp_path):
+    config, inputs = leaking
+    config.evaluate.leaked = 'apart'
+    evaluate.run(config, tmp_path, inputs)
+    parts = read_scores(tmp_path)['parts']
+    assert {name: part['questions']['Avg'] for name, part in parts.items()} == {
+        'test': 3,
+        'test, seen': 1,
+        'rephrased': 6,
+        'rephrased, head': 4,
+        'rephrased, tail': 2,
+        'rephrased, seen': 2,
+    }
+    lines = read_lines(tmp_path)
+    assert len(lines) == 12
+    known = [line for line in lines if line['video_id'] == 'video0']
+    for name, split in (('test, seen', 'test'), ('rephrased, seen', 'rephrased')):
+        hits = [line['predicted'] == line['answer'] for line in known if line['split'] == split]
+        assert parts[name]['rows']['Amuse']['Avg'] == pytest.approx(100 * np.mean(hits))
+    head, tail, both = (
+        parts[name]['rows']['Amuse']['Avg']
+        for name in ('rephrased, head', 'rephrased, tail', 'rephrased')
+    )
+    assert both == pytest.approx((4 * head + 2 * tail) / 6)
+    page = (tmp_path / 'report.md').read_text()
+    assert '| Amuse: rephrased, tail' in page and 'on 1 of the test questions' in page
+
+
+def test_another_data_set_gets_answers_of_the_same_model(evaluated, tmp_path):
+    """The run's own records, handed in as another data set's, give the very same answers."""
+    config, inputs, folder, summary = evaluated
+    inputs = inputs | {
+        'test_prepare': inputs['prepare'],
+        'test_rois': inputs['rois'],
+        'test_features': inputs['pretrain'],
+    }
+    rows = evaluate.run(config, tmp_path, inputs)
+    assert rows['Amuse'] == pytest.approx(summary['Amuse'], nan_ok=True)
+    assert read_lines(tmp_path) == read_lines(folder)
+    assert other_data.asked(inputs).labels == inputs['pretrain'] / 'features'

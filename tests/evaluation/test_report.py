@@ -1,0 +1,72 @@
+import json
+
+import numpy as np
+import pytest
+
+from amuse_jax import stages
+from amuse_jax.data import vocabulary
+from amuse_jax.data.music_avqa import Question
+from amuse_jax.evaluation import evaluate, report, tables, test_sets
+
+V1 = test_sets.KNOWN[0]
+
+
+def part(counts, videos=6399, share=0.6):
+    rng = np.random.default_rng(0)
+    kinds = [kind for kind, count in zip(vocabulary.TYPES, counts) for _ in range(count)]
+    names = [f'{index % videos:08d}' for index in range(len(kinds))]
+    questions = [
+        Question('1', name, name, 'test', *kind, 'A', (), 'A', 'yes')
+        for name, kind in zip(names, kinds)
+    ]
+    hits = {method: rng.random(len(kinds)) < share for method in evaluate.METHODS}
+    return evaluate.Part(questions, hits)
+
+
+def write(folder, parts):
+    """The report of some parts; returns its scores."""
+    inputs = {name: folder / name for name in ('annotate', 'rois', 'pretrain', 'train')}
+    for path in inputs.values():
+        stages.write_json(path / 'manifest.json', {'format': stages.FORMAT, 'summary': {}})
+    (inputs['train'] / 'metrics.jsonl').write_text('{"step": 1, "loss": 2.0}\n')
+    (folder / 'examples').mkdir()
+    scores = {
+        'test_set': evaluate._test_set(parts['test'].questions),
+        'parts': {name: each.scores() for name, each in parts.items()},
+    }
+    predictions = [{'modality': 'Audio', 'kind': 'Counting', 'importance': {'visual': 1.0}}]
+    scores = json.loads(json.dumps(scores))
+    report.write(folder, inputs, scores, [{'template': 'A', 'questions': 1}], predictions)
+    return scores
+
+
+def test_published_rows_stand_beside_the_same_test_set(tmp_path):
+    scores = write(tmp_path, {'test': part(V1.counts)})
+    assert scores['test_set'] == {
+        'name': 'MUSIC-AVQA v1 (json_update)', 'published': 'v1', 'questions': 9129, 'of': 9129,
+    }  # fmt: skip
+    text = (tmp_path / 'table.txt').read_text()
+    names = [line.split('  ')[0] for line in text.splitlines()[2:13]]
+    assert names[:4] == ['Amuse', 'Amuse, ± 95 %', *evaluate.METHODS[1:]]
+    assert names[4] == 'AVST (Li et al., 2022)' and names[10] == 'Amuse (Diao et al., 2024)'
+    assert '84.61' in text and '83.58*' in text and 'Table 2. *: an average' in text
+    assert '9,129 of its 9,129 questions' in text
+    written = tables.from_csv((tmp_path / 'table.csv').read_text())
+    assert written['Amuse (Diao et al., 2024)']['Avg'] == 83.52
+    test = scores['parts']['test']
+    low, high = test['intervals']['Amuse']['V Avg']
+    assert written['Amuse, 95 % from']['V Avg'] == pytest.approx(low, abs=0.005)
+    assert written['Amuse, 95 % to']['V Avg'] == pytest.approx(high, abs=0.005)
+    assert 1 < high - low < 6
+
+
+def test_a_set_of_ones_own_stands_alone_and_parts_are_told(tmp_path):
+    small = part([20] * 9, videos=30)
+    parts = {'test': small, 'test, unseen': part([19] * 9, videos=30)}
+    write(tmp_path, parts)
+    text = (tmp_path / 'table.txt').read_text()
+    assert 'Diao' not in text and 'Test set' not in text
+    assert "validated on 9 of the test questions; 'test, unseen' leaves them out" in text
+    page = (tmp_path / 'report.md').read_text()
+    assert page.index('| Amuse ') < page.index('accuracy.png') < page.index('## Parts of the test')
+    assert '| Amuse: test, unseen' in page and '| question words: test, unseen' in page

@@ -1,0 +1,97 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from amuse_jax import stages
+from amuse_jax.evaluation import seeds, tables
+from amuse_jax.stages import StageError
+
+ROOT = Path(__file__).parents[2]
+METHODS = ('Amuse', 'question words')
+
+
+def make_run(workdir, seed, test_set='', published='', folder='evaluate', **settings):
+    rng = np.random.default_rng(seed)
+    rows = {
+        method: dict(zip(tables.COLUMNS, (40 + 20 * rng.random(len(tables.COLUMNS))).tolist()))
+        for method in METHODS
+    }
+    scores = {
+        'test_set': {'name': test_set, 'published': published},
+        'model': {'fingerprint': f'f{seed}', 'settings': {'seed': seed, **settings}},
+        'parts': {'test': {'rows': rows}},
+    }
+    stages.write_json(workdir / folder / 'scores.json', scores)
+    stages.write_json(workdir / folder / 'manifest.json', {'format': stages.FORMAT})
+    return workdir
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return [make_run(tmp_path / f'run{seed}', seed) for seed in range(3)]
+
+
+def test_mean_and_deviation_of_every_cell(runs, tmp_path):
+    loaded = [seeds.read(path) for path in runs]
+    summary = seeds.summarise(loaded)
+    seeds.write(tmp_path / 'out', loaded)
+    written = tables.from_csv((tmp_path / 'out/table.csv').read_text())
+    for method in METHODS:
+        for column in tables.COLUMNS:
+            values = [run.rows[method][column] for run in loaded]
+            mean, deviation = sum(values) / 3, np.std(values) * np.sqrt(3 / 2)
+            assert summary.means[method][column] == pytest.approx(mean)
+            assert summary.deviations[method][column] == pytest.approx(deviation)
+            assert written[method][column] == pytest.approx(mean, abs=0.005)
+            assert written[f'{method}, deviation'][column] == pytest.approx(deviation, abs=0.005)
+            own = written[f'{method}: {runs[1]}'][column]
+            assert own == pytest.approx(values[1], abs=0.005)
+
+
+def test_the_command_prints_what_it_writes(runs, tmp_path):
+    out = tmp_path / 'out'
+    command = [sys.executable, '-m', 'amuse_jax.evaluation', 'seeds', *runs, f'--out={out}']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (out / 'table.txt').read_text().strip() in done.stdout
+    page = (out / 'table.md').read_text()
+    assert page.startswith('| ') and 'over 3 runs' in page and (out / 'accuracy.png').exists()
+    assert 'Diao' not in page
+
+    done = subprocess.run([*command[:5], tmp_path, f'--out={out}'], cwd=ROOT, capture_output=True)
+    assert done.returncode == 1 and b'Traceback' not in done.stderr
+    assert b'has no finished evaluate stage' in done.stderr
+
+
+def test_another_evaluate_folder_and_published_rows(tmp_path):
+    paths = [
+        make_run(tmp_path / str(seed), seed, 'MUSIC-AVQA v1', 'v1', 'evaluate-without-rois')
+        / 'evaluate-without-rois'
+        for seed in range(2)
+    ]
+    text = seeds.write(tmp_path / 'out', [seeds.read(path) for path in paths])
+    assert 'on MUSIC-AVQA v1' in text and 'LSTTA (Liu et al., 2023)' in text
+    assert tables.from_csv((tmp_path / 'out/table.csv').read_text())['Amuse (Diao et al., 2024)']
+
+
+@pytest.mark.parametrize(
+    ('other', 'sentence'),
+    [
+        (dict(seed=0), 'is one of the other runs over again'),
+        (dict(seed=1, model={'width': 2}), r"otherwise than .*model is \{'width': 2\}"),
+        (dict(seed=1, test_set='MUSIC-AVQA v2'), 'answers MUSIC-AVQA v2, but .*run0'),
+    ],
+)
+def test_runs_that_are_no_repetitions_are_refused(runs, tmp_path, other, sentence):
+    added = make_run(tmp_path / 'added', **other)
+    with pytest.raises(StageError, match=sentence):
+        seeds.summarise([seeds.read(runs[0]), seeds.read(added)])
+
+
+def test_an_unfinished_run_is_refused(runs):
+    (runs[0] / 'evaluate/manifest.json').unlink()
+    with pytest.raises(StageError, match='no finished evaluate stage'):
+        seeds.read(runs[0])

@@ -1,0 +1,49 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from amuse_jax.models import cpu
+from amuse_jax.models.gelu import gelu
+
+
+def rows_times_two(x):
+    return 2 * x.reshape(len(x), -1) + jnp.arange(x[0].size)
+
+
+@pytest.mark.parametrize('rows, at_once', [(6, 6), (6, 4), (6, 3), (6, 1), (7, 3), (1, 1), (6, 0)])
+def test_chunks_change_nothing(rows, at_once):
+    x = np.random.default_rng(0).normal(size=(rows, 2, 3)).astype(np.float32)
+    row_bytes = cpu.CHUNK_BYTES // at_once if at_once else 2 * cpu.CHUNK_BYTES
+    whole, whole_gradient = jax.value_and_grad(lambda x: jnp.sin(rows_times_two(x)).sum())(x)
+    chunked = lambda x: jnp.sin(cpu.in_chunks(rows_times_two, x, row_bytes)).sum()  # noqa: E731
+    value, gradient = jax.jit(jax.value_and_grad(chunked))(x)
+    np.testing.assert_allclose(value, whole, rtol=1e-5)
+    np.testing.assert_allclose(gradient, whole_gradient, rtol=1e-5)
+    np.testing.assert_array_equal(cpu.in_chunks(rows_times_two, x, row_bytes), rows_times_two(x))
+
+
+@pytest.mark.parametrize('rows, expected', [(6, 3), (7, 1), (4, 2), (3, 3)])
+def test_a_chunk_is_as_many_rows_as_divide_the_batch_and_fit(rows, expected):
+    sizes = []
+
+    def see(x):
+        sizes.append(len(x))
+        return x
+
+    x = jax.ShapeDtypeStruct((rows, 5), jnp.float32)
+    with cpu.compiling_for('cpu'):
+        jax.eval_shape(lambda x: cpu.in_chunks(see, x, cpu.CHUNK_BYTES // 3), x)
+    assert min(sizes) == expected
+
+
+def test_other_platforms_get_the_plain_program():
+    def run(x):
+        return cpu.in_chunks(gelu, x, cpu.CHUNK_BYTES // 2)
+
+    x = jax.ShapeDtypeStruct((8, 4), jnp.float32)
+    for platform in ('cpu', 'gpu', 'tpu'):
+        with cpu.compiling_for(platform):
+            program = str(jax.make_jaxpr(lambda x: run(x))(x))
+        for special in ('scan', 'optimization_barrier'):
+            assert (special in program) == (platform == 'cpu'), (platform, special)

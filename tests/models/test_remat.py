@@ -1,0 +1,41 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from amuse_jax import settings
+from amuse_jax.models import remat
+
+
+def layer(x, weights):
+    return x + jnp.tanh(x @ weights)
+
+
+def loss(kept, x, weights):
+    run = remat.keeping(kept, layer)
+    return jnp.sum(jax.lax.scan(lambda x, w: (run(x, w), None), x, weights)[0] ** 2)
+
+
+def test_the_config_names_every_way():
+    assert tuple(remat.POLICIES) == settings.KEPT
+
+
+@pytest.mark.parametrize('kept', settings.KEPT)
+def test_gradients_are_the_same(kept):
+    rng = np.random.default_rng(0)
+    x, weights = rng.normal(size=(4, 8)), 0.3 * rng.normal(size=(3, 8, 8))
+    expected = jax.grad(functools.partial(loss, 'everything'), argnums=(0, 1))(x, weights)
+    found = jax.jit(jax.grad(functools.partial(loss, kept), argnums=(0, 1)))(x, weights)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+def test_less_is_kept():
+    x, weights = jnp.ones((64, 32)), jnp.ones((20, 32, 32))
+    sizes = {}
+    for kept in settings.KEPT:
+        gradient = jax.jit(jax.grad(functools.partial(loss, kept)))
+        sizes[kept] = gradient.lower(x, weights).compile().memory_analysis().temp_size_in_bytes
+    assert sizes['inputs'] <= sizes['products'] <= sizes['everything']

@@ -1,0 +1,130 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from amuse_jax.data import vocabulary
+from amuse_jax.data.records import RecordReader
+from amuse_jax.stages import StageError
+
+tfds = pytest.importorskip('tensorflow_datasets', reason="the extra 'tfds' is not installed")
+builders = pytest.importorskip('amuse_jax.tfds.music_avqa.music_avqa_dataset_builder')
+
+ROOT = Path(__file__).parents[3]
+ARRAYS = ('frames', 'frame_mask', 'log_mel', 'audio_mask')
+
+
+def build(name, manual_dir, data_dir):
+    builder = builders.Builder(config=name, data_dir=data_dir, file_format='array_record')
+    config = tfds.download.DownloadConfig(manual_dir=manual_dir)
+    builder.download_and_prepare(download_config=config)
+    return builder
+
+
+@pytest.mark.parametrize('name', ['v1', 'v2', 'synthetic'])
+def test_examples_are_the_records_with_the_questions_of_their_split(name, prepared, tmp_path):
+    builder = build(name, prepared[name], tmp_path)
+    reader = RecordReader(prepared[name] / 'records')
+    rows = json.loads((prepared[name] / 'questions.json').read_text())
+    asked = []
+    for split in ('train', 'val', 'test'):
+        chosen = sorted({row['record'] for row in rows if row['split'] == split})
+        source = builder.as_data_source(split)
+        assert len(source) == builder.info.splits[split].num_examples == len(chosen)
+        for example, index in zip(source, chosen):
+            record = reader[index]
+            for field in ARRAYS:
+                assert example[field].dtype == record[field].dtype
+                np.testing.assert_array_equal(example[field], record[field])
+            assert example['video_id'].decode() == record['video_id']
+            assert example['sound_id'].decode() == record['sound_id']
+            assert example['seconds'] == np.float32(record['seconds'])
+            questions = example['questions']
+            expected = [row for row in rows if (row['record'], row['split']) == (index, split)]
+            for field in ('question_id', 'text', 'template'):
+                found = [text.decode() for text in questions[field]]
+                assert found == [row[field] for row in expected]
+            assert [vocabulary.ANSWERS[i] for i in questions['answer']] == ['no'] * len(expected)
+            assert {vocabulary.TYPES[i] for i in questions['type']} == {('Audio', 'Counting')}
+            asked += [text.decode() for text in questions['question_id']]
+    assert sorted(asked) == sorted(row['question_id'] for row in rows)  # each exactly once
+
+
+BUILD = """
+import sys
+import tensorflow_datasets as tfds
+from amuse_jax.tfds.music_avqa.music_avqa_dataset_builder import Builder
+
+builder = Builder(config='synthetic', data_dir=sys.argv[2], file_format='array_record')
+builder.download_and_prepare(
+    download_config=tfds.download.DownloadConfig(manual_dir=sys.argv[1])
+)
+assert 'tensorflow' not in sys.modules
+"""
+READ = """
+import sys
+import tensorflow_datasets as tfds
+
+source = tfds.data_source('music_avqa/synthetic', split='train', data_dir=sys.argv[1])
+assert len(source) == 3 and source[2]['frames'].shape == (3, 16, 16, 3)
+assert [len(each['questions']['text']) for each in source] == [1, 2, 3]
+assert 'tensorflow' not in sys.modules and 'amuse_jax' not in sys.modules
+"""
+
+
+def test_without_tensorflow_it_is_built_and_tfds_alone_reads_it(prepared, tmp_path):
+    for code, arguments in ((BUILD, [prepared['synthetic'], tmp_path]), (READ, [tmp_path])):
+        command = [sys.executable, '-c', code, *map(str, arguments)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_shards_hold_a_fixed_number_of_examples(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(builders, 'SHARD_EXAMPLES', 2)
+    builder = build('synthetic', prepared['synthetic'], tmp_path)
+    assert builder.info.splits['train'].shard_lengths == [2, 1]
+    source = builder.as_data_source('train')
+    assert [source[i]['video_id'] for i in (2, 0)] == [b'syn00000002', b'syn00000000']
+
+
+@pytest.mark.parametrize(
+    ('name', 'other', 'sentence'),
+    [
+        ('synthetic', 'v1', 'begins with the video 00000090, which is none of music_avqa/synth'),
+        ('v1', 'synthetic', 'begins with the video syn00000000, which is none of music_avqa/v1'),
+        ('v1', 'v2', 'has 00000091 with the sound of 00000099, as in version 2'),
+    ],
+)
+def test_records_of_another_data_set_are_refused(name, other, sentence, prepared, tmp_path):
+    with pytest.raises(StageError, match=sentence):
+        build(name, prepared[other], tmp_path)
+
+
+def test_records_of_another_shape_are_refused(prepared, tmp_path):
+    config = builders.MusicAvqaConfig(name='small', frames=(10, 128, 128, 3))
+    with pytest.raises(StageError, match=r'frames of shape \(10, 192, 192, 3\), .*128'):
+        build(config, prepared['v1'], tmp_path)
+
+
+def test_what_is_not_prepared_is_explained(tmp_path):
+    with pytest.raises(AssertionError, match='what amuse_jax.s stage `prepare` left'):
+        build('v1', tmp_path / 'nowhere', tmp_path)
+    (tmp_path / 'started').mkdir()
+    (tmp_path / 'started' / 'videos.json').write_text('[]')
+    with pytest.raises(StageError, match='holds no records .*run the stage prepare'):
+        build('v1', tmp_path / 'started', tmp_path)
+
+
+def test_it_is_documented_as_tfds_asks(tmp_path):
+    info = builders.Builder(config='v2', data_dir=tmp_path).info
+    assert 'MUSIC-AVQA asks about' in info.description and 'li2022learning' in info.citation
+    assert info.homepage == 'https://gewu-lab.github.io/MUSIC-AVQA/'
+    assert str(builders.Builder.VERSION) in builders.Builder.RELEASE_NOTES
+    from tensorflow_datasets.core import dataset_metadata
+
+    assert set(builders.Builder.get_metadata().tags) <= set(dataset_metadata.valid_tags())
+    assert all(feature.doc.desc for name, feature in info.features.items() if name != 'questions')
+    assert info.features['questions']['answer'].names == list(vocabulary.ANSWERS)
