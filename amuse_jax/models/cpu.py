@@ -1,35 +1,14 @@
-"""What XLA's code for CPUs needs to be fast, and no other platform does.
+"""What XLA's code for CPUs needs to be fast, and no other platform does."""
 
-Asked while a program is traced, of the platform that JAX runs on. (`jax.lax.platform_dependent`
-asks when it is lowered, but its gradient keeps what either way needs.) Who compiles for another
-platform says so with `compiling_for`.
-"""
-
-import contextlib
-import contextvars
 import math
 from collections.abc import Callable
 
 import jax
 from jax import Array
 
+from amuse_jax.models import target
+
 CHUNK_BYTES = 2**24  # of the widest array: what is made of it is used again while in the cache
-_platform: contextvars.ContextVar[str | None] = contextvars.ContextVar('platform', default=None)
-
-
-@contextlib.contextmanager
-def compiling_for(platform: str):
-    """Inside, programs are traced for 'cpu', 'gpu' or 'tpu', whatever JAX runs on."""
-    token = _platform.set(platform)
-    try:
-        yield
-    finally:
-        _platform.reset(token)
-
-
-def is_target() -> bool:
-    """Whether what is traced now will run on a CPU."""
-    return (_platform.get() or jax.default_backend()) == 'cpu'
 
 
 def apart(x: Array) -> Array:
@@ -38,7 +17,7 @@ def apart(x: Array) -> Array:
     XLA would compute it again inside a matrix product that takes it, or hand both to a library
     that writes every constant out at full size.
     """
-    return jax.lax.optimization_barrier(x) if is_target() else x
+    return jax.lax.optimization_barrier(x) if target.platform() == 'cpu' else x
 
 
 def in_chunks(function: Callable[[Array], Array], x: Array, row_bytes: int) -> Array:
@@ -51,7 +30,7 @@ def in_chunks(function: Callable[[Array], Array], x: Array, row_bytes: int) -> A
     """
     rows = len(x)
     most = max(1, CHUNK_BYTES // row_bytes)
-    if rows <= most or not is_target():
+    if rows <= most or target.platform() != 'cpu':
         return function(x)
     at_once = max(math.gcd(rows, count) for count in range(1, most + 1))
     found = jax.lax.map(function, x.reshape(-1, at_once, *x.shape[1:]))

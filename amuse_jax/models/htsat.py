@@ -115,13 +115,10 @@ class BiasedAttention(nnx.Module):
 
     def __call__(self, tokens: Array, bias: Array, shifted: bool | Array) -> Array:
         tokens = self.window_map.enter(tokens, shifted)
-        query, key, value = (
-            self.window_map.split(part, self.heads)
-            for part in jnp.split(self.qkv(tokens), 3, axis=-1)
-        )
-        query = query * query.shape[-1] ** -0.5
-        x = windows.attention(query, key, value, bias, self.window_map, shifted)
-        return self.window_map.leave(self.out(self.window_map.join(x)), shifted)
+        query, key, value = windows.project(self.qkv, tokens)
+        scale = jnp.full(self.heads, (tokens.shape[-1] // self.heads) ** -0.5)
+        x = windows.attention(query, key, value, bias, scale, self.window_map, shifted)
+        return self.window_map.leave(self.out(x), shifted)
 
 
 class HTSATBlock(nnx.Module):

@@ -140,21 +140,12 @@ class CosineAttention(nnx.Module):
 
     def __call__(self, tokens: Array, bias: Array, shifted: bool | Array) -> Array:
         tokens = self.window_map.enter(tokens, shifted)
-        query, key, value = jnp.split(self.qkv(tokens), 3, axis=-1)
-        query = self.window_map.split(query + self.query_bias[...].astype(self.dtype), self.heads)
-        key = self.window_map.split(key, self.heads)
-        value = self.window_map.split(value + self.value_bias[...].astype(self.dtype), self.heads)
-        scale = jnp.exp(jnp.minimum(self.logit_scale[...], MAX_LOGIT_SCALE))[:, None, None]
-        query = (unit(query) * scale).astype(self.dtype)
-        key = unit(key).astype(self.dtype)
-        x = windows.attention(query, key, value, bias, self.window_map, shifted)
-        return self.window_map.leave(self.out(self.window_map.join(x)), shifted)
-
-
-def unit(x: Array) -> Array:
-    """x over its length along the last axis, float32; finite gradients for zeros."""
-    x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-24))
+        query, key, value = windows.project(self.qkv, tokens)
+        query = query + self.query_bias[...].astype(self.dtype)
+        value = value + self.value_bias[...].astype(self.dtype)
+        scale = jnp.exp(jnp.minimum(self.logit_scale[...], MAX_LOGIT_SCALE))
+        x = windows.attention(query, key, value, bias, scale, self.window_map, shifted, cosine=True)
+        return self.window_map.leave(self.out(x), shifted)
 
 
 class SwinV2Block(nnx.Module):

@@ -10,7 +10,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax import Array
+
+from amuse_jax.models import target, window_kernel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,29 +174,79 @@ def attention(
     key: Array,
     value: Array,
     bias: Array,
+    scale: Array,
     window_map: WindowMap,
     shifted: bool | Array,
+    cosine: bool = False,
 ) -> Array:
-    """softmax(query key^T + bias) value inside each window; the softmax runs in float32.
+    """softmax(scale * query key^T + bias) value inside each window; the softmax runs in float32.
 
     Differs from the originals, which add -100 (Hugging Face's Swin-V2: -200) to the scores of
-    tokens that must not meet: here they have exactly no weight.
+    tokens that must not meet: here they have no weight.
 
     Args:
-      query, key, value: (b*windows, heads, m, d); the query is already scaled.
+      query, key, value: (b, padded h*w, heads * c) of an entered map.
       bias: (heads, m, m) float32, relative position bias.
+      scale: (heads,) float32.
+      window_map: how the map is cut.
       shifted: whether the windows are shifted; may be traced.
+      cosine: whether queries and keys are divided by their lengths first.
     Returns:
-      (b*windows, heads, m, d) in value's dtype.
+      (b, padded h*w, heads * c) in value's dtype.
     """
-    scores = jnp.einsum('bhqd,bhkd->bhqk', query, key, preferred_element_type=jnp.float32)
-    scores = add_to_each(scores, bias)
+    mask = None
     if window_map.shifts and shifted is not False:
         mask = jnp.asarray(allowed(window_map))
         if shifted is not True:
             mask |= ~shifted
+    attend = _attend_by_kernel if target.platform() == 'tpu' else _attend
+    return attend(query, key, value, bias, scale, window_map, mask, cosine)
+
+
+def _attend(query, key, value, bias, scale, window_map, mask, cosine):
+    dtype, heads = value.dtype, len(bias)
+    query, key, value = (window_map.split(x, heads) for x in (query, key, value))
+    if cosine:
+        query, key = unit(query), unit(key).astype(dtype)
+    query = (query * scale[:, None, None]).astype(dtype)
+    scores = jnp.einsum('bhqd,bhkd->bhqk', query, key, preferred_element_type=jnp.float32)
+    scores = add_to_each(scores, bias)
+    if mask is not None:
         windows = scores.reshape(-1, window_map.windows, *scores.shape[1:])
         windows = jnp.where(mask[:, None], windows, jnp.finfo(jnp.float32).min)
         scores = windows.reshape(scores.shape)
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    return jnp.einsum('bhqk,bhkd->bhqd', weights, value)
+    weights = jax.nn.softmax(scores, axis=-1).astype(dtype)
+    return window_map.join(jnp.einsum('bhqk,bhkd->bhqd', weights, value))
+
+
+def _attend_by_kernel(query, key, value, bias, scale, window_map, mask, cosine):
+    shape = len(query), window_map.windows, window_map.tokens, query.shape[-1]
+    query, key, value = (window_map.split(x, 1).reshape(shape) for x in (query, key, value))
+    bias = bias[None]
+    if mask is not None:
+        bias = jnp.where(mask[:, None], bias, jnp.finfo(jnp.float32).min)
+    kernel = functools.partial(window_kernel.attend, cosine=cosine)
+    x = target.on_each_device(kernel, 3, 2)(query, key, value, bias, scale)
+    return window_map.join(x.reshape(-1, 1, *shape[2:]))
+
+
+def unit(x: Array) -> Array:
+    """x over its length along the last axis, float32; finite gradients for zeros."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-24))
+
+
+def project(linear: nnx.Linear, tokens: Array) -> list[Array]:
+    """Queries, keys and values (..., d) of a linear layer from d to 3d.
+
+    A kernel for TPUs takes them as arrays of their own: there they come from three products, whose
+    results need not be cut apart.
+    """
+    if target.platform() != 'tpu':
+        return jnp.split(linear(tokens), 3, axis=-1)
+    kernels = jnp.split(linear.kernel[...].astype(tokens.dtype), 3, axis=1)
+    found = [tokens @ kernel for kernel in kernels]
+    if linear.use_bias:
+        biases = jnp.split(linear.bias[...].astype(tokens.dtype), 3)
+        found = [x + bias for x, bias in zip(found, biases)]
+    return found

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amuse_jax.models import cpu
+from amuse_jax.models import cpu, target
 from amuse_jax.models.gelu import gelu
 
 
@@ -32,7 +32,7 @@ def test_a_chunk_is_as_many_rows_as_divide_the_batch_and_fit(rows, expected):
         return x
 
     x = jax.ShapeDtypeStruct((rows, 5), jnp.float32)
-    with cpu.compiling_for('cpu'):
+    with target.compiling_for('cpu'):
         jax.eval_shape(lambda x: cpu.in_chunks(see, x, cpu.CHUNK_BYTES // 3), x)
     assert min(sizes) == expected
 
@@ -43,7 +43,7 @@ def test_other_platforms_get_the_plain_program():
 
     x = jax.ShapeDtypeStruct((8, 4), jnp.float32)
     for platform in ('cpu', 'gpu', 'tpu'):
-        with cpu.compiling_for(platform):
+        with target.compiling_for(platform):
             program = str(jax.make_jaxpr(lambda x: run(x))(x))
         for special in ('scan', 'optimization_barrier'):
             assert (special in program) == (platform == 'cpu'), (platform, special)
