@@ -55,6 +55,7 @@ def job(
     poison: tuple[int, ...] = (),
     max_refused: int = 0,
     checkpoint_seconds: float = 0.3,
+    stuck_seconds: float = 60.0,
 ) -> tuple[loop.Job, state.Arrays]:
     """Two phases over random data that can be learnt; `poison`: records whose x is NaN."""
     random = np.random.default_rng(0)
@@ -94,6 +95,7 @@ def job(
             keep=2,
             max_refused=max_refused,
             optimization_level=0,
+            stuck_seconds=stuck_seconds,
         )
     )
     return loop.Job(
