@@ -204,7 +204,7 @@ class QuestionBatches:
             'question': indices,
             'record': np.int32(group.record),
         }
-        with _noted(group.record):
+        with noted(group.record):
             item |= {name: np.array(array[group.record]) for name, array in self.arrays.items()}
             if self.reader is not None:
                 record = self.reader[group.record]
@@ -282,7 +282,7 @@ def stored_videos(
 
     def fetch(item: tuple[int, float]) -> Batch:
         index, weight = item
-        with _noted(index):
+        with noted(index):
             item = {name: np.array(array[index]) for name, array in arrays.items()}
         weights = np.float32(weight) * item['segment_mask'].astype(np.float32)
         weights = {'source_weights': weights, 'rhythm_weights': weights}
@@ -338,8 +338,8 @@ def reads() -> list[tuple[int, float]]:
 
 
 @contextlib.contextmanager
-def _noted(record: int) -> Iterator[None]:
-    """Notes that this thread reads a record, for `reads`."""
+def noted(record: int) -> Iterator[None]:
+    """Inside, this thread reads a record; `reads` tells."""
     _READS[threading.get_ident()] = int(record), time.monotonic()
     try:
         yield
@@ -362,7 +362,7 @@ def _read_segments(
     reader: Any, labels: Mapping[str, np.ndarray], index: int, weight: float
 ) -> Batch:
     """All segments of a record with their labels; segments that do not exist weigh nothing."""
-    with _noted(index):
+    with noted(index):
         content = reader[index]
     exists = content['frame_mask'] | content['audio_mask']
     return {

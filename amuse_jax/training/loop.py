@@ -1,6 +1,7 @@
 """The training loop of both stages: steps, metrics, validation, checkpoints, and going on after a
 kill."""
 
+import contextlib
 import dataclasses
 import datetime
 import functools
@@ -113,15 +114,22 @@ def fit(job: Job, params: Arrays) -> Arrays:
     hosts may be others by then.
 
     Raises:
-      StageError: more than loop.max_refused steps were refused because they were not finite.
+      StageError: more than loop.max_refused steps were refused because they were not finite; or the
+        disk is full.
       Preempted: there was a notice; the state is saved.
     """
     with preemption.deferred():
         run = _Run(job, params)
         try:
-            return run.to_the_end()
-        finally:
-            run.close()
+            with contextlib.closing(run):
+                return run.to_the_end()
+        except (OSError, ValueError, RuntimeError) as error:  # which of them depends on who writes
+            if 'No space left on device' not in str(error):
+                raise
+            raise StageError(
+                f'{job.name} stopped: no space is left on the disk of {job.folder}; make room and '
+                'start the same command again to go on from the newest checkpoint'
+            ) from error
 
 
 class _Run:

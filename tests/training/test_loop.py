@@ -117,7 +117,9 @@ def _start(folder: Path) -> subprocess.Popen:
         'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',  # as conftest.py sets it here
     }
     return subprocess.Popen(
-        [sys.executable, SCRIPT, folder, '0.05'], env=environment, stderr=subprocess.DEVNULL
+        [sys.executable, SCRIPT, folder, json.dumps({'pause': 0.05})],
+        env=environment,
+        stderr=subprocess.DEVNULL,
     )
 
 
