@@ -88,6 +88,7 @@ def lines_in(folder):
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
+@pytest.mark.slow
 def test_a_frozen_host_is_named_by_the_others(start_toy, tmp_path):
     folder = tmp_path / 'toy'
     started = start_toy(folder, 2, pause=0.2, stuck_seconds=6.0, epochs=(400,))

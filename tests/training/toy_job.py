@@ -1,7 +1,7 @@
 """A small training job through the real loop.
 
-As a script: `python toy_job.py FOLDER OPTIONS [PORT PROCESS PROCESSES]`, with the options of `job` as
-JSON. Leaves params.npz, and exits with 0 when it is preempted, too.
+As a script: `python toy_job.py FOLDER OPTIONS [PORT PROCESS PROCESSES]`, with the options of `job`
+as JSON. Leaves params.npz, and exits with 0 when it is preempted, too.
 """
 
 import json
