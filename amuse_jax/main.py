@@ -4,6 +4,9 @@ python -m amuse_jax.main --config=configs/demo.py
 python -m amuse_jax.main --config=configs/demo.py --stages=summary
 python -m amuse_jax.main --config=configs/demo.py --stages=ablations
 python -m amuse_jax.main --config=configs/demo.py --stages=ask --video=F.mp4 --question="..."
+
+Of several hosts, each runs the same command with a --coordinator; all see one workdir. launch/ has
+scripts that do so.
 """
 
 import sys
@@ -23,21 +26,32 @@ STAGES = flags.DEFINE_list(
     'stages', [], 'Stages to run; when empty, all whose artefacts are missing or out of date.'
 )
 VIDEO = flags.DEFINE_string('video', '', 'For --stages=ask: a video file.')
+COORDINATOR = flags.DEFINE_string(
+    'coordinator', '', 'Of several hosts: HOST:PORT of the first, or auto where the cluster tells.'
+)
+PROCESS_ID = flags.DEFINE_integer('process_id', 0, 'With HOST:PORT: which of them this is, from 0.')
+PROCESS_COUNT = flags.DEFINE_integer('process_count', 1, 'With HOST:PORT: how many there are.')
+PREEMPTED_STATUS = flags.DEFINE_integer(
+    'preempted_status', 0, 'To exit with after SIGTERM; launches tell by it to start again.'
+)
 QUESTION = flags.DEFINE_string('question', '', 'For --stages=ask: a question in plain English.')
 
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f'unexpected argument {argv[1]!r}; settings are given as --config.x=y')
-    from amuse_jax import settings
+    from amuse_jax import hosts, preemption, settings
     from amuse_jax.stages import StageError
 
     memory.keep_freed()
-    _show_own_messages()
     config = CONFIG.value
     workdir = Path(WORKDIR.value or f'runs/{config.name}').absolute()
     try:
         settings.check(config)
+        if COORDINATOR.value:
+            hosts.start(COORDINATOR.value, PROCESS_ID.value, PROCESS_COUNT.value)
+        _show_own_messages()
+        preemption.watch(PREEMPTED_STATUS.value)
         from amuse_jax import plan
 
         if STAGES.value == ['summary']:
@@ -47,7 +61,10 @@ def main(argv: list[str]) -> None:
         else:
             plan.run(config, workdir, STAGES.value)
     except StageError as error:
-        sys.exit(f'amuse_jax: {error}')
+        hosts.leave(f'amuse_jax: {error}')
+    except preemption.Preempted:
+        print(preemption.MESSAGE, file=sys.stderr)
+        sys.exit(PREEMPTED_STATUS.value)
 
 
 def _parse(arguments: list[str]) -> list[str]:
@@ -63,8 +80,11 @@ def _parse(arguments: list[str]) -> list[str]:
 
 
 def _show_own_messages() -> None:
-    """What this project logs, and warnings of the libraries; above the progress bars."""
-    logging.set_verbosity(logging.INFO)
+    """What this project logs, and warnings of the libraries; above the progress bars. Of several
+    hosts, the first one says what all would."""
+    from amuse_jax import hosts
+
+    logging.set_verbosity(logging.INFO if hosts.is_first() else logging.WARNING)
     own = str(Path(__file__).parent)
     logging.get_absl_handler().addFilter(
         lambda record: record.levelno >= WARNING or record.pathname.startswith(own)

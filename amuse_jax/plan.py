@@ -1,12 +1,13 @@
 """Which stages a run has, in which order, and the commands that use what they leave."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
-from amuse_jax import disk, settings
+from amuse_jax import disk, hosts, lock, settings
 from amuse_jax.annotate import annotate, rois
 from amuse_jax.data import prepare
 from amuse_jax.evaluation import ablations, evaluate, other_data, report
@@ -45,6 +46,7 @@ def stages_of(config: ConfigDict) -> dict[str, Stage]:
                 'checkpoints.visual',
                 'checkpoints.audio',
             ),  # fmt: skip
+            by_all=True,
         ),
         Stage(
             'train',
@@ -52,6 +54,7 @@ def stages_of(config: ConfigDict) -> dict[str, Stage]:
             ('prepare', 'rois', 'pretrain'),
             ('seed', 'without', 'model', 'train', 'checkpoints'),
             folder=f'train{suffix}',
+            by_all=True,
         ),
         *_evaluation(config, suffix, source),
     )
@@ -62,7 +65,8 @@ def _evaluation(config: ConfigDict, suffix: str, source: tuple[str, ...]) -> tup
     """The evaluate stage, behind those that make another data set ready where one is asked."""
     needs = ('prepare', 'annotate', 'rois', 'pretrain', 'train', *source)
     if not config.evaluate.data.root:
-        return (Stage('evaluate', evaluate.run, needs, ('evaluate',), f'evaluate{suffix}'),)
+        folder = f'evaluate{suffix}'
+        return (Stage('evaluate', evaluate.run, needs, ('evaluate',), folder, by_all=True),)
     on = other_data.folder_name(config)
     return (
         Stage(
@@ -86,6 +90,7 @@ def _evaluation(config: ConfigDict, suffix: str, source: tuple[str, ...]) -> tup
             ('test_prepare', 'test_rois', 'pretrain', 'train'),
             (),
             f'{on}/features{suffix}',
+            by_all=True,
         ),
         Stage(
             'evaluate',
@@ -93,6 +98,7 @@ def _evaluation(config: ConfigDict, suffix: str, source: tuple[str, ...]) -> tup
             (*needs, 'test_questions', 'test_prepare', 'test_rois', 'test_features'),
             ('evaluate',),
             f'{on}/evaluate{suffix}',
+            by_all=True,
         ),
     )
 
@@ -101,7 +107,7 @@ def run(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
     """Runs the named stages, or every stage whose artefact is missing or out of date.
 
     Raises:
-      StageError: an unknown stage, or whatever a stage finds wrong.
+      StageError: an unknown stage, another run in the workdir, or whatever a stage finds wrong.
     """
     stages = stages_of(config)
     unknown = set(names) - set(stages) - {'ablations'}
@@ -117,13 +123,14 @@ def run(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
             needed |= disk.left(variant, workdir, stages_of(variant))
     disk.check(workdir, needed)
     keep_compiled(workdir)
-    for stage in stages.values():
-        if not names or stage.name in names:
-            run_stage(stage, config, workdir, stages)
-    if 'ablations' in names:
-        run_ablations(config, workdir)
-    elif not names or 'evaluate' in names:
-        print(report.shown(stages['evaluate'].path(workdir)))
+    with lock.held(workdir) if hosts.is_first() else contextlib.nullcontext():
+        for stage in stages.values():
+            if not names or stage.name in names:
+                run_stage(stage, config, workdir, stages)
+        if 'ablations' in names:
+            run_ablations(config, workdir)
+        elif hosts.is_first() and (not names or 'evaluate' in names):
+            print(report.shown(stages['evaluate'].path(workdir)))
 
 
 def keep_compiled(workdir: Path) -> None:
@@ -139,7 +146,8 @@ def run_ablations(config: ConfigDict, workdir: Path) -> None:
         for stage in stages.values():
             run_stage(stage, variant, workdir, stages)
         folders[part] = stages['evaluate'].path(workdir)
-    print(ablations.write(folders[''].with_name('ablations'), folders))
+    if hosts.is_first():
+        print(ablations.write(folders[''].with_name('ablations'), folders))
 
 
 def _variants(config: ConfigDict) -> dict[str, ConfigDict]:
@@ -165,5 +173,7 @@ def ask(config: ConfigDict, workdir: Path, video: str, question: str) -> None:
     """
     if not video or not question:
         raise StageError('--stages=ask needs --video=FILE and --question="..."')
+    if hosts.count() > 1:
+        raise StageError('--stages=ask runs in one process; leave --coordinator out')
     keep_compiled(workdir)
     print(asking.run(config, workdir, stages_of(config), Path(video), question))

@@ -15,7 +15,7 @@ from pathlib import Path
 from absl import logging
 from ml_collections import ConfigDict
 
-from amuse_jax import shards
+from amuse_jax import hosts, shards
 
 FORMAT = 1  # of the workdir; raised when an older artefact can no longer be read
 
@@ -39,6 +39,7 @@ class Stage:
       settings: dotted names of the config values that decide its artefact; the name of a section
         means the whole section.
       folder: its folder in the workdir, when that is not its name (ablations have their own).
+      by_all: of several hosts, all take part in it; else the first one alone.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Stage:
     needs: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     folder: str = ''
+    by_all: bool = False
 
     def path(self, workdir: Path) -> Path:
         return workdir / (self.folder or self.name)
@@ -111,6 +113,8 @@ def is_complete(
 def run_stage(stage: Stage, config: ConfigDict, workdir: Path, stages: Mapping[str, Stage]) -> dict:
     """Runs the stage unless its artefact is complete; returns the summary it left.
 
+    Of several hosts, all call it and return when the stage is complete.
+
     Raises:
       StageError: a stage it needs is not complete.
     """
@@ -123,21 +127,25 @@ def run_stage(stage: Stage, config: ConfigDict, workdir: Path, stages: Mapping[s
     for name in stage.needs:
         if name in stages:
             _require(stages[name], stage, config, workdir, stages)
-    _make_room(stage, config, folder, mark, manifest)
+    hosts.wait(f'{stage.name}: looked')  # before anything changes
+    if hosts.is_first():
+        _make_room(stage, config, folder, mark, manifest)
+    hosts.wait(f'{stage.name}: ready')
     logging.info('%s: starting (%s)', stage.name, folder)
     inputs = {name: stages[name].path(workdir) for name in stage.needs if name in stages}
-    summary = stage.run(config, folder, inputs)
-    write_json(
-        folder / 'manifest.json',
-        {
+    if stage.by_all or hosts.is_first():
+        summary = stage.run(config, folder, inputs)
+    if hosts.is_first():
+        manifest = {
             'format': FORMAT,
             'stage': stage.name,
             'fingerprint': mark,
             'settings': settings_of(stage, config),
             'summary': summary,
-        },
-    )
-    return summary
+        }
+        write_json(folder / 'manifest.json', manifest)
+    hosts.wait(f'{stage.name}: done')
+    return read_manifest(folder)['summary']
 
 
 def write_json(path: Path, value) -> None:

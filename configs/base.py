@@ -185,6 +185,9 @@ def get_config() -> ConfigDict:
             # computed again) or 'inputs': time against memory.
             kept='products',
             max_refused=20,  # steps whose loss or gradient is not finite; more stop the run
+            # Longest wait for a batch, a step or a checkpoint; then the run ends and says where it
+            # was stuck. 0: any.
+            stuck_seconds=1800.0,
             optimization_level=3,  # of XLA for CPUs; a run of minutes gains by less
         )
     )

@@ -4,8 +4,8 @@
 #   PROJECT, ZONE, CLUSTER  where; the cluster was made by xpk cluster create
 #   TYPE                    of the slice, v5litepod-16
 #   IMAGE                   name of the image in your registry, REGISTRY/PROJECT/amuse_jax
-#   STORAGE                 of xpk storage create, mounted by all hosts; --workdir and data lie there
 #
+# --workdir and data lie on a storage that all hosts mount (xpk storage create --auto-mount=true).
 # Builds and pushes the image, starts the job, follows its log and deletes it. A preempted slice, or a
 # host lost, is started again up to 20 times and goes on where it was.
 set -euo pipefail
@@ -19,8 +19,8 @@ where=(--project="$PROJECT" --zone="$ZONE" --cluster="$CLUSTER")
 run docker build -f launch/Containerfile --build-arg EXTRA=tpu -t "$IMAGE" .
 run docker push "$IMAGE"
 run xpk workload create --workload="$name" "${where[@]}" --tpu-type="${TYPE:-v5litepod-16}" \
-  --docker-image="$IMAGE" --storage="$STORAGE" --max-restarts=20 --restart-on-user-code-failure \
-  --command="python -m amuse_jax.main --coordinator=auto $(printf '%q ' "$@")"
+  --docker-image="$IMAGE" --max-restarts=20 --restart-on-user-code-failure \
+  --command="python -m amuse_jax.main --coordinator=auto --preempted_status=75 $(printf '%q ' "$@")"
 first="jobset.sigs.k8s.io/jobset-name=$name,batch.kubernetes.io/job-completion-index=0"
 status=124 # of a job that is not finished
 while ((status == 124)); do

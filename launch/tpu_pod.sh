@@ -37,7 +37,8 @@ renew() { [[ -z $(state) ]] || delete; create; }
 
 [[ $(state) == ACTIVE ]] || renew
 stop="pkill -f '[a]muse_jax.main' || true" # a run whose connection broke would hold the TPU
-main="cd amuse_jax && ../.venv/bin/python -m amuse_jax.main --coordinator=auto $(printf '%q ' "$@")"
+main="cd amuse_jax && ../.venv/bin/python -m amuse_jax.main --coordinator=auto \
+  --preempted_status=75 $(printf '%q ' "$@")"
 until everywhere "$stop" && everywhere "$main"; do
   if [[ $(state) == ACTIVE ]]; then ((++failures < 3)) || exit 1; else renew; fi
 done

@@ -7,8 +7,11 @@ as in evaluation, holds every question exactly once, unless it is told to take o
 video; what fills up the last item and the last batch weighs nothing.
 """
 
+import contextlib
 import dataclasses
 import json
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +28,8 @@ Batch = dict[str, np.ndarray]
 # Two threads read fastest on small machines, and leave the cores to the step on large ones; Grain's
 # own default of 16 is slower on two cores than 2.
 READING = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+
+_READS: dict[int, tuple[int, float]] = {}  # thread -> (record, since when) of a read under way
 
 
 class Encoded(NamedTuple):
@@ -199,10 +204,11 @@ class QuestionBatches:
             'question': indices,
             'record': np.int32(group.record),
         }
-        item |= {name: np.array(array[group.record]) for name, array in self.arrays.items()}
-        if self.reader is not None:
-            record = self.reader[group.record]
-            item |= {name: record[name] for name in ('frames', 'log_mel')}
+        with noted(group.record):
+            item |= {name: np.array(array[group.record]) for name, array in self.arrays.items()}
+            if self.reader is not None:
+                record = self.reader[group.record]
+                item |= {name: record[name] for name in ('frames', 'log_mel')}
         return item
 
     def _mirrored(self, item: Batch) -> Batch:
@@ -276,7 +282,8 @@ def stored_videos(
 
     def fetch(item: tuple[int, float]) -> Batch:
         index, weight = item
-        item = {name: np.array(array[index]) for name, array in arrays.items()}
+        with noted(index):
+            item = {name: np.array(array[index]) for name, array in arrays.items()}
         weights = np.float32(weight) * item['segment_mask'].astype(np.float32)
         weights = {'source_weights': weights, 'rhythm_weights': weights}
         return item | weights | {'record': np.int32(index)}
@@ -325,6 +332,21 @@ def iterate(dataset: grain.MapDataset) -> Iterator[Batch]:
     return iter(dataset.to_iter_dataset(READING))
 
 
+def reads() -> list[tuple[int, float]]:
+    """Record and seconds so far of every read under way."""
+    return [(record, time.monotonic() - since) for record, since in list(_READS.values())]
+
+
+@contextlib.contextmanager
+def noted(record: int) -> Iterator[None]:
+    """Inside, this thread reads a record; `reads` tells."""
+    _READS[threading.get_ident()] = int(record), time.monotonic()
+    try:
+        yield
+    finally:
+        del _READS[threading.get_ident()]
+
+
 def padded(items: list, size: int, filler: Any) -> list:
     """`items` with as many fillers behind them as make the length a multiple of `size`."""
     return items + [filler] * (-len(items) % size)
@@ -340,7 +362,8 @@ def _read_segments(
     reader: Any, labels: Mapping[str, np.ndarray], index: int, weight: float
 ) -> Batch:
     """All segments of a record with their labels; segments that do not exist weigh nothing."""
-    content = reader[index]
+    with noted(index):
+        content = reader[index]
     exists = content['frame_mask'] | content['audio_mask']
     return {
         'frames': content['frames'],

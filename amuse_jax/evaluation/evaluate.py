@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from amuse_jax import stages
+from amuse_jax import hosts, stages
 from amuse_jax.data import records, vocabulary
 from amuse_jax.data.music_avqa import Question
 from amuse_jax.evaluation import (
@@ -53,6 +53,8 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     for is_seen in _seen(inputs['train'], questions).values():
         seen.check(is_seen, config.evaluate.leaked)  # before anything is computed
     rows = {split: _predictions(config, inputs, asked, split) for split in splits}
+    if not hosts.is_first():  # all predict, the first one writes
+        return {}
     _write_lines(folder / 'predictions.jsonl', [line for part in rows.values() for _, line in part])
 
     is_seen = _seen(inputs['train'], {s: [q for q, _ in part] for s, part in rows.items()})
@@ -171,7 +173,8 @@ def _predictions(config: ConfigDict, inputs: Mapping[str, Path], asked: Asked, s
     rows = []
     found = predict.predict(config, asked.inputs(inputs), split, asked.encoded)
     total = len(read_questions(asked.prepare, split))
-    for item in tqdm(found, total=total, desc=f'evaluate: {split}', unit='question'):
+    name, is_quiet = f'evaluate: {split}', not hosts.is_first()
+    for item in tqdm(found, total=total, desc=name, unit='question', disable=is_quiet):
         question = item.question
         best = int(np.argmax(item.probabilities))
         line = {

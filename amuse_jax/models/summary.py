@@ -7,9 +7,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.extend import core
 from ml_collections import ConfigDict
 
+from amuse_jax import flops
 from amuse_jax.data import vocabulary
 from amuse_jax.data.questions import PERSONS, QuestionTokenizer
 from amuse_jax.models import swin_v2
@@ -130,25 +130,7 @@ def _row(part: str, module, run: Callable | None, *inputs) -> Row:
 def cost(run: Callable, *inputs) -> tuple[int, tuple[tuple[int, ...], ...]]:
     """FLOPs of the matrix products of run(*inputs), and the shapes of what it returns."""
     jaxpr, output = jax.make_jaxpr(run, return_shape=True)(*inputs)
-    return _products(jaxpr.jaxpr), tuple(leaf.shape for leaf in jax.tree.leaves(output))
-
-
-def _products(jaxpr) -> int:
-    """FLOPs of a jaxpr's matrix products; a scan's body counts as often as it runs."""
-    total = 0
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == 'dot_general':
-            (contracted, _), _ = equation.params['dimension_numbers']
-            left = equation.invars[0].aval.shape
-            depth = math.prod(left[axis] for axis in contracted)
-            total += 2 * depth * math.prod(equation.outvars[0].aval.shape)
-            continue
-        times = equation.params.get('length', 1) if equation.primitive.name == 'scan' else 1
-        inner = [_products(sub) for sub in core.jaxprs_in_params(equation.params)]
-        total += times * (
-            max(inner, default=0) if equation.primitive.name == 'cond' else sum(inner)
-        )
-    return total
+    return flops.of_products(jaxpr.jaxpr), tuple(leaf.shape for leaf in jax.tree.leaves(output))
 
 
 def _phrases(config: ConfigDict) -> Phrases:

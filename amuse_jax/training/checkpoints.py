@@ -1,14 +1,13 @@
 """Orbax checkpoints: the training state with its data iterator, what is frozen, and the best
 parameters.
 
-    FOLDER/checkpoints/STEP/{params,rest,data,progress}   the newest few
-    FOLDER/frozen/                                        arrays that never change, once
-    FOLDER/best/NUMBER/{params,record}                    the best by validation
+    FOLDER/checkpoints/STEP/{params,rest,progress}   the newest few
+    FOLDER/frozen/                                   arrays that never change, once
+    FOLDER/best/NUMBER/{params,record}               the best by validation
 
 A checkpoint appears by the renaming of its folder, so a kill never leaves half of one. Each also
-carries a
-checksum of its content: a newest checkpoint that was damaged later is passed over for the one
-before it.
+carries a checksum of its content: a newest checkpoint that was damaged later is passed over for the
+one before it. Nothing in it depends on the devices or hosts that wrote it.
 """
 
 import json
@@ -18,16 +17,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
+from amuse_jax import hosts
 from amuse_jax.stages import StageError
 from amuse_jax.training.state import Arrays, TrainState
 
-# What Orbax, TensorStore and Grain raise over a damaged file.
+# What Orbax and TensorStore raise over a damaged file, and Grain over a state it cannot take.
 DAMAGE = (ValueError, KeyError, TypeError, OSError, AttributeError)
 
 
@@ -40,13 +40,12 @@ class Checkpoints:
     def save(self, state: TrainState, iterator: Any, progress: Mapping[str, Any]) -> None:
         """Saves state, data iterator and `progress` (JSON values) under the state's step."""
         trees = _trees(state)
-        progress = dict(progress)
-        digest = _digest(trees, iterator, progress)
+        progress = {**progress, 'iterator': iterator.get_state()}
+        digest = _digest(trees, progress)
         self._manager.save(
             int(state.step),
             args=ocp.args.Composite(
                 **{name: ocp.args.StandardSave(tree) for name, tree in trees.items()},
-                data=grain.checkpoint.CheckpointSave(iterator),
                 progress=ocp.args.JsonSave({**progress, 'digest': digest}),
             ),
         )
@@ -72,7 +71,10 @@ class Checkpoints:
                     'checkpoint %s is damaged (%s: %s); removed, going on from the one before it',
                     folder, type(error).__name__, str(error).partition('\n')[0][:200],
                 )  # fmt: skip
-                shutil.rmtree(folder)
+                hosts.wait('damaged')
+                if hosts.is_first():
+                    shutil.rmtree(folder)
+                hosts.wait('removed')
                 self._manager.reload()
         return None
 
@@ -82,17 +84,15 @@ class Checkpoints:
         read = self._manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))
         progress = dict(read.progress)
         digest = progress.pop('digest')
-        iterator = iterator_of(progress)
         targets = {
             name: ocp.args.StandardRestore(_shapes(tree)) for name, tree in _trees(template).items()
         }
-        read = self._manager.restore(
-            step,
-            args=ocp.args.Composite(data=grain.checkpoint.CheckpointRestore(iterator), **targets),
-        )
+        read = self._manager.restore(step, args=ocp.args.Composite(**targets))
         trees = {name: read[name] for name in targets}
-        if _digest(trees, iterator, progress) != digest:
+        if _digest(trees, progress) != digest:
             raise ValueError('its content does not have the checksum it was saved with')
+        iterator = iterator_of(progress)
+        iterator.set_state(progress.pop('iterator'))
         state = TrainState(params=trees['params'], **trees['rest'])
         if int(state.step) != step:
             raise ValueError(f'it holds step {int(state.step)}')
@@ -238,11 +238,35 @@ def _trees(state: TrainState) -> dict[str, Any]:
     return {'params': rest.pop('params'), 'rest': rest}
 
 
-def _digest(trees: Mapping[str, Any], iterator: Any, progress: Mapping[str, Any]) -> int:
-    """A checksum of the arrays, the data iterator's state and the progress."""
-    words = json.dumps([iterator.get_state(), dict(progress)], sort_keys=True)
-    digest = zlib.crc32(words.encode())
+def _digest(trees: Mapping[str, Any], progress: Mapping[str, Any]) -> int:
+    """A checksum of the arrays and the progress, the same however the arrays are shared out."""
+    digest = zlib.crc32(json.dumps(progress, sort_keys=True).encode())
     for name in sorted(trees):
-        for leaf in jax.tree.leaves(trees[name]):
-            digest = zlib.crc32(np.ascontiguousarray(leaf), digest)
+        sums = [_checksum(leaf) for leaf in jax.tree.leaves(trees[name])]
+        digest = zlib.crc32(np.array(jax.device_get(sums), np.uint32), digest)
     return digest
+
+
+@jax.jit
+def _checksum(array: jax.Array) -> jax.Array:
+    """() uint32: every element's bits scattered in a way of its position's own, added up.
+
+    Sums of integers come out the same in any order, so every device can begin with its part. A
+    changed element changes its own term for certain, and so the sum.
+    """
+    bits = jax.lax.bitcast_convert_type(array, _BITS[array.dtype.itemsize]).astype(jnp.uint32)
+    position, stride = jnp.zeros(array.shape, jnp.uint32), 1
+    for axis in reversed(range(array.ndim)):
+        position += jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis) * np.uint32(stride)
+        stride = stride * array.shape[axis] % 2**32
+    return _scattered(bits ^ _scattered(position + np.uint32(1))).sum(dtype=jnp.uint32)
+
+
+_BITS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
+
+
+def _scattered(x: jax.Array) -> jax.Array:
+    """A permutation of the 32-bit numbers: the last steps of MurmurHash3 (Appleby, 2011)."""
+    x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)

@@ -1,10 +1,13 @@
 """The training loop of both stages: steps, metrics, validation, checkpoints, and going on after a
 kill."""
 
+import contextlib
 import dataclasses
+import datetime
 import functools
+import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,22 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from amuse_jax import flops, hosts, preemption
 from amuse_jax.data import pipeline
 from amuse_jax.stages import StageError
-from amuse_jax.training import checkpoints, metrics, sharding, state
+from amuse_jax.training import checkpoints, metrics, sharding, state, watchdog
 from amuse_jax.training.state import Arrays, Structure
 from amuse_jax.training.step import Evaluation, Loss, evaluation_step, means, train_step
+
+# Values of a line of metrics that depend on the clock; all others are the same in every run.
+CLOCK = (
+    'samples_per_second',
+    'step_seconds',
+    'data_wait_seconds',
+    'flops_per_second',
+    'utilisation',
+    'seconds_left',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,16 +110,26 @@ def fit(job: Job, params: Arrays) -> Arrays:
     """Trains `params` through all phases and returns the last ones; the given ones are used up.
 
     Killed at any moment and called again with the same job, it goes on from the newest checkpoint
-    and ends with the same parameters and metrics, bit for bit on the same machine.
+    and ends with the same parameters and metrics, bit for bit on the same machine. Devices and
+    hosts may be others by then.
 
     Raises:
-      StageError: more than loop.max_refused steps were refused because they were not finite.
+      StageError: more than loop.max_refused steps were refused because they were not finite; or the
+        disk is full.
+      Preempted: there was a notice; the state is saved.
     """
-    run = _Run(job, params)
-    try:
-        return run.to_the_end()
-    finally:
-        run.close()
+    with preemption.deferred():
+        run = _Run(job, params)
+        try:
+            with contextlib.closing(run):
+                return run.to_the_end()
+        except (OSError, ValueError, RuntimeError) as error:  # which of them depends on who writes
+            if 'No space left on device' not in str(error):
+                raise
+            raise StageError(
+                f'{job.name} stopped: no space is left on the disk of {job.folder}; make room and '
+                'start the same command again to go on from the newest checkpoint'
+            ) from error
 
 
 class _Run:
@@ -118,6 +142,7 @@ class _Run:
         self.checkpoints = checkpoints.Checkpoints(job.folder / 'checkpoints', job.settings.keep)
         self.best = checkpoints.Best(job.folder / 'best') if job.best_by else None
         self.unseen = []  # (step, is_finite on the device, records) of steps not looked at yet
+        self.watchdog = watchdog.Watchdog(job.folder, job.settings.stuck_seconds, self._reading)
         self._enter(0, params, refused=0)
         restored = self.checkpoints.restore(
             self.state, lambda progress: pipeline.iterate(job.phases[progress['phase']].batches)
@@ -128,8 +153,10 @@ class _Run:
             self.phase_index, lines = progress['phase'], progress['lines']
         self.step = int(self.state.step)
         self.metrics = metrics.MetricsWriter(job.folder, lines, self.step)
-        total = sum(len(phase.batches) for phase in job.phases)
-        self.bar = tqdm(total=total, initial=self.step, desc=job.name, unit='step')
+        is_quiet = None if hosts.is_first() else True  # None: where there is no terminal
+        self.bar = tqdm(
+            total=self._last(), initial=self.step, desc=job.name, unit='step', disable=is_quiet
+        )
         self.shown = {}
         self.saved_at = time.monotonic()
         self._restart_clock()
@@ -145,9 +172,11 @@ class _Run:
     def close(self) -> None:
         self.bar.close()
         self.metrics.close()
+        self.watchdog.at('the last checkpoint')
         self.checkpoints.close()
         if self.best:
             self.best.close()
+        self.watchdog.close()
 
     @property
     def phase(self) -> Phase:
@@ -185,11 +214,17 @@ class _Run:
         if validation:
             evaluate = evaluation_step(validation.evaluate, structure, level, self.mesh)
         last = self._first_step() + len(phase.batches)
+        self.pace = None
         while self.step < last:
             batch = self._next_batch()
             placed = sharding.place(batch, self.mesh)
+            self.watchdog.at(f'step {self.step + 1}')
+            if self.pace is None:
+                traced = train.trace(self.state, self.frozen, placed, self.key)
+                self.step_flops = flops.of_products(traced.jaxpr)
             self.state, is_finite = train(self.state, self.frozen, placed, self.key)
             self.step += 1
+            self.pace = self.pace or (self.step, time.monotonic())  # compiling is over
             self.unseen.append((self.step, is_finite, batch['record']))
             self.bar.update()
             at_epoch_end = (self.step - self._first_step()) % phase.steps_per_epoch == 0
@@ -197,12 +232,30 @@ class _Run:
                 self._log()
             if at_epoch_end and validation:
                 self._validate(validation.batches, evaluate)
-            is_due = time.monotonic() - self.saved_at > settings.checkpoint_seconds
-            if is_due or self.step == last:
+            is_noticed = preemption.is_noticed()
+            if is_noticed or self.step == last or self._is_due():
                 self._save()
+            if is_noticed:
+                logging.info('%s: SIGTERM: saved at step %d', self.job.name, self.step)
+                raise preemption.Preempted
+
+    def _is_due(self) -> bool:
+        """Whether it is time for a checkpoint; for all hosts by the first one's clock."""
+        is_due = time.monotonic() - self.saved_at > self.job.settings.checkpoint_seconds
+        if hosts.count() == 1:
+            return is_due
+        # Only after a line of the log, when they have waited for each other anyway.
+        return self.steps == 0 and bool(hosts.first_says(is_due))
+
+    def _reading(self) -> list[str]:
+        return [
+            f'{self.job.video_ids[record]}, for {seconds:.0f} s'
+            for record, seconds in pipeline.reads()
+        ]
 
     def _next_batch(self) -> pipeline.Batch:
         begun = time.monotonic()
+        self.watchdog.at(f'the data of step {self.step + 1}')
         batch = next(self.iterator)
         self.waited += time.monotonic() - begun
         self.steps += 1
@@ -225,26 +278,43 @@ class _Run:
         sums = jax.device_get(self.state.sums)
         values = means(sums)
         self.state = self.state._replace(sums=self._zeros())
-        seconds = time.monotonic() - self.clock
+        rate = self.phase.learning_rate(self.step - self._first_step() - 1)
+        clock = self._clock(self._weight(sums) - self.counted)
         self.metrics.write(
-            self.step,
-            self._epoch(),
-            values
-            | {
-                'learning_rate': float(
-                    self.phase.learning_rate(self.step - self._first_step() - 1)
-                ),
-                'samples_per_second': (self._weight(sums) - self.counted) / seconds,
-                'step_seconds': seconds / self.steps,
-                'data_wait_seconds': self.waited / self.steps,
-            },
+            self.step, self._epoch(), values | {'learning_rate': float(rate)} | clock
         )
         self._show(loss=values.get('loss', float('nan')))
+        if self.bar.disable and hosts.is_first():
+            logging.info('%s', _line(self.job.name, self.step, self._last(), values, clock))
         self._restart_clock()
+
+    def _last(self) -> int:
+        """The last step of all."""
+        return sum(len(phase.batches) for phase in self.job.phases)
+
+    def _clock(self, samples: float) -> dict[str, float]:
+        """The values of CLOCK since the last line, in which so many samples were trained on."""
+        seconds = time.monotonic() - self.clock
+        rate = self.step_flops * self.steps / seconds
+        values = {
+            'samples_per_second': samples / seconds,
+            'step_seconds': seconds / self.steps,
+            'data_wait_seconds': self.waited / self.steps,
+            'flops_per_second': rate,
+        }
+        peak = flops.peak(self.mesh.devices.flat[0])
+        if peak:
+            values['utilisation'] = rate / (peak * self.mesh.size)
+        step, since = self.pace
+        if self.step > step:
+            mean = (time.monotonic() - since) / (self.step - step)
+            values['seconds_left'] = mean * (self._last() - self.step)
+        return values
 
     def _validate(self, batches: grain.MapDataset, evaluate: Callable[..., Any]) -> None:
         sums = self._zeros()
         for batch in pipeline.iterate(batches):
+            self.watchdog.at(f'the validation after step {self.step}')
             placed = sharding.place(batch, self.mesh)
             sums, _ = evaluate(self.state.params, self.frozen, placed, sums)
         values = {f'val_{name}': mean for name, mean in means(jax.device_get(sums)).items()}
@@ -268,8 +338,9 @@ class _Run:
             if not is_finite:
                 videos = ', '.join(sorted({self.job.video_ids[record] for record in records}))
                 logging.warning(
-                    'step %d refused: its loss or gradient is not finite; videos %s', number, videos
-                )
+                    'step %d refused: its loss or gradient is not finite; videos %s (%s)',
+                    number, videos, socket.gethostname(),
+                )  # fmt: skip
         refused, limit = int(self.state.refused), self.job.settings.max_refused
         if refused > limit:
             self._write_checkpoint()
@@ -284,7 +355,27 @@ class _Run:
         self._write_checkpoint()
 
     def _write_checkpoint(self) -> None:
+        self.watchdog.at(f'the checkpoint of step {self.step}')
         self.metrics.sync()
         progress = {'phase': self.phase_index, 'lines': self.metrics.lines}
         self.checkpoints.save(self.state, self.iterator, progress)
         self.saved_at = time.monotonic()
+
+
+def _line(
+    name: str, step: int, last: int, values: Mapping[str, float], clock: Mapping[str, float]
+) -> str:
+    """A line of the log, for where there is no progress bar."""
+    loss = values.get('loss', float('nan'))
+    parts = [
+        f'{name}: step {step} of {last}, loss {loss:.4f}',
+        f'{clock["step_seconds"]:.3f} s a step ({clock["data_wait_seconds"]:.3f} s for data)',
+        f'{clock["samples_per_second"]:.1f} samples/s',
+        f'{clock["flops_per_second"] / 1e12:.3g} TFLOP/s',
+    ]
+    if 'utilisation' in clock:
+        parts[-1] += f' ({clock["utilisation"]:.0%} of the peak)'
+    if 'seconds_left' in clock:
+        left = datetime.timedelta(seconds=round(clock['seconds_left']))
+        parts.append(f'{left} left')
+    return ', '.join(parts)

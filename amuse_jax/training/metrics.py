@@ -11,9 +11,12 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from amuse_jax import hosts
+
 
 class MetricsWriter:
-    """Appends to `FOLDER/metrics.jsonl` and to the events in `FOLDER/tensorboard`.
+    """Appends to `FOLDER/metrics.jsonl` and to the events in `FOLDER/tensorboard`; of several hosts
+    the first does.
 
     Args:
       folder: the stage's folder.
@@ -27,6 +30,9 @@ class MetricsWriter:
     """
 
     def __init__(self, folder: Path, lines: int = 0, step: int = 0):
+        self.lines = lines
+        if not hosts.is_first():
+            return
         self.path = folder / 'metrics.jsonl'
         kept = self.path.read_text().splitlines(keepends=True)[:lines] if lines else []
         self.lines = len(kept)
@@ -41,20 +47,24 @@ class MetricsWriter:
     def write(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """One line, `{"step", "epoch", **values}`; each value is a TensorBoard scalar of its
         name."""
+        self.lines += 1
+        if not hosts.is_first():
+            return
         self._file.write(json.dumps({'step': step, 'epoch': epoch, **values}) + '\n')
         self._file.flush()
-        self.lines += 1
         scalars = [Summary.Value(tag=name, simple_value=v) for name, v in values.items()]
         self._add_event(step, summary=Summary(value=scalars))
 
     def sync(self) -> None:
         """Returns once every line is on the disk: a checkpoint must not know of lines that are
         not."""
-        os.fsync(self._file.fileno())
+        if hosts.is_first():
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        self._file.close()
-        self._events.close()
+        if hosts.is_first():
+            self._file.close()
+            self._events.close()
 
     def _add_event(self, step: int, **content) -> None:
         self._events.add_event(Event(step=step, wall_time=time.time(), **content))

@@ -1,7 +1,8 @@
 """Arrays over all records, computed once in batches, memory-mapped afterwards.
 
 While unfinished, `FOLDER/NAME.npy.part` holds the rows so far and `FOLDER/rows.json` says how many
-of them are on the disk, so that a killed run goes on with the next batch.
+of them are on the disk, so that a killed run goes on with the next batch. All hosts compute, the
+first writes.
 """
 
 import json
@@ -13,7 +14,7 @@ import grain
 import numpy as np
 from tqdm import tqdm
 
-from amuse_jax import stages
+from amuse_jax import hosts, stages
 from amuse_jax.data import pipeline
 
 FLUSH_SECONDS = 5.0
@@ -38,35 +39,41 @@ def fill(
       description: the progress bar's name.
     """
     paths = [folder / f'{name}.npy' for name in names]
-    if all(path.exists() for path in paths):
-        return
-    folder.mkdir(parents=True, exist_ok=True)
     progress = folder / 'rows.json'
     done = json.loads(progress.read_text()) if progress.exists() else 0
+    # The others may look later, when the first has gone on.
+    done = hosts.first_says(-1 if all(path.exists() for path in paths) else done)
+    if done == -1:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
     parts: dict[str, np.memmap] = {}
-    if done:
+    if done and hosts.is_first():
         parts = {
             n: np.lib.format.open_memmap(_part(folder, n), 'r+') for n in names if done < count
         }
     flushed = time.monotonic()
-    with tqdm(total=count, initial=done, desc=description, unit='video') as bar:
+    with tqdm(
+        total=count, initial=done, desc=description, unit='video', disable=not hosts.is_first()
+    ) as bar:
         for batch in pipeline.iterate(batches(range(done, count))) if done < count else ():
             rows = {name: np.asarray(array) for name, array in compute(batch).items()}
-            if not parts:
+            if not parts and hosts.is_first():
                 parts = {name: _create(folder, name, count, rows[name]) for name in names}
             size = min(len(rows[names[0]]), count - done)
             for name, part in parts.items():
                 part[done : done + size] = rows[name][:size]
             done += size
             bar.update(size)
-            if time.monotonic() - flushed > FLUSH_SECONDS or done == count:
+            if parts and (time.monotonic() - flushed > FLUSH_SECONDS or done == count):
                 _flush(parts.values())
                 stages.write_json(progress, done)
                 flushed = time.monotonic()
-    for name, path in zip(names, paths):
-        if not path.exists():
-            _part(folder, name).replace(path)
-    progress.unlink()
+    if hosts.is_first():
+        for name, path in zip(names, paths):
+            if not path.exists():
+                _part(folder, name).replace(path)
+        progress.unlink()
+    hosts.wait('stored')
 
 
 def read(folder: Path, names: Iterable[str]) -> dict[str, np.ndarray]:

@@ -2,6 +2,11 @@
 
 import dataclasses
 import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -14,6 +19,7 @@ from configs import base
 VIDEOS = {'train': 9, 'val': 3, 'test': 2}
 SEGMENTS, REGIONS, MELS, FRAMES, SIDE, FEATURES = 3, 2, 16, 20, 32, 8
 CLASSES = (*vocabulary.INSTRUMENTS, 'player')
+HERE = Path(__file__).parent
 
 
 def tiny_config():
@@ -52,6 +58,48 @@ def quick_compilation():
     jax.config.update('jax_disable_most_optimizations', True)
     yield
     jax.config.update('jax_disable_most_optimizations', False)
+
+
+def environment(devices: int = 1) -> dict[str, str]:
+    """Of a process on CPU devices of its own that compiles as quickly as this one."""
+    return {
+        **os.environ,
+        'JAX_PLATFORMS': 'cpu',
+        'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
+        'PYTHONPATH': str(HERE.parents[1]),
+        'XLA_FLAGS': f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count={devices}',
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(('localhost', 0))
+        return found.getsockname()[1]
+
+
+@pytest.fixture
+def start_toy():
+    """Starts toy_job.py in a folder, in one process or several, each with so many devices; returns
+    them. Whatever still runs at the end of the test is killed."""
+    started = []
+
+    def start(folder: Path, processes: int = 1, devices: int = 1, **options):
+        folder.mkdir(exist_ok=True)
+        command = [sys.executable, HERE / 'toy_job.py', folder, json.dumps(options)]
+        port = free_port()
+        for index in range(processes):
+            several = [str(port), str(index), str(processes)] if processes > 1 else []
+            with open(folder / f'log{index}', 'a') as log:
+                process = subprocess.Popen(
+                    command + several, env=environment(devices), stdout=log, stderr=log
+                )
+            started.append(process)
+        return started[-processes:]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture(scope='session')

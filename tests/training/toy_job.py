@@ -1,8 +1,10 @@
 """A small training job through the real loop.
 
-As a script: `python toy_job.py FOLDER SECONDS_PER_BATCH`.
+As a script: `python toy_job.py FOLDER OPTIONS [PORT PROCESS PROCESSES]`, with the options of `job`
+as JSON. Leaves params.npz, and exits with 0 when it is preempted, too.
 """
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -14,6 +16,9 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
+from amuse_jax import hosts, preemption
+from amuse_jax.data import pipeline
+from amuse_jax.stages import StageError
 from amuse_jax.training import loop, sharding, state
 
 VIDEOS, BATCH = 24, 4
@@ -25,7 +30,7 @@ class Toy(nnx.Module):
     def __init__(self, rngs: nnx.Rngs):
         self.tower = nnx.Linear(6, 64, rngs=rngs)
         self.dropout = nnx.Dropout(0.2)
-        self.answer = nnx.Linear(64, 3, rngs=rngs)
+        self.answer = nnx.Linear(64, 4, rngs=rngs)
 
     def __call__(self, x, rngs=None):
         x = nnx.relu(self.tower(x))
@@ -33,7 +38,7 @@ class Toy(nnx.Module):
 
 
 def loss(model, batch, rngs):
-    """Weighted cross-entropy over three answers, with accuracy."""
+    """Weighted cross-entropy over the answers, with accuracy."""
     logits = model(batch['x'], rngs)
     weights = batch['weights']
     log_likelihood = jnp.take_along_axis(jax.nn.log_softmax(logits), batch['answers'][:, None], 1)
@@ -55,15 +60,31 @@ def job(
     poison: tuple[int, ...] = (),
     max_refused: int = 0,
     checkpoint_seconds: float = 0.3,
+    stuck_seconds: float = 60.0,
+    stuck: int = -1,
+    mesh: tuple[int, int, int] = (-1, 1, 1),
 ) -> tuple[loop.Job, state.Arrays]:
-    """Two phases over random data that can be learnt; `poison`: records whose x is NaN."""
+    """Two phases over random data that can be learnt.
+
+    Args:
+      folder: of the job.
+      pause: seconds that a batch takes to be read.
+      epochs: of each phase.
+      poison: records whose x is NaN.
+      max_refused, checkpoint_seconds, stuck_seconds: settings of the loop.
+      stuck: the record that is never read to its end.
+      mesh: its sizes.
+    """
+    devices = sharding.mesh(ConfigDict(dict(zip(sharding.AXES, mesh))))
+    rows = sharding.rows(BATCH, devices)
     random = np.random.default_rng(0)
     x = random.normal(size=(VIDEOS, 6)).astype(np.float32)
     answers = (x @ random.normal(size=(6, 3))).argmax(-1).astype(np.int32)
     x[list(poison)] = np.nan
 
     def fetch(index, rng=None):
-        time.sleep(pause / BATCH)
+        with pipeline.noted(index):
+            time.sleep(pause / BATCH if index != stuck else 1e6)
         return {
             'x': x[index] + (0 if rng is None else 0.01 * rng.normal(size=6).astype(np.float32)),
             'answers': answers[index],
@@ -73,7 +94,8 @@ def job(
 
     def phase(epochs, rate):
         source = grain.MapDataset.range(VIDEOS)
-        batches = source.random_map(fetch, seed=1).shuffle(seed=2).batch(BATCH).repeat(epochs)
+        items = source.random_map(fetch, seed=1).shuffle(seed=2)
+        batches = pipeline.batched(items, BATCH, rows).repeat(epochs)
         return loop.Phase(
             epochs=epochs,
             batches=batches,
@@ -81,7 +103,7 @@ def job(
             learning_rate=state.halving(rate, VIDEOS // BATCH, 2),
             samples='loss',
             validation=loop.Validation(
-                source.map(fetch).batch(BATCH),
+                pipeline.batched(source.map(fetch), BATCH, rows),
                 lambda model, batch: (loss(model, batch, None)[1], None),
             ),
         )
@@ -94,6 +116,7 @@ def job(
             keep=2,
             max_refused=max_refused,
             optimization_level=0,
+            stuck_seconds=stuck_seconds,
         )
     )
     return loop.Job(
@@ -104,7 +127,7 @@ def job(
         metrics=('loss', 'accuracy'),
         phases=[phase(count, rate) for count, rate in zip(epochs, (3e-2, 1e-2))],
         settings=settings,
-        mesh=sharding.mesh(ConfigDict(dict(data=-1, fsdp=1, tensor=1))),
+        mesh=devices,
         seed=0,
         video_ids=[f'video{index}' for index in range(VIDEOS)],
         best_by='accuracy',
@@ -112,6 +135,18 @@ def job(
 
 
 if __name__ == '__main__':
-    target = Path(sys.argv[1])
-    params = loop.fit(*job(target, pause=float(sys.argv[2])))
-    np.savez(target / 'params.npz', **params)
+    target, options, *several = sys.argv[1:]
+    if several:
+        port, *numbers = several
+        hosts.start(f'localhost:{port}', *map(int, numbers))
+    preemption.watch(0)
+    try:
+        params = loop.fit(*job(Path(target), **json.loads(options)))
+    except preemption.Preempted:
+        print('preempted')
+        sys.exit(0)
+    except StageError as error:
+        hosts.leave(str(error))
+    params = sharding.fetch(params)
+    if hosts.is_first():
+        np.savez(Path(target) / 'params.npz', **params)

