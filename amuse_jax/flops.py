@@ -29,7 +29,8 @@ def peak(device: jax.Device) -> float | None:
 
 
 def of_products(jaxpr: Any) -> int:
-    """FLOPs of a jaxpr's matrix products; a scan's body counts as often as it runs."""
+    """FLOPs of a jaxpr's matrix products; a scan's body counts as often as it runs. Kernels
+    say theirs."""
     total = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == 'dot_general':
@@ -37,6 +38,9 @@ def of_products(jaxpr: Any) -> int:
             left = equation.invars[0].aval.shape
             depth = math.prod(left[axis] for axis in contracted)
             total += 2 * depth * math.prod(equation.outvars[0].aval.shape)
+            continue
+        if equation.primitive.name == 'pallas_call':
+            total += int(equation.params['metadata']['product_flops'])
             continue
         times = equation.params.get('length', 1) if equation.primitive.name == 'scan' else 1
         inner = [of_products(sub) for sub in core.jaxprs_in_params(equation.params)]

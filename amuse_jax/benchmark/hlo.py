@@ -9,20 +9,22 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-COLLECTIVES = (
-    'all-reduce',
-    'all-gather',
-    'reduce-scatter',
-    'all-to-all',
-    'collective-permute',
-    'collective-broadcast',
-    'ragged-all-to-all',
-)
+# How often a device sends the whole array of a collective, in a ring of many devices.
+SENT = {
+    'all-reduce': 2,
+    'all-gather': 1,
+    'reduce-scatter': 1,
+    'all-to-all': 1,
+    'collective-permute': 1,
+    'collective-broadcast': 1,
+    'ragged-all-to-all': 1,
+}
 _BITS = {'pred': 8, 'bf16': 16, 'u4': 4, 's4': 4, 'token': 0, 'f8e4m3fn': 8, 'f8e5m2': 8}
 _ARRAY = re.compile(r'(\w+)\[([\d,]*)\](?:\{([^}]*)\})?')
 _NAME = re.compile(r'%([\w.\-]+)')
 _INSTRUCTION = re.compile(r'\s+(?:ROOT )?%([\w.\-]+) = ')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_KERNEL = re.compile(r'"cost_estimate":\{"flops":"(\d+)"')
 # They only name, move or group what others made.
 _FREE = {
     'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'iota',
@@ -64,8 +66,9 @@ class Costs:
     Attributes:
       cycles: that the compiler expects, collectives apart.
       hbm_bytes: read from and written to the memory, padding of the layouts included.
-      collectives: by kind, bytes of their results.
+      collectives: by kind, bytes of the whole arrays.
       calls: by kind, how often.
+      kernel_flops: of hand-written kernels, by their own estimate; `cycles` lacks them.
       scopes: cycles by the source's name of the operation.
     """
 
@@ -73,6 +76,7 @@ class Costs:
     hbm_bytes: int
     collectives: Counter[str]
     calls: Counter[str]
+    kernel_flops: int
     scopes: Counter[str]
 
 
@@ -83,28 +87,23 @@ def costs(text: str) -> Costs:
       ValueError: a loop whose number of runs is not known, or a text without entry.
     """
     computations, entry = _parse(text)
-    total = Costs(0, 0, Counter(), Counter(), Counter())
-    for instruction, times, by_name in _runs(computations, entry, 1):
-        cycles = _CYCLES.search(instruction.rest)
-        kind = instruction.op.removesuffix('-start')
-        if kind in COLLECTIVES:
-            size = sum(_bytes(instruction.shape, only_hbm=False))
-            if instruction.op.endswith('-start') and kind != 'all-reduce':
-                size -= sum(  # it returns its operands too
-                    sum(_bytes(by_name[name].shape, only_hbm=False))
-                    for name in instruction.operands
-                )
+    total = Costs(0, 0, Counter(), Counter(), 0, Counter())
+    for instruction, times, others in _runs(computations, entry, 1):
+        for kind, size in _exchanged(instruction, others, computations):
             total.collectives[kind] += times * size
             total.calls[kind] += times
-        elif cycles:
-            total.cycles += times * int(cycles.group(1))
+        if kernel := _KERNEL.search(instruction.rest):
+            total.kernel_flops += times * int(kernel.group(1))
+        elif cycles := _CYCLES.search(instruction.rest):
             scope = re.search(r'op_name="([^"]*)"', instruction.rest)
+            total.cycles += times * int(cycles.group(1))
             total.scopes[scope.group(1) if scope else ''] += times * int(cycles.group(1))
-        total.hbm_bytes += times * _traffic(instruction, by_name, computations)
+        total.hbm_bytes += times * _traffic(instruction, others, computations)
     return total
 
 
-Computations = dict[str, dict[str, Instruction]]
+Computation = dict[str, Instruction]
+Computations = dict[str, Computation]
 
 
 def _parse(text: str) -> tuple[Computations, str]:
@@ -142,7 +141,7 @@ def _closing(text: str) -> int:
 
 def _runs(
     computations: Computations, name: str, times: int
-) -> Iterator[tuple[Instruction, int, dict[str, Instruction]]]:
+) -> Iterator[tuple[Instruction, int, Computation]]:
     """Every instruction that runs by itself, how often, and its computation."""
     for instruction in computations[name].values():
         if instruction.op == 'while':
@@ -159,6 +158,25 @@ def _runs(
             yield instruction, times, computations[name]
 
 
+def _exchanged(
+    instruction: Instruction, others: Computation, computations: Computations
+) -> Iterator[tuple[str, int]]:
+    """The collectives that an instruction is or holds: kind, bytes of the whole array."""
+    kind = instruction.op.removesuffix('-start')
+    if kind in SENT:
+        given = sum(
+            sum(_bytes(others[name].shape, only_hbm=False)) for name in instruction.operands
+        )
+        made = sum(_bytes(instruction.shape, only_hbm=False))
+        if instruction.op.endswith('-start') and kind != 'all-reduce':
+            made -= given  # its result names its operands too
+        yield kind, max(given, made)
+    if instruction.op == 'fusion':
+        inside = computations.get(instruction.attribute('calls'), {})
+        for each in inside.values():
+            yield from _exchanged(each, inside, computations)
+
+
 def _trips(computations: Computations, loop: Instruction) -> int:
     known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest)
     if known:
@@ -170,9 +188,7 @@ def _trips(computations: Computations, loop: Instruction) -> int:
     return int(limits[0])
 
 
-def _traffic(
-    instruction: Instruction, others: dict[str, Instruction], computations: Computations
-) -> int:
+def _traffic(instruction: Instruction, others: Computation, computations: Computations) -> int:
     """Bytes between the chip and its memory; what the compiler placed on the chip costs none."""
     if instruction.op in _FREE or instruction.op.endswith('-done'):
         return 0
@@ -190,7 +206,7 @@ def _traffic(
     )
 
 
-def _read(parameter: Instruction, inside: dict[str, Instruction]) -> int:
+def _read(parameter: Instruction, inside: Computation) -> int:
     """Of a fusion's parameter: the whole, or the slices of it that are used."""
     users = [each for each in inside.values() if parameter.name in each.operands]
     total = 0
@@ -204,7 +220,7 @@ def _read(parameter: Instruction, inside: dict[str, Instruction]) -> int:
     return total
 
 
-def _written(fusion: Instruction, inside: dict[str, Instruction]) -> int:
+def _written(fusion: Instruction, inside: Computation) -> int:
     """Of a fusion's results: the whole, or the slices that are changed in place."""
     updates = [each for each in inside.values() if each.op == 'dynamic-update-slice']
     total = sum(_bytes(fusion.shape))

@@ -23,12 +23,12 @@ def platform() -> str:
     return _platform.get() or jax.default_backend()
 
 
-def compiling_for(platform: str) -> contextlib.AbstractContextManager:
+def compiling_for(platform: str) -> contextlib.ContextDecorator:
     """Inside, programs are traced for 'cpu', 'gpu' or 'tpu', whatever JAX runs on."""
     return _set(_platform, platform)
 
 
-def batches_over(mesh: Mesh, axes: tuple[str, ...]) -> contextlib.AbstractContextManager:
+def batches_over(mesh: Mesh, axes: tuple[str, ...]) -> contextlib.ContextDecorator:
     """Inside, programs are traced whose batches these axes of the mesh share out.
 
     XLA's partitioner cannot look into kernels; they ask.

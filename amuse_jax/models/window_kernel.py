@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -99,7 +100,7 @@ def _attend(sizes, query, key, value, bias, scale):
         out_specs=_windows(sizes),
         out_shape=jax.ShapeDtypeStruct(value.shape, value.dtype),
         compiler_params=pltpu.CompilerParams(dimension_semantics=('parallel',) * 3),
-        cost_estimate=_cost(sizes, value, products=2),
+        **_effort(sizes, backwards=False),
         name='window_attention',
     )(query, key, value, bias, scale)
 
@@ -128,7 +129,7 @@ def _attend_backward(sizes, kept, gradient):
             # The sums of the bias's gradient are over the pictures.
             dimension_semantics=('parallel', 'parallel', 'arbitrary')
         ),
-        cost_estimate=_cost(sizes, value, products=5),
+        **_effort(sizes, backwards=True),
         name='window_attention_gradient',
     )(query, key, value, gradient.astype(value.dtype), bias, scale)
     if with_bias is None:
@@ -161,13 +162,34 @@ def _of_scale_sums(group, place, picture):
     return place, 0, group
 
 
-def _cost(sizes: Sizes, value: Array, products: int) -> pl.CostEstimate:
-    pairs = sizes.pictures * sizes.places * sizes.heads * sizes.tokens**2
-    return pl.CostEstimate(
-        flops=2 * products * pairs * sizes.channels,
-        transcendentals=pairs,
-        bytes_accessed=(2 * products - 2 + (products == 2)) * value.size * value.dtype.itemsize,
+def _effort(sizes: Sizes, backwards: bool) -> dict[str, Any]:
+    """Of pallas_call: what it costs, for the compiler's planning, and its products' FLOPs.
+
+    The cost counts products as the matrix unit does them, by squares of 128; the products' FLOPs
+    are those of attention alone.
+    """
+    programs = sizes.pictures * sizes.places * sizes.heads // sizes.group
+    tokens, width = sizes.tokens, sizes.width
+
+    def squares(*sides):
+        return math.prod(-(-side // LANES) for side in sides) * LANES**2
+
+    rows = sum(
+        (3 if backwards else 1) * squares(tokens, span.stop - span.start)
+        + (2 if backwards else 1) * squares(span.stop - span.start, tokens)
+        for _, span in sizes.spans()
     )
+    rows += sizes.cosine * (4 if backwards else 2) * squares(width, width)
+    pairs = sizes.pictures * sizes.places * sizes.heads * tokens**2
+    arrays, products = (7, 5) if backwards else (4, 2)
+    return {
+        'cost_estimate': pl.CostEstimate(
+            flops=2 * programs * tokens * rows,
+            transcendentals=pairs,
+            bytes_accessed=arrays * 2 * programs * tokens * width,
+        ),
+        'metadata': {'product_flops': str(2 * products * pairs * sizes.channels)},
+    }
 
 
 def _forward(sizes, query_ref, key_ref, value_ref, bias_ref, scale_ref, out_ref):

@@ -254,6 +254,7 @@ def encoding(structure: state.Structure, mesh: Mesh) -> Callable[..., state.Arra
     """Compiles `encode(arrays, frames, log_mel) -> FEATURES`, but for the mask."""
 
     @jax.jit
+    @sharding.shared_out(mesh)
     def encode(arrays, frames, log_mel):
         output = structure.merge(sharding.gathered(arrays, mesh))(frames, log_mel)
         return {name: getattr(output, name).astype(jnp.float16) for name in FEATURES[:-1]}

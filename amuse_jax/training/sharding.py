@@ -9,6 +9,7 @@ Models know nothing of this. What the axes of a parameter are follows from its n
 and which axis of the mesh shares them from LOGICAL. XLA's partitioner does the rest.
 """
 
+import contextlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from amuse_jax.models import target
 from amuse_jax.stages import StageError
 from amuse_jax.training.state import Arrays, TrainState
 
@@ -144,6 +146,11 @@ def gathered(arrays: Arrays, mesh: Mesh) -> Arrays:
         return jax.lax.with_sharding_constraint(array, NamedSharding(mesh, PartitionSpec(*axes)))
 
     return {name: gather(name, array) for name, array in arrays.items()}
+
+
+def shared_out(mesh: Mesh) -> contextlib.ContextDecorator:
+    """Of a function to be compiled: its batches are shared out, also in kernels."""
+    return target.batches_over(mesh, LOGICAL['videos'])
 
 
 def put(tree, shardings):

@@ -38,6 +38,7 @@ def train_step(
 
     mesh = shardings.step.mesh
 
+    @sharding.shared_out(mesh)
     def step(state, frozen, batch, key):
         step_key = jax.random.fold_in(key, state.step)
 
@@ -78,6 +79,7 @@ def evaluation_step(
     """Compiles `step(params, frozen, batch, sums) -> (sums, output)`, which adds the batch to
     `sums`."""
 
+    @sharding.shared_out(mesh)
     def step(params, frozen, batch, sums):
         model = structure.merge(sharding.gathered(params | frozen, mesh))
         new, output = evaluate(model, batch)

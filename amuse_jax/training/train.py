@@ -93,6 +93,7 @@ def encode(
     wanted = (FRONT if config.train.epochs else ()) + (CLOSED if config.train.head_epochs else ())
 
     @jax.jit
+    @sharding.shared_out(source.mesh)
     def run_towers(arrays, frames, log_mel):
         encoder = structure.merge(sharding.gathered(arrays, source.mesh)).encoder
         front = encoder.front(frames, log_mel)

@@ -1,0 +1,144 @@
+"""The kernel for TPUs, interpreted, beside the plain path."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.experimental.pallas import tpu as pltpu
+from jax.extend import core
+
+from amuse_jax import flops
+from amuse_jax.models import target, windows
+from amuse_jax.models.htsat import HTSATBlock
+from amuse_jax.models.swin_v2 import SwinV2Block
+from amuse_jax.models.windows import WindowMap
+
+CASES = {  # map, window, heads, channels of a head, whether queries and keys are unit vectors
+    'one window, four heads in a row of 128': ((4, 4), 4, 4, 32, True),
+    'two rows': ((4, 4), 4, 8, 32, True),
+    'heads across rows, several windows': ((8, 4), 4, 16, 24, False),
+    'fewer channels than a row': ((4, 8), 4, 3, 8, True),
+    'a padded map': ((6, 4), 4, 2, 8, False),
+}
+
+
+def inputs(case, dtype=np.float32):
+    size, window, heads, channels, cosine = CASES[case]
+    random = np.random.default_rng(0)
+    window_map = WindowMap.of(size, window)
+    tokens = 2, window_map.padded[0] * window_map.padded[1], heads * channels
+    arrays = [jnp.asarray(random.normal(size=tokens), dtype) for _ in range(4)]
+    bias = random.normal(size=(heads, window_map.tokens, window_map.tokens)).astype(np.float32)
+    scale = random.uniform(0.2, 4, heads).astype(np.float32)
+    *attended, gradient = arrays
+    return (*attended, bias, scale), gradient, window_map, cosine
+
+
+def run(case, shifted, platform, dtype=np.float32, trained=5):
+    """Attention, and its gradient towards the first `trained` of its arguments."""
+    arguments, gradient, window_map, cosine = inputs(case, dtype)
+
+    def attend(*arguments):
+        return windows.attention(*arguments, window_map, shifted, cosine)
+
+    def both(first, rest):
+        output, pull = jax.vjp(lambda *first: attend(*first, *rest), *first)
+        return output, pull(gradient)
+
+    with target.compiling_for(platform), pltpu.force_tpu_interpret_mode():
+        return jax.jit(both)(arguments[:trained], arguments[trained:])
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_the_kernel_computes_attention_and_its_gradients(case):
+    shifted = WindowMap.of(*CASES[case][:2]).shifts
+    output, gradients = run(case, shifted, 'tpu')
+    expected, expected_gradients = run(case, shifted, 'cpu')
+    np.testing.assert_allclose(output, expected, atol=2e-6)
+    for found, wanted in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=2e-5 * float(np.abs(wanted).max()) + 1e-7)
+
+
+def kernels(jaxpr):
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == 'pallas_call':
+            yield equation
+        else:
+            for inner in core.jaxprs_in_params(equation.params):
+                yield from kernels(inner)
+
+
+def test_a_bias_that_is_not_trained_gets_no_sums():
+    case = 'two rows'
+    arguments, gradient, window_map, _ = inputs(case)
+
+    def outputs(trained):
+        with target.compiling_for('tpu'):
+            program = jax.make_jaxpr(
+                lambda first, rest: jax.vjp(
+                    lambda *first: windows.attention(*first, *rest, window_map, False), *first
+                )[1](gradient)
+            )(arguments[:trained], arguments[trained:])
+        *_, backward = kernels(program.jaxpr)
+        return len(backward.outvars)
+
+    assert (outputs(3), outputs(5)) == (3, 5)
+    _, gradients = run(case, False, 'tpu', trained=3)
+    _, expected = run(case, False, 'cpu', trained=3)
+    for found, wanted in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=2e-6)
+
+
+def test_bfloat16_is_as_exact_as_the_plain_path():
+    exact, exact_gradients = run('two rows', False, 'cpu')
+    errors = {}
+    for platform in ('cpu', 'tpu'):
+        output, gradients = run('two rows', False, platform, jnp.bfloat16)
+        assert output.dtype == jnp.bfloat16
+        errors[platform] = [
+            float(np.abs(np.asarray(found, np.float32) - wanted).max() / np.abs(wanted).max())
+            for found, wanted in zip((output, *gradients), (exact, *exact_gradients))
+        ]
+    for kernel, plain in zip(errors['tpu'], errors['cpu']):
+        assert kernel < max(0.01, 1.5 * plain)
+
+
+@pytest.mark.parametrize('shifted', [False, True, 'traced'])
+@pytest.mark.parametrize('kind', [SwinV2Block, HTSATBlock])
+def test_a_block_is_the_same_with_it(kind, shifted):
+    window_map = WindowMap.of((8, 4), 4)
+    more = (0,) if kind is SwinV2Block else ()
+    block = kind(16, 2, window_map, *more, 2.0, jnp.float32, nnx.Rngs(0))
+    random = np.random.default_rng(1)
+    graphdef, state = nnx.split(block)
+    state = jax.tree.map(lambda x: x + 0.1 * random.normal(size=x.shape).astype(np.float32), state)
+    x = random.normal(size=(2, 32, 16)).astype(np.float32)
+    place = jnp.bool(True) if shifted == 'traced' else shifted
+
+    def loss(state, x, place):
+        block = nnx.merge(graphdef, state)
+        return jnp.sum(jnp.sin(block(x, block.position_bias(), place)))
+
+    found = {}
+    for platform in ('cpu', 'tpu'):
+        with target.compiling_for(platform), pltpu.force_tpu_interpret_mode():
+            traced = lambda *arguments: loss(*arguments)  # noqa: E731, one trace per platform
+            static = () if shifted == 'traced' else (2,)
+            run = jax.jit(jax.value_and_grad(traced, argnums=(0, 1)), static_argnums=static)
+            found[platform] = run(state, x, place)
+    for kernel, plain in zip(*(jax.tree.leaves(found[name]) for name in ('tpu', 'cpu'))):
+        limit = 1e-5 * max(1.0, float(np.abs(plain).max()))
+        np.testing.assert_allclose(kernel, plain, atol=limit)
+
+
+def test_products_are_counted_as_those_of_the_plain_path():
+    arguments, _, window_map, _ = inputs('two rows')
+    counts = []
+    for platform in ('cpu', 'tpu'):
+        with target.compiling_for(platform):
+            program = jax.make_jaxpr(
+                lambda *arguments: windows.attention(*arguments, window_map, False)
+            )(*arguments)
+        counts.append(flops.of_products(program.jaxpr))
+    assert counts[0] == counts[1] > 0
