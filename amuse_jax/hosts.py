@@ -27,15 +27,23 @@ def start(coordinator: str, process_id: int, process_count: int) -> None:
       process_count: how many there are; not with 'auto'.
 
     Raises:
-      ValueError: 'auto' where nothing says who the others are, or numbers that cannot be.
-      RuntimeError: the others did not come.
+      StageError: 'auto' where nothing says who the others are; numbers that cannot be; the others
+        did not come.
     """
     import jax  # not by those who only want to know whether they are first
 
-    if coordinator == AUTO:
-        jax.distributed.initialize()
-    else:
-        jax.distributed.initialize(coordinator, process_count, process_id)
+    from amuse_jax.stages import StageError  # which imports this module
+
+    given = () if coordinator == AUTO else (coordinator, process_count, process_id)
+    try:
+        jax.distributed.initialize(*given)
+    except (ValueError, RuntimeError, IndexError) as error:
+        raise StageError(
+            f'--coordinator={coordinator} --process_id={process_id} '
+            f'--process_count={process_count}: the processes could not join ({error}); start one '
+            'process for each number from 0, with HOST:PORT of the first, or use auto under Slurm, '
+            'on a TPU pod, in GKE or under Open MPI'
+        ) from error
     global _index, _count
     _index, _count = jax.process_index(), jax.process_count()
     logging.info(

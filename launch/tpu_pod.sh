@@ -28,17 +28,17 @@ create() {
   until [[ $DRY_RUN || $(state) == ACTIVE ]]; do sleep 30; done
   run git archive --format=tar.gz --output="$archive" HEAD
   run "${tpus[@]}" tpu-vm scp "$archive" "$name:amuse_jax.tar.gz" --zone="$ZONE" --worker=all
-  everywhere "mkdir -p amuse_jax && tar -xzf amuse_jax.tar.gz -C amuse_jax &&
-    pip install --user uv && .local/bin/uv venv --python=3.11 .venv &&
-    .local/bin/uv pip install --python=.venv './amuse_jax[tpu]' &&
-    sudo apt-get install --yes nfs-common && sudo mkdir -p /mnt/amuse && sudo mount $SHARE /mnt/amuse"
+  everywhere "mkdir -p amuse_jax && tar -xzf amuse_jax.tar.gz -C amuse_jax && \
+pip install --user uv && .local/bin/uv venv --python=3.11 .venv && \
+.local/bin/uv pip install --python=.venv './amuse_jax[tpu]' && \
+sudo apt-get install --yes nfs-common && sudo mkdir -p /mnt/amuse && sudo mount $SHARE /mnt/amuse"
 }
 renew() { [[ -z $(state) ]] || delete; create; }
 
 [[ $(state) == ACTIVE ]] || renew
 stop="pkill -f '[a]muse_jax.main' || true" # a run whose connection broke would hold the TPU
 main="cd amuse_jax && ../.venv/bin/python -m amuse_jax.main --coordinator=auto \
-  --preempted_status=75 $(printf '%q ' "$@")"
+--preempted_status=75 $(printf '%q ' "$@")"
 until everywhere "$stop" && everywhere "$main"; do
   if [[ $(state) == ACTIVE ]]; then ((++failures < 3)) || exit 1; else renew; fi
 done

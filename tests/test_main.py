@@ -40,6 +40,10 @@ def run(*arguments):
             ['--config=configs/demo.py', '--config.train.batch_size=-1'],
             'config.train.batch_size is -1; expected a positive number',
         ),
+        (
+            ['--config=configs/demo.py', '--coordinator=auto'],
+            '--coordinator=auto --process_id=0 --process_count=1: the processes could not join',
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence(tmp_path, arguments, sentence):

@@ -26,6 +26,8 @@ from amuse_jax.training import checkpoints, metrics, sharding, state, watchdog
 from amuse_jax.training.state import Arrays, Structure
 from amuse_jax.training.step import Evaluation, Loss, evaluation_step, means, train_step
 
+LINE_SECONDS = 10.0  # at least, between lines of the log
+
 # Values of a line of metrics that depend on the clock; all others are the same in every run.
 CLOCK = (
     'samples_per_second',
@@ -157,7 +159,7 @@ class _Run:
         self.bar = tqdm(
             total=self._last(), initial=self.step, desc=job.name, unit='step', disable=is_quiet
         )
-        self.shown = {}
+        self.shown, self.said_at = {}, -LINE_SECONDS
         self.saved_at = time.monotonic()
         self._restart_clock()
         self.counted = self._weight(self.state.sums)  # before the kill of a run that goes on
@@ -284,7 +286,9 @@ class _Run:
             self.step, self._epoch(), values | {'learning_rate': float(rate)} | clock
         )
         self._show(loss=values.get('loss', float('nan')))
-        if self.bar.disable and hosts.is_first():
+        now = time.monotonic()
+        if self.bar.disable and hosts.is_first() and now - self.said_at > LINE_SECONDS:
+            self.said_at = now
             logging.info('%s', _line(self.job.name, self.step, self._last(), values, clock))
         self._restart_clock()
 

@@ -254,6 +254,21 @@ def test_the_state_of_the_iterator_is_that_of_any_number_of_hosts(batches):
     videos=st.integers(1, 24), batches=st.integers(1, 4), epochs=st.integers(1, 3), data=st.data()
 )
 @hypothesis.settings(max_examples=30, deadline=None)
+def test_no_record_is_read_twice_or_never_whatever_the_hosts(videos, batches, epochs, data):
+    hosts = np.array(data.draw(st.lists(st.integers(0, 7), min_size=videos, max_size=videos)))
+    items = grain.MapDataset.range(videos * batches).shuffle(seed=3)
+    read = collections.Counter()
+    for host in set(hosts):
+        rows = np.flatnonzero(hosts == host).tolist()
+        for batch in pipeline.iterate(pipeline.batched(items, videos, rows).repeat(epochs)):
+            read.update(batch.tolist())
+    assert read == {item: epochs for item in range(videos * batches)}
+
+
+@hypothesis.given(
+    videos=st.integers(1, 24), batches=st.integers(1, 4), epochs=st.integers(1, 3), data=st.data()
+)
+@hypothesis.settings(max_examples=30, deadline=None)
 def test_rows_keep_their_order(videos, batches, epochs, data):
     rows = sorted(data.draw(st.sets(st.integers(0, videos - 1), min_size=1)))
     items = grain.MapDataset.range(videos * batches).shuffle(seed=1)

@@ -27,8 +27,7 @@ def dry_run(script, *arguments):
     command = [ROOT / 'launch' / script, '--dry-run', *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    # bash writes line breaks as $'...\n...', which shlex does not know
-    return [shlex.split(line.replace("$'", "'")) for line in done.stdout.splitlines()]
+    return [shlex.split(line) for line in done.stdout.splitlines()]
 
 
 def test_shellcheck_finds_nothing():

@@ -1,11 +1,14 @@
 import shutil
 
 import grain
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from amuse_jax.stages import StageError
 from amuse_jax.training import checkpoints, state
@@ -64,14 +67,13 @@ def test_an_empty_folder_restores_nothing(tmp_path):
 
 
 @pytest.mark.parametrize('damage', ['truncate', 'flip', 'delete'])
-@pytest.mark.parametrize('item', ['params', 'rest', 'data', 'progress'])
+@pytest.mark.parametrize('item', ['params', 'rest', 'progress'])
 def test_a_damaged_newest_checkpoint_is_passed_over(saved, tmp_path, item, damage):
     folder = tmp_path / 'checkpoints'
     shutil.copytree(saved, folder)
     place = {
         'params': 'params/d/*',
         'rest': 'rest/d/*',
-        'data': 'data/*.json',
         'progress': 'progress/metadata',
     }
     largest = max((folder / '3').glob(place[item]), key=lambda path: path.stat().st_size)
@@ -90,9 +92,29 @@ def test_a_damaged_newest_checkpoint_is_passed_over(saved, tmp_path, item, damag
 def test_all_damaged_is_a_fresh_start(saved, tmp_path):
     folder = tmp_path / 'checkpoints'
     shutil.copytree(saved, folder)
-    for path in folder.rglob('process_0-of-1.json'):
+    for path in folder.glob('*/progress/metadata'):
         path.write_text('{')
     assert restore(folder) is None
+
+
+@hypothesis.given(
+    array=arrays(
+        st.sampled_from(['float32', 'int32', 'float16']),
+        array_shapes(min_dims=0, max_dims=3),
+    ),
+    data=st.data(),
+)
+@hypothesis.settings(max_examples=30, deadline=None)
+def test_every_change_of_an_element_changes_the_checksum(array, data):
+    before = int(checkpoints._checksum(jnp.asarray(array)))
+    bits = array.reshape(-1).view(f'u{array.itemsize}')
+    index = data.draw(st.integers(0, bits.size - 1))
+    bit = data.draw(st.integers(0, 8 * array.itemsize - 1))
+    bits[index] ^= np.array(1 << bit, bits.dtype)
+    assert (
+        int(checkpoints._checksum(jnp.asarray(bits.view(array.dtype).reshape(array.shape))))
+        != before
+    )
 
 
 def test_best_keeps_the_highest_score_across_restarts(tmp_path):

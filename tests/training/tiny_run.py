@@ -1,0 +1,13 @@
+"""The tiny data set's config as a file, for `python -m amuse_jax.main`."""
+
+import runpy
+from pathlib import Path
+
+
+def get_config():
+    tiny = runpy.run_path(str(Path(__file__).with_name('conftest.py')))
+    config = tiny['tiny_config']()
+    config.synthetic.videos = sum(tiny['VIDEOS'].values())
+    config.evaluate.examples = 1
+    config.loop.checkpoint_seconds = 1000.0
+    return config
