@@ -161,6 +161,9 @@ def get_config() -> ConfigDict:
             head_epochs=0,
             epochs=20,
             batch_size=8,  # videos
+            # With open adapters: parts of a batch that a step takes one after the other. Memory
+            # falls, and nothing else changes but what dropout draws.
+            parts=1,
             questions=5,  # per video in a step
             # With open adapters: questions per video and epoch, drawn anew; 0: all of them.
             open_questions=0,

@@ -51,7 +51,14 @@ def abstract_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, tuple]:
     loss = functools.partial(answering.loss, is_open=True)
     begun = jax.eval_shape(lambda given: state.fresh(given, optimizer, answering.METRICS), params)
     shardings = sharding.of_state(begun, mesh)
-    step = train_step(loss, structure, optimizer, config.loop.optimization_level, shardings)
+    step = train_step(
+        loss,
+        structure,
+        optimizer,
+        config.loop.optimization_level,
+        shardings,
+        config.train.parts,
+    )
 
     batch = inputs.draw(config, config.train.batch_size, config.train.questions)
     media = batch.pop('frames'), batch.pop('log_mel')

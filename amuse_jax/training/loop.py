@@ -63,6 +63,7 @@ class Phase:
       learning_rate: of the step within the phase.
       samples: the metric whose weight counts the samples.
       validation: after every epoch; None: none.
+      parts: of a batch, see step.train_step.
     """
 
     epochs: int
@@ -71,6 +72,7 @@ class Phase:
     learning_rate: optax.Schedule
     samples: str
     validation: Validation | None = None
+    parts: int = 1
 
     @property
     def steps_per_epoch(self) -> int:
@@ -211,7 +213,7 @@ class _Run:
         phase, settings = self.phase, self.job.settings
         structure, level = self.job.structure, settings.optimization_level
         optimizer = state.adam(phase.learning_rate)
-        train = train_step(phase.loss, structure, optimizer, level, self.shardings)
+        train = train_step(phase.loss, structure, optimizer, level, self.shardings, phase.parts)
         validation = phase.validation
         if validation:
             evaluate = evaluation_step(validation.evaluate, structure, level, self.mesh)

@@ -26,6 +26,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     optimization_level: int,
     shardings: TrainState,
+    parts: int = 1,
 ) -> TrainStep:
     """Compiles `step(state, frozen, batch, key) -> (state, is_finite)`.
 
@@ -34,6 +35,10 @@ def train_step(
     resumed run draws the same.
     The state is donated: the caller must not use the one it passed. It comes back where it was, as
     `shardings` say. The optimisation level is that of `building.optimized`.
+
+    With several `parts`, a batch's videos are taken in so many parts, one after the other: the
+    gradient is the same, but for the order of its sums and what dropout draws, and a part's memory
+    is all that is needed. `loss` is then the mean by the weights of the metric 'loss'.
     """
 
     mesh = shardings.step.mesh
@@ -42,12 +47,17 @@ def train_step(
     def step(state, frozen, batch, key):
         step_key = jax.random.fold_in(key, state.step)
 
-        def objective(params):
-            rngs = nnx.Rngs(step_key)
-            model = structure.merge(sharding.gathered(params | frozen, mesh))
-            return loss(model, batch, rngs)
+        def gradient(batch, key):
+            def objective(params):
+                model = structure.merge(sharding.gathered(params | frozen, mesh))
+                return loss(model, batch, nnx.Rngs(key))
 
-        (value, sums), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+            return jax.value_and_grad(objective, has_aux=True)(state.params)
+
+        if parts == 1:
+            (value, sums), grads = gradient(batch, step_key)
+        else:
+            (value, sums), grads = _in_parts(gradient, batch, step_key, parts, mesh)
         is_finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(grads))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -71,6 +81,32 @@ def train_step(
         out_shardings=(shardings, shardings.step),
         compiler_options=building.optimized(optimization_level),
     )
+
+
+def _in_parts(gradient, batch, key, parts, mesh):
+    """What `gradient` returns for the whole batch, from `parts` of it."""
+
+    def split(array):  # every device keeps its own videos
+        array = array.reshape(-1, parts, *array.shape[1:]).swapaxes(0, 1)
+        part = sharding.of_batches(mesh).spec
+        spec = jax.sharding.PartitionSpec(None, *part)
+        return jax.lax.with_sharding_constraint(array, jax.sharding.NamedSharding(mesh, spec))
+
+    def add(total, scanned):
+        part, number = scanned
+        (value, sums), grads = gradient(part, jax.random.fold_in(key, number))
+        weight = sums['loss'][1]
+        weighted = jax.tree.map(lambda x: x * weight, (value, grads))
+        return jax.tree.map(jnp.add, total, (*weighted, sums)), None
+
+    scanned = jax.tree.map(split, dict(batch)), jnp.arange(parts)
+    first = jax.tree.map(lambda x: x[0], scanned)
+    (value, sums), grads = jax.eval_shape(gradient, first[0], key)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (value, grads, sums))
+    (value, grads, sums), _ = jax.lax.scan(add, zeros, scanned)
+    whole = jnp.maximum(sums['loss'][1], 1)
+    value, grads = jax.tree.map(lambda x: x / whole, (value, grads))
+    return (value, sums), grads
 
 
 def evaluation_step(

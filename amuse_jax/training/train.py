@@ -137,6 +137,7 @@ def _phases(config: ConfigDict, source: answering.Source) -> list[loop.Phase]:
                 loss=functools.partial(answering.loss, is_open=is_open),
                 learning_rate=_schedule(settings, is_open, len(batches) // epochs),
                 samples='loss',
+                parts=settings.parts if is_open else 1,
                 validation=loop.Validation(
                     val.once(), functools.partial(answering.answer, is_open=is_open)
                 ),
