@@ -3,6 +3,7 @@
 python -m amuse_jax.benchmark --config=configs/v1.py
 python -m amuse_jax.benchmark --config=configs/v1.py --rows=visual,step --rounds=20
 python -m amuse_jax.benchmark --config=configs/v1.py --sweep=batch,questions,segments,resolution
+python -m amuse_jax.benchmark tpu --config=configs/v1.py --topology=v5e:4x4,v5e:16x16
 
 Prints a line per row and a table, and keeps all figures in OUT/figures.json, where rows of earlier
 runs stay until they are measured again. Both sides run in this process, with all its threads and
@@ -14,6 +15,9 @@ whole, step, questions             Amuse: forward, training step, five questions
 epoch                              a question's cost in an epoch, with all that is cached and shared
 compile                            of the training step, at first and from the persistent cache
 pipeline, prepare                  reading records, preparing videos, on one core
+
+`tpu` compiles the training step ahead of time for TPUs that are not there, and says what fits and
+what bounds it; it needs libtpu (pip install 'amuse_jax[tpu]') and minutes, and writes OUT/tpu.json.
 
 The PyTorch side is described in amuse_jax/benchmark/reference/__init__.py.
 """
@@ -42,9 +46,15 @@ FREED = flags.DEFINE_enum(
     "What glibc does with it: kept as amuse_jax.main does, returned as is glibc's default.",
 )  # fmt: skip
 OUT = flags.DEFINE_string('out', 'runs/benchmark', 'Folder of figures.json and of what is read.')
+TOPOLOGY = flags.DEFINE_list(
+    'topology', ['v5e:4x4'], 'Of tpu: v5e, v5p or v6e and a shape of chips, such as v5e:4x4.'
+)
 
 
 def main(argv: list[str]) -> None:
+    if argv[1:] == ['tpu']:
+        _tpu(CONFIG.value)
+        return
     if argv[1:]:
         raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
     if FREED.value == 'both':  # it cannot be changed back in a process
@@ -63,6 +73,24 @@ def main(argv: list[str]) -> None:
     try:
         _run(CONFIG.value)
     except StageError as error:
+        sys.exit(f'amuse_jax: {error}')
+
+
+def _tpu(config) -> None:
+    os.environ['JAX_PLATFORMS'] = 'cpu'  # a TPU that is there is not what is asked about
+    from amuse_jax import settings, stages
+    from amuse_jax.benchmark import tpu
+
+    logging.set_verbosity(logging.WARNING)
+    try:
+        settings.check(config)
+        done = {}
+        for topology in TOPOLOGY.value:
+            made = tpu.compile_step(config, topology)
+            print(tpu.report(made) + '\n', flush=True)
+            done[topology] = tpu.figures(made)
+            stages.write_json(Path(OUT.value) / 'tpu.json', done)
+    except stages.StageError as error:
         sys.exit(f'amuse_jax: {error}')
 
 

@@ -208,15 +208,16 @@ def _traffic(instruction: Instruction, others: Computation, computations: Comput
 
 def _read(parameter: Instruction, inside: Computation) -> int:
     """Of a fusion's parameter: the whole, or the slices of it that are used."""
-    users = [each for each in inside.values() if parameter.name in each.operands]
-    total = 0
-    for user in users:
-        if user.op == 'dynamic-update-slice' and user.operands[0] == parameter.name:
+    whole, total = sum(_bytes(parameter.shape)), 0
+    for user in inside.values():
+        if parameter.name not in user.operands:
+            continue
+        is_first = user.operands[0] == parameter.name
+        if is_first and user.op == 'dynamic-update-slice':
             continue  # written in place
-        if user.op not in ('dynamic-slice', 'slice', 'gather'):
-            return sum(_bytes(parameter.shape))
-        if sum(_bytes(parameter.shape)):
-            total += sum(_bytes(user.shape, only_hbm=False))
+        if not is_first or user.op not in ('dynamic-slice', 'slice', 'gather'):
+            return whole
+        total += sum(_bytes(user.shape, only_hbm=False)) if whole else 0
     return total
 
 

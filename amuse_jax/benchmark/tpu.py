@@ -4,6 +4,7 @@ can be at most."""
 import dataclasses
 import os
 import time
+from typing import Any
 
 import jax
 import tabulate
@@ -147,6 +148,7 @@ def describe(topology: str) -> list:
     if topology.split(':')[0] not in CHIPS:
         raise StageError(f'--topology={topology}: expected {", ".join(CHIPS)} and a shape')
     os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')  # there is no TPU to ask about itself
+    os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')  # nor one to keep from others
     try:
         return topologies.get_topology_desc(topology, platform='tpu').devices
     except (ImportError, RuntimeError, ValueError, NotImplementedError) as error:
@@ -163,6 +165,27 @@ def useful_flops(config: ConfigDict) -> float:
         config.loop.kept = 'everything'
     step, given = compiling.abstract_step(config, sharding.single())
     return summary.cost(step, *given)[0]
+
+
+def figures(made: Compiled) -> dict[str, Any]:
+    """What is told, as numbers."""
+    costs = made.costs
+    return {
+        'devices': made.devices,
+        'videos': made.videos,
+        'questions': made.questions,
+        'compile_seconds': made.compile_seconds,
+        'memory_bytes': made.memory,
+        'useful_flops': made.useful_flops,
+        'hbm_bytes': costs.hbm_bytes,
+        'collectives': {
+            kind: {'calls': costs.calls[kind], 'bytes': size}
+            for kind, size in sorted(costs.collectives.items())
+        },
+        'seconds': made.seconds(),
+        'step_seconds': made.step_seconds,
+        'utilisation': made.utilisation,
+    }
 
 
 def report(made: Compiled) -> str:
