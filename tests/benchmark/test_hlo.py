@@ -1,66 +1,12 @@
 """Costs of a module, written down as libtpu's compiler prints it, shortened."""
 
+from pathlib import Path
+
 import pytest
 
 from amuse_jax.benchmark import hlo
 
-MODULE = r"""HloModule jit_f, is_scheduled=true
-
-%fused_slice (stack: bf16[7,1024,1024], place: s32[], x: bf16[4096,1024]) -> bf16[4096,1024] {
-  %stack = bf16[7,1024,1024]{2,1,0:T(8,128)(2,1)} parameter(0)
-  %place = s32[]{:T(128)} parameter(1)
-  %zero = s32[]{:T(128)} constant(0)
-  %one = bf16[1,1024,1024]{2,1,0:T(8,128)(2,1)} dynamic-slice(%stack, %place, %zero, %zero)
-  %x = bf16[4096,1024]{1,0:T(8,128)(2,1)S(1)} parameter(2)
-  ROOT %product = bf16[4096,1024]{1,0:T(8,128)(2,1)} convolution(%x, %one), dim_labels=bf_io->bf
-}
-
-%fused_update (stack.1: f32[7,100], row: f32[1,100], place.1: s32[]) -> f32[7,100] {
-  %stack.1 = f32[7,100]{1,0:T(8,128)} parameter(0)
-  %row = f32[1,100]{1,0:T(1,128)} parameter(1)
-  %place.1 = s32[]{:T(128)} parameter(2)
-  ROOT %update = f32[7,100]{1,0:T(8,128)} dynamic-update-slice(%stack.1, %row, %place.1)
-}
-
-%add (a: f32[], b: f32[]) -> f32[] {
-  %a = f32[]{:T(128)} parameter(0)
-  %b = f32[]{:T(128)} parameter(1)
-  ROOT %sum = f32[]{:T(128)} add(%a, %b)
-}
-
-%body (carried: (s32[], bf16[4096,1024])) -> (s32[], bf16[4096,1024]) {
-  %carried = (s32[]{:T(128)}, bf16[4096,1024]{1,0:T(8,128)(2,1)S(1)}) parameter(0)
-  %i = s32[]{:T(128)} get-tuple-element(%carried), index=0
-  %weights = bf16[7,1024,1024]{2,1,0:T(8,128)(2,1)} get-tuple-element(%carried), index=2
-  %gradient = f32[250]{0:T(256)} get-tuple-element(%carried), index=3
-  %kept = f32[7,100]{1,0:T(8,128)} get-tuple-element(%carried), index=4
-  %last = f32[1,100]{1,0:T(1,128)S(1)} get-tuple-element(%carried), index=5
-  %tokens = bf16[4096,1024]{1,0:T(8,128)(2,1)S(1)} get-tuple-element(%carried), index=1
-  %fusion.1 = bf16[4096,1024]{1,0:T(8,128)(2,1)} fusion(%weights, %i, %tokens), kind=kOutput, calls=%fused_slice, metadata={op_name="jit(f)/while/body/dot_general"}, backend_config={"window_config":{"estimated_cycles":"1000"}}
-  %all-reduce.1 = f32[250]{0:T(256)} all-reduce(%gradient), replica_groups={}, to_apply=%add, metadata={op_name="sum"}, backend_config={}
-  %fusion.2 = f32[7,100]{1,0:T(8,128)} fusion(%kept, %last, %i), kind=kLoop, calls=%fused_update, metadata={op_name="jit(f)/while/body/keep"}, backend_config={"window_config":{"estimated_cycles":"10"}}
-  ROOT %next = (s32[]{:T(128)}, bf16[4096,1024]{1,0:T(8,128)(2,1)S(1)}) tuple(%i, %tokens)
-}
-
-%condition (carried.1: (s32[], bf16[4096,1024])) -> pred[] {
-  %limit = s32[]{:T(128)} constant(7)
-  %carried.1 = (s32[]{:T(128)}, bf16[4096,1024]{1,0:T(8,128)(2,1)S(1)}) parameter(0)
-  %i.1 = s32[]{:T(128)} get-tuple-element(%carried.1), index=0
-  ROOT %goes-on = pred[]{:T(512)} compare(%i.1, %limit), direction=LT
-}
-
-ENTRY %main (x.1: bf16[4096,1024]) -> bf16[4096,1024] {
-  %x.1 = bf16[4096,1024]{1,0:T(8,128)(2,1)} parameter(0)
-  %copy-start = (bf16[4096,1024]{1,0:T(8,128)(2,1)S(1)}, bf16[4096,1024]{1,0:T(8,128)(2,1)}, u32[]{:S(2)}) copy-start(%x.1)
-  %copy-done = bf16[4096,1024]{1,0:T(8,128)(2,1)S(1)} copy-done(%copy-start)
-  %start = s32[]{:T(128)} constant(0)
-  %share = f32[1,4]{1,0:T(1,128)} parameter(1)
-  %tuple = (s32[]{:T(128)}, bf16[4096,1024]{1,0:T(8,128)(2,1)S(1)}) tuple(%start, %copy-done)
-  %while.1 = (s32[]{:T(128)}, bf16[4096,1024]{1,0:T(8,128)(2,1)S(1)}) while(%tuple), condition=%condition, body=%body, metadata={op_name="jit(f)/while"}
-  %kernel = bf16[4096,1024]{1,0:T(8,128)(2,1)} custom-call(%x.1), custom_call_target="tpu_custom_call", backend_config={"custom_call_config":{"body":"","cost_estimate":{"flops":"123","transcendentals":"5"}}}
-  ROOT %gather = f32[16,4]{1,0:T(8,128)} all-gather(%share), dimensions={0}
-}
-"""
+MODULE = Path(__file__).with_name('tpu_module.txt').read_text()
 TOKENS = 4096 * 1024 * 2
 WEIGHTS = 1024 * 1024 * 2
 
