@@ -11,8 +11,9 @@ import tabulate
 from jax.experimental import topologies
 from ml_collections import ConfigDict
 
+from amuse_jax import flops
 from amuse_jax.benchmark import compiling, hlo
-from amuse_jax.models import summary, target
+from amuse_jax.models import target
 from amuse_jax.stages import StageError
 from amuse_jax.training import sharding
 
@@ -164,7 +165,7 @@ def useful_flops(config: ConfigDict) -> float:
     with config.unlocked():
         config.loop.kept = 'everything'
     step, given = compiling.abstract_step(config, sharding.single())
-    return summary.cost(step, *given)[0]
+    return flops.of_products(step.trace(*given).jaxpr)
 
 
 def figures(made: Compiled) -> dict[str, Any]:
