@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from amuse_jax.models import target, window_kernel
+from amuse_jax.models import attention_kernel, target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,8 +225,11 @@ def _attend_by_kernel(query, key, value, bias, scale, window_map, mask, cosine):
     bias = bias[None]
     if mask is not None:
         bias = jnp.where(mask[:, None], bias, jnp.finfo(jnp.float32).min)
-    kernel = functools.partial(window_kernel.attend, cosine=cosine)
-    x = target.on_each_device(kernel, 3, 2)(query, key, value, bias, scale)
+
+    def kernel(query, key, value, scale, bias):
+        return attention_kernel.attend(query, key, value, scale, bias, cosine=cosine)
+
+    x = target.on_each_device(kernel, 3, 2)(query, key, value, scale, bias)
     return window_map.join(x.reshape(-1, 1, *shape[2:]))
 
 
