@@ -7,6 +7,7 @@ computed once per video.
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -36,12 +37,12 @@ class AdapterConfig:
 
 
 class Projected(NamedTuple):
-    """One modality's tokens at the adapters' width, heads first: each [..., heads, n, c]."""
+    """One modality's tokens at the adapters' width, [..., n, width] each."""
 
     query: jax.Array
     key: jax.Array
     value: jax.Array
-    own: jax.Array  # [..., n, width], the token itself as it enters Fuse
+    own: jax.Array  # the token itself as it enters Fuse
 
 
 class ModalityAdapter(nnx.Module):
@@ -70,28 +71,21 @@ class ModalityAdapter(nnx.Module):
         self.project_out = nnx.Linear(width, width_in, kernel_init=zeros, dtype=dtype, rngs=rngs)
 
     def project(self, tokens: jax.Array) -> Projected:
-        """[..., n, width_in] -> Eq. 1's queries, keys and values, and tokens [..., n, width]."""
-        *qkv, own = jnp.split(self.project_in(self.norm(tokens)), 4, axis=-1)
-        return Projected(*(attention.split_heads(x, self.heads) for x in qkv), own)
+        """[..., n, width_in] -> Eq. 1's queries, keys and values, and the tokens for Fuse."""
+        return Projected(*jnp.split(self.project_in(self.norm(tokens)), 4, axis=-1))
 
     def transform(self, source: int, attended: jax.Array) -> jax.Array:
-        """Eq. 2: [..., heads, n, c] attended to the first or second source -> Z [..., n, width]."""
-        hidden = nnx.relu(self.hidden[source](attention.join_heads(attended)))
-        return self.attended[source](hidden)
+        """Eq. 2: [..., n, width] attended to the first or second source -> Z [..., n, width]."""
+        return self.attended[source](nnx.relu(self.hidden[source](attended)))
 
     def fuse(self, tokens: jax.Array, own: jax.Array, *attended: jax.Array) -> jax.Array:
         """Eq. 3: tokens [..., n, width_in] + attention over (own, *attended) [..., n, width]."""
-        query = attention.split_heads(self.fuse_query(own), self.heads)
-        scores, values = [], []
-        for candidate in (own, *attended):
-            key, value = jnp.split(self.fuse_key_value(candidate), 2, axis=-1)
-            key = attention.split_heads(key, self.heads)
-            scores.append(jnp.sum((query * key).astype(jnp.float32), axis=-1))
-            values.append(attention.split_heads(value, self.heads))
-        scores = jnp.stack(jnp.broadcast_arrays(*scores), axis=-1) * query.shape[-1] ** -0.5
-        weights = jax.nn.softmax(scores, axis=-1).astype(own.dtype)  # [..., heads, n, 3]
-        fused = sum(weights[..., i, None] * value for i, value in enumerate(values))
-        return tokens + self.project_out(attention.join_heads(fused)).astype(tokens.dtype)
+        candidates = [
+            jnp.split(self.fuse_key_value(candidate), 2, axis=-1) for candidate in (own, *attended)
+        ]
+        keys, values = zip(*candidates)
+        fused = attention.choose(self.fuse_query(own), keys, values, self.heads)
+        return tokens + self.project_out(fused).astype(tokens.dtype)
 
 
 class Adapters(nnx.Module):
@@ -99,6 +93,7 @@ class Adapters(nnx.Module):
 
     def __init__(self, config: AdapterConfig, *, rngs: nnx.Rngs, dtype=jnp.float32):
         make = lambda width: ModalityAdapter(width, config, rngs=rngs, dtype=dtype)  # noqa: E731
+        self.heads = config.heads
         self.visual = make(config.visual)
         self.audio = make(config.audio)
         self.text = make(config.text)
@@ -123,20 +118,21 @@ class Adapters(nnx.Module):
           visual [V, Q, T, n_v, d_v], audio [V, Q, T, n_a, d_a], text [V, Q, N, d_t], fused.
         """
         v, a, l = self.visual.project(visual), self.audio.project(audio), self.text.project(text)
-        word_key, word_value = l.key[:, :, None], l.value[:, :, None]  # [V, Q, 1, heads, N, c]
-        words = word_mask[:, :, None, None, None, :]
+        word_key, word_value = l.key[:, :, None], l.value[:, :, None]  # [V, Q, 1, N, width]
+        words = word_mask[:, :, None]
+        exchange = functools.partial(attention.exchange, heads=self.heads)
 
         video_from = (
-            attention.attend(v.query, a.key, a.value),
-            attention.attend(v.query, word_key, word_value, words),
+            exchange(v.query, a.key, a.value),
+            exchange(v.query, word_key, word_value, mask=words),
         )
         audio_from = (
-            attention.attend(a.query, v.key, v.value),
-            attention.attend(a.query, word_key, word_value, words),
+            exchange(a.query, v.key, v.value),
+            exchange(a.query, word_key, word_value, mask=words),
         )
         text_from = (
-            _attend_to_segments(l.query, v, segment_mask),
-            _attend_to_segments(l.query, a, segment_mask),
+            _attend_to_segments(exchange, l.query, v, segment_mask),
+            _attend_to_segments(exchange, l.query, a, segment_mask),
         )
         return (
             _fuse(self.visual, visual, v.own, video_from),
@@ -149,11 +145,11 @@ def _fuse(adapter: ModalityAdapter, tokens, own, attended) -> jax.Array:
     return adapter.fuse(tokens, own, *(adapter.transform(i, x) for i, x in enumerate(attended)))
 
 
-def _attend_to_segments(query: jax.Array, source: Projected, segment_mask: jax.Array) -> jax.Array:
-    """Words [V, Q, heads, N, c] attend to tokens [V, Q or 1, T, heads, n, c] of all segments."""
-    videos, questions, segments, heads, tokens, width = source.key.shape
-    flat = (videos, questions, heads, segments * tokens, width)
-    key = jnp.moveaxis(source.key, 2, 3).reshape(flat)
-    value = jnp.moveaxis(source.value, 2, 3).reshape(flat)
-    mask = jnp.repeat(segment_mask, tokens, axis=1)[:, None, None, None, :]
-    return attention.attend(query, key, value, mask)
+def _attend_to_segments(exchange, query, source: Projected, segment_mask) -> jax.Array:
+    """Words [V, Q, N, width] attend to tokens [V, Q or 1, T, n, width] of all segments."""
+    videos, questions, segments, tokens, width = source.key.shape
+    key, value = (
+        x.reshape(videos, questions, segments * tokens, width) for x in (source.key, source.value)
+    )
+    mask = jnp.repeat(segment_mask, tokens, axis=1)[:, None]
+    return exchange(query, key, value, mask=mask)

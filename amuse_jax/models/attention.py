@@ -1,7 +1,12 @@
-"""Attention with heads before tokens, as every module outside the towers uses it."""
+"""Attention, as every module outside the towers uses it."""
+
+import functools
+import math
 
 import jax
 import jax.numpy as jnp
+
+from amuse_jax.models import attention_kernel, target
 
 
 def split_heads(x: jax.Array, heads: int) -> jax.Array:
@@ -34,3 +39,74 @@ def attend(
     if mask is not None:
         scores = jnp.where(mask, scores, -jnp.inf)
     return jnp.matmul(jax.nn.softmax(scores, axis=-1).astype(value.dtype), value)
+
+
+def exchange(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    heads: int,
+    mask: jax.Array | None = None,
+) -> jax.Array:
+    """`attend` for tokens whose heads are not split; leading axes broadcast, the first is a batch.
+
+    Args:
+      query: [..., n, heads * c].
+      key, value: [..., m, heads * c].
+      mask: [..., m] bool, True = may be attended to; None: everything.
+    Returns:
+      [..., n, heads * c] in value's dtype.
+    """
+    if target.platform() != 'tpu':
+        query, key, value = (split_heads(x, heads) for x in (query, key, value))
+        mask = mask if mask is None else mask[..., None, None, :]
+        return join_heads(attend(query, key, value, mask))
+    lead = jnp.broadcast_shapes(query.shape[:-2], key.shape[:-2])
+
+    def flat(array, own):
+        whole = jnp.broadcast_to(array, (*lead, *array.shape[-own:]))
+        return whole.reshape(math.prod(lead), 1, *array.shape[-own:])
+
+    scale = jnp.full(heads, (query.shape[-1] // heads) ** -0.5)
+    batched = [flat(query, 2), flat(key, 2), flat(value, 2)]
+    if mask is not None:
+        batched.append(flat(mask, 1))
+    count = len(batched)
+
+    def kernel(*arrays):
+        query, key, value, *mask = arrays[:count]
+        return attention_kernel.attend(query, key, value, arrays[count], None, *mask)
+
+    found = target.on_each_device(kernel, count, 1)(*batched, scale)
+    return found.reshape(*lead, *found.shape[2:])
+
+
+def choose(query: jax.Array, keys: list[jax.Array], values: list[jax.Array], heads: int):
+    """Attention of every token over a few candidates of its own, one of each list.
+
+    Args:
+      query: [..., n, heads * c].
+      keys, values: of the candidates, [..., n, heads * c] each; leading axes broadcast.
+    Returns:
+      [..., n, heads * c] in the values' dtype; the softmax runs in float32.
+    """
+    channels = query.shape[-1] // heads
+    if target.platform() == 'tpu':
+        # There heads on an axis of their own would be padded to 128 channels; a product with a
+        # matrix of zeros and ones gives each channel the sum over its head.
+        head = jnp.arange(query.shape[-1]) // channels
+        same = (head[:, None] == head).astype(query.dtype)
+        split = lambda x: x  # noqa: E731
+        total = lambda x: jnp.matmul(x, same, preferred_element_type=jnp.float32)  # noqa: E731
+    else:
+        split = lambda x: x.reshape(*x.shape[:-1], heads, channels)  # noqa: E731
+        total = lambda x: x.astype(jnp.float32).sum(-1, keepdims=True)  # noqa: E731
+    scores = [total(split(query) * split(key)) * channels**-0.5 for key in keys]
+    scores = jnp.broadcast_arrays(*scores)
+    highest = functools.reduce(jnp.maximum, scores)
+    weights = [jnp.exp(score - highest) for score in scores]
+    sums = sum(weights)
+    chosen = sum(
+        (weight / sums).astype(value.dtype) * split(value) for weight, value in zip(weights, values)
+    )
+    return chosen.reshape(*chosen.shape[: query.ndim - 1], -1)

@@ -121,8 +121,7 @@ def plain(adapters, heads, visual, audio, text, word_mask, segment_mask):
 def test_eq_1_attends_as_written(heads):
     rng = np.random.default_rng(0)
     query, key, value = (rng.normal(size=(n, 8)).astype(np.float32) for n in (3, 5, 5))
-    split = [attention.split_heads(jnp.asarray(x), heads) for x in (query, key, value)]
-    attended = attention.join_heads(attention.attend(*split))
+    attended = attention.exchange(*map(jnp.asarray, (query, key, value)), heads)
     np.testing.assert_allclose(attended, eq1(query, key, value, heads), atol=1e-5)
 
 
@@ -131,7 +130,7 @@ def test_eq_2_transforms_as_written(heads):
     adapter = make_adapters(heads).visual
     attended = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
     for source in (0, 1):
-        z = adapter.transform(source, attention.split_heads(jnp.asarray(attended), heads))
+        z = adapter.transform(source, jnp.asarray(attended))
         np.testing.assert_allclose(z, eq2(adapter, source, attended), atol=1e-5)
 
 

@@ -10,6 +10,7 @@ from jax.extend import core
 
 from amuse_jax import flops
 from amuse_jax.models import target, windows
+from amuse_jax.models.adapters import AdapterConfig, Adapters
 from amuse_jax.models.htsat import HTSATBlock
 from amuse_jax.models.swin_v2 import SwinV2Block
 from amuse_jax.models.windows import WindowMap
@@ -142,3 +143,27 @@ def test_products_are_counted_as_those_of_the_plain_path():
             )(*arguments)
         counts.append(flops.of_products(program.jaxpr))
     assert counts[0] == counts[1] > 0
+
+
+@pytest.mark.parametrize('questions', [1, 3])
+def test_adapters_are_the_same_with_it(questions):
+    config = AdapterConfig(visual=12, audio=8, text=16, width=32, heads=4, mlp_width=24)
+    random = np.random.default_rng(2)
+    graphdef, state = nnx.split(Adapters(config, rngs=nnx.Rngs(0)))
+    state = jax.tree.map(lambda x: x + 0.1 * random.normal(size=x.shape).astype(np.float32), state)
+    shapes = (2, questions, 2, 9, 12), (2, questions, 2, 16, 8), (2, 3, 8, 16)
+    tokens = [random.normal(size=shape).astype(np.float32) for shape in shapes]
+    word_mask = np.arange(8) < random.integers(1, 9, (2, 3, 1))
+    segment_mask = np.array([[True, True], [True, False]])
+
+    def loss(state, *tokens):
+        found = nnx.merge(graphdef, state)(*tokens, word_mask, segment_mask)
+        return sum(jnp.sum(jnp.sin(x)) for x in found)
+
+    found = {}
+    for platform in ('cpu', 'tpu'):
+        with target.compiling_for(platform), pltpu.force_tpu_interpret_mode():
+            traced = lambda *arguments: loss(*arguments)  # noqa: E731, one trace per platform
+            found[platform] = jax.jit(jax.value_and_grad(traced, (0, 1, 2, 3)))(state, *tokens)
+    for kernel, plain in zip(*(jax.tree.leaves(found[name]) for name in ('tpu', 'cpu'))):
+        np.testing.assert_allclose(kernel, plain, atol=1e-5 * max(1.0, float(np.abs(plain).max())))
