@@ -169,7 +169,13 @@ def get_config() -> ConfigDict:
             head_warmup_epochs=0,
             head_final_share=1.0,  # of head_learning_rate, at the end of the head epochs
             halve_every=5,  # epochs
-            mirror=0.0,  # share of videos mirrored left to right, with their questions and answers
+            # Changes to the videos of an epoch under which the answers stay true: the share of
+            # them mirrored left to right, with their questions and answers; the most dB by which
+            # they get louder or softer; the share shifted in time, where no question asks about
+            # order. Frozen towers' tokens are stored: no gain then, no mirror with open adapters.
+            mirror=0.0,
+            gain_db=0.0,
+            time_shift=0.0,
             trainable='adapters|text|answer',  # regular expression over parameter paths
             encoded_dtype='float32',  # of the frozen towers' stored tokens; float16 halves them
             towers_from='',  # 'sources': start the towers from the pretrained source encoder
