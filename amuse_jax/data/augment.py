@@ -1,4 +1,4 @@
-"""Changes to a performance that leave its answers true: mirrored, louder or softer, begun elsewhere.
+"""Changes to a video that leave its answers true: mirrored, louder or softer, begun elsewhere.
 
 Mirrored, it exchanges left and right in its pictures and in its questions and answers. Louder or
 softer as a whole, it stays as loud as before in comparison. Begun at another segment, and its

@@ -224,8 +224,8 @@ class QuestionBatches:
         return item
 
     def _mirrored(self, item: Batch) -> Batch:
-        """Questions, answers, boxes and frames of the mirrored video. Features made beforehand stay:
-        they are averages over the picture or over a region."""
+        """With questions, answers, boxes and frames of the mirrored video; features made beforehand
+        stay, which are averages over the picture or over a region."""
         encoded = self.table.mirrored._asdict()
         item = item | {name: array[item['question']] for name, array in encoded.items()}
         for name, seen in (('boxes', augment.mirrored_boxes), ('frames', augment.mirrored_frames)):
@@ -234,9 +234,10 @@ class QuestionBatches:
         return item
 
     def _shifted(self, item: Batch, rng: np.random.Generator) -> Batch:
-        """The item with every segment that exists later by some places, unless a question asks about
-        order. A predicted change of rhythm stays with its segment, also where the end now meets the
-        beginning."""
+        """With every segment that exists some places later, unless a question asks about order.
+
+        The predicted change of rhythm goes with its segment, whatever follows that one now.
+        """
         exists = item['segment_mask']
         by = int(rng.integers(1, max(exists.sum(), 2)))
         asked = item['question'][item['weights'] > 0]

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import numpy as np
@@ -105,7 +106,16 @@ def test_known_and_other_questions_apart_and_rare_and_frequent_answers(leaking, 
     )
     assert both == pytest.approx((4 * head + 2 * tail) / 6)
     page = (tmp_path / 'report.md').read_text()
-    assert '| Amuse: rephrased, tail' in page and 'on 1 of the test questions' in page
+    assert 'on 1 of the test questions' in page
+    written = tables.from_csv((tmp_path / 'table.csv').read_text())
+    texts = [page, *((tmp_path / f'table.{ending}').read_text() for ending in ('md', 'txt'))]
+    for name in ('rephrased', 'rephrased, head', 'rephrased, tail', 'test, seen'):
+        for method in evaluate.METHODS:
+            value = parts[name]['rows'][method]['Avg']
+            assert written[f'{method}: {name}']['Avg'] == pytest.approx(value, abs=0.005)
+            for text in texts:
+                (line,) = re.findall(rf'^\W*{method}: {name} +(?!,).*', text, re.M)
+                assert line.rstrip(' |').endswith(f' {value:.2f}')
 
 
 def test_another_data_set_gets_answers_of_the_same_model(evaluated, tmp_path):
