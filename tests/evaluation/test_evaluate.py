@@ -67,6 +67,15 @@ def test_what_the_stage_leaves(evaluated):
     page = (folder / 'report.md').read_text()
     assert page.startswith('# Music performance question answering: 3 test questions\n\n|')
     assert 'published' not in page and 'Diao' not in page and 'Parts of the test' not in page
+    templates = page[page.index('## Accuracy per template') : page.index('## Examples')]
+    header, _, *rows = [line for line in templates.splitlines() if line.startswith('|')]
+    columns = [cell.strip() for cell in header.strip('|').split('|')]
+    assert columns == ['template', 'questions', *evaluate.METHODS]
+    asked = [line['template'].strip() for line in read_lines(folder)]
+    for cells in ([cell.strip() for cell in row.strip('|').split('|')] for row in rows):
+        assert int(cells[1]) == asked.count(cells[0]) > 0
+        assert all(0 <= float(cell) <= 100 for cell in cells[2:])
+    assert len(rows) == len(set(asked))
     for name in ('accuracy', 'importance', 'training'):
         assert (folder / f'figures/{name}.png').stat().st_size > 1000
     assert list((folder / 'examples').iterdir())
