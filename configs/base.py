@@ -35,6 +35,10 @@ def get_config() -> ConfigDict:
             segment_seconds=6.0,  # t, Eq. 4
             image_size=192,
             max_broken_share=0.05,  # of the videos; more is an error
+            # A video is set aside if its picture or its sound takes longer to read, or more memory
+            # (1e9 bytes). A minute of 640x360 takes a second and 0.1 GB, of 4K a minute and 1 GB.
+            read_seconds=300.0,
+            read_gigabytes=4.0,
             shard_videos=64,  # records per file; what a kill costs each worker
             workers=0,  # processes for per-video work; 0: one per core
             # Options of an Apache Beam pipeline that prepares, annotates and finds regions instead,

@@ -25,7 +25,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.sharding import NamedSharding, PartitionSpec
 
-from amuse_jax.stages import StageError
+from amuse_jax.stages import CHECKPOINT_FORMAT, StageError, refuse_newer
 from amuse_jax.training import sharding
 from amuse_jax.training.state import Arrays, TrainState
 
@@ -49,7 +49,7 @@ class Checkpoints:
             args=ocp.args.Composite(
                 **{name: ocp.args.StandardSave(tree) for name, tree in trees.items()},
                 data=grain.checkpoint.CheckpointSave(iterator),
-                progress=ocp.args.JsonSave({**progress, 'digest': digest}),
+                progress=_json({**progress, 'digest': digest}),
             ),
         )
 
@@ -64,6 +64,9 @@ class Checkpoints:
 
         Returns:
           State, iterator and progress; None when there is no intact checkpoint.
+
+        Raises:
+          StageError: a newer version of amuse_jax wrote it.
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
@@ -81,8 +84,7 @@ class Checkpoints:
     def _restore(
         self, step: int, template: TrainState, iterator_of: Callable[[dict], Any]
     ) -> tuple[TrainState, Any, dict]:
-        read = self._manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))
-        progress = dict(read.progress)
+        progress = _read_json(self._manager, step, 'progress')
         digest = progress.pop('digest')
         iterator = iterator_of(progress)
         targets = {
@@ -126,7 +128,7 @@ class Best:
         self._manager.save(
             (self._manager.latest_step() or 0) + 1,
             args=ocp.args.Composite(
-                params=ocp.args.StandardSave(params), record=ocp.args.JsonSave(self.record)
+                params=ocp.args.StandardSave(params), record=_json(self.record)
             ),
         )
 
@@ -193,18 +195,14 @@ def _read_newest(folder: Path, record: str, template: Arrays) -> tuple[Arrays, d
             f'{folder} holds no checkpoint; run the stage {folder.parent.name} to its end'
         )
     try:
-        read = manager.restore(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(_on_devices(template)),
-                **{record: ocp.args.JsonRestore()},
-            ),
-        )
+        kept = _read_json(manager, step, record)
+        params = ocp.args.StandardRestore(_on_devices(template))
+        read = manager.restore(step, args=ocp.args.Composite(params=params))
     except DAMAGE as error:
         raise _unreadable(folder / str(step), error) from error
     finally:
         manager.close()
-    return read.params, dict(read[record])
+    return read.params, kept
 
 
 def _on_devices(template: Arrays) -> dict[str, jax.ShapeDtypeStruct]:
@@ -234,10 +232,26 @@ def _read_record(manager: ocp.CheckpointManager) -> dict | None:
     if step is None:
         return None
     try:
-        read = manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))
+        return _read_json(manager, step, 'record')
     except DAMAGE as error:
         raise _unreadable(Path(manager.directory) / str(step), error) from error
-    return dict(read.record)
+
+
+def _json(values: Mapping[str, Any]) -> ocp.args.JsonSave:
+    return ocp.args.JsonSave({**values, 'format': CHECKPOINT_FORMAT})
+
+
+def _read_json(manager: ocp.CheckpointManager, step: int, name: str) -> dict:
+    """What `_json` saved; read before anything else, since a newer version may save all else anew.
+
+    Raises:
+      StageError: a newer version of amuse_jax wrote it.
+    """
+    read = manager.restore(step, args=ocp.args.Composite(**{name: ocp.args.JsonRestore()}))
+    values = dict(read[name])
+    where = Path(manager.directory) / str(step)
+    refuse_newer(values.pop('format', 1), CHECKPOINT_FORMAT, where)  # 1 was not written down
+    return values
 
 
 def _trees(state: TrainState) -> dict[str, Any]:
