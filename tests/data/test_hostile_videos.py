@@ -55,12 +55,13 @@ def flipped_in_the_index(data, other, rng):
     return data
 
 
+EXTREMES = (b'\xff\xff\xff\xff', b'\x7f\xff\xff\xff', b'\x80\0\0\0', b'\0\0\0\0')
+
+
 def number_replaced(data, other, rng):
     """An extreme number in the index: counts, sizes, rates, durations."""
     place = rng.integers(data.index(b'moov'), len(data) - 4)
-    data[place : place + 4] = rng.choice(
-        [b'\xff' * 4, bytes(4), b'\x7f\xff\xff\xff', b'\x80\0\0\0']
-    )
+    data[place : place + 4] = EXTREMES[rng.integers(len(EXTREMES))]
     return data
 
 
@@ -146,13 +147,11 @@ def check(count, media, folder):
 
     expected, found = records_of(folder / 'clean out'), records_of(folder / 'hostile out')
     assert {name: found.pop(name) for name in good} == expected
-    reasons = {
-        entry['video_id']: entry['reason']
-        for entry in read_json(folder / 'hostile out', 'quarantine')
-    }
+    quarantine = read_json(folder / 'hostile out', 'quarantine')
+    reasons = {entry['video_id']: entry['reason'] for entry in quarantine}
     assert sorted([*found, *reasons]) == sorted(damaged)
     assert all(reasons.values())
-    assert len(found) > count / 10 and len(reasons) > count / 10  # the damage is of both kinds
+    assert min(len(found), len(reasons)) > count / 10  # the damage is of both kinds
 
 
 def test_40_damaged_videos(media, tmp_path):
