@@ -26,7 +26,7 @@ FREQUENCIES = ('head', 'tail')
 
 _LONGEST_ID = 200  # bytes; with '.mp4' still a file name everywhere
 
-# Writes values into messages: rows may hold megabytes, and lists that repr gives up on.
+# Writes values into messages in short: a damaged row may hold megabytes.
 _SHOWN = reprlib.Repr()
 _SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 300
 _shown = _SHOWN.repr
