@@ -141,7 +141,8 @@ def read_best(folder: Path, template: Arrays) -> tuple[Arrays, dict]:
     """The best parameters and their record (`score`, `step`, ...).
 
     Raises:
-      StageError: there is none in `folder`, it is damaged, or the model has other shapes.
+      StageError: there is none in `folder`, it is damaged, the model has other shapes, or a newer
+        version of amuse_jax wrote it.
     """
     return _read_newest(folder, 'record', template)
 
@@ -159,13 +160,14 @@ def keep_frozen(folder: Path, arrays: Arrays) -> Arrays:
     """Saves the frozen arrays where `folder` has none, else returns the saved ones.
 
     Raises:
-      StageError: the saved ones are damaged or of other shapes.
+      StageError: the saved ones are damaged, of other shapes, or a newer version's.
     """
     if not arrays:
         return arrays
     with ocp.StandardCheckpointer() as checkpointer:
         if not folder.exists():
-            checkpointer.save(folder.absolute(), arrays)
+            form = {'format': CHECKPOINT_FORMAT}
+            checkpointer.save(folder.absolute(), arrays, custom_metadata=form)
             return arrays
     return read_frozen(folder, arrays)
 
@@ -174,12 +176,14 @@ def read_frozen(folder: Path, template: Arrays) -> Arrays:
     """The arrays that keep_frozen left in `folder`, shaped like `template`.
 
     Raises:
-      StageError: they are missing, damaged or of other shapes.
+      StageError: they are missing, damaged, of other shapes, or a newer version's.
     """
     if not template:
         return template
     with ocp.StandardCheckpointer() as checkpointer:
         try:
+            known = checkpointer.metadata(folder.absolute()).custom_metadata or {}
+            refuse_newer(known.get('format', 1), CHECKPOINT_FORMAT, folder)
             return checkpointer.restore(folder.absolute(), _on_devices(template))
         except DAMAGE as error:
             raise _unreadable(folder, error) from error

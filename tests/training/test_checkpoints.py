@@ -107,15 +107,18 @@ def test_a_newer_checkpoint_is_refused_and_stays(saved, tmp_path, monkeypatch):
         kept = checkpoints.Best(best)
         kept.offer(0.5, state.params, {'step': 4})
         kept.close()
+        checkpoints.keep_frozen(tmp_path / 'frozen', state.params)
     for read in (
         lambda: restore(folder),
         lambda: checkpoints.read_params(folder, state.params),
         lambda: checkpoints.read_best(best, state.params),
         lambda: checkpoints.Best(best),
+        lambda: checkpoints.read_frozen(tmp_path / 'frozen', state.params),
+        lambda: checkpoints.keep_frozen(tmp_path / 'frozen', state.params),
     ):
         with pytest.raises(NewerFormat, match=r'has format 2, .* up to 1; update amuse_jax'):
             read()
-    assert (folder / '4').is_dir() and (best / '1').is_dir()
+    assert (folder / '4').is_dir() and (best / '1').is_dir() and (tmp_path / 'frozen').is_dir()
 
 
 @pytest.mark.parametrize('item', ['progress', 'record'])
