@@ -122,13 +122,16 @@ def found_in(folder):
     return {name: records.encode(reader[index]) for index, name in enumerate(names)}
 
 
-def test_a_hanging_reader_costs_prepare_one_video(media, film, tmp_path):
+@pytest.mark.parametrize('beam', ['', '--runner=FnApiRunner'])
+def test_a_hanging_reader_costs_prepare_one_video(beam, media, film, tmp_path):
     """It stands still as if the disk had stopped to answer; a new one reads the other videos."""
+    if beam:
+        pytest.importorskip('apache_beam', reason="the extra 'beam' is not installed")
     root = tmp_path / 'set'
     write_small_set(root, media, 5)
     run(root, tmp_path / 'clean')
     assert not readers()
-    changes = dict(read_seconds=8.0, max_broken_share=0.2)
+    changes = dict(read_seconds=8.0, max_broken_share=0.2, beam=beam)
     shared = guarded.shared(guarded.Limits.from_settings(settings(root, **changes).data))
     shared.read(video.read_frames, film, [0.5], 16)
     os.kill(readers()[0].pid, signal.SIGSTOP)
