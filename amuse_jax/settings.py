@@ -100,6 +100,8 @@ POSITIVE = (
     'data.segment_seconds',
     'data.image_size',
     'data.shard_videos',
+    'data.read_seconds',
+    'data.read_gigabytes',
     'audio.sample_rate',
     'audio.hop',
     'audio.mels',

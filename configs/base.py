@@ -35,6 +35,11 @@ def get_config() -> ConfigDict:
             segment_seconds=6.0,  # t, Eq. 4
             image_size=192,
             max_broken_share=0.05,  # of the videos; more is an error
+            # A video is set aside if its picture or its sound takes longer to read, or more memory
+            # (in 1e9 bytes). For a minute of 640x360 the two take 0.7 s and 0.2 GB together; for a
+            # minute of 4K, of which every frame must be decoded, about 60 s and 0.2 GB.
+            read_seconds=300.0,
+            read_gigabytes=4.0,
             shard_videos=64,  # records per file; what a kill costs each worker
             workers=0,  # processes for per-video work; 0: one per core
             # Options of an Apache Beam pipeline that prepares, annotates and finds regions instead,

@@ -25,7 +25,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.sharding import NamedSharding, PartitionSpec
 
-from amuse_jax.stages import StageError
+from amuse_jax.stages import CHECKPOINT_FORMAT, StageError, refuse_newer
 from amuse_jax.training import sharding
 from amuse_jax.training.state import Arrays, TrainState
 
@@ -49,7 +49,7 @@ class Checkpoints:
             args=ocp.args.Composite(
                 **{name: ocp.args.StandardSave(tree) for name, tree in trees.items()},
                 data=grain.checkpoint.CheckpointSave(iterator),
-                progress=ocp.args.JsonSave({**progress, 'digest': digest}),
+                progress=_json({**progress, 'digest': digest}),
             ),
         )
 
@@ -64,6 +64,9 @@ class Checkpoints:
 
         Returns:
           State, iterator and progress; None when there is no intact checkpoint.
+
+        Raises:
+          StageError: a newer version of amuse_jax wrote it.
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
@@ -81,8 +84,7 @@ class Checkpoints:
     def _restore(
         self, step: int, template: TrainState, iterator_of: Callable[[dict], Any]
     ) -> tuple[TrainState, Any, dict]:
-        read = self._manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))
-        progress = dict(read.progress)
+        progress = _read_json(self._manager, step, 'progress')
         digest = progress.pop('digest')
         iterator = iterator_of(progress)
         targets = {
@@ -126,7 +128,7 @@ class Best:
         self._manager.save(
             (self._manager.latest_step() or 0) + 1,
             args=ocp.args.Composite(
-                params=ocp.args.StandardSave(params), record=ocp.args.JsonSave(self.record)
+                params=ocp.args.StandardSave(params), record=_json(self.record)
             ),
         )
 
@@ -139,7 +141,8 @@ def read_best(folder: Path, template: Arrays) -> tuple[Arrays, dict]:
     """The best parameters and their record (`score`, `step`, ...).
 
     Raises:
-      StageError: there is none in `folder`, it is damaged, or the model has other shapes.
+      StageError: there is none in `folder`, it is damaged, the model has other shapes, or a newer
+        version of amuse_jax wrote it.
     """
     return _read_newest(folder, 'record', template)
 
@@ -157,13 +160,14 @@ def keep_frozen(folder: Path, arrays: Arrays) -> Arrays:
     """Saves the frozen arrays where `folder` has none, else returns the saved ones.
 
     Raises:
-      StageError: the saved ones are damaged or of other shapes.
+      StageError: the saved ones are damaged, of other shapes, or a newer version's.
     """
     if not arrays:
         return arrays
     with ocp.StandardCheckpointer() as checkpointer:
         if not folder.exists():
-            checkpointer.save(folder.absolute(), arrays)
+            form = {'format': CHECKPOINT_FORMAT}
+            checkpointer.save(folder.absolute(), arrays, custom_metadata=form)
             return arrays
     return read_frozen(folder, arrays)
 
@@ -172,12 +176,14 @@ def read_frozen(folder: Path, template: Arrays) -> Arrays:
     """The arrays that keep_frozen left in `folder`, shaped like `template`.
 
     Raises:
-      StageError: they are missing, damaged or of other shapes.
+      StageError: they are missing, damaged, of other shapes, or a newer version's.
     """
     if not template:
         return template
     with ocp.StandardCheckpointer() as checkpointer:
         try:
+            known = checkpointer.metadata(folder.absolute()).custom_metadata or {}
+            refuse_newer(known.get('format', 1), CHECKPOINT_FORMAT, folder)
             return checkpointer.restore(folder.absolute(), _on_devices(template))
         except DAMAGE as error:
             raise _unreadable(folder, error) from error
@@ -193,18 +199,14 @@ def _read_newest(folder: Path, record: str, template: Arrays) -> tuple[Arrays, d
             f'{folder} holds no checkpoint; run the stage {folder.parent.name} to its end'
         )
     try:
-        read = manager.restore(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(_on_devices(template)),
-                **{record: ocp.args.JsonRestore()},
-            ),
-        )
+        kept = _read_json(manager, step, record)
+        params = ocp.args.StandardRestore(_on_devices(template))
+        read = manager.restore(step, args=ocp.args.Composite(params=params))
     except DAMAGE as error:
         raise _unreadable(folder / str(step), error) from error
     finally:
         manager.close()
-    return read.params, dict(read[record])
+    return read.params, kept
 
 
 def _on_devices(template: Arrays) -> dict[str, jax.ShapeDtypeStruct]:
@@ -234,10 +236,26 @@ def _read_record(manager: ocp.CheckpointManager) -> dict | None:
     if step is None:
         return None
     try:
-        read = manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))
+        return _read_json(manager, step, 'record')
     except DAMAGE as error:
         raise _unreadable(Path(manager.directory) / str(step), error) from error
-    return dict(read.record)
+
+
+def _json(values: Mapping[str, Any]) -> ocp.args.JsonSave:
+    return ocp.args.JsonSave({**values, 'format': CHECKPOINT_FORMAT})
+
+
+def _read_json(manager: ocp.CheckpointManager, step: int, name: str) -> dict:
+    """What `_json` saved; read before anything else, since a newer version may save all else anew.
+
+    Raises:
+      StageError: a newer version of amuse_jax wrote it.
+    """
+    read = manager.restore(step, args=ocp.args.Composite(**{name: ocp.args.JsonRestore()}))
+    values = dict(read[name])
+    where = Path(manager.directory) / str(step)
+    refuse_newer(values.pop('format', 1), CHECKPOINT_FORMAT, where)  # 1 was not written down
+    return values
 
 
 def _trees(state: TrainState) -> dict[str, Any]:
