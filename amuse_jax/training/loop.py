@@ -3,11 +3,10 @@ kill."""
 
 import contextlib
 import dataclasses
-import datetime
 import functools
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +21,12 @@ from tqdm import tqdm
 from amuse_jax import flops, hosts, preemption
 from amuse_jax.data import pipeline
 from amuse_jax.stages import StageError
-from amuse_jax.training import checkpoints, metrics, sharding, state, watchdog
+from amuse_jax.training import checkpoints, metrics, pace, sharding, state
 from amuse_jax.training.state import Arrays, Structure
 from amuse_jax.training.step import Evaluation, Loss, evaluation_step, means, train_step
+from amuse_jax.training.watchdog import Watchdog
 
 LINE_SECONDS = 10.0  # at least, between lines of the log
-
-# Values of a line of metrics that depend on the clock; all others are the same in every run.
-CLOCK = (
-    'samples_per_second',
-    'step_seconds',
-    'data_wait_seconds',
-    'flops_per_second',
-    'utilisation',
-    'seconds_left',
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,10 +112,14 @@ def fit(job: Job, params: Arrays) -> Arrays:
         disk is full.
       Preempted: there was a notice; the state is saved.
     """
-    with preemption.deferred():
-        run = _Run(job, params)
+
+    def reading() -> list[str]:
+        return [f'{job.video_ids[i]}, for {seconds:.0f} s' for i, seconds in pipeline.reads()]
+
+    limit = job.settings.stuck_seconds
+    with preemption.deferred(), Watchdog(job.folder, limit, reading) as watchdog:
         try:
-            with contextlib.closing(run):
+            with contextlib.closing(_Run(job, params, watchdog)) as run:
                 return run.to_the_end()
         except (OSError, ValueError, RuntimeError) as error:  # which of them depends on who writes
             if 'No space left on device' not in str(error):
@@ -139,14 +133,14 @@ def fit(job: Job, params: Arrays) -> Arrays:
 class _Run:
     """A job under way."""
 
-    def __init__(self, job: Job, params: Arrays):
-        self.job, self.mesh, self.whole = job, job.mesh, sharding.whole(job.mesh)
+    def __init__(self, job: Job, params: Arrays, watchdog: Watchdog):
+        self.job, self.watchdog = job, watchdog
+        self.mesh, self.whole = job.mesh, sharding.whole(job.mesh)
         self.frozen = sharding.put(job.frozen, sharding.of_parameters(job.frozen, self.mesh))
         self.key = jax.jit(lambda: jax.random.key(job.seed), out_shardings=self.whole)()
         self.checkpoints = checkpoints.Checkpoints(job.folder / 'checkpoints', job.settings.keep)
         self.best = checkpoints.Best(job.folder / 'best') if job.best_by else None
         self.unseen = []  # (step, is_finite on the device, records) of steps not looked at yet
-        self.watchdog = watchdog.Watchdog(job.folder, job.settings.stuck_seconds, self._reading)
         self._enter(0, params, refused=0)
         restored = self.checkpoints.restore(
             self.state, lambda progress: pipeline.iterate(job.phases[progress['phase']].batches)
@@ -163,7 +157,7 @@ class _Run:
         )
         self.shown, self.said_at = {}, -LINE_SECONDS
         self.saved_at = time.monotonic()
-        self._restart_clock()
+        self.pace = pace.Pace(job.mesh)
         self.counted = self._weight(self.state.sums)  # before the kill of a run that goes on
 
     def to_the_end(self) -> Arrays:
@@ -180,7 +174,6 @@ class _Run:
         self.checkpoints.close()
         if self.best:
             self.best.close()
-        self.watchdog.close()
 
     @property
     def phase(self) -> Phase:
@@ -218,17 +211,18 @@ class _Run:
         if validation:
             evaluate = evaluation_step(validation.evaluate, structure, level, self.mesh)
         last = self._first_step() + len(phase.batches)
-        self.pace = None
+        is_new = True
         while self.step < last:
             batch = self._next_batch()
             placed = sharding.place(batch, self.mesh)
             self.watchdog.at(f'step {self.step + 1}')
-            if self.pace is None:
+            if is_new:
                 traced = train.trace(self.state, self.frozen, placed, self.key)
-                self.step_flops = flops.of_products(traced.jaxpr)
+                self.pace.enter(flops.of_products(traced.jaxpr))
+                is_new = False
             self.state, is_finite = train(self.state, self.frozen, placed, self.key)
             self.step += 1
-            self.pace = self.pace or (self.step, time.monotonic())  # compiling is over
+            self.pace.step()
             self.unseen.append((self.step, is_finite, batch['record']))
             self.bar.update()
             at_epoch_end = (self.step - self._first_step()) % phase.steps_per_epoch == 0
@@ -249,24 +243,14 @@ class _Run:
         if hosts.count() == 1:
             return is_due
         # Only after a line of the log, when they have waited for each other anyway.
-        return self.steps == 0 and bool(hosts.first_says(is_due))
-
-    def _reading(self) -> list[str]:
-        return [
-            f'{self.job.video_ids[record]}, for {seconds:.0f} s'
-            for record, seconds in pipeline.reads()
-        ]
+        return self.pace.steps == 0 and bool(hosts.first_says(is_due))
 
     def _next_batch(self) -> pipeline.Batch:
         begun = time.monotonic()
         self.watchdog.at(f'the data of step {self.step + 1}')
         batch = next(self.iterator)
-        self.waited += time.monotonic() - begun
-        self.steps += 1
+        self.pace.waited(time.monotonic() - begun)
         return batch
-
-    def _restart_clock(self) -> None:
-        self.clock, self.waited, self.steps, self.counted = time.monotonic(), 0.0, 0, 0.0
 
     def _weight(self, sums: Arrays) -> float:
         """The samples that are in the sums."""
@@ -283,7 +267,7 @@ class _Run:
         values = means(sums)
         self.state = self.state._replace(sums=self._zeros())
         rate = self.phase.learning_rate(self.step - self._first_step() - 1)
-        clock = self._clock(self._weight(sums) - self.counted)
+        clock = self.pace.values(self._weight(sums) - self.counted, self._last() - self.step)
         self.metrics.write(
             self.step, self._epoch(), values | {'learning_rate': float(rate)} | clock
         )
@@ -291,31 +275,17 @@ class _Run:
         now = time.monotonic()
         if self.bar.disable and hosts.is_first() and now - self.said_at > LINE_SECONDS:
             self.said_at = now
-            logging.info('%s', _line(self.job.name, self.step, self._last(), values, clock))
-        self._restart_clock()
+            loss = values.get('loss', float('nan'))
+            logging.info(
+                '%s: step %d of %d, loss %.4f, %s',
+                self.job.name, self.step, self._last(), loss, pace.described(clock),
+            )  # fmt: skip
+        self.pace.restart()
+        self.counted = 0.0
 
     def _last(self) -> int:
         """The last step of all."""
         return sum(len(phase.batches) for phase in self.job.phases)
-
-    def _clock(self, samples: float) -> dict[str, float]:
-        """The values of CLOCK since the last line, in which so many samples were trained on."""
-        seconds = time.monotonic() - self.clock
-        rate = self.step_flops * self.steps / seconds
-        values = {
-            'samples_per_second': samples / seconds,
-            'step_seconds': seconds / self.steps,
-            'data_wait_seconds': self.waited / self.steps,
-            'flops_per_second': rate,
-        }
-        peak = flops.peak(self.mesh.devices.flat[0])
-        if peak:
-            values['utilisation'] = rate / (peak * self.mesh.size)
-        step, since = self.pace
-        if self.step > step:
-            mean = (time.monotonic() - since) / (self.step - step)
-            values['seconds_left'] = mean * (self._last() - self.step)
-        return values
 
     def _validate(self, batches: grain.MapDataset, evaluate: Callable[..., Any]) -> None:
         sums = self._zeros()
@@ -331,7 +301,7 @@ class _Run:
         if self.best:
             record = {'step': self.step, 'epoch': self._epoch(), **values}
             self.best.offer(values[f'val_{self.job.best_by}'], self.state.params, record)
-        self._restart_clock()
+        self.pace.restart()
 
     def _show(self, **values: float) -> None:
         self.shown |= {name: f'{value:.3f}' for name, value in values.items()}
@@ -366,22 +336,3 @@ class _Run:
         progress = {'phase': self.phase_index, 'lines': self.metrics.lines}
         self.checkpoints.save(self.state, self.iterator, progress)
         self.saved_at = time.monotonic()
-
-
-def _line(
-    name: str, step: int, last: int, values: Mapping[str, float], clock: Mapping[str, float]
-) -> str:
-    """A line of the log, for where there is no progress bar."""
-    loss = values.get('loss', float('nan'))
-    parts = [
-        f'{name}: step {step} of {last}, loss {loss:.4f}',
-        f'{clock["step_seconds"]:.3f} s a step ({clock["data_wait_seconds"]:.3f} s for data)',
-        f'{clock["samples_per_second"]:.1f} samples/s',
-        f'{clock["flops_per_second"] / 1e12:.3g} TFLOP/s',
-    ]
-    if 'utilisation' in clock:
-        parts[-1] += f' ({clock["utilisation"]:.0%} of the peak)'
-    if 'seconds_left' in clock:
-        left = datetime.timedelta(seconds=round(clock['seconds_left']))
-        parts.append(f'{left} left')
-    return ', '.join(parts)

@@ -14,7 +14,7 @@ STUCK = 70  # exit status, EX_SOFTWARE of sysexits.h; launches start again
 
 
 class Watchdog:
-    """Looks whether the training gets from place to place.
+    """Inside, looks whether the training gets from place to place.
 
     Args:
       folder: of the training; with several processes each says there where it is, since one that is
@@ -28,17 +28,20 @@ class Watchdog:
         self._place, self._since = 'the start', time.monotonic()
         self._is_closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
-        if limit:
+
+    def __enter__(self) -> 'Watchdog':
+        if self._limit:
             self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._is_closed.set()
+        if self._limit:
+            self._thread.join()
 
     def at(self, place: str) -> None:
         """The training has come to `place`."""
         self._place, self._since = place, time.monotonic()
-
-    def close(self) -> None:
-        self._is_closed.set()
-        if self._thread.is_alive():
-            self._thread.join()
 
     def _watch(self) -> None:
         while not self._is_closed.wait(min(self._limit / 4, 10)):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amuse_jax.training import loop
+from amuse_jax.training import loop, pace
 
 HERE = Path(__file__).parent
 EXACT = dict(rtol=1e-5, atol=1e-6)  # sums are added up in another order
@@ -18,7 +18,7 @@ EXACT = dict(rtol=1e-5, atol=1e-6)  # sums are added up in another order
 def rows_of(folder):
     """The lines of metrics without what depends on the clock."""
     rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
-    return [{name: row[name] for name in row if name not in loop.CLOCK} for row in rows]
+    return [{name: row[name] for name in row if name not in pace.CLOCK} for row in rows]
 
 
 def check_same(folder, expected):

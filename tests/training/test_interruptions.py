@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amuse_jax.training import loop, watchdog
+from amuse_jax.training import loop, pace, watchdog
 
 SCRIPT = Path(__file__).with_name('toy_job.py')
 
 
 def rows_of(folder):
     rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
-    return [{name: row[name] for name in row if name not in loop.CLOCK} for row in rows]
+    return [{name: row[name] for name in row if name not in pace.CLOCK} for row in rows]
 
 
 def check_identical(folder, **options):

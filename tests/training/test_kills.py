@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from amuse_jax.training import answering, checkpoints, loop, pretrain, state, stored
+from amuse_jax.training import answering, checkpoints, pace, pretrain, state, stored
 
 SCRIPT = Path(__file__).with_name('tiny_stage.py')
 
@@ -55,7 +55,7 @@ def _lines(folder):
 
 def _rows(folder):
     rows = [json.loads(line) for line in (folder / 'metrics.jsonl').open()]
-    return [{name: row[name] for name in row if name not in loop.CLOCK} for row in rows]
+    return [{name: row[name] for name in row if name not in pace.CLOCK} for row in rows]
 
 
 def _final(name, config, inputs, folder=None):

@@ -14,7 +14,7 @@ import pytest
 from absl import logging
 
 from amuse_jax.stages import StageError
-from amuse_jax.training import checkpoints, loop
+from amuse_jax.training import checkpoints, loop, pace
 
 SCRIPT = Path(__file__).with_name('toy_job.py')
 
@@ -27,7 +27,7 @@ def toy():
 def lines_of(folder: Path) -> list[dict]:
     """The metrics without what depends on the clock."""
     rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
-    return [{name: row[name] for name in row if name not in loop.CLOCK} for row in rows]
+    return [{name: row[name] for name in row if name not in pace.CLOCK} for row in rows]
 
 
 def test_loss_falls_and_only_chosen_parameters_train(toy, tmp_path):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from amuse_jax import plan, stages
-from amuse_jax.training import loop
+from amuse_jax.training import pace
 
 ROOT = Path(__file__).parents[2]
 CONFIG = Path(__file__).with_name('tiny_run.py')
@@ -59,7 +59,7 @@ def finish(workdir, *started):
 
 def rows_of(folder):
     rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
-    return [{name: row[name] for name in row if name not in loop.CLOCK} for row in rows]
+    return [{name: row[name] for name in row if name not in pace.CLOCK} for row in rows]
 
 
 @pytest.mark.slow
