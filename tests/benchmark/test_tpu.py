@@ -1,15 +1,20 @@
-"""The training step compiled for described TPUs, at small size; needs libtpu, but no TPU."""
+"""The training step compiled for TPUs that are not there; needs libtpu, but no TPU."""
 
 import importlib.util
+import math
 
+import jax
 import pytest
+from ml_collections import ConfigDict
 
-from amuse_jax.benchmark import tpu
+from amuse_jax.benchmark import compiling, tpu
 from amuse_jax.stages import StageError
+from amuse_jax.training import sharding
+from configs import v1
 
+HAS_LIBTPU = importlib.util.find_spec('libtpu') is not None
 needs_libtpu = pytest.mark.skipif(
-    importlib.util.find_spec('libtpu') is None,
-    reason="libtpu is not installed (pip install 'amuse_jax[tpu]')",
+    not HAS_LIBTPU, reason="libtpu is not installed (pip install 'amuse_jax[tpu]')"
 )
 
 
@@ -18,7 +23,45 @@ def test_a_topology_of_another_maker_is_refused():
         tpu.describe('h100:8')
 
 
-@pytest.mark.skipif(importlib.util.find_spec('libtpu') is not None, reason='libtpu is installed')
+@pytest.mark.skipif(HAS_LIBTPU, reason='libtpu is installed')
 def test_without_libtpu_the_command_says_how_to_get_it():
     with pytest.raises(StageError, match='pip install'):
         tpu.describe('v5e:2x2')
+
+
+def gradient_bytes(config: ConfigDict) -> int:
+    """Of the parameters that train, as float32."""
+    _, (state, *_) = compiling.abstract_step(config, sharding.single())
+    return sum(4 * math.prod(array.shape) for array in state.params.values())
+
+
+@needs_libtpu
+def test_chips_exchange_gradients_alone_and_no_more_when_there_are_more(small):
+    found = {}
+    for topology, videos in (('v5e:2x2', 4), ('v5e:4x4', 16)):
+        config = small.copy_and_resolve_references().unlock()
+        config.model.dtype = 'bfloat16'
+        config.train.batch_size = videos
+        found[topology] = tpu.compile_step(config, topology)
+    few, many = found.values()
+    assert set(few.costs.collectives) == set(many.costs.collectives) == {'all-reduce'}
+    few, many = (sum(made.costs.collectives.values()) for made in (few, many))
+    assert many == pytest.approx(few, rel=0.02)
+    assert few.costs.kernel_flops > 0
+    assert found['v5e:4x4'].bytes < 1.1 * found['v5e:2x2'].bytes  # a video per chip either way
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_v1_fits_a_v5e_and_exchanges_its_gradients_once_per_part():
+    """A quarter of an hour on two cores."""
+    config = v1.get_config().unlock()
+    config.train.update(batch_size=256, parts=4)
+    config.loop.kept = 'inputs'
+    made = tpu.compile_step(config, 'v5e:4x4')
+    assert made.bytes < made.chip.memory
+    assert set(made.costs.collectives) == {'all-reduce'}
+    limit = config.train.parts * 1.2 * gradient_bytes(config)
+    assert made.costs.collectives['all-reduce'] < limit
+    assert made.utilisation > 0.2
+    jax.clear_caches()
