@@ -362,7 +362,8 @@ def _only(mask, x):
 
 
 def _dot(x, y, x_axis, y_axis):
-    precision = jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
+    exact = x.dtype == jnp.float32
+    precision = jax.lax.Precision.HIGHEST if exact else jax.lax.Precision.DEFAULT
     return jax.lax.dot_general(
         x,
         y,
