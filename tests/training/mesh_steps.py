@@ -1,8 +1,9 @@
 """Five real training steps on virtual devices: `python mesh_steps.py FOLDER MODEL MESH...`.
 
 MODEL is `text`, the text tower under a linear layer, which compiles quickly, or `amuse`, all of it.
-MESH is DATAxFSDPxTENSOR, such as 2x2x2. Leaves per mesh MESH.npz with the losses and every updated
-parameter, and MESH.txt, the compiled step.
+MESH is DATAxFSDPxTENSOR, such as 2x2x2. Leaves per mesh MESH.npz with the losses, every updated
+parameter, Adam's second moments (nu/) and the first step's gradients (first/), and MESH.txt, the
+compiled step.
 """
 
 import functools
@@ -126,10 +127,14 @@ def run(folder: Path, model_name: str, name: str) -> None:
         before = np.asarray(train_state.sums['loss'])
         train_state, is_finite = step(train_state, frozen, placed, key)
         assert is_finite
+        if not number:
+            first = {
+                f'first/{n}': 10 * np.asarray(m) for n, m in train_state.opt_state[0].mu.items()
+            }
         total, weight = np.asarray(train_state.sums['loss']) - before
         losses.append(total / weight)
     moments = {f'nu/{name}': array for name, array in train_state.opt_state[0].nu.items()}
-    np.savez(folder / f'{name}.npz', losses=losses, **train_state.params, **moments)
+    np.savez(folder / f'{name}.npz', losses=losses, **train_state.params, **moments, **first)
 
 
 if __name__ == '__main__':
