@@ -108,7 +108,8 @@ Computations = dict[str, Computation]
 
 def _parse(text: str) -> tuple[Computations, str]:
     computations, entry, current = {}, '', {}
-    for line in text.splitlines():
+    # A kernel's metadata is written over several lines.
+    for line in re.sub(r'\n(?="|}})', ' ', text).splitlines():
         opening = re.match(r'(ENTRY )?%([\w.\-]+) \(', line)
         if opening:
             current = computations.setdefault(opening.group(2), {})
