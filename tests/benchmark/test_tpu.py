@@ -45,10 +45,10 @@ def test_chips_exchange_gradients_alone_and_no_more_when_there_are_more(small):
         found[topology] = tpu.compile_step(config, topology)
     few, many = found.values()
     assert set(few.costs.collectives) == set(many.costs.collectives) == {'all-reduce'}
-    few, many = (sum(made.costs.collectives.values()) for made in (few, many))
-    assert many == pytest.approx(few, rel=0.02)
-    assert few.costs.kernel_flops > 0
-    assert found['v5e:4x4'].bytes < 1.1 * found['v5e:2x2'].bytes  # a video per chip either way
+    exchanged = [sum(made.costs.collectives.values()) for made in (few, many)]
+    assert exchanged[1] == pytest.approx(exchanged[0], rel=0.02)
+    assert many.bytes < 1.1 * few.bytes  # a video per chip either way
+    assert few.costs.kernel_flops == many.costs.kernel_flops > 0
 
 
 @needs_libtpu
