@@ -17,7 +17,7 @@ from amuse_jax.stages import Stage, StageError, run_stage
 from amuse_jax.synthetic import dataset
 from amuse_jax.training import pretrain, train
 
-# Not data.workers and data.max_broken_share: what is prepared does not depend on them.
+# Not data.workers, data.max_broken_share and data.read_*: no record depends on them.
 READ = (
     'audio', 'data.segments', 'data.segment_seconds', 'data.image_size', 'data.shard_videos',
 )  # fmt: skip

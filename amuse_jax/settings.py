@@ -55,6 +55,10 @@ def check(config: ConfigDict) -> None:
         value = _value(config, name)
         if value <= 0:
             raise StageError(f'config.{name} is {value}; expected a positive number')
+    for name in SHARES:
+        value = _value(config, name)
+        if not 0 <= value <= 1:
+            raise StageError(f'config.{name} is {value}; expected a share, from 0 to 1')
     if config.data.beam and importlib.util.find_spec('apache_beam') is None:
         raise StageError(
             'config.data.beam is set, but Apache Beam is not installed; run '
@@ -96,6 +100,8 @@ POSITIVE = (
     'data.segment_seconds',
     'data.image_size',
     'data.shard_videos',
+    'data.read_seconds',
+    'data.read_gigabytes',
     'audio.sample_rate',
     'audio.hop',
     'audio.mels',
@@ -112,6 +118,7 @@ POSITIVE = (
     'train.learning_rate',
     'evaluate.batch_size',
 )
+SHARES = ('train.mirror', 'train.time_shift')
 
 
 def _value(config: ConfigDict, name: str):

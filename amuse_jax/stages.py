@@ -17,13 +17,41 @@ from ml_collections import ConfigDict
 
 from amuse_jax import hosts, shards
 
-FORMAT = 1  # of the workdir; raised when an older artefact can no longer be read
+# Formats of what a run leaves; each is raised when older code can no longer read what is written.
+FORMAT = 1  # of stages and their manifests; raised too when an older artefact cannot be read
+RECORD_FORMAT = 1  # data/records.py
+CHECKPOINT_FORMAT = 2  # training/checkpoints.py, pretrained/towers.py
 
 Run = Callable[[ConfigDict, Path, Mapping[str, Path]], dict]
 
 
 class StageError(Exception):
     """Something a user can mend; says what was found, what was expected and what to do."""
+
+
+class NewerFormat(StageError):
+    """A newer version of amuse_jax wrote this: nothing is wrong with it, so it must stay."""
+
+
+def refuse_newer(found: int, newest: int, where: str | Path) -> None:
+    """Call with the format that something has, before anything else in it is believed.
+
+    Args:
+      found: its format.
+      newest: one of the formats above.
+      where: what the message calls it.
+
+    Raises:
+      NewerFormat: only a newer version of amuse_jax can read it.
+      ValueError: `found` is no format.
+    """
+    if not isinstance(found, int):
+        raise ValueError(f'its format is {found!r}, expected a number')
+    if found > newest:
+        raise NewerFormat(
+            f'{where} has format {found}, this version of amuse_jax reads up to {newest}; '
+            'update amuse_jax, or use another --workdir'
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,16 +118,11 @@ def read_manifest(folder: Path) -> dict | None:
         return None
     try:
         manifest = json.loads(path.read_text())
-        version = manifest['format']
+        refuse_newer(manifest['format'], FORMAT, path)
     except (ValueError, KeyError, TypeError) as error:
         raise StageError(
             f'{path} is not a manifest ({error}); delete the folder {folder} to make it again'
         ) from error
-    if version > FORMAT:
-        raise StageError(
-            f'{path} has format {version}, this version of amuse_jax reads up to {FORMAT}; '
-            'update amuse_jax or use another --workdir'
-        )
     return manifest
 
 

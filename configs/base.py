@@ -35,6 +35,11 @@ def get_config() -> ConfigDict:
             segment_seconds=6.0,  # t, Eq. 4
             image_size=192,
             max_broken_share=0.05,  # of the videos; more is an error
+            # A video is set aside if its picture or its sound takes longer to read, or more memory
+            # (in 1e9 bytes). For a minute of 640x360 the two take 0.7 s and 0.2 GB together; for a
+            # minute of 4K, of which every frame must be decoded, about 60 s and 0.2 GB.
+            read_seconds=300.0,
+            read_gigabytes=4.0,
             shard_videos=64,  # records per file; what a kill costs each worker
             workers=0,  # processes for per-video work; 0: one per core
             # Options of an Apache Beam pipeline that prepares, annotates and finds regions instead,
@@ -169,7 +174,13 @@ def get_config() -> ConfigDict:
             head_warmup_epochs=0,
             head_final_share=1.0,  # of head_learning_rate, at the end of the head epochs
             halve_every=5,  # epochs
-            mirror=0.0,  # share of videos mirrored left to right, with their questions and answers
+            # Changes to the videos of an epoch under which the answers stay true: the share of
+            # them mirrored left to right, with their questions and answers; the most dB by which
+            # they get louder or softer; the share shifted in time, where no question asks about
+            # order. Frozen towers' tokens are stored: no gain then, no mirror with open adapters.
+            mirror=0.0,
+            gain_db=0.0,
+            time_shift=0.0,
             trainable='adapters|text|answer',  # regular expression over parameter paths
             encoded_dtype='float32',  # of the frozen towers' stored tokens; float16 halves them
             towers_from='',  # 'sources': start the towers from the pretrained source encoder

@@ -103,7 +103,9 @@ def test_a_folder_of_somebody_else_is_not_emptied(config, tmp_path):
     assert (tmp_path / 'first' / 'thesis.tex').exists()
 
 
-@pytest.mark.parametrize('text', ['{"half', '[]', '{"no": "format"}'])
+@pytest.mark.parametrize(
+    'text', ['{"half', '[]', '{"no": "format"}', '{"format": "1"}', '{"format": null}']
+)
 def test_a_damaged_manifest_is_one_sentence(config, tmp_path, text):
     _run_all(config, tmp_path)
     (tmp_path / 'first' / 'manifest.json').write_text(text)
@@ -116,5 +118,7 @@ def test_a_newer_manifest_is_refused(config, tmp_path):
     path = tmp_path / 'first' / 'manifest.json'
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps(manifest | {'format': stages.FORMAT + 1}))
-    with pytest.raises(StageError, match='update amuse_jax'):
+    expected = r'manifest.json has format 2, .* reads up to 1; update amuse_jax, or use another'
+    with pytest.raises(stages.NewerFormat, match=expected):
         _run_all(config, tmp_path)
+    assert path.exists()

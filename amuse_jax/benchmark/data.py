@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from amuse_jax import shards, stages
 from amuse_jax.benchmark import inputs, processes
 from amuse_jax.benchmark.timing import Times
-from amuse_jax.data import audio, pipeline, prepare, records
+from amuse_jax.data import audio, guarded, pipeline, prepare, records
 from amuse_jax.data.pipeline import QuestionBatches
 from amuse_jax.data.questions import QuestionTokenizer
 from amuse_jax.data.records import RecordReader, ShardWriter
@@ -116,7 +116,8 @@ def _encode(source: Path, target: Path) -> None:
 def _prepare(config: ConfigDict, root: Path, folder: Path, rounds: int) -> list[float]:
     """Seconds per video; the first one, for which the log-mel is compiled, is not counted."""
     log_mel = audio.LogMel.from_settings(config)
-    work = prepare.Work(root, config.data.image_size, log_mel, shards.this_process())
+    limits = guarded.Limits.from_settings(config.data)
+    work = prepare.Work(root, config.data.image_size, log_mel, limits, shards.this_process())
     names = sorted(path.stem for path in (root / 'videos').iterdir())
     seconds = []
     for index in range(rounds + 1):

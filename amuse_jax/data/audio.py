@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-_FLOOR = 1e-10  # power; -100 dB
+FLOOR_DB = -100.0
 
 # Slaney's mel scale: linear below 1 kHz, logarithmic above.
 _HZ_PER_MEL = 200 / 3
@@ -97,7 +97,7 @@ def log_mel(settings: LogMel, samples: jax.Array) -> jax.Array:
     spectrum = jnp.fft.rfft(frames * _hann(settings.window))  # (..., f, window / 2 + 1)
     power = spectrum.real**2 + spectrum.imag**2
     bands = jnp.matmul(power, mel_filters(settings), precision=jax.lax.Precision.HIGHEST)
-    return 10 * jnp.log10(jnp.maximum(bands, _FLOOR))  # (..., f, mels)
+    return 10 * jnp.log10(jnp.maximum(bands, 10 ** (FLOOR_DB / 10)))  # (..., f, mels)
 
 
 _transform = jax.jit(log_mel, static_argnums=0)

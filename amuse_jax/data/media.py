@@ -67,6 +67,8 @@ class Source:
         """The frames that `packet` completes (None: those held back); none if it is broken."""
         try:
             return self.decoder.decode(packet)
+        except MemoryError:  # FFmpeg's is one too; what is decoded must not depend on the machine
+            raise
         except av.FFmpegError:
             return []
 
@@ -95,8 +97,10 @@ def opened(path: Path, what: str) -> Iterator[Source]:
       MediaError: the file is missing, empty, no video, without such a stream, or cannot be decoded.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise MediaError('the file does not exist')
+    if not path.is_file():  # a pipe would be waited for
+        raise MediaError('it is a folder, a pipe or a device, and no file')
     if path.stat().st_size == 0:
         raise MediaError('the file is empty')
     try:
@@ -108,7 +112,8 @@ def opened(path: Path, what: str) -> Iterator[Source]:
     with container:
         try:
             yield Source(container, what)
-        except (av.FFmpegError, ValueError, OverflowError) as error:
+        except (av.FFmpegError, ValueError, OverflowError, RuntimeError) as error:
+            # A RuntimeError is PyAV's where FFmpeg gets no memory.
             raise MediaError(f'its {what} cannot be decoded ({_text(error)})') from error
 
 

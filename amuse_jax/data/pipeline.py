@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 
-from amuse_jax.data import mirror, vocabulary
+from amuse_jax.data import augment, vocabulary
 from amuse_jax.data.music_avqa import Question
 from amuse_jax.stages import StageError
 
@@ -29,6 +29,7 @@ Batch = dict[str, np.ndarray]
 # own default of 16 is slower on two cores than 2.
 READING = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
 
+CONTENT = ('frames', 'log_mel')  # what a batch takes from a record
 _READS: dict[int, tuple[int, float]] = {}  # thread -> (record, since when) of a read under way
 
 
@@ -53,12 +54,14 @@ class QuestionTable:
       questions: as prepare left them.
       plain: the questions.
       mirrored: the same for the mirrored videos.
+      is_about_order: (n,) bool, whether the answer is another one when the video begins elsewhere.
       records: (n,) int32, index into videos.json.
     """
 
     questions: tuple[Question, ...]
     plain: Encoded
     mirrored: Encoded
+    is_about_order: np.ndarray
     records: np.ndarray
 
 
@@ -110,7 +113,8 @@ def read_questions(prepared: Path, tokenizer: Any) -> QuestionTable:
     return QuestionTable(
         questions=questions,
         plain=encode(questions),
-        mirrored=encode([mirror.mirrored(question) for question in questions]),
+        mirrored=encode([augment.mirrored(question) for question in questions]),
+        is_about_order=np.array([q.template in vocabulary.ABOUT_ORDER for q in questions], bool),
         records=np.array([row['record'] for row in rows], np.int32),
     )
 
@@ -142,7 +146,7 @@ class QuestionBatches:
       split: train, val or test.
       size: Q.
       videos: V.
-      arrays: (records, ...) each, may be memory-mapped.
+      arrays: (records, T, ...) each, may be memory-mapped; `segment_mask` where time is shifted.
       reader: a RecordReader, where the batch needs frames and log-mels.
       rows: which of a batch's V rows are read here; None: all.
     """
@@ -156,7 +160,11 @@ class QuestionBatches:
     rows: Sequence[int] | None = None
 
     def epochs(
-        self, count: int, seed: int, parts: int = 0, mirror_share: float = 0.0
+        self,
+        count: int,
+        seed: int,
+        parts: int = 0,
+        augmentation: augment.Augmentation = augment.NONE,
     ) -> grain.MapDataset:
         """`count` shuffled epochs; its length is their number of batches.
 
@@ -165,8 +173,7 @@ class QuestionBatches:
           seed: of the order of the videos and of each one's questions.
           parts: most items of a video per epoch, so that an epoch asks it `parts * size` of its
             questions, drawn anew; 0: all.
-          mirror_share: share of items that are mirrored: questions, answers, boxes and frames.
-            Features made beforehand stay: they are averages over the picture or over a region.
+          augmentation: how the videos are changed, drawn anew in every epoch.
         """
         items = self._items(parts)
 
@@ -174,7 +181,7 @@ class QuestionBatches:
             # Below a shuffle, Grain's index goes on counting from epoch to epoch.
             rng = np.random.default_rng((seed, index // len(items), group.record))
             item = self._fetch(group, rng.permutation(group.questions))
-            return self._mirrored(item) if rng.random() < mirror_share else item
+            return self._augmented(item, augmentation, rng)
 
         dataset = grain.MapDataset.source(items).map_with_index(fetch).shuffle(seed=seed)
         return batched(dataset, self.videos, self.rows).repeat(count)
@@ -208,16 +215,44 @@ class QuestionBatches:
             item |= {name: np.array(array[group.record]) for name, array in self.arrays.items()}
             if self.reader is not None:
                 record = self.reader[group.record]
-                item |= {name: record[name] for name in ('frames', 'log_mel')}
+                item |= {name: record[name] for name in CONTENT}
+        return item
+
+    def _augmented(
+        self, item: Batch, augmentation: augment.Augmentation, rng: np.random.Generator
+    ) -> Batch:
+        """The item changed as drawn; all of a video's items in an epoch draw alike."""
+        if rng.random() < augmentation.mirror:
+            item = self._mirrored(item)
+        gain_db = augmentation.gain_db * rng.uniform(-1, 1)
+        if gain_db and 'log_mel' in item:
+            item['log_mel'] = augment.amplified(item['log_mel'], gain_db)
+        if rng.random() < augmentation.time_shift:
+            item = self._shifted(item, rng)
         return item
 
     def _mirrored(self, item: Batch) -> Batch:
+        """With questions, answers, boxes and frames of the mirrored video; features made beforehand
+        stay, which are averages over the picture or over a region."""
         encoded = self.table.mirrored._asdict()
         item = item | {name: array[item['question']] for name, array in encoded.items()}
-        for name, seen in (('boxes', mirror.mirrored_boxes), ('frames', mirror.mirrored_frames)):
+        for name, seen in (('boxes', augment.mirrored_boxes), ('frames', augment.mirrored_frames)):
             if name in item:
                 item[name] = seen(item[name])
         return item
+
+    def _shifted(self, item: Batch, rng: np.random.Generator) -> Batch:
+        """With every segment that exists some places later, unless a question asks about order.
+
+        The predicted change of rhythm goes with its segment, whatever follows that one now.
+        """
+        exists = item['segment_mask']
+        by = int(rng.integers(1, max(exists.sum(), 2)))
+        asked = item['question'][item['weights'] > 0]
+        if self.table.is_about_order[asked].any():
+            return item
+        names = [name for name in (*self.arrays, *CONTENT) if name in item]
+        return item | {name: augment.shifted(item[name], exists, by) for name in names}
 
 
 def segment_runs(
@@ -262,7 +297,7 @@ def segment_runs(
         if start + segments < total:
             run['rhythm_weights'][-1] = 0
         if rng.random() < 0.5:
-            run['frames'] = mirror.mirrored_frames(run['frames'])
+            run['frames'] = augment.mirrored_frames(run['frames'])
         return run | {'record': record}
 
     dataset = grain.MapDataset.source(_weighted(records, videos)).random_map(fetch, seed=seed)

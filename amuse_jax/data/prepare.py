@@ -3,6 +3,8 @@
 A record holds what the model sees of a video: the picture at the middle of each of T segments and
 the log-mel of each segment's sound. A video without picture or without sound is set aside, as is
 one that is cut off; one that is shorter than T segments is padded and masked, a longer one cut.
+Files are read in a process of their own (guarded.py), so one that makes its reader hang or die is
+set aside too.
 Version 2 of MUSIC-AVQA asks about pictures with another video's sound: each pair is a record.
 """
 
@@ -24,7 +26,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from amuse_jax import shards, stages
-from amuse_jax.data import audio, music_avqa, records, video
+from amuse_jax.data import audio, guarded, music_avqa, records, video
 from amuse_jax.data.music_avqa import Question
 
 _QUESTION_BYTES = 400  # of a question in a record, about
@@ -56,12 +58,14 @@ class Work:
       root: of the data set.
       image_size: S.
       log_mel: the front end.
+      limits: of reading a file.
       launcher: the process that shares out the work, as `shards.this_process` names it.
     """
 
     root: Path
     image_size: int
     log_mel: audio.LogMel
+    limits: guarded.Limits
     launcher: str
 
 
@@ -91,29 +95,34 @@ def run(
     allowed = config.data.max_broken_share
     pairs = _pairs(root, _questions(root, config.data, folder, splits))
     log_mel = audio.LogMel.from_settings(config)
-    work = Work(root, config.data.image_size, log_mel, shards.this_process())
+    limits = guarded.Limits.from_settings(config.data)
+    work = Work(root, config.data.image_size, log_mel, limits, shards.this_process())
     folder_of_records = folder / 'records'
-    _keep_only_fresh(folder_of_records, pairs, config.data.shard_videos)
+    _keep_only_fresh(folder_of_records, pairs, work, config.data.shard_videos)
     _check_disk(folder_of_records, pairs, work, config.data.shard_videos)
-    paths = shards.map_shards(
-        functools.partial(write_records, work),
-        pairs,
-        folder_of_records,
-        suffix=records.SUFFIX,
-        shard_size=config.data.shard_videos,
-        workers=config.data.workers,
-        description='prepare',
-        beam=config.data.beam,
-    )
+    try:
+        paths = shards.map_shards(
+            functools.partial(write_records, work),
+            pairs,
+            folder_of_records,
+            suffix=records.SUFFIX,
+            shard_size=config.data.shard_videos,
+            workers=config.data.workers,
+            description='prepare',
+            beam=config.data.beam,
+        )
+    finally:
+        guarded.close_shared()  # of this process, where it did the work itself
     return _collect(folder, paths, pairs, allowed)
 
 
 def read_video(
-    picture: Path, sound: Path, image_size: int, log_mel: audio.LogMel
+    reader: guarded.Reader, picture: Path, sound: Path, image_size: int, log_mel: audio.LogMel
 ) -> dict[str, np.ndarray | float]:
     """What the model sees and hears of one video file; also used to ask about any file.
 
     Args:
+      reader: of the files.
       picture: the file that is seen.
       sound: the file that is heard, mostly the same.
       image_size: S, pixels on a side.
@@ -124,14 +133,18 @@ def read_video(
       'audio_mask' (T,) bool, False from the end of the sound on, 'seconds' that the sound lasts.
 
     Raises:
-      MediaError: see `video.read_frames` and `video.read_audio`.
+      MediaError: see `video.read_frames`, `video.read_audio` and `guarded.Reader.read`.
     """
     segments, length = log_mel.segments, log_mel.segment_seconds
-    frames, frame_mask = video.read_segment_frames(picture, segments, length, image_size)
+    frames, frame_mask = reader.read(
+        video.read_segment_frames, picture, segments, length, image_size
+    )
     if not frame_mask.any():
         raise video.MediaError(f'it shows nothing in its first {segments * length:g} s')
     try:
-        samples, seconds = video.read_audio(sound, log_mel.sample_rate, segments * length)
+        samples, seconds = reader.read(
+            video.read_audio, sound, log_mel.sample_rate, segments * length
+        )
     except video.MediaError as error:
         if sound == picture:
             raise
@@ -143,7 +156,7 @@ def read_video(
         'frame_mask': frame_mask,
         'log_mel': spectra,
         'audio_mask': np.arange(segments) * length < seconds,
-        'seconds': seconds,
+        'seconds': float(seconds),
     }
 
 
@@ -161,12 +174,13 @@ def write_records(work: Work, pairs: Sequence[Pair], path: Path) -> None:
     if shards.this_process() != work.launcher:
         _use_one_cpu_thread()
     videos, quarantine = [], []
+    reader = guarded.shared(work.limits)
     writer = records.ShardWriter(path)
     for pair in pairs:
         names = {'video_id': pair.video_id, 'sound_id': pair.sound_id}
         picture, sound = (music_avqa.video_path(work.root, name) for name in names.values())
         try:
-            content = read_video(picture, sound, work.image_size, work.log_mel)
+            content = read_video(reader, picture, sound, work.image_size, work.log_mel)
         except video.MediaError as error:
             _check_seen((picture, sound), pair.sizes)
             quarantine.append({'video_id': pair.video_id, 'reason': error.reason})
@@ -174,7 +188,10 @@ def write_records(work: Work, pairs: Sequence[Pair], path: Path) -> None:
         questions = [_as_json(question) for question in pair.questions]
         writer.write(names | content | {'questions': questions})
         videos.append(names | {'seconds': content['seconds']})
-    writer.close({'source': _source(pairs), 'videos': videos, 'quarantine': quarantine})
+    limits = dataclasses.asdict(work.limits)
+    writer.close(
+        {'source': _source(pairs), 'limits': limits, 'videos': videos, 'quarantine': quarantine}
+    )
 
 
 def _check_seen(paths: Sequence[Path], sizes: Sequence[int | None]) -> None:
@@ -257,18 +274,29 @@ def _source(pairs: Sequence[Pair]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _keep_only_fresh(folder: Path, pairs: Sequence[Pair], shard_videos: int) -> None:
-    """Deletes shards of an interrupted run that are damaged or were made from other files."""
+def _keep_only_fresh(folder: Path, pairs: Sequence[Pair], work: Work, shard_videos: int) -> None:
+    """Deletes shards of an interrupted run that are damaged or were made from other files, and
+    those that other limits have kept videos out of.
+
+    Raises:
+      NewerFormat: a newer version of amuse_jax wrote one.
+    """
     count = -(-len(pairs) // shard_videos)
+    limits = dataclasses.asdict(work.limits)
     for path in folder.glob(f'[0-9]*-of-[0-9]*{records.SUFFIX}'):
         index, _, total = path.name.removesuffix(records.SUFFIX).partition('-of-')
         start = int(index) * shard_videos
         try:
-            source = records.read_contents(path)['source']
+            contents = records.read_contents(path)
+        except stages.NewerFormat:
+            raise
         except stages.StageError as error:
             logging.warning('prepare: made again: %s', error)
-            source = None
-        if source != _source(pairs[start : start + shard_videos]) or int(total) != count:
+            path.unlink()
+            continue
+        is_fresh = contents['source'] == _source(pairs[start : start + shard_videos])
+        is_limited = contents['quarantine'] and contents.get('limits') != limits
+        if not is_fresh or is_limited or int(total) != count:
             path.unlink()
 
 

@@ -16,7 +16,6 @@ from flax import serialization
 from amuse_jax import stages
 
 SUFFIX = '.array_record'
-FORMAT = 1  # raised when older code could no longer read what is written
 
 # Reading ahead would fetch the neighbours of what a shuffled reader wants.
 _READER = 'readahead_buffer_size:0'
@@ -25,7 +24,7 @@ _WRITER = 'group_size:1'  # every record on its own: true random access
 
 def encode(record: Mapping) -> bytes:
     """Packs a dict of arrays, numbers, texts, lists and dicts."""
-    return serialization.msgpack_serialize({'format': FORMAT, **record})
+    return serialization.msgpack_serialize({'format': stages.RECORD_FORMAT, **record})
 
 
 def decode(data: bytes, where: str = 'a record') -> dict:
@@ -40,16 +39,11 @@ def decode(data: bytes, where: str = 'a record') -> dict:
     """
     try:
         record = serialization.msgpack_restore(data)
-        version = record.pop('format')
+        stages.refuse_newer(record.pop('format'), stages.RECORD_FORMAT, where)
     except (ValueError, KeyError, TypeError, AttributeError, msgpack.UnpackException) as error:
         raise stages.StageError(
             f'{where} is not a record of amuse_jax ({error}); delete the file and run prepare again'
         ) from error
-    if version > FORMAT:
-        raise stages.StageError(
-            f'{where} has format {version}, this version of amuse_jax reads up to {FORMAT}; '
-            'update amuse_jax or prepare the data again'
-        )
     return record
 
 

@@ -85,6 +85,14 @@ TEMPLATES = {
 
 PLACEHOLDER = re.compile(r'<[^<>]+>')
 
+# The templates whose answers hang on who comes in before whom. What a performance answers to the
+# others does not change when its second half is played first.
+ABOUT_ORDER = frozenset(
+    template
+    for template in TEMPLATES
+    if {'<FL>', '<TH>', '<BA>'}.intersection(PLACEHOLDER.findall(template))
+)
+
 PADDING = '<pad>'
 
 

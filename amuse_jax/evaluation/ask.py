@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from amuse_jax import stages
 from amuse_jax.annotate import rois
-from amuse_jax.data import audio, prepare, vocabulary
+from amuse_jax.data import audio, guarded, prepare, vocabulary
 from amuse_jax.data.questions import QuestionTokenizer
 from amuse_jax.data.video import MediaError
 from amuse_jax.evaluation import example_page
@@ -50,9 +50,9 @@ def run(
             )
     folders = {name: plan[name].path(workdir) for name in NEEDED}
     try:
-        seen = prepare.read_video(
-            video, video, config.data.image_size, audio.LogMel.from_settings(config)
-        )
+        with guarded.Reader(guarded.Limits.from_settings(config.data)) as reader:
+            log_mel = audio.LogMel.from_settings(config)
+            seen = prepare.read_video(reader, video, video, config.data.image_size, log_mel)
         regions = rois.of_video(config, folders['rois'], video)
     except MediaError as error:
         raise StageError(f'{video} cannot be used: {error.reason}') from error

@@ -1,6 +1,7 @@
 """What the evaluate stage shows: tables for a terminal, a page and other programs, and figures."""
 
 import json
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,9 +30,10 @@ def write(
     peers = published.methods(scores['test_set']['published'])
     main, parts = main_rows(scores) | published.marked(peers), part_rows(scores)
     notes = [*_notes(scores), *([published_note(peers)] if peers else [])]
-    text = [tables.as_text(main), *([tables.as_text(parts)] if parts else []), *notes]
-    (folder / 'table.txt').write_text('\n\n'.join(text) + '\n')
-    (folder / 'table.md').write_text(tables.as_markdown(main) + '\n')
+    shown = [rows for rows in (main, parts) if rows]
+    (folder / 'table.txt').write_text('\n\n'.join([*map(tables.as_text, shown), *notes]) + '\n')
+    pages = [tables.as_markdown(rows) + '\n' for rows in shown]
+    (folder / 'table.md').write_text('\n'.join(pages))
     (folder / 'table.csv').write_text(tables.as_csv(_csv_rows(scores, peers)))
     (folder / 'templates.md').write_text(tables.templates_as_markdown(templates) + '\n')
     figures.training_curves(inputs['train'] / 'metrics.jsonl', folder / 'figures/training.png')
@@ -43,7 +45,7 @@ def write(
         bootstrap.margins(test['intervals']),
         {row.method: row.row for row in peers},
     )
-    _write_page(folder, inputs, scores, tables.as_markdown(parts) if parts else '', notes)
+    _write_page(folder, inputs, scores, pages, notes)
 
 
 def main_rows(scores: Mapping) -> dict[str, Mapping[str, float | str]]:
@@ -115,18 +117,23 @@ def _notes(scores: Mapping) -> list[str]:
 
 
 def _write_page(
-    folder: Path, inputs: Mapping[str, Path], scores: Mapping, parts: str, notes: Sequence[str]
+    folder: Path,
+    inputs: Mapping[str, Path],
+    scores: Mapping,
+    rows: Sequence[str],
+    notes: Sequence[str],
 ) -> None:
-    """report.md: everything a reader wants to see of the run, on one page."""
+    """report.md: everything a reader wants to see of the run, on one page; `rows` are the tables of
+    the test questions and, where there are any, of parts."""
     questions = scores['test_set']['questions']
     page = [
         f'# Music performance question answering: {questions:,} test questions\n',
-        (folder / 'table.md').read_text(),
+        rows[0],
         *(note + '\n' for note in notes),
         '![accuracy per type](figures/accuracy.png)\n',
     ]
-    if parts:
-        page.append(f'## Parts of the test\n\n{parts}\n')
+    if rows[1:]:
+        page.append(f'## Parts of the test\n\n{rows[1]}')
     page += [
         '## Importance of each stream (Fig. 5)\n\n![importance](figures/importance.png)\n',
         '## Training\n\n![training](figures/training.png)\n',
@@ -137,7 +144,9 @@ def _write_page(
         page.append(f'{name}\n\n```json\n{json.dumps(summary, indent=1)}\n```\n')
     page.append('## Accuracy per template\n\n' + (folder / 'templates.md').read_text())
     page.append('## Examples (Fig. 4)\n')
-    page += [f'![{p.stem}](examples/{p.name})\n' for p in sorted((folder / 'examples').iterdir())]
+    for path in sorted((folder / 'examples').iterdir()):
+        # Names of videos hold '#', which would end the address, and may hold spaces.
+        page.append(f'![{path.stem}](examples/{urllib.parse.quote(path.name)})\n')
     (folder / 'report.md').write_text('\n'.join(page))
 
 

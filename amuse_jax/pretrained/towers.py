@@ -68,13 +68,15 @@ def write_converted(config: ConfigDict, part: str, arrays: Arrays, folder: Path)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder.absolute() / 'arrays', arrays)
     sizes = config.model[part].to_dict()
-    stages.write_json(folder / 'tower.json', {'part': part, 'sizes': sizes})
+    form = {'format': stages.CHECKPOINT_FORMAT}
+    stages.write_json(folder / 'tower.json', form | {'part': part, 'sizes': sizes})
 
 
 def _read_converted(config: ConfigDict, part: str, folder: Path) -> Arrays:
-    found = json.loads((folder / 'tower.json').read_text())['part']
-    if found != part:
-        raise StageError(f'{folder} holds a tower for {found}; expected one for {part}')
+    found = json.loads((folder / 'tower.json').read_text())
+    stages.refuse_newer(found.get('format', 1), stages.CHECKPOINT_FORMAT, folder)
+    if found['part'] != part:
+        raise StageError(f'{folder} holds a tower for {found["part"]}; expected one for {part}')
     shapes = _by_name(_tower(config, part))
     target = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in shapes.items()}
     try:

@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from amuse_jax import hosts
-from amuse_jax.stages import StageError
+from amuse_jax.stages import CHECKPOINT_FORMAT, StageError, refuse_newer
 from amuse_jax.training.state import Arrays, TrainState
 
 # What Orbax and TensorStore raise over a damaged file, and Grain over a state it cannot take.
@@ -46,7 +46,7 @@ class Checkpoints:
             int(state.step),
             args=ocp.args.Composite(
                 **{name: ocp.args.StandardSave(tree) for name, tree in trees.items()},
-                progress=ocp.args.JsonSave({**progress, 'digest': digest}),
+                progress=_json({**progress, 'digest': digest}),
             ),
         )
 
@@ -61,6 +61,9 @@ class Checkpoints:
 
         Returns:
           State, iterator and progress; None when there is no intact checkpoint.
+
+        Raises:
+          StageError: a newer version of amuse_jax wrote it.
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
@@ -81,8 +84,7 @@ class Checkpoints:
     def _restore(
         self, step: int, template: TrainState, iterator_of: Callable[[dict], Any]
     ) -> tuple[TrainState, Any, dict]:
-        read = self._manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))
-        progress = dict(read.progress)
+        progress = _read_json(self._manager, step, 'progress')
         digest = progress.pop('digest')
         targets = {
             name: ocp.args.StandardRestore(_shapes(tree)) for name, tree in _trees(template).items()
@@ -123,7 +125,7 @@ class Best:
         self._manager.save(
             (self._manager.latest_step() or 0) + 1,
             args=ocp.args.Composite(
-                params=ocp.args.StandardSave(params), record=ocp.args.JsonSave(self.record)
+                params=ocp.args.StandardSave(params), record=_json(self.record)
             ),
         )
 
@@ -140,7 +142,8 @@ def read_best(folder: Path, template: Mapping[str, Any]) -> tuple[Arrays, dict]:
       template: arrays, or shapes, with the shardings that the parameters are to have.
 
     Raises:
-      StageError: there is none in `folder`, it is damaged, or the model has other shapes.
+      StageError: there is none in `folder`, it is damaged, the model has other shapes, or a newer
+        version of amuse_jax wrote it.
     """
     return _read_newest(folder, 'record', template)
 
@@ -154,13 +157,14 @@ def keep_frozen(folder: Path, arrays: Arrays) -> Arrays:
     """Saves the frozen arrays where `folder` has none, else returns the saved ones.
 
     Raises:
-      StageError: the saved ones are damaged or of other shapes.
+      StageError: the saved ones are damaged, of other shapes, or a newer version's.
     """
     if not arrays:
         return arrays
     with ocp.StandardCheckpointer() as checkpointer:
         if not folder.exists():
-            checkpointer.save(folder.absolute(), arrays)
+            form = {'format': CHECKPOINT_FORMAT}
+            checkpointer.save(folder.absolute(), arrays, custom_metadata=form)
             return arrays
     return read_frozen(folder, arrays)
 
@@ -169,12 +173,14 @@ def read_frozen(folder: Path, template: Mapping[str, Any]) -> Arrays:
     """The arrays that keep_frozen left in `folder`, shaped and sharded like `template`.
 
     Raises:
-      StageError: they are missing, damaged or of other shapes.
+      StageError: they are missing, damaged, of other shapes, or a newer version's.
     """
     if not template:
         return template
     with ocp.StandardCheckpointer() as checkpointer:
         try:
+            known = checkpointer.metadata(folder.absolute()).custom_metadata or {}
+            refuse_newer(known.get('format', 1), CHECKPOINT_FORMAT, folder)
             return checkpointer.restore(folder.absolute(), _shapes(template))
         except DAMAGE as error:
             raise _unreadable(folder, error) from error
@@ -190,18 +196,14 @@ def _read_newest(folder: Path, record: str, template: Mapping[str, Any]) -> tupl
             f'{folder} holds no checkpoint; run the stage {folder.parent.name} to its end'
         )
     try:
-        read = manager.restore(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(_shapes(template)),
-                **{record: ocp.args.JsonRestore()},
-            ),
-        )
+        kept = _read_json(manager, step, record)
+        params = ocp.args.StandardRestore(_shapes(template))
+        read = manager.restore(step, args=ocp.args.Composite(params=params))
     except DAMAGE as error:
         raise _unreadable(folder / str(step), error) from error
     finally:
         manager.close()
-    return read.params, dict(read[record])
+    return read.params, kept
 
 
 def _shapes(tree):
@@ -227,10 +229,26 @@ def _read_record(manager: ocp.CheckpointManager) -> dict | None:
     if step is None:
         return None
     try:
-        read = manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))
+        return _read_json(manager, step, 'record')
     except DAMAGE as error:
         raise _unreadable(Path(manager.directory) / str(step), error) from error
-    return dict(read.record)
+
+
+def _json(values: Mapping[str, Any]) -> ocp.args.JsonSave:
+    return ocp.args.JsonSave({**values, 'format': CHECKPOINT_FORMAT})
+
+
+def _read_json(manager: ocp.CheckpointManager, step: int, name: str) -> dict:
+    """What `_json` saved; read before anything else, since a newer version may save all else anew.
+
+    Raises:
+      StageError: a newer version of amuse_jax wrote it.
+    """
+    read = manager.restore(step, args=ocp.args.Composite(**{name: ocp.args.JsonRestore()}))
+    values = dict(read[name])
+    where = Path(manager.directory) / str(step)
+    refuse_newer(values.pop('format', 1), CHECKPOINT_FORMAT, where)  # 1 was not written down
+    return values
 
 
 def _trees(state: TrainState) -> dict[str, Any]:

@@ -9,15 +9,17 @@ Leaves checkpoints/, best/, frozen/, encoded/, metrics.jsonl, tensorboard/, and 
 questions the model knows.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from absl import logging
 from ml_collections import ConfigDict
 
-from amuse_jax.data import pipeline
+from amuse_jax.data import augment, pipeline
 from amuse_jax.models import building
 from amuse_jax.stages import StageError
 from amuse_jax.training import answering, checkpoints, loop, seen, sharding, state, stored
@@ -126,9 +128,8 @@ def _phases(config: ConfigDict, source: answering.Source) -> list[loop.Phase]:
         few = settings.open_questions if is_open else 0
         train = source.batches(table, 'train', settings.batch_size, is_open=is_open, questions=few)
         val = source.batches(table, 'val', settings.batch_size, is_open=is_open)
-        # Stored tokens that enter the adapters know where in the picture they are.
-        mirror = 0.0 if is_open and source.encoded else settings.mirror
-        batches = train.epochs(epochs, config.seed + 1000 * len(phases), int(few > 0), mirror)
+        changes = _augmentation(settings, train)
+        batches = train.epochs(epochs, config.seed + 1000 * len(phases), int(few > 0), changes)
         phases.append(
             loop.Phase(
                 epochs=epochs,
@@ -142,6 +143,21 @@ def _phases(config: ConfigDict, source: answering.Source) -> list[loop.Phase]:
             )
         )
     return phases
+
+
+def _augmentation(settings: ConfigDict, batches: pipeline.QuestionBatches) -> augment.Augmentation:
+    """What of the settings such batches allow; the log says where that is less."""
+    wanted = augment.Augmentation(settings.mirror, settings.gain_db, settings.time_shift)
+    allowed = dataclasses.replace(
+        wanted,
+        # Stored tokens that enter the adapters know where in the picture they are, ...
+        mirror=0.0 if FRONT[0] in batches.arrays else wanted.mirror,
+        # ... and all stored tokens are of the sound as it was.
+        gain_db=0.0 if batches.reader is None else wanted.gain_db,
+    )
+    if allowed != wanted:
+        logging.info('train: %s becomes %s: the towers have run already', wanted, allowed)
+    return allowed
 
 
 def _schedule(settings: ConfigDict, is_open: bool, steps_per_epoch: int):

@@ -8,7 +8,8 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from amuse_jax.data import pipeline, vocabulary
+from amuse_jax.data import augment, pipeline, vocabulary
+from amuse_jax.data.augment import Augmentation
 from amuse_jax.data.music_avqa import Question
 from amuse_jax.stages import StageError
 
@@ -205,14 +206,14 @@ def test_mirrored_items_have_mirrored_questions_and_boxes(tmp_path):
     table = pipeline.read_questions(tmp_path, Words())
     batches = pipeline.QuestionBatches(table, 'train', 1, 2, {'boxes': boxes}, Reader())
     plain = batches.once()[0]
-    mirrored = batches.epochs(1, seed=0, mirror_share=1.0)[0]
+    mirrored = batches.epochs(1, seed=0, augmentation=Augmentation(mirror=1.0))[0]
     order = [list(mirrored['record']).index(record) for record in plain['record']]
     np.testing.assert_array_equal(mirrored['words'][order], plain['words'][..., ::-1])
     names = [vocabulary.ANSWERS[i] for i in mirrored['answers'][order, 0]]
     assert names == ['right', 'flute']
     np.testing.assert_allclose(mirrored['boxes'][0, 0], [0.7, 0.2, 0.9, 0.4], atol=1e-6)
     np.testing.assert_array_equal(mirrored['frames'][order], plain['frames'][:, :, :, ::-1])
-    some = batches.epochs(40, seed=0, mirror_share=0.5)
+    some = batches.epochs(40, seed=0, augmentation=Augmentation(mirror=0.5))
     shares = np.mean([(some[i]['boxes'][:, 0, 0] > 0.5).mean() for i in range(len(some))])
     assert 0.3 < shares < 0.7
 
@@ -226,12 +227,13 @@ def test_hosts_share_out_the_rows_of_every_batch(batches, rows):
             reads[-1].append(index)
             return super().__getitem__(0)
 
-    whole = batches.epochs(3, seed=2, mirror_share=0.5)
+    augmentation = Augmentation(mirror=0.5)
+    whole = batches.epochs(3, seed=2, augmentation=augmentation)
     shares = []
     for share in rows:
         reads.append([])
         mine = dataclasses.replace(batches, reader=Counting(), rows=share)
-        shares.append(list(pipeline.iterate(mine.epochs(3, seed=2, mirror_share=0.5))))
+        shares.append(list(pipeline.iterate(mine.epochs(3, seed=2, augmentation=augmentation))))
     for index, batch in enumerate(pipeline.iterate(whole)):
         for share, found in zip(rows, shares):
             for name, array in batch.items():
@@ -276,3 +278,122 @@ def test_rows_keep_their_order(videos, batches, epochs, data):
     assert len(whole) == len(mine)
     for index in range(len(whole)):
         np.testing.assert_array_equal(mine[index], whole[index][rows])
+
+
+ORDER, OTHER = 'Where is the <FL> sounding instrument?', 'Is there a voiceover?'
+ASKED = ((OTHER, OTHER), (OTHER, ORDER), (ORDER,), (OTHER,), (OTHER, OTHER, ORDER), (OTHER,))
+EXISTING = (4, 4, 4, 3, 2, 1)  # segments of each record, of four
+
+
+class Film:
+    """A record of every video: four segments, all different."""
+
+    def __getitem__(self, index):
+        random = np.random.default_rng(index)
+        return {
+            'frames': random.integers(0, 255, (4, 4, 4, 3), np.uint8),
+            'log_mel': random.uniform(-110, 0, size=(4, 5, 2)).clip(-100).astype(np.float16),
+        }
+
+
+@pytest.fixture
+def films(tmp_path):
+    """Batches of six videos with two questions each; `place` tells which segment it was."""
+    questions = [
+        dataclasses.replace(question(record, number), template=template)
+        for record, templates in enumerate(ASKED)
+        for number, template in enumerate(templates)
+    ]
+    random = np.random.default_rng(0)
+    arrays = {
+        'segment_mask': np.arange(4) < np.array(EXISTING)[:, None],
+        'place': np.tile(np.arange(4, dtype=np.float16), (len(ASKED), 1)),
+        'boxes': random.random((len(ASKED), 4, 3, 4), np.float32),
+        'sources': random.random((len(ASKED), 4, 22), np.float32),
+    }
+    table = table_of(tmp_path, questions)
+    return pipeline.QuestionBatches(table, 'train', size=2, videos=2, arrays=arrays, reader=Film())
+
+
+def items_of(dataset):
+    """Every item of the dataset's batches, but for padding."""
+    for batch in pipeline.iterate(dataset):
+        for i in np.flatnonzero(batch['weights'].any(1)):
+            yield {name: array[i] for name, array in batch.items()}
+
+
+def test_shifted_items_have_all_they_hold_of_a_segment_moved_alike(films):
+    whole = {int(item['record']): item for item in items_of(films.once())}
+    found = collections.defaultdict(set)
+    for item in items_of(films.epochs(30, seed=0, augmentation=Augmentation(time_shift=1.0))):
+        record = int(item['record'])
+        plain, count, order = whole[record], EXISTING[record], item['place'].astype(int)
+        for name in ('frames', 'log_mel', 'boxes', 'sources', 'segment_mask'):
+            np.testing.assert_array_equal(item[name], plain[name][order])
+        np.testing.assert_array_equal(item['segment_mask'], plain['segment_mask'])
+        np.testing.assert_array_equal(order[count:], np.arange(count, 4))
+        np.testing.assert_array_equal(order[:count], (np.arange(count) + order[0]) % count)
+        templates = {
+            films.table.questions[i].template for i in item['question'][item['weights'] > 0]
+        }
+        found[record, ORDER in templates].add(int(order[0]))
+    # Never unshifted where it can be, by every number of places; never where order is asked about.
+    assert found == {
+        (0, False): {1, 2, 3},
+        (1, True): {0},
+        (2, True): {0},
+        (3, False): {1, 2},
+        (4, True): {0},
+        (4, False): {1},  # the items that its question about order is not in
+        (5, False): {0},
+    }
+
+
+def test_a_gain_is_one_for_the_whole_video_and_bounded(films):
+    whole = {int(item['record']): item for item in items_of(films.once())}
+    gains = collections.defaultdict(set)
+    for item in items_of(films.epochs(20, seed=0, augmentation=Augmentation(gain_db=6.0))):
+        plain = whole[int(item['record'])]
+        for name in ('frames', 'place', 'boxes', 'sources'):
+            np.testing.assert_array_equal(item[name], plain[name])
+        assert item['log_mel'].dtype == np.float16
+        before, after = (each['log_mel'].astype(np.float32) for each in (plain, item))
+        assert (after[before == -100] == -100).all()
+        heard = (before > -90) & (after > -90)
+        gain = np.median((after - before)[heard])
+        np.testing.assert_allclose((after - before)[heard], gain, atol=0.07)  # half floats
+        assert abs(gain) < 6.07
+        gains[int(item['record'])].add(float(gain))
+    everything = np.concatenate([list(each) for each in gains.values()])
+    assert everything.min() < -4 and everything.max() > 4
+    assert all(len(each) > 15 for each in gains.values())  # drawn anew in every epoch
+    silent = dataclasses.replace(films, reader=None)
+    assert 'log_mel' not in silent.epochs(1, seed=0, augmentation=Augmentation(gain_db=6.0))[0]
+
+
+@pytest.mark.parametrize('parts', [0, 1])
+def test_augmented_batches_are_repeatable_and_resumable(films, parts):
+    augmentation = Augmentation(mirror=0.5, gain_db=6.0, time_shift=0.5)
+
+    def epochs(seed, augmentation):
+        return films.epochs(3, seed, parts, augmentation)
+
+    first = list(pipeline.iterate(epochs(2, augmentation)))
+    iterator = pipeline.iterate(epochs(2, augmentation))
+    for _ in range(4):
+        next(iterator)
+    resumed = pipeline.iterate(epochs(2, augmentation))
+    resumed.set_state(json.loads(json.dumps(iterator.get_state())))
+    for expected, *others in zip(first[4:], iterator, resumed, strict=True):
+        for name in expected:
+            for found in others:
+                np.testing.assert_array_equal(expected[name], found[name])
+    # The questions and their order are those of plain epochs, what is seen and heard is not.
+    plain = list(pipeline.iterate(epochs(2, augment.NONE)))
+    for name in ('question', 'weights', 'record'):
+        np.testing.assert_array_equal([b[name] for b in first], [b[name] for b in plain])
+    for name in ('boxes', 'log_mel', 'place'):
+        alike = [(a[name] == b[name]).all() for a, b in zip(first, plain)]
+        assert not all(alike)
+    other = list(pipeline.iterate(epochs(3, augmentation)))
+    assert any((a['log_mel'] != b['log_mel']).any() for a, b in zip(first, other))

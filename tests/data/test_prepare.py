@@ -1,4 +1,3 @@
-import hashlib
 import json
 import os
 import signal
@@ -12,66 +11,15 @@ import pytest
 
 from amuse_jax import stages
 from amuse_jax.data import audio, prepare, records
-from configs import base
+from tests.data.small_set import digests, read_json, row, run, settings, write_rows, write_small_set
 
 ROOT = Path(__file__).parents[2]
-SPLITS = ('train', 'val', 'test')
-
-
-def row(video_id, answer='yes', **changes):
-    return {
-        'video_id': video_id,
-        'type': '["Audio", "Counting"]',
-        'question_content': 'Is there a <Object> sound?',
-        'templ_values': '["violin"]',
-        'anser': answer,
-        **changes,
-    }
-
-
-def write_rows(root, *rows):
-    """Every split gets every third row, so that no split is empty."""
-    for index, split in enumerate(SPLITS):
-        (root / f'avqa-{split}.json').write_text(json.dumps(rows[index::3]))
-
-
-def settings(root, **changes):
-    config = base.get_config()
-    config.data.update(
-        root=str(root), segments=3, segment_seconds=2.0, image_size=16, shard_videos=2, workers=1
-    )
-    config.data.update(changes)
-    return config
-
-
-def run(root, folder, **changes):
-    folder.mkdir(exist_ok=True)
-    return prepare.run(settings(root, **changes), folder, {})
-
-
-def read_json(folder, name):
-    return json.loads((folder / f'{name}.json').read_text())
 
 
 @pytest.fixture
 def root(tmp_path):
     (tmp_path / 'set/videos').mkdir(parents=True)
     return tmp_path / 'set'
-
-
-def write_small_set(root, media, count=4):
-    for index in range(count):
-        picture = media.Picture(seconds=6, fps=4 + index)
-        media.write(root / f'videos/v{index}.mp4', picture, media.Sound(seconds=6))
-    write_rows(root, *[row(f'v{index}') for index in range(count)])
-
-
-def digests(folder):
-    files = [path for path in folder.rglob('*') if path.is_file()]
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-    }
 
 
 def test_a_record_of_each_video(root, media, tmp_path):
@@ -249,6 +197,17 @@ def test_a_damaged_shard_is_made_again(root, media, tmp_path):
     shard = tmp_path / 'out/records/00001-of-00002.array_record'
     shard.write_bytes(shard.read_bytes()[:-100])
     run(root, tmp_path / 'out')
+    assert digests(tmp_path / 'out') == before
+
+
+def test_a_newer_shard_is_refused_and_stays(root, media, tmp_path, monkeypatch):
+    write_small_set(root, media)
+    with monkeypatch.context() as newer:
+        newer.setattr(stages, 'RECORD_FORMAT', stages.RECORD_FORMAT + 1)
+        run(root, tmp_path / 'out')
+    before = digests(tmp_path / 'out')
+    with pytest.raises(stages.NewerFormat, match='00-of-00002.array_record has format 2, .* to 1'):
+        run(root, tmp_path / 'out')
     assert digests(tmp_path / 'out') == before
 
 

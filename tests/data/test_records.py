@@ -105,15 +105,18 @@ def test_damage_inside_a_shard_is_found_when_it_is_read(tmp_path):
         records.RecordReader(tmp_path)[0]
 
 
-@pytest.mark.parametrize('data', [b'', b'\xc1', b'text', msgpack.packb([1]), msgpack.packb({})])
+@pytest.mark.parametrize(
+    'data',
+    [b'', b'\xc1', b'text', msgpack.packb([1]), msgpack.packb({}), msgpack.packb({'format': 'x'})],
+)
 def test_bytes_that_are_no_record(data):
     with pytest.raises(stages.StageError, match='is not a record'):
         records.decode(data)
 
 
 def test_a_newer_format_is_refused(monkeypatch):
-    monkeypatch.setattr(records, 'FORMAT', records.FORMAT + 1)
+    monkeypatch.setattr(stages, 'RECORD_FORMAT', stages.RECORD_FORMAT + 1)
     data = records.encode(record(0))
     monkeypatch.undo()
-    with pytest.raises(stages.StageError, match='format 2, .* up to 1'):
-        records.decode(data)
+    with pytest.raises(stages.NewerFormat, match='my file has format 2, .* up to 1; update amuse'):
+        records.decode(data, 'my file')

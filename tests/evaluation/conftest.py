@@ -24,7 +24,7 @@ def finished(tiny, tmp_path_factory):
     config, inputs = tiny
     config = config.copy_and_resolve_references()
     config.without = 'encoder'
-    config.train.update(head_epochs=1, epochs=0)
+    config.train.update(head_epochs=1, epochs=0, mirror=0.5, time_shift=0.5)
     inputs = inputs | {name: tmp_path_factory.mktemp(name) for name in ('pretrain', 'train')}
     _write_features(inputs)
     jax.config.update('jax_disable_most_optimizations', True)

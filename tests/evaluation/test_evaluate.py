@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import numpy as np
@@ -66,6 +67,15 @@ def test_what_the_stage_leaves(evaluated):
     page = (folder / 'report.md').read_text()
     assert page.startswith('# Music performance question answering: 3 test questions\n\n|')
     assert 'published' not in page and 'Diao' not in page and 'Parts of the test' not in page
+    templates = page[page.index('## Accuracy per template') : page.index('## Examples')]
+    header, _, *rows = [line for line in templates.splitlines() if line.startswith('|')]
+    columns = [cell.strip() for cell in header.strip('|').split('|')]
+    assert columns == ['template', 'questions', *evaluate.METHODS]
+    asked = [line['template'].strip() for line in read_lines(folder)]
+    for cells in ([cell.strip() for cell in row.strip('|').split('|')] for row in rows):
+        assert int(cells[1]) == asked.count(cells[0]) > 0
+        assert all(0 <= float(cell) <= 100 for cell in cells[2:])
+    assert len(rows) == len(set(asked))
     for name in ('accuracy', 'importance', 'training'):
         assert (folder / f'figures/{name}.png').stat().st_size > 1000
     assert list((folder / 'examples').iterdir())
@@ -105,7 +115,16 @@ def test_known_and_other_questions_apart_and_rare_and_frequent_answers(leaking, 
     )
     assert both == pytest.approx((4 * head + 2 * tail) / 6)
     page = (tmp_path / 'report.md').read_text()
-    assert '| Amuse: rephrased, tail' in page and 'on 1 of the test questions' in page
+    assert 'on 1 of the test questions' in page
+    written = tables.from_csv((tmp_path / 'table.csv').read_text())
+    texts = [page, *((tmp_path / f'table.{ending}').read_text() for ending in ('md', 'txt'))]
+    for name in ('rephrased', 'rephrased, head', 'rephrased, tail', 'test, seen'):
+        for method in evaluate.METHODS:
+            value = parts[name]['rows'][method]['Avg']
+            assert written[f'{method}: {name}']['Avg'] == pytest.approx(value, abs=0.005)
+            for text in texts:
+                (line,) = re.findall(rf'^\W*{method}: {name} +(?!,).*', text, re.M)
+                assert line.rstrip(' |').endswith(f' {value:.2f}')
 
 
 def test_another_data_set_gets_answers_of_the_same_model(evaluated, tmp_path):

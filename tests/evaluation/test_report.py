@@ -1,4 +1,6 @@
 import json
+import re
+import urllib.parse
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from amuse_jax.data.music_avqa import Question
 from amuse_jax.evaluation import evaluate, report, tables, test_sets
 
 V1 = test_sets.KNOWN[0]
+EXAMPLES = ('00--7cbk_#02.png', '01-my video (1) %.png')
 
 
 def part(counts, videos=6399, share=0.6):
@@ -30,6 +33,8 @@ def write(folder, parts):
         stages.write_json(path / 'manifest.json', {'format': stages.FORMAT, 'summary': {}})
     (inputs['train'] / 'metrics.jsonl').write_text('{"step": 1, "loss": 2.0}\n')
     (folder / 'examples').mkdir()
+    for name in EXAMPLES:
+        (folder / 'examples' / name).touch()
     scores = {
         'test_set': evaluate._test_set(parts['test'].questions),
         'parts': {name: each.scores() for name, each in parts.items()},
@@ -51,6 +56,9 @@ def test_published_rows_stand_beside_the_same_test_set(tmp_path):
     assert names[4] == 'AVST (Li et al., 2022)' and names[10] == 'Amuse (Diao et al., 2024)'
     assert '84.61' in text and '83.58*' in text and 'Table 2. *: an average' in text
     assert '9,129 of its 9,129 questions' in text
+    page = (tmp_path / 'report.md').read_text()
+    for name in (*evaluate.METHODS, 'AVST (Li et al., 2022)', 'Amuse (Diao et al., 2024)'):
+        assert f'| {name} ' in page[: page.index('accuracy.png')]
     written = tables.from_csv((tmp_path / 'table.csv').read_text())
     assert written['Amuse (Diao et al., 2024)']['Avg'] == 83.52
     test = scores['parts']['test']
@@ -70,3 +78,13 @@ def test_a_set_of_ones_own_stands_alone_and_parts_are_told(tmp_path):
     page = (tmp_path / 'report.md').read_text()
     assert page.index('| Amuse ') < page.index('accuracy.png') < page.index('## Parts of the test')
     assert '| Amuse: test, unseen' in page and '| question words: test, unseen' in page
+
+
+def test_examples_are_linked_whatever_their_videos_are_called(tmp_path):
+    write(tmp_path, {'test': part([2] * 9, videos=3)})
+    links = re.findall(r'\]\((examples/.*?)\)\n', (tmp_path / 'report.md').read_text())
+    assert not set('# ()') & set(''.join(links))
+    for link, name in zip(links, EXAMPLES, strict=True):
+        # As a browser resolves it: what stands behind '#' or '?' is no part of the path.
+        path = urllib.parse.urlsplit(urllib.parse.urljoin((tmp_path / 'report.md').as_uri(), link))
+        assert urllib.parse.unquote(path.path) == str(tmp_path / 'examples' / name)

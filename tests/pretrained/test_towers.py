@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2
 from transformers import BertConfig, BertModel, ClapAudioConfig
 from transformers.models.clap.modeling_clap import ClapAudioModel
 
+from amuse_jax import stages
 from amuse_jax.models.swin_v2 import SwinV2Config
 from amuse_jax.pretrained import files, towers
 from amuse_jax.stages import StageError
@@ -115,6 +117,10 @@ def test_a_converted_folder_is_the_file_without_pytorch(config, checkpoints, tmp
     config.checkpoints.visual = str(tmp_path / 'tower')
     config.model.visual.width = 16
     with pytest.raises(StageError, match='does not fit the sizes in config.model.visual'):
+        towers.load(config, 'visual')
+    kept = json.loads((tmp_path / 'tower/tower.json').read_text())
+    stages.write_json(tmp_path / 'tower/tower.json', kept | {'format': kept['format'] + 1})
+    with pytest.raises(stages.NewerFormat, match='tower has format 3, .* update amuse_jax'):
         towers.load(config, 'visual')
 
 

@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import grain
@@ -10,7 +11,7 @@ import orbax.checkpoint as ocp
 import pytest
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from amuse_jax.stages import StageError
+from amuse_jax.stages import NewerFormat, StageError
 from amuse_jax.training import checkpoints, state
 
 # Orbax leaves reads behind when one of them fails.
@@ -115,6 +116,52 @@ def test_every_change_of_an_element_changes_the_checksum(array, data):
         int(checkpoints._checksum(jnp.asarray(bits.view(array.dtype).reshape(array.shape))))
         != before
     )
+
+
+def test_a_newer_checkpoint_is_refused_and_stays(saved, tmp_path, monkeypatch):
+    folder, best = tmp_path / 'checkpoints', tmp_path / 'best'
+    shutil.copytree(saved, folder)
+    state = state_at(4)
+    with monkeypatch.context() as newer:
+        newer.setattr(checkpoints, 'CHECKPOINT_FORMAT', checkpoints.CHECKPOINT_FORMAT + 1)
+        kept = checkpoints.Checkpoints(folder, keep=2)
+        kept.save(state, iterate(), {'phase': 0, 'lines': 40})
+        kept.close()
+        kept = checkpoints.Best(best)
+        kept.offer(0.5, state.params, {'step': 4})
+        kept.close()
+        checkpoints.keep_frozen(tmp_path / 'frozen', state.params)
+    for read in (
+        lambda: restore(folder),
+        lambda: checkpoints.read_params(folder, state.params),
+        lambda: checkpoints.read_best(best, state.params),
+        lambda: checkpoints.Best(best),
+        lambda: checkpoints.read_frozen(tmp_path / 'frozen', state.params),
+        lambda: checkpoints.keep_frozen(tmp_path / 'frozen', state.params),
+    ):
+        with pytest.raises(NewerFormat, match=r'has format 3, .* up to 2; update amuse_jax'):
+            read()
+    assert (folder / '4').is_dir() and (best / '1').is_dir() and (tmp_path / 'frozen').is_dir()
+
+
+@pytest.mark.parametrize('item', ['progress', 'record'])
+def test_a_checkpoint_from_before_formats_were_written_is_read(item, saved, tmp_path):
+    template = state_at(0).params
+    folder = tmp_path / 'kept'
+    if item == 'progress':
+        shutil.copytree(saved, folder)
+    else:
+        best = checkpoints.Best(folder)
+        best.offer(0.5, state_at(3).params, {'step': 3})
+        best.close()
+    for path in folder.glob(f'*/{item}/metadata'):
+        values = json.loads(path.read_text())
+        assert values.pop('format') == checkpoints.CHECKPOINT_FORMAT
+        path.write_text(json.dumps(values))
+    if item == 'progress':
+        check(restore(folder), 3)
+    else:
+        assert checkpoints.read_best(folder, template)[1] == {'step': 3, 'score': 0.5}
 
 
 def test_best_keeps_the_highest_score_across_restarts(tmp_path):

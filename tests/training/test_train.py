@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from amuse_jax.data import augment, pipeline
 from amuse_jax.evaluation import other_data
 from amuse_jax.stages import StageError
 from amuse_jax.training import answering, checkpoints, predict, pretrain, seen, state, stored, train
+from configs import base
 
 
 def parts(config, inputs):
@@ -67,6 +69,20 @@ def test_stored_towers_are_the_plain_towers(trained):
         found = [prepare(arrays, batch, is_open) for batch in batches]
         jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), *found)
         assert (found[0].front is None) != is_open
+
+
+def test_stored_tokens_are_changed_only_as_they_can_be():
+    settings = base.get_config().train
+    settings.update(mirror=0.5, gain_db=6.0, time_shift=0.25)
+
+    def found(reader, *names):
+        arrays = {name: np.zeros((1, 10, 4)) for name in names}
+        batches = pipeline.QuestionBatches(None, 'train', 5, 8, arrays, reader)
+        return train._augmentation(settings, batches)
+
+    assert found(object()) == augment.Augmentation(mirror=0.5, gain_db=6.0, time_shift=0.25)
+    assert found(None, *answering.CLOSED) == augment.Augmentation(mirror=0.5, time_shift=0.25)
+    assert found(None, *answering.FRONT) == augment.Augmentation(time_shift=0.25)
 
 
 def test_a_finished_stage_is_not_done_again(trained):

@@ -13,6 +13,7 @@ is 'head' or 'tail'). R itself tells frequent (head) from rare (tail) answers by
 import dataclasses
 import json
 import math
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,11 @@ REPHRASED = 'rephrased'  # the split of MUSIC-AVQA-R's questions
 FREQUENCIES = ('head', 'tail')
 
 _LONGEST_ID = 200  # bytes; with '.mp4' still a file name everywhere
+
+# Writes values into messages in short: a damaged row may hold megabytes.
+_SHOWN = reprlib.Repr()
+_SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 300
+_shown = _SHOWN.repr
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +79,7 @@ def fill(template: str, values: Sequence[str]) -> str:
     """
     places = _places(template)
     if places != len(values):
-        raise ValueError(f'{places} placeholders in {template!r} but {len(values)} values')
+        raise ValueError(f'{places} placeholders in {_shown(template)} but {len(values)} values')
     remaining = iter(values)
     text = vocabulary.PLACEHOLDER.sub(lambda _: next(remaining), template)
     return ' '.join(text.replace('\uff1f', '?').split())
@@ -115,18 +121,18 @@ def plain_name(value, key: str) -> str:
       ValueError: it is no text, or holds what could lead elsewhere.
     """
     if not isinstance(value, str) or not value:
-        raise ValueError(f'{key} is {value!r}, expected the name of a video')
+        raise ValueError(f'{key} is {_shown(value)}, expected the name of a video')
     try:
         size = len(value.encode())
     except UnicodeEncodeError:  # half of a surrogate pair
-        raise ValueError(f'{key} {value!r} cannot be a file name') from None
+        raise ValueError(f'{key} {_shown(value)} cannot be a file name') from None
     if (
         value in ('.', '..')
         or size > _LONGEST_ID
         or not value.isprintable()
         or set(value) & {'/', '\\'}
     ):
-        raise ValueError(f'{key} {value!r} is not the plain name of a file in videos/')
+        raise ValueError(f'{key} {_shown(value)} is not the plain name of a file in videos/')
     return value
 
 
@@ -154,10 +160,10 @@ def _question(row, split: str, file: str, number: int) -> Question:
         raise ValueError(f'found a {type(row).__name__}, expected an object with keys and values')
     kind = _strings(row, 'type')
     if kind not in vocabulary.TYPES:
-        raise ValueError(f'the type {list(kind)} is not one of the nine of MUSIC-AVQA')
+        raise ValueError(f'the type {_shown(list(kind))} is not one of the nine of MUSIC-AVQA')
     answer = _string(row, 'anser').strip()
     if answer not in vocabulary.ANSWERS:
-        raise ValueError(f'the answer {answer!r} is not one of the {len(vocabulary.ANSWERS)}')
+        raise ValueError(f'the answer {_shown(answer)} is not one of the {len(vocabulary.ANSWERS)}')
     template = _string(row, 'question_content')
     if split == REPHRASED:
         values, frequency = _values_of_rephrased(row, template), _frequency(row, file)
@@ -201,7 +207,7 @@ def _frequency(row: dict, file: str) -> str:
         mark = file.rpartition('-')[2]  # avqa-test-head, -tail, or -headtail for all of them
         return mark if mark in FREQUENCIES else ''
     if mark not in FREQUENCIES:
-        raise ValueError(f'split is {mark!r}, expected head or tail')
+        raise ValueError(f'split is {_shown(mark)}, expected head or tail')
     return mark
 
 
@@ -216,14 +222,14 @@ def _question_id(value, fallback: str) -> str:
         return str(int(value))  # tables written by pandas hold 47859.0
     if isinstance(value, (int, str)) and not isinstance(value, bool):
         return _writable(str(value), 'question_id')
-    raise ValueError(f'question_id is {value!r}, expected a number')
+    raise ValueError(f'question_id is {_shown(value)}, expected a number')
 
 
 def _string(row: dict, key: str) -> str:
     value = row.get(key)
     if not isinstance(value, str):
         raise ValueError(
-            f'{key} is {value!r}, expected text' if key in row else f'{key} is missing'
+            f'{key} is {_shown(value)}, expected text' if key in row else f'{key} is missing'
         )
     return _writable(value, key)
 
@@ -235,11 +241,11 @@ def _strings(row: dict, key: str) -> tuple[str, ...]:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            raise ValueError(f'{key} is {value!r}, expected a list') from None
+            raise ValueError(f'{key} is {_shown(value)}, expected a list') from None
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ValueError(
-            f'{key} is {value!r}, expected a list of texts' if key in row else f'{key} is missing'
-        )
+        if key not in row:
+            raise ValueError(f'{key} is missing')
+        raise ValueError(f'{key} is {_shown(value)}, expected a list of texts')
     return tuple(_writable(item, key) for item in value)
 
 
@@ -248,5 +254,5 @@ def _writable(text: str, key: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError(f'{key} holds {text!r}, which is no text') from None
+        raise ValueError(f'{key} holds {_shown(text)}, which is no text') from None
     return text

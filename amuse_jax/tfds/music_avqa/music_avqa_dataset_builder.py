@@ -101,7 +101,9 @@ class Builder(tfds.core.ShardBasedBuilder):
                     'audio_mask': tensor(
                         shape=(segments,), dtype=np.bool_, doc='Whether the segment has sound.'
                     ),
-                    'questions': tfds.features.Sequence(question),
+                    'questions': tfds.features.Sequence(
+                        question, doc='All that the split asks about the video, in file order.'
+                    ),
                 }
             ),
             homepage='https://gewu-lab.github.io/MUSIC-AVQA/',

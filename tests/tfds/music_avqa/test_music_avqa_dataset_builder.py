@@ -126,5 +126,6 @@ def test_it_is_documented_as_tfds_asks(tmp_path):
     from tensorflow_datasets.core import dataset_metadata
 
     assert set(builders.Builder.get_metadata().tags) <= set(dataset_metadata.valid_tags())
-    assert all(feature.doc.desc for name, feature in info.features.items() if name != 'questions')
+    questions = info.features['questions'].feature
+    assert all(each.doc.desc for each in (*info.features.values(), *questions.values()))
     assert info.features['questions']['answer'].names == list(vocabulary.ANSWERS)
