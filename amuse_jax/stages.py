@@ -20,7 +20,7 @@ from amuse_jax import hosts, shards
 # Formats of what a run leaves; each is raised when older code can no longer read what is written.
 FORMAT = 1  # of stages and their manifests; raised too when an older artefact cannot be read
 RECORD_FORMAT = 1  # data/records.py
-CHECKPOINT_FORMAT = 1  # training/checkpoints.py, pretrained/towers.py
+CHECKPOINT_FORMAT = 2  # training/checkpoints.py, pretrained/towers.py
 
 Run = Callable[[ConfigDict, Path, Mapping[str, Path]], dict]
 

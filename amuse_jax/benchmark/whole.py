@@ -254,7 +254,7 @@ def _storing(
 ) -> tuple[Side, Batch]:
     """What the frozen encoders do for a video before training: the side, and what it stores."""
     structure, params, rest = state.split(universal, '')
-    encode = pretrain.encoding(structure)
+    encode = pretrain.encoding(structure, sharding.single())
     graphdef, towers = nnx.split(amuse.encoder)
     dtype = jnp.dtype(config.train.encoded_dtype)
 

@@ -227,14 +227,13 @@ def test_hosts_share_out_the_rows_of_every_batch(batches, rows):
             reads[-1].append(index)
             return super().__getitem__(0)
 
-    whole = batches.epochs(3, seed=2, augmentation=Augmentation(mirror=0.5))
+    augmentation = Augmentation(mirror=0.5)
+    whole = batches.epochs(3, seed=2, augmentation=augmentation)
     shares = []
     for share in rows:
         reads.append([])
         mine = dataclasses.replace(batches, reader=Counting(), rows=share)
-        shares.append(
-            list(pipeline.iterate(mine.epochs(3, seed=2, augmentation=Augmentation(mirror=0.5))))
-        )
+        shares.append(list(pipeline.iterate(mine.epochs(3, seed=2, augmentation=augmentation))))
     for index, batch in enumerate(pipeline.iterate(whole)):
         for share, found in zip(rows, shares):
             for name, array in batch.items():

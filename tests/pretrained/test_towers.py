@@ -120,7 +120,7 @@ def test_a_converted_folder_is_the_file_without_pytorch(config, checkpoints, tmp
         towers.load(config, 'visual')
     kept = json.loads((tmp_path / 'tower/tower.json').read_text())
     stages.write_json(tmp_path / 'tower/tower.json', kept | {'format': kept['format'] + 1})
-    with pytest.raises(stages.NewerFormat, match='tower has format 2, .* update amuse_jax'):
+    with pytest.raises(stages.NewerFormat, match='tower has format 3, .* update amuse_jax'):
         towers.load(config, 'visual')
 
 

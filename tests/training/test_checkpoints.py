@@ -139,7 +139,7 @@ def test_a_newer_checkpoint_is_refused_and_stays(saved, tmp_path, monkeypatch):
         lambda: checkpoints.read_frozen(tmp_path / 'frozen', state.params),
         lambda: checkpoints.keep_frozen(tmp_path / 'frozen', state.params),
     ):
-        with pytest.raises(NewerFormat, match=r'has format 2, .* up to 1; update amuse_jax'):
+        with pytest.raises(NewerFormat, match=r'has format 3, .* up to 2; update amuse_jax'):
             read()
     assert (folder / '4').is_dir() and (best / '1').is_dir() and (tmp_path / 'frozen').is_dir()
 
