@@ -59,6 +59,11 @@ def check(config: ConfigDict) -> None:
         value = _value(config, name)
         if not 0 <= value <= 1:
             raise StageError(f'config.{name} is {value}; expected a share, from 0 to 1')
+    if config.train.batch_size % config.train.parts:
+        raise StageError(
+            f'config.train.batch_size is {config.train.batch_size}; expected a multiple of '
+            f'config.train.parts, which is {config.train.parts}'
+        )
     if config.data.beam and importlib.util.find_spec('apache_beam') is None:
         raise StageError(
             'config.data.beam is set, but Apache Beam is not installed; run '
@@ -114,6 +119,7 @@ POSITIVE = (
     'pretrain.batch_size',
     'pretrain.learning_rate',
     'train.batch_size',
+    'train.parts',
     'train.questions',
     'train.learning_rate',
     'evaluate.batch_size',

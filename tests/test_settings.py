@@ -45,6 +45,11 @@ def test_an_unknown_argument_is_refused(argument):
         ('sources.stems', 'spleeter', "config.sources.stems is 'spleeter'; expected one of"),
         ('model.dtype', 'float8', "config.model.dtype is 'float8'"),
         ('train.batch_size', 0, 'config.train.batch_size is 0; expected a positive number'),
+        (
+            'train.parts',
+            3,
+            'batch_size is 4; expected a multiple of config.train.parts, which is 3',
+        ),
         ('train.time_shift', 1.5, 'config.train.time_shift is 1.5; expected a share, from 0 to 1'),
         ('data.image_size', 96, 'make them equal'),
         ('model.adapters.rounds', 5, 'is no multiple of the 5 rounds'),

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +82,9 @@ def exchange(
     return found.reshape(*lead, *found.shape[2:])
 
 
-def choose(query: jax.Array, keys: list[jax.Array], values: list[jax.Array], heads: int):
+def choose(
+    query: jax.Array, keys: Sequence[jax.Array], values: Sequence[jax.Array], heads: int
+) -> jax.Array:
     """Attention of every token over a few candidates of its own, one of each list.
 
     Args:
@@ -90,19 +93,9 @@ def choose(query: jax.Array, keys: list[jax.Array], values: list[jax.Array], hea
     Returns:
       [..., n, heads * c] in the values' dtype; the softmax runs in float32.
     """
-    channels = query.shape[-1] // heads
-    if target.platform() == 'tpu':
-        # There heads on an axis of their own would be padded to 128 channels; a product with a
-        # matrix of zeros and ones gives each channel the sum over its head.
-        head = jnp.arange(query.shape[-1]) // channels
-        same = (head[:, None] == head).astype(query.dtype)
-        split = lambda x: x  # noqa: E731
-        total = lambda x: jnp.matmul(x, same, preferred_element_type=jnp.float32)  # noqa: E731
-    else:
-        split = lambda x: x.reshape(*x.shape[:-1], heads, channels)  # noqa: E731
-        total = lambda x: x.astype(jnp.float32).sum(-1, keepdims=True)  # noqa: E731
-    scores = [total(split(query) * split(key)) * channels**-0.5 for key in keys]
-    scores = jnp.broadcast_arrays(*scores)
+    split, total = _by_head(query, heads)
+    scale = (query.shape[-1] // heads) ** -0.5
+    scores = jnp.broadcast_arrays(*(scale * total(split(query) * split(key)) for key in keys))
     highest = functools.reduce(jnp.maximum, scores)
     weights = [jnp.exp(score - highest) for score in scores]
     sums = sum(weights)
@@ -110,3 +103,24 @@ def choose(query: jax.Array, keys: list[jax.Array], values: list[jax.Array], hea
         (weight / sums).astype(value.dtype) * split(value) for weight, value in zip(weights, values)
     )
     return chosen.reshape(*chosen.shape[: query.ndim - 1], -1)
+
+
+def _by_head(like: jax.Array, heads: int) -> tuple[Callable, Callable]:
+    """Functions that tell heads apart, and that sum over the channels of each in float32.
+
+    On TPUs heads on an axis of their own would be padded to 128 channels. There they stay together,
+    and a product with a matrix of zeros and ones gives each channel the sum over its head.
+    """
+    channels = like.shape[-1] // heads
+
+    def split(x):
+        return x.reshape(*x.shape[:-1], heads, channels)
+
+    def total(x):
+        return x.astype(jnp.float32).sum(-1, keepdims=True)
+
+    if target.platform() != 'tpu':
+        return split, total
+    head = jnp.arange(like.shape[-1]) // channels
+    same = (head[:, None] == head).astype(like.dtype)
+    return lambda x: x, lambda x: jnp.matmul(x, same, preferred_element_type=jnp.float32)

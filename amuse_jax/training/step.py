@@ -10,6 +10,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from amuse_jax.models import building
+from amuse_jax.stages import StageError
 from amuse_jax.training import sharding
 from amuse_jax.training.state import Arrays, Structure, TrainState
 
@@ -85,6 +86,13 @@ def train_step(
 
 def _in_parts(gradient, batch, key, parts, mesh):
     """What `gradient` returns for the whole batch, from `parts` of it."""
+
+    devices, videos = sharding.shares(mesh), len(jax.tree.leaves(batch)[0])
+    if videos % (parts * devices):
+        raise StageError(
+            f'{videos} videos in {parts} parts (train.parts) cannot be shared out evenly to '
+            f'{devices} devices; expected a batch_size that is a multiple of {parts * devices}'
+        )
 
     def split(array):  # every device keeps its own videos
         array = array.reshape(-1, parts, *array.shape[1:]).swapaxes(0, 1)
