@@ -8,12 +8,10 @@ from ml_collections import ConfigDict
 
 from amuse_jax.data import vocabulary
 from amuse_jax.data.pipeline import Batch
-from amuse_jax.data.questions import PERSONS
 from amuse_jax.models.amuse import Phrases
+from amuse_jax.models.summary import BERT_WORDS, CLASSES
 
-WORDS = 30522  # rows of BERT's word table
 QUESTIONS = 5  # about one video: as many as a video of MUSIC-AVQA has, about
-CLASSES = (*vocabulary.INSTRUMENTS, PERSONS[0])  # of the detector
 _CLS, _FIRST_WORD = 101, 1000  # BERT's ids
 PER_QUESTION = ('words', 'word_mask', 'answers')  # arrays of a batch, beside the weights
 
@@ -24,11 +22,11 @@ def phrases() -> Phrases:
 
     def rows(names):
         mask = np.arange(3) < random.integers(1, 4, len(names))[:, None]
-        ids = random.integers(_FIRST_WORD, WORDS, mask.shape) * mask
+        ids = random.integers(_FIRST_WORD, BERT_WORDS, mask.shape) * mask
         return tuple(map(tuple, ids.tolist())), tuple(map(tuple, mask.tolist()))
 
     return Phrases(
-        vocab_size=WORDS,
+        vocab_size=BERT_WORDS,
         answers=rows(vocabulary.ANSWERS),
         instruments=rows(vocabulary.INSTRUMENTS),
         classes=rows(CLASSES),
@@ -89,7 +87,7 @@ def sample(batch: Mapping[str, np.ndarray], question: int) -> dict[str, torch.Te
 
 def _questions(random: np.random.Generator, lead: tuple[int, int], length: int) -> Batch:
     mask = np.arange(length) < random.integers(length // 3, length + 1, lead)[..., None]
-    words = random.integers(_FIRST_WORD, WORDS, mask.shape) * mask
+    words = random.integers(_FIRST_WORD, BERT_WORDS, mask.shape) * mask
     words[..., 0] = _CLS
     return {
         'words': words.astype(np.int32),

@@ -17,6 +17,7 @@ from amuse_jax.benchmark.reference import towers as reference
 from amuse_jax.models import swin_v2
 from amuse_jax.models.adapters import AdapterConfig, Adapters
 from amuse_jax.models.htsat import HTSAT
+from amuse_jax.models.summary import BERT_WORDS
 from amuse_jax.models.swin_v2 import SwinV2
 from amuse_jax.models.text import TextTower
 
@@ -68,7 +69,7 @@ def title(config: ConfigDict, part: str, work: str, count: int) -> str:
 
 def _theirs(config: ConfigDict, part: str) -> torch.nn.Module:
     if part != 'adapters':
-        return reference.build(config, part, inputs.WORDS)
+        return reference.build(config, part, BERT_WORDS)
     torch.manual_seed(0)
     model = config.model
     widths = 4 * model.visual.width, 4 * model.audio.width, model.text.width
@@ -94,7 +95,7 @@ def _ours(config: ConfigDict, part: str) -> nnx.Module:
             dtype=dtype,
         )
     towers = {'visual': SwinV2, 'audio': HTSAT, 'text': TextTower}
-    return towers[part](weights.tower_sizes(config, part, inputs.WORDS), rngs=rngs, dtype=dtype)
+    return towers[part](weights.tower_sizes(config, part, BERT_WORDS), rngs=rngs, dtype=dtype)
 
 
 def _inputs(config: ConfigDict, part: str) -> tuple[np.ndarray, ...]:

@@ -41,11 +41,11 @@ class Chip:
     clock: float
 
 
-# cloud.google.com/tpu/docs: the pages of v5e, v5p and v6e.
+# Google Cloud's documentation of v5e, v5p and v6e.
 CHIPS = {
-    'v5e': Chip(197e12, 16e9, 819e9, 200e9, 1.5e9),
-    'v5p': Chip(459e12, 95e9, 2765e9, 600e9, 1.75e9),
-    'v6e': Chip(918e12, 32e9, 1640e9, 448e9, 1.75e9),
+    'v5e': Chip(flops.PEAKS['TPU v5 lite'], 16e9, 819e9, 200e9, 1.5e9),
+    'v5p': Chip(flops.PEAKS['TPU v5'], 95e9, 2765e9, 600e9, 1.75e9),
+    'v6e': Chip(flops.PEAKS['TPU v6 lite'], 32e9, 1640e9, 448e9, 1.75e9),
 }
 
 
@@ -190,7 +190,7 @@ def figures(made: Compiled) -> dict[str, Any]:
 
 
 def report(made: Compiled) -> str:
-    """The figures as text."""
+    """The figures as text, and the operations that take the most of the compiler's estimate."""
     chip, seconds = made.chip, made.seconds()
     lines = [
         ('global batch', f'{made.videos} videos, {made.questions} questions each'),
@@ -207,4 +207,8 @@ def report(made: Compiled) -> str:
         ('seconds per step', f'{made.step_seconds:.4f}'),
         ('utilisation at most', f'{made.utilisation:.1%} of bfloat16'),
     ]
-    return f'{made.topology}, {made.devices} chips\n' + tabulate.tabulate(lines, tablefmt='plain')
+    costly = [
+        (f'{cycles / chip.clock:.4f} s', name) for name, cycles in made.costs.scopes.most_common(10)
+    ]
+    tables = (tabulate.tabulate(rows, tablefmt='plain') for rows in (lines, costly))
+    return '\n'.join((f'{made.topology}, {made.devices} chips', *tables))

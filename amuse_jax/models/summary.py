@@ -19,6 +19,7 @@ from amuse_jax.models.universal_encoder import UniversalEncoder
 from amuse_jax.stages import StageError
 
 BERT_WORDS = 30522  # rows of the word table assumed where the tokenizer can't be had
+CLASSES = (*vocabulary.INSTRUMENTS, PERSONS[0])  # of the detector
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,9 +136,8 @@ def cost(run: Callable, *inputs) -> tuple[int, tuple[tuple[int, ...], ...]]:
 
 def _phrases(config: ConfigDict) -> Phrases:
     """The configured tokenizer's, or as many words as BERT's has where it can't be had."""
-    classes = (*vocabulary.INSTRUMENTS, PERSONS[0])
     try:
-        return Phrases.from_settings(QuestionTokenizer(config.model.text), classes)
+        return Phrases.from_settings(QuestionTokenizer(config.model.text), CLASSES)
     except StageError:
 
         def rows(names):
@@ -147,8 +147,8 @@ def _phrases(config: ConfigDict) -> Phrases:
             vocab_size=BERT_WORDS,
             answers=rows(vocabulary.ANSWERS),
             instruments=rows(vocabulary.INSTRUMENTS),
-            classes=rows(classes),
-            is_instrument=tuple(name in vocabulary.INSTRUMENTS for name in classes),
+            classes=rows(CLASSES),
+            is_instrument=tuple(name in vocabulary.INSTRUMENTS for name in CLASSES),
         )
 
 
