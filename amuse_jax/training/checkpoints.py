@@ -220,7 +220,14 @@ def _unreadable(folder: Path, error: Exception) -> StageError:
 
 
 def _manager(folder: Path, keep: int | None) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep,
+        cleanup_tmp_directories=True,
+        # Several hosts meet under names of their own, or two folders written at once meet crosswise.
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            barrier_sync_key_prefix=folder.name
+        ),
+    )
     return ocp.CheckpointManager(folder.absolute(), options=options)
 
 

@@ -79,13 +79,15 @@ def free_port() -> int:
 
 @pytest.fixture
 def start_toy():
-    """Starts toy_job.py in a folder, in one process or several, each with so many devices; returns
-    them. Whatever still runs at the end of the test is killed."""
+    """Starts toy_job.py, or a script like it, in a folder, in one process or several, each with so
+    many devices; returns them. Whatever still runs at the end of the test is killed."""
     started = []
 
-    def start(folder: Path, processes: int = 1, devices: int = 1, **options):
+    def start(
+        folder: Path, processes: int = 1, devices: int = 1, script: str = 'toy_job.py', **options
+    ):
         folder.mkdir(exist_ok=True)
-        command = [sys.executable, HERE / 'toy_job.py', folder, json.dumps(options)]
+        command = [sys.executable, HERE / script, folder, json.dumps(options)]
         port = free_port()
         for index in range(processes):
             several = [str(port), str(index), str(processes)] if processes > 1 else []

@@ -63,6 +63,14 @@ def test_hosts_train_as_one(start_toy, alone, tmp_path, processes, devices):
     check_same(tmp_path / 'toy', alone)
 
 
+def test_two_folders_are_saved_at_once(start_toy, tmp_path):
+    """Hosts that met crosswise, one in either folder, would wait for ever."""
+    folder = tmp_path / 'two'
+    ends(start_toy(folder, 2, script='two_folders.py'), seconds=120)
+    for name, newest in (('checkpoints', ['29', '30']), ('best', ['30'])):
+        assert sorted(path.name for path in (folder / name).glob('[0-9]*')) == newest
+
+
 def test_a_run_goes_on_with_other_devices_and_hosts(start_toy, alone, tmp_path):
     """Stopped by SIGTERM twice: four devices, then two hosts, then two devices of one host."""
     folder = tmp_path / 'toy'
