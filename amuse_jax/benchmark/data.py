@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from amuse_jax import shards, stages
 from amuse_jax.benchmark import inputs, processes
 from amuse_jax.benchmark.timing import Times
-from amuse_jax.data import audio, guarded, pipeline, prepare, records
+from amuse_jax.data import audio, guarded, pipeline, prepare, question_table, records
 from amuse_jax.data.pipeline import QuestionBatches
 from amuse_jax.data.questions import QuestionTokenizer
 from amuse_jax.data.records import RecordReader, ShardWriter
@@ -170,7 +170,7 @@ def _read(config: ConfigDict, folder: Path, rounds: int) -> list[float]:
     with text.unlocked():
         text.tokenizer = 'questions'
     batches = QuestionBatches(
-        table=pipeline.read_questions(folder, QuestionTokenizer(text)),
+        table=question_table.read(folder, QuestionTokenizer(text)),
         split='train',
         size=config.train.questions,
         videos=config.train.batch_size,

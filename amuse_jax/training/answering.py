@@ -12,7 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from amuse_jax.data import pipeline
+from amuse_jax.data import pipeline, question_table
 from amuse_jax.data.questions import QuestionTokenizer
 from amuse_jax.data.records import RecordReader
 from amuse_jax.models.amuse import Amuse, AmuseConfig, AmuseInputs, AmuseOutput, Phrases
@@ -95,13 +95,13 @@ class Source:
     def mesh(self) -> Mesh:
         return sharding.mesh(self.config.mesh)
 
-    def table(self) -> pipeline.QuestionTable:
+    def table(self) -> question_table.QuestionTable:
         tokenizer = QuestionTokenizer(self.config.model.text)
-        return pipeline.read_questions(self.inputs['prepare'], tokenizer)
+        return question_table.read(self.inputs['prepare'], tokenizer)
 
     def batches(
         self,
-        table: pipeline.QuestionTable,
+        table: question_table.QuestionTable,
         split: str,
         videos: int,
         *,

@@ -223,7 +223,8 @@ def _manager(folder: Path, keep: int | None) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
         cleanup_tmp_directories=True,
-        # Several hosts meet under names of their own, or two folders written at once meet crosswise.
+        # Several hosts meet by name; without names of their own, two folders saved at once would
+        # have them meet crosswise.
         multiprocessing_options=ocp.options.MultiprocessingOptions(
             barrier_sync_key_prefix=folder.name
         ),

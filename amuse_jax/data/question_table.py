@@ -1,0 +1,83 @@
+"""The questions that prepare left, as arrays: words, answers, and the same for mirrored videos."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from amuse_jax.data import augment, vocabulary
+from amuse_jax.data.music_avqa import Question
+from amuse_jax.stages import StageError
+
+
+class Encoded(NamedTuple):
+    """Questions and answers as numbers.
+
+    Attributes:
+      words: (n, N) int32 word pieces; word_mask: (n, N) bool.
+      answers: (n,) int32, index into vocabulary.ANSWERS.
+    """
+
+    words: np.ndarray
+    word_mask: np.ndarray
+    answers: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class QuestionTable:
+    """All questions of a data set, encoded once.
+
+    Attributes:
+      questions: as prepare left them.
+      plain: the questions.
+      mirrored: the same for the mirrored videos.
+      is_about_order: (n,) bool, whether the answer is another one when the video begins elsewhere.
+      records: (n,) int32, index into videos.json.
+    """
+
+    questions: tuple[Question, ...]
+    plain: Encoded
+    mirrored: Encoded
+    is_about_order: np.ndarray
+    records: np.ndarray
+
+
+def read(prepared: Path, tokenizer: Any) -> QuestionTable:
+    """Reads questions.json of the prepare stage and encodes its texts.
+
+    Args:
+      prepared: the prepare stage's folder.
+      tokenizer: a QuestionTokenizer.
+
+    Raises:
+      StageError: an answer is not one of the 42.
+    """
+    rows = json.loads((prepared / 'questions.json').read_text())
+    names = [field.name for field in dataclasses.fields(Question)]
+    questions = tuple(
+        Question(**{name: row[name] for name in names} | {'values': tuple(row['values'])})
+        for row in rows
+    )
+    unknown = sorted({q.answer for q in questions} - set(vocabulary.ANSWERS))
+    if unknown:
+        raise StageError(
+            f'{prepared / "questions.json"} has answers that are not among the 42: '
+            f'{", ".join(unknown[:5])}; run the stage prepare again'
+        )
+    index = {answer: i for i, answer in enumerate(vocabulary.ANSWERS)}
+
+    def encode(questions: Sequence[Question]) -> Encoded:
+        answers = [index[question.answer] for question in questions]
+        texts = [question.text for question in questions]
+        return Encoded(*tokenizer.encode(texts), np.array(answers, np.int32))
+
+    return QuestionTable(
+        questions=questions,
+        plain=encode(questions),
+        mirrored=encode([augment.mirrored(question) for question in questions]),
+        is_about_order=np.array([q.template in vocabulary.ABOUT_ORDER for q in questions], bool),
+        records=np.array([row['record'] for row in rows], np.int32),
+    )
