@@ -29,8 +29,8 @@ def peak(device: jax.Device) -> float | None:
 
 
 def of_products(jaxpr: Any) -> int:
-    """FLOPs of a jaxpr's matrix products; a scan's body counts as often as it runs. Kernels
-    say theirs."""
+    """FLOPs of a jaxpr's matrix products, of all devices together; a scan's body counts as often as
+    it runs. Kernels say theirs."""
     total = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == 'dot_general':
@@ -42,9 +42,19 @@ def of_products(jaxpr: Any) -> int:
         if equation.primitive.name == 'pallas_call':
             total += int(equation.params['metadata']['product_flops'])
             continue
-        times = equation.params.get('length', 1) if equation.primitive.name == 'scan' else 1
         inner = [of_products(sub) for sub in core.jaxprs_in_params(equation.params)]
-        total += times * (
+        total += _times(equation) * (
             max(inner, default=0) if equation.primitive.name == 'cond' else sum(inner)
         )
     return total
+
+
+def _times(equation: Any) -> int:
+    """How often the program inside is run."""
+    if equation.primitive.name == 'scan':
+        return equation.params['length']
+    if equation.primitive.name == 'shard_map':  # devices that share nothing out only repeat
+        specs = jax.tree.leaves(equation.params['in_specs'])
+        names = {name for spec in specs for name in jax.tree.leaves(tuple(spec))}
+        return math.prod(equation.params['mesh'].shape[name] for name in names)
+    return 1

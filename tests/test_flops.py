@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from amuse_jax import flops
 
@@ -14,6 +15,17 @@ def test_a_scan_counts_as_often_as_it_runs():
 
     jaxpr = jax.make_jaxpr(run)(jnp.ones((4, 8)), jnp.ones((5, 8, 8)))
     assert flops.of_products(jaxpr.jaxpr) == 5 * 2 * 4 * 8 * 8 + 2 * 4 * 8 * 4
+
+
+def test_what_devices_share_out_counts_for_all_and_what_they_repeat_once():
+    mesh = jax.sharding.AbstractMesh((2, 3), ('data', 'tensor'))
+    with jax.sharding.use_abstract_mesh(mesh):
+        shared = jax.shard_map(
+            lambda x, w: x @ w, mesh=mesh, in_specs=(P('data'), P()), out_specs=P('data'),
+            check_vma=False,
+        )  # fmt: skip
+        jaxpr = jax.make_jaxpr(jax.jit(shared))(*(jax.ShapeDtypeStruct((8, 8), float),) * 2)
+    assert flops.of_products(jaxpr.jaxpr) == 2 * 8 * 8 * 8
 
 
 @pytest.mark.parametrize(

@@ -144,8 +144,8 @@ def _attend_backward(sizes, kept, gradient):
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (query, key, value)]
     specs = [queries, keys, keys]
     if trained is not None:
-        shapes += [jax.ShapeDtypeStruct((sizes.places, 8, scale.shape[1]), jnp.float32)]
-        specs += [pl.BlockSpec((None, 8, sizes.width), lambda group, place, _: (place, 0, group))]
+        shapes += [jax.ShapeDtypeStruct((sizes.places, 1, scale.shape[1]), jnp.float32)]
+        specs += [pl.BlockSpec((None, 1, sizes.width), lambda group, place, _: (place, 0, group))]
         if sizes.biased:
             shapes += [jax.ShapeDtypeStruct((sizes.places, *bias.shape[1:]), jnp.float32)]
             specs += [_bias_spec(sizes, shared=False)]
@@ -168,7 +168,7 @@ def _attend_backward(sizes, kept, gradient):
     *found, of_scale, of_bias = (*found, None) if not sizes.biased else found
     if sizes.biased and len(bias) == 1:
         of_bias = of_bias.sum(0, keepdims=True)
-    return *found, of_scale.sum((0, 1))[None], of_bias, nothing[2]
+    return *found, of_scale.sum(0), of_bias, nothing[2]
 
 
 _attend.defvjp(_attend_forward, _attend_backward, symbolic_zeros=True)
@@ -204,7 +204,7 @@ def _effort(sizes: Sizes, backwards: bool) -> dict[str, Any]:
     """Of pallas_call: what it costs, for the compiler's planning, and its products' FLOPs.
 
     The cost counts products as the matrix unit does them, by squares of 128; the products' FLOPs
-    are those of attention alone.
+    are those of attention alone, without what is computed again.
     """
     programs = sizes.pictures * sizes.places * sizes.heads // sizes.group
     tokens, keys, width = sizes.tokens, sizes.keys, sizes.width
@@ -227,7 +227,7 @@ def _effort(sizes: Sizes, backwards: bool) -> dict[str, Any]:
             transcendentals=pairs,
             bytes_accessed=2 * programs * arrays * width,
         ),
-        'metadata': {'product_flops': str(2 * (5 if backwards else 2) * pairs * sizes.channels)},
+        'metadata': {'product_flops': str(2 * (4 if backwards else 2) * pairs * sizes.channels)},
     }
 
 
@@ -287,8 +287,7 @@ def _backward(sizes, query_ref, key_ref, value_ref, gradient_ref, scale_ref, *re
             unscaled = query_ref[i].astype(jnp.float32)
             if sizes.cosine:
                 unscaled = unscaled * lengths[0]
-            products = (of_query * unscaled).reshape(-1, 8, sizes.width)
-            sums[0][...] += jnp.sum(products, axis=0)
+            sums[0][...] += jnp.sum(of_query * unscaled, axis=0, keepdims=True)
         of_query = of_query * scale_ref[...]
         if sizes.cosine:
             of_query = _of_unit(sizes, query_ref[i], lengths[0], of_query)

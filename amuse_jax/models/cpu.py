@@ -9,6 +9,7 @@ from jax import Array
 from amuse_jax.models import target
 
 CHUNK_BYTES = 2**24  # of the widest array: what is made of it is used again while in the cache
+WIDE = 512  # channels; beyond, the time is that of the products, however many rows they have
 
 
 def apart(x: Array) -> Array:
@@ -23,14 +24,17 @@ def apart(x: Array) -> Array:
 def in_chunks(function: Callable[[Array], Array], x: Array, row_bytes: int) -> Array:
     """function(x) for a function of each row by itself, a few rows at a time.
 
+    Not where devices share the rows out: one after the other, each chunk would be everyone's.
+
     Args:
       function: (rows, ...) -> (rows, ...), for any number of rows.
-      x: (b, ...).
-      row_bytes: of the widest array that it makes of a row.
+      x: (b, ..., d).
+      row_bytes: of the widest array that it makes of a row, about.
     """
     rows = len(x)
     most = max(1, CHUNK_BYTES // row_bytes)
-    if rows <= most or target.platform() != 'cpu':
+    is_small = rows <= most or x.shape[-1] > WIDE
+    if is_small or target.platform() != 'cpu' or target.is_shared():
         return function(x)
     at_once = max(math.gcd(rows, count) for count in range(1, most + 1))
     found = jax.lax.map(function, x.reshape(-1, at_once, *x.shape[1:]))

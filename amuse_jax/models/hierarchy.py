@@ -6,6 +6,7 @@ does not grow with depth. A tower can be run in pieces, because Amuse meets it i
 `tail`.
 """
 
+import math
 import operator
 from collections.abc import Callable
 
@@ -20,8 +21,6 @@ from amuse_jax.models.gelu import gelu
 from amuse_jax.models.windows import WindowMap
 
 EPSILON = 1e-5  # of layer norms, as in the originals
-# From this width on a block's time is that of its products, however many rows they have.
-WIDE = 512
 
 
 @flax.struct.dataclass
@@ -142,9 +141,8 @@ class Stage(nnx.Module):
             def run(tokens):
                 return nnx.merge(graphdef, state)(tokens, bias, shifted)
 
-            if tokens.shape[-1] > WIDE:
-                return run(tokens)
-            return cpu.in_chunks(run, tokens, 4 * tokens[0].size * tokens.dtype.itemsize)
+            inner_bytes = 4 * math.prod(tokens.shape[1:]) * tokens.dtype.itemsize  # of the MLP
+            return cpu.in_chunks(run, tokens, inner_bytes)
 
         run_block = remat.keeping(self.kept, run_block)
         if not self.window_map.shifts:

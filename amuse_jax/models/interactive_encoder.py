@@ -130,17 +130,14 @@ class InteractiveEncoder(nnx.Module):
         text_def, text_rounds = self._rounds_of(*self.text.layers())
         adapters_def, adapters = nnx.split(self.adapters)
 
-        adapt = remat.keeping(
-            self.kept,
-            lambda adapter, *tokens: nnx.merge(adapters_def, adapter)(
-                *tokens, word_mask, segment_mask
-            ),
-        )
+        def adapt(adapter, *tokens):
+            return nnx.merge(adapters_def, adapter)(*tokens, word_mask, segment_mask)
 
-        def exchange(visual, audio, text, layers, adapter):
+        def exchange(visual, audio, text, layers, adapter, in_scan=True):
             text = self.text.run_layers(text_def, layers, text, mask)
             text = text.reshape(*lead, *text.shape[1:])
-            visual, audio, text = adapt(adapter, visual, audio, text)
+            run = remat.keeping(self.kept, adapt, in_scan)
+            visual, audio, text = run(adapter, visual, audio, text)
             return visual, audio, _fold(text, 2)
 
         def at(state, index):
@@ -148,8 +145,9 @@ class InteractiveEncoder(nnx.Module):
 
         # The first round apart: its visual and audio tokens are shared by a video's questions.
         visual, audio, text = exchange(
-            front.visual[:, None], front.audio[:, None], text, at(text_rounds, 0), at(adapters, 0)
-        )
+            front.visual[:, None], front.audio[:, None], text, at(text_rounds, 0), at(adapters, 0),
+            in_scan=False,
+        )  # fmt: skip
         shapes = visual.shape, audio.shape
         visual_def, visual_rounds = self._rounds_of(*self.visual.meeting())
         audio_def, audio_rounds = self._rounds_of(*self.audio.meeting())

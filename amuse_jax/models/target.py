@@ -36,6 +36,11 @@ def batches_over(mesh: Mesh, axes: tuple[str, ...]) -> contextlib.ContextDecorat
     return _set(_shares, (mesh, axes))
 
 
+def is_shared() -> bool:
+    """Whether several devices share out a batch."""
+    return bool(_shares.get()) and _shares.get()[0].size > 1
+
+
 def on_each_device(kernel: Callable, batched: int, whole: int) -> Callable:
     """`kernel` where every device calls it for its share of a batch.
 
@@ -43,7 +48,7 @@ def on_each_device(kernel: Callable, batched: int, whole: int) -> Callable:
       kernel: of arrays, first `batched` ones with a leading batch axis as its result has, then
         `whole` ones that all of the batch needs.
     """
-    if not _shares.get() or _shares.get()[0].size == 1:
+    if not is_shared():
         return kernel
     mesh, axes = _shares.get()
     shared = PartitionSpec(axes)

@@ -236,7 +236,9 @@ def _attend_by_kernel(query, key, value, bias, scale, window_map, mask, cosine):
 def unit(x: Array) -> Array:
     """x over its length along the last axis, float32; finite gradients for zeros."""
     x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-24))
+    return x * jax.lax.rsqrt(
+        jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), attention_kernel.SMALLEST)
+    )
 
 
 def project(linear: nnx.Linear, tokens: Array) -> list[Array]:

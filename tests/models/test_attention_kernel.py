@@ -21,6 +21,7 @@ CASES = {  # map, window, heads, channels of a head, whether queries and keys ar
     'heads across rows, several windows': ((8, 4), 4, 16, 24, False),
     'fewer channels than a row': ((4, 8), 4, 3, 8, True),
     'a padded map': ((6, 4), 4, 2, 8, False),
+    'tokens that fill no rows of 8': ((6, 6), 12, 2, 32, True),
 }
 
 
@@ -133,14 +134,21 @@ def test_a_block_is_the_same_with_it(kind, shifted):
         np.testing.assert_allclose(kernel, plain, atol=limit)
 
 
-def test_products_are_counted_as_those_of_the_plain_path():
-    arguments, _, window_map, _ = inputs('two rows')
+@pytest.mark.parametrize('is_gradient', [False, True])
+def test_products_are_counted_as_those_of_the_plain_path(is_gradient):
+    arguments, gradient, window_map, _ = inputs('two rows')
+
+    def attend(*arguments):
+        return windows.attention(*arguments, window_map, False)
+
+    def both(*arguments):
+        output, pull = jax.vjp(attend, *arguments)
+        return output, pull(gradient)
+
     counts = []
     for platform in ('cpu', 'tpu'):
         with target.compiling_for(platform):
-            program = jax.make_jaxpr(
-                lambda *arguments: windows.attention(*arguments, window_map, False)
-            )(*arguments)
+            program = jax.make_jaxpr(both if is_gradient else attend)(*arguments)
         counts.append(flops.of_products(program.jaxpr))
     assert counts[0] == counts[1] > 0
 

@@ -37,6 +37,15 @@ def test_a_chunk_is_as_many_rows_as_divide_the_batch_and_fit(rows, expected):
     assert min(sizes) == expected
 
 
+def test_devices_that_share_rows_out_get_the_plain_program():
+    x = jax.ShapeDtypeStruct((8, 4), jnp.float32)
+    for count, is_whole in ((1, False), (2, True)):
+        mesh = jax.sharding.AbstractMesh((count,), ('data',))
+        with target.compiling_for('cpu'), target.batches_over(mesh, ('data',)):
+            program = jax.make_jaxpr(lambda x: cpu.in_chunks(gelu, x, cpu.CHUNK_BYTES // 2))(x)
+        assert ('scan' not in str(program)) == is_whole
+
+
 def test_other_platforms_get_the_plain_program():
     def run(x):
         return cpu.in_chunks(gelu, x, cpu.CHUNK_BYTES // 2)
