@@ -113,7 +113,7 @@ def measure(config: ConfigDict, plan: Plan, figures: report.Figures) -> None:
             for row in OWN[name](config, plan.folder, plan.rounds, plan.freed_memory == 'kept'):
                 keep(row, '')
     if done:
-        print('\n' + report.table(done))
+        print('\n' + report.tables(done))
 
 
 def with_dtype(config: ConfigDict, dtype: str) -> ConfigDict:

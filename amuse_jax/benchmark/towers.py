@@ -48,6 +48,7 @@ def compare(part: str, work: str, config: ConfigDict, with_compile: bool) -> Com
     }
     return Comparison(
         work=title(config, part, work, len(given[0])),
+        kind=comparison.WORK,
         samples=len(given[0]),
         flops=flops,
         sides={'JAX': side, **others},

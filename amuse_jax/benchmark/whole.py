@@ -51,8 +51,11 @@ def forward(
     ours, theirs = pair(config)
     batch = inputs.draw(config, videos, questions)
     answers = Answers(ours, batch)
+    one = videos == questions == 1
+    counts = 'one video and one question' if one else f'{videos} videos, {questions} questions each'
     return Comparison(
-        work='whole model, forward, one video and one question',
+        work=f'whole model, forward, {counts}',
+        kind=comparison.WORK if questions == 1 else comparison.RESULT,
         samples=videos * questions,
         flops=answers.flops,
         sides={'JAX': answers.side([batch]), **_asking(config, theirs, batch, with_compile)},
@@ -68,6 +71,7 @@ def five_questions(config: ConfigDict, with_compile: bool) -> Comparison:
     alone = Answers(ours, one_by_one[0])
     return Comparison(
         work='five questions about one video',
+        kind=comparison.RESULT,
         samples=QUESTIONS,
         flops=together.flops,
         sides={
@@ -76,7 +80,11 @@ def five_questions(config: ConfigDict, with_compile: bool) -> Comparison:
             'JAX one question': alone.side(one_by_one[:1]),
             **_asking(config, theirs, batch, with_compile),
         },
-        more=lambda medians: {'of_one_question': medians['JAX'] / medians['JAX one question']},
+        seconds=lambda each: {n: value for n, value in each.items() if n != 'JAX one question'},
+        more=lambda medians: {
+            'one_question_seconds': medians['JAX one question'],
+            'of_one_question': medians['JAX'] / medians['JAX one question'],
+        },
     )
 
 
@@ -89,6 +97,7 @@ def training_step(config: ConfigDict, with_compile: bool) -> Comparison:
     side, flops = _training(config, ours, batch)
     return Comparison(
         work='training step, towers frozen on both sides, one video',
+        kind=comparison.WORK,
         samples=1,
         flops=flops,
         sides={'JAX': side, **_torch_training(config, theirs, batch, with_compile)},
@@ -116,19 +125,23 @@ def epoch(config: ConfigDict, with_compile: bool) -> Comparison:
     everything = reference.Everything(universal.requires_grad_(False), theirs)
     expected = _mean_loss(config, everything, batch)
     abstract = nnx.eval_shape(lambda: pretrain.build(config, nnx.Rngs(0)))
-    storing, stored = _storing(config, weights.fill(abstract, universal, config), ours, batch)
+    filled = weights.fill(abstract, universal, config)
+    storing, storing_flops, stored = _storing(config, filled, ours, batch)
     stored |= {name: x for name, x in batch.items() if name not in ('frames', 'log_mel', *stored)}
     side, flops = _training(config, ours, stored)
 
-    def seconds(medians):
-        others = {name: medians[name] for name in medians if not name.startswith('JAX')}
-        step = medians['JAX'] + medians['JAX storing'] / epochs
-        return {'JAX': step / count, **others}
+    def per_sample(step, storing):
+        return (step + storing / epochs) / count
+
+    def seconds(each):
+        others = {name: value for name, value in each.items() if not name.startswith('JAX')}
+        return {'JAX': per_sample(each['JAX'], each['JAX storing']), **others}
 
     return Comparison(
         work="an epoch's work per sample (frozen encoders cached, questions grouped)",
+        kind=comparison.RESULT,
         samples=1,
-        flops=flops,
+        flops=per_sample(flops, storing_flops),
         sides={
             'JAX': side,
             'JAX storing': storing,
@@ -251,8 +264,9 @@ def _torch_training(
 
 def _storing(
     config: ConfigDict, universal: UniversalEncoder, amuse: Amuse, batch: Batch
-) -> tuple[Side, Batch]:
-    """What the frozen encoders do for a video before training: the side, and what it stores."""
+) -> tuple[Side, float, Batch]:
+    """What the frozen encoders do for a video before training: the side, its FLOPs, and what it
+    stores."""
     structure, params, rest = state.split(universal, '')
     encode = pretrain.encoding(structure, sharding.single())
     graphdef, towers = nnx.split(amuse.encoder)
@@ -271,7 +285,7 @@ def _storing(
         return {}
 
     side = Side(run, comparison.jax_bytes(placed), program.seconds, program.planned)
-    return side, jax.device_get(program.call(*placed))
+    return side, program.flops, jax.device_get(program.call(*placed))
 
 
 def _only(batch: Batch, question: int) -> Batch:

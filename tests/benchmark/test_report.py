@@ -7,7 +7,7 @@ from amuse_jax.stages import StageError
 from configs import base
 
 ROW = {
-    'work': 'a step', 'dtype': 'float32', 'allocator': 'kept', 'samples': 1, 'flops': 2e9,
+    'work': 'a step', 'kind': 'same work', 'dtype': 'float32', 'allocator': 'kept', 'samples': 1, 'flops': 2e9,
     'seconds': {'JAX': 0.5, 'PyTorch': 1.5}, 'spread': {'JAX': 0.01, 'PyTorch': 0.02},
     'times_faster': {'PyTorch': 3.0}, 'samples_per_second': {'JAX': 2.0, 'PyTorch': 0.67},
     'flops_per_second': 4e9, 'share_of_peak': 0.5, 'peak_bytes': {'JAX': 2**31, 'PyTorch': 2**30},
@@ -59,6 +59,27 @@ def test_the_table_leaves_out_columns_that_no_row_has():
     assert first['of peak'] == '50%' and first['GiB'] == '2.0 / 1.0' and first['compile s'] == '12'
     assert second['from cache s'] == '6' and second['JAX s'] == ''
     assert 'x one question' not in names
+
+
+def test_the_same_work_and_the_same_result_are_tables_of_their_own():
+    shared = ROW | {'work': 'five questions', 'kind': 'same result'}
+    tables = report.tables([shared, COMPILE, ROW]).split(':\n\n')
+    assert [each.splitlines()[-1] for each in tables[:-1]] == [
+        'The same work on every side',
+        'The same result, by sharing and storing on the side of JAX',
+        'JAX alone',
+    ]
+    for text, name in zip(tables[1:], ('a step', 'five questions', 'compile of it')):
+        assert [line for line in text.splitlines() if line.startswith('| ')][1].startswith(
+            f'| {name} '
+        )
+
+
+def test_five_questions_are_told_beside_one():
+    row = ROW | {'of_one_question': 2.5, 'one_question_seconds': 0.2}
+    assert 'five questions in 2.50 times the time of one (0.2 s; goal: at most 3.7)' in (
+        report.line(row)
+    )
 
 
 def test_a_row_is_one_line():
