@@ -6,19 +6,17 @@ are frozen before Amuse is trained, are inputs on both sides, but for the epoch'
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import torch
 from flax import nnx
 from ml_collections import ConfigDict
 from torch.nn import functional
 
-from amuse_jax.benchmark import comparison, inputs
+from amuse_jax.benchmark import comparison, compiling, inputs
 from amuse_jax.benchmark.comparison import Comparison, Found, Side, Torch
 from amuse_jax.benchmark.reference import amuse as reference
 from amuse_jax.benchmark.reference import universal_encoder, weights
@@ -27,7 +25,6 @@ from amuse_jax.models.amuse import Amuse, AmuseConfig
 from amuse_jax.models.universal_encoder import UniversalEncoder
 from amuse_jax.training import answering, pretrain, sharding, state
 from amuse_jax.training.answering import FRONT
-from amuse_jax.training.step import train_step
 
 QUESTIONS = inputs.QUESTIONS
 
@@ -213,16 +210,16 @@ def _asking(
 
 
 def _training(config: ConfigDict, model: Amuse, batch: Batch) -> tuple[Side, float]:
-    """The project's own training step, and its FLOPs."""
-    structure, params, frozen = state.split(model, config.train.trainable)
-    optimizer = state.adam(optax.constant_schedule(config.train.learning_rate))
-    loss = functools.partial(answering.loss, is_open=True)
-    begun = state.fresh(params, optimizer, answering.METRICS)
-    shardings = sharding.of_state(begun, sharding.single())
-    held = [sharding.put(begun, shardings)]
-    step = train_step(loss, structure, optimizer, config.loop.optimization_level, shardings)
-    frozen, batch, key = jax.device_put((frozen, batch, jax.random.key(0)))
-    program = comparison.compiled(step, held[0], frozen, batch, key)
+    """The project's own training step, and the FLOPs of its products, without those that are
+    computed again for the gradient."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.train.parts = 1  # one video cannot be taken in several
+    made = compiling.build_step(config, model, sharding.single())
+    flops = compiling.useful_flops(config, batch)
+    held = [sharding.put(made.begin(made.params), made.shardings)]
+    frozen, batch, key = jax.device_put((made.frozen, batch, jax.random.key(0)))
+    program = comparison.compiled(made.run, held[0], frozen, batch, key)
     grouped = batch['words'].shape[1] > 1
 
     def run() -> Found:
@@ -232,7 +229,7 @@ def _training(config: ConfigDict, model: Amuse, batch: Batch) -> tuple[Side, flo
         return {'loss of all questions' if grouped else 'loss': total / count}
 
     size = comparison.jax_bytes((held[0].params, held[0].opt_state, frozen, batch))
-    return Side(run, size, program.seconds, program.planned), program.flops
+    return Side(run, size, program.seconds, program.planned), flops
 
 
 def _torch_training(
