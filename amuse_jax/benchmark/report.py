@@ -48,7 +48,7 @@ class Figures:
             'config': config.name,
             'sizes': hashlib.sha256(sizes.encode()).hexdigest()[:16],
         }
-        self._content = about | {'versions': _versions(), 'rows': [], 'sweeps': {}}
+        self._content = about | {'rows': [], 'sweeps': {}}
         if path.exists():
             before = json.loads(path.read_text())
             for name, value in about.items():
@@ -57,7 +57,7 @@ class Figures:
                         f'{path} holds figures of {name} {before[name]}, these are of {value}; '
                         'choose another --out'
                     )
-            self._content = before | {'versions': _versions()}
+            self._content = before
 
     @property
     def rows(self) -> list[dict]:
@@ -102,8 +102,8 @@ def machine() -> str:
     return f'{cores} cores of {name}'
 
 
-def _versions() -> dict[str, str]:
-    return {name: metadata.version(name) for name in ('jax', 'torch', 'transformers')}
+def versions(*packages: str) -> dict[str, str]:
+    return {name: metadata.version(name) for name in packages}
 
 
 def line(row: Mapping) -> str:

@@ -82,10 +82,10 @@ def measure(config: ConfigDict, plan: Plan, figures: report.Figures) -> None:
         raise StageError(
             f'the benchmark compares the whole model; the config is without {config.without}'
         )
-    done = []
+    done, versions = [], report.versions('jax', 'torch', 'transformers')
 
     def keep(row: dict, dtype: str, axis: str = '') -> None:
-        row = row | {'dtype': dtype, 'allocator': plan.freed_memory}
+        row = row | {'dtype': dtype, 'allocator': plan.freed_memory, 'versions': versions}
         if axis:
             figures.add_to_sweep(axis, row)
         else:

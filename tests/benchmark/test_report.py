@@ -7,7 +7,8 @@ from amuse_jax.stages import StageError
 from configs import base
 
 ROW = {
-    'work': 'a step', 'kind': 'same work', 'dtype': 'float32', 'allocator': 'kept', 'samples': 1, 'flops': 2e9,
+    'work': 'a step', 'kind': 'same work', 'dtype': 'float32', 'allocator': 'kept', 'samples': 1,
+    'flops': 2e9, 'versions': {'jax': '1'},
     'seconds': {'JAX': 0.5, 'PyTorch': 1.5}, 'spread': {'JAX': 0.01, 'PyTorch': 0.02},
     'times_faster': {'PyTorch': 3.0}, 'samples_per_second': {'JAX': 2.0, 'PyTorch': 0.67},
     'flops_per_second': 4e9, 'share_of_peak': 0.5, 'peak_bytes': {'JAX': 2**31, 'PyTorch': 2**30},
