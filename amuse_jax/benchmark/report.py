@@ -48,7 +48,7 @@ class Figures:
             'config': config.name,
             'sizes': hashlib.sha256(sizes.encode()).hexdigest()[:16],
         }
-        self._content = about | {'rows': [], 'sweeps': {}}
+        self._content = about | {'products': {}, 'rows': [], 'sweeps': {}}
         if path.exists():
             before = json.loads(path.read_text())
             for name, value in about.items():
@@ -57,7 +57,7 @@ class Figures:
                         f'{path} holds figures of {name} {before[name]}, these are of {value}; '
                         'choose another --out'
                     )
-            self._content = before
+            self._content = {'products': {}} | before
 
     @property
     def rows(self) -> list[dict]:
@@ -70,6 +70,11 @@ class Figures:
     def add(self, row: dict) -> None:
         """Keeps a row, in place of one of the same work."""
         _put(self.rows, row, _KEYS)
+        stages.write_json(self._path, self._content)
+
+    def add_products(self, dtype: str, rates: Mapping[str, float]) -> None:
+        """Keeps the rates of the matrix products that the rows of `dtype` are set against."""
+        self._content['products'][dtype] = dict(rates)
         stages.write_json(self._path, self._content)
 
     def add_to_sweep(self, axis: str, row: dict) -> None:
@@ -104,6 +109,12 @@ def machine() -> str:
 
 def versions(*packages: str) -> dict[str, str]:
     return {name: metadata.version(name) for name in packages}
+
+
+def products(dtype: str, rates: Mapping[str, float]) -> str:
+    """The rates of matrix products as one line."""
+    each = '; '.join(f'{name} {rate / 1e9:.0f} GFLOP/s' for name, rate in rates.items())
+    return f'matrix products [{dtype}]: {each}'
 
 
 def line(row: Mapping) -> str:
@@ -155,14 +166,14 @@ def table(rows: Sequence[Mapping]) -> str:
             )
         for side in sides[1:]:
             shown[f'x {side}'] = _number(row.get('times_faster', {}).get(side))
-        peaks = [value / _GIB for value in row.get('peak_bytes', {}).values() if value]
+        peaks = row.get('peak_bytes', {})
         lines.append(
             shown
             | {
                 'samples/s': _number(row.get('samples_per_second', {}).get('JAX')),
                 'GFLOP/s': _number(row.get('flops_per_second'), 1e-9),
                 'of peak': f'{row["share_of_peak"]:.0%}' if 'share_of_peak' in row else '',
-                'GiB': ' / '.join(f'{value:.1f}' for value in peaks),
+                **{f'{side} GiB': _number(peaks.get(side), 1 / _GIB) for side in sides},
                 'compile s': _number(row.get('compile_seconds', {}).get('JAX')),
                 'from cache s': _number(row.get('from_cache_seconds')),
                 'x one question': _number(row.get('of_one_question')),

@@ -1,5 +1,6 @@
 """The rows of the table, and measuring them one after the other."""
 
+import contextlib
 import dataclasses
 import functools
 import gc
@@ -97,7 +98,10 @@ def measure(config: ConfigDict, plan: Plan, figures: report.Figures) -> None:
         sizes = with_dtype(config, dtype)
         names = [name for name in plan.rows if name in COMPARED]
         if names or plan.sweeps:
-            product = timing.fastest_product(dtype)
+            with _precision(dtype):
+                product = timing.fastest_product(dtype)
+            figures.add_products(dtype, product.rates)
+            print(report.products(dtype, product.rates), flush=True)
         for name in names:
             make = functools.partial(COMPARED[name], sizes, plan.with_compile)
             keep(_compared(make, dtype, plan, product), dtype)
@@ -123,12 +127,16 @@ def with_dtype(config: ConfigDict, dtype: str) -> ConfigDict:
     return config
 
 
+def _precision(dtype: str) -> contextlib.AbstractContextManager:
+    """GPUs and TPUs take float32 for less otherwise."""
+    return jax.default_matmul_precision('highest' if dtype == 'float32' else 'default')
+
+
 def _compared(
     make: Callable[[], Comparison], dtype: str, plan: Plan, product: timing.Product
 ) -> dict:
     """The row of a comparison, of which nothing is left in memory afterwards."""
-    # GPUs and TPUs take float32 for less otherwise.
-    with jax.default_matmul_precision('highest' if dtype == 'float32' else 'default'):
+    with _precision(dtype):
         row = comparison.measure(make(), dtype, plan.rounds, product)
     gc.collect()
     jax.clear_caches()

@@ -7,7 +7,7 @@ from amuse_jax.benchmark import comparison, timing
 from amuse_jax.benchmark.comparison import Comparison, Side, Torch
 from amuse_jax.stages import StageError
 
-PRODUCT = timing.Product('a product', 100.0, lambda: None)
+PRODUCT = timing.Product('a product', 100.0, lambda: None, {})
 
 
 def side(*values, **options):

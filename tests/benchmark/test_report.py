@@ -33,6 +33,15 @@ def test_rows_are_kept_at_once_and_replaced_when_measured_again(tmp_path):
     assert [row.get('samples') for row in rows] == [2, None, 1]
 
 
+def test_rates_of_products_are_told_and_kept(tmp_path):
+    path, config = tmp_path / 'figures.json', base.get_config()
+    rates = {'JAX 8x8x8': 150e9, 'PyTorch 8x8x8': 195e9}
+    report.Figures(path, config).add_products('float32', rates)
+    report.Figures(path, config).add_products('bfloat16', rates)
+    assert json.loads(path.read_text())['products'] == {'float32': rates, 'bfloat16': rates}
+    assert report.products('float32', rates).endswith('PyTorch 8x8x8 195 GFLOP/s')
+
+
 def test_figures_of_other_sizes_are_not_mixed(tmp_path):
     path, config = tmp_path / 'figures.json', base.get_config()
     report.Figures(path, config).add(ROW)
@@ -57,7 +66,7 @@ def test_the_table_leaves_out_columns_that_no_row_has():
     cells = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines[2:]]
     first, second = (dict(zip(names, row)) for row in cells)
     assert first['JAX s'] == '0.5 ±1%' and first['x PyTorch'] == '3' and first['GFLOP/s'] == '4'
-    assert first['of peak'] == '50%' and first['GiB'] == '2.0 / 1.0' and first['compile s'] == '12'
+    assert first['of peak'] == '50%' and first['JAX GiB'] == '2' and first['compile s'] == '12'
     assert second['from cache s'] == '6' and second['JAX s'] == ''
     assert 'x one question' not in names
 
@@ -74,6 +83,12 @@ def test_the_same_work_and_the_same_result_are_tables_of_their_own():
         assert [line for line in text.splitlines() if line.startswith('| ')][1].startswith(
             f'| {name} '
         )
+
+
+def test_peaks_are_told_by_side():
+    row = ROW | {'peak_bytes': {'JAX': None, 'PyTorch': 3 * 2**30}}
+    header, _, line = report.table([row]).splitlines()
+    assert 'PyTorch GiB' in header and 'JAX GiB' not in header and '| 3 ' in line
 
 
 def test_five_questions_are_told_beside_one():

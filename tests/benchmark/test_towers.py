@@ -7,7 +7,7 @@ from amuse_jax.models import summary
 from amuse_jax.stages import StageError
 from configs import v1
 
-PRODUCT = timing.Product('a product', 100.0, lambda: None)
+PRODUCT = timing.Product('a product', 100.0, lambda: None, {})
 
 
 @pytest.mark.parametrize(
