@@ -88,7 +88,6 @@ def measure(made: Comparison, dtype: str, rounds: int, product: timing.Product) 
     return {
         'work': made.work,
         'kind': made.kind,
-        'dtype': dtype,
         'samples': made.samples,
         'seconds': seconds,
         'spread': spread,
@@ -101,6 +100,7 @@ def measure(made: Comparison, dtype: str, rounds: int, product: timing.Product) 
         'peak_flops_per_second': peak,
         'share_of_peak': rate / peak,
         'peak_bytes': peaks,
+        'planned_bytes': {name: side.planned for name, side in made.sides.items() if side.planned},
         'compile_seconds': compiling,
         **made.more(medians),
     }
@@ -162,12 +162,14 @@ class Program(NamedTuple):
     Attributes:
       call: the compiled function.
       seconds: that tracing, lowering and compiling took.
+      held: bytes of those of its inputs that it uses.
       planned: bytes that a call takes beyond its inputs, by the compiler's plan.
       flops: of its matrix products.
     """
 
     call: Callable
     seconds: float
+    held: int
     planned: int
     flops: float
 
@@ -181,7 +183,8 @@ def compiled(function: Callable, *inputs) -> Program:
     seconds = time.perf_counter() - begun
     plan = made.memory_analysis()
     planned = plan.temp_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
-    return Program(made, seconds, planned, flops.of_products(traced.jaxpr))
+    held = plan.argument_size_in_bytes
+    return Program(made, seconds, held, planned, flops.of_products(traced.jaxpr))
 
 
 def jax_bytes(tree) -> int:

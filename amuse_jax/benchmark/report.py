@@ -127,6 +127,8 @@ def line(row: Mapping) -> str:
         f'{value:.2f} times as fast as {side}'
         for side, value in row.get('times_faster', {}).items()
     ]
+    if row.get('planned_bytes', {}).get('JAX'):
+        parts.append(f'JAX plans {row["planned_bytes"]["JAX"] / _GIB:.2g} GiB beside its inputs')
     if 'share_of_peak' in row:
         parts.append(f'{row["share_of_peak"]:.0%} of the fastest product')
     if 'of_one_question' in row:
@@ -139,7 +141,8 @@ def line(row: Mapping) -> str:
     if 'from_cache_seconds' in row:
         compiling = row['compile_seconds']['JAX']
         parts.append(f'{compiling:.1f} s, from the cache {row["from_cache_seconds"]:.1f} s')
-    return f'{row["work"]} [{row["dtype"]}, {row["allocator"]}]: ' + '; '.join(parts)
+    at = f' = {row["value"]}' if 'value' in row else ''  # of a sweep
+    return f'{row["work"]}{at} [{row["dtype"]}, {row["allocator"]}]: ' + '; '.join(parts)
 
 
 def tables(rows: Sequence[Mapping]) -> str:

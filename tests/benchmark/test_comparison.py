@@ -76,5 +76,10 @@ def test_compiled_variants_train_weights_of_their_own_and_share_frozen_ones():
 def test_a_program_knows_its_cost(options):
     product = jax.jit(lambda x: x @ x, compiler_options=options)  # as training steps have them
     program = comparison.compiled(product, np.ones((8, 8), np.float32))
-    assert program.flops == 2 * 8**3 and program.seconds > 0
+    assert program.flops == 2 * 8**3 and program.seconds > 0 and program.held == 4 * 8**2
     np.testing.assert_array_equal(program.call(np.ones((8, 8), np.float32)), 8)
+
+
+def test_inputs_that_a_program_does_not_use_are_not_held():
+    given = np.ones((8, 8), np.float32), np.ones((1000, 1000), np.float32)
+    assert comparison.compiled(lambda used, unused: used @ used, *given).held == 4 * 8**2

@@ -85,6 +85,13 @@ def test_the_same_work_and_the_same_result_are_tables_of_their_own():
         )
 
 
+def test_a_point_of_a_sweep_says_which():
+    row = ROW | {'work': 'kept', 'value': 'inputs', 'planned_bytes': {'JAX': 3 * 2**29}}
+    line = report.line(row)
+    assert line.startswith('kept = inputs [float32, kept]')
+    assert 'JAX plans 1.5 GiB beside its inputs' in line
+
+
 def test_peaks_are_told_by_side():
     row = ROW | {'peak_bytes': {'JAX': None, 'PyTorch': 3 * 2**30}}
     header, _, line = report.table([row]).splitlines()

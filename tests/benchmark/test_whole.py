@@ -1,8 +1,11 @@
 """What the rows of the whole model say of their sides."""
 
-import pytest
+import types
 
-from amuse_jax.benchmark import comparison, whole
+import pytest
+import torch
+
+from amuse_jax.benchmark import comparison, inputs, whole
 
 
 @pytest.mark.slow
@@ -29,3 +32,21 @@ def test_an_epochs_figures_are_all_per_question(small):
     assert each == {'JAX': pytest.approx((10 + 40 / epochs) / count), 'PyTorch': 7.0}
     # The towers run once for all questions and epochs, and not again for each of them.
     assert 0.1 * step.flops < made.flops < step.flops
+
+
+class Answerer(torch.nn.Module):
+    """The same scores, whatever is asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.scores = torch.nn.Parameter(torch.zeros(1, 42))
+
+    def forward(self, sample):
+        return types.SimpleNamespace(logits=self.scores)
+
+
+def test_no_gradient_is_left_for_the_next_runs_peak(small):
+    model, batch = Answerer(), inputs.draw(small)
+    side = whole._torch_training(small, model, batch, with_compile=False)['PyTorch']
+    losses = [side.run()['loss'] for _ in range(2)]
+    assert losses[1] < losses[0] and model.scores.grad is None
