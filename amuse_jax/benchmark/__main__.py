@@ -3,6 +3,7 @@
 python -m amuse_jax.benchmark --config=configs/v1.py
 python -m amuse_jax.benchmark --config=configs/v1.py --rows=visual,step --rounds=20
 python -m amuse_jax.benchmark --config=configs/v1.py --sweep=batch,questions,segments,resolution
+python -m amuse_jax.benchmark --config=configs/v1.py --sweep=kept     # what rematerialisation costs
 python -m amuse_jax.benchmark tpu --config=configs/v1.py --topology=v5e:4x4,v5e:16x16
 
 Prints a line per row and a table, and keeps all figures in OUT/figures.json, where rows of earlier
@@ -10,14 +11,17 @@ runs stay until they are measured again. Both sides run in this process, with al
 its allocator, after their results were found equal.
 
 visual, audio, text, adapters      a tower's forward pass, or one round's adapters
-visual-gradient, ...               forward and the gradient of all parameters
+visual-gradient, ...-gradient      forward and the gradient of all parameters
 whole, step, questions             Amuse: forward, training step, five questions about a video
 epoch                              a question's cost in an epoch, with all that is cached and shared
 compile                            of the training step, at first and from the persistent cache
 pipeline, prepare                  reading records, preparing videos, on one core
 
-`tpu` compiles the training step ahead of time for TPUs that are not there, and says what fits and
-what bounds it; it needs libtpu (pip install 'amuse_jax[tpu]') and minutes, and writes OUT/tpu.json.
+`tpu` compiles the training step ahead of time for TPUs that are not there, and says what fits,
+estimates how long it takes, and what a whole training would take. It needs libtpu (pip install
+'.[tpu]') and minutes. Unless --config.train.batch_size, --config.train.parts or --config.loop.kept
+say otherwise, a step has 256 videos, four at a time on a chip, and keeps layers' inputs alone.
+OUT/tpu.json keeps the figures of every topology and settings.
 
 The PyTorch side is described in amuse_jax/benchmark/reference/__init__.py.
 """
@@ -37,7 +41,9 @@ from amuse_jax import memory
 
 CONFIG = config_flags.DEFINE_config_file('config', 'configs/v1.py', 'The sizes.')
 ROWS = flags.DEFINE_list('rows', [], 'Which rows; when empty, all, or none with --sweep.')
-SWEEP = flags.DEFINE_list('sweep', [], 'Of batch, questions, segments, resolution: cost against.')
+SWEEP = flags.DEFINE_list(
+    'sweep', [], 'Of batch, questions, segments, resolution, kept: cost against.'
+)
 DTYPES = flags.DEFINE_list('dtypes', ['float32'], 'Of the compute: float32, bfloat16.')
 ROUNDS = flags.DEFINE_integer('rounds', 7, 'Measured repetitions of each side.', lower_bound=1)
 COMPILE = flags.DEFINE_bool('compile', True, 'Also measure torch.compile, but for sweeps.')
@@ -78,25 +84,23 @@ def main(argv: list[str]) -> None:
 
 def _tpu(config) -> None:
     os.environ['JAX_PLATFORMS'] = 'cpu'  # a TPU that is there is not what is asked about
-    from amuse_jax import settings, stages
+    from amuse_jax import stages
     from amuse_jax.benchmark import tpu
 
     logging.set_verbosity(logging.WARNING)
     try:
-        settings.check(config)
-        done = {}
+        given = config_flags.get_override_values(flags.FLAGS['config'])
         for topology in TOPOLOGY.value:
-            made = tpu.compile_step(config, topology)
-            print(tpu.report(made) + '\n', flush=True)
-            done[topology] = tpu.figures(made)
-            stages.write_json(Path(OUT.value) / 'tpu.json', done)
+            made = tpu.compile_step(config, topology, given)
+            print(tpu.told(made) + '\n', flush=True)
+            tpu.keep(Path(OUT.value) / 'tpu.json', tpu.figures(made))
     except stages.StageError as error:
         sys.exit(f'amuse_jax: {error}')
 
 
 def _run(config) -> None:
     import jax
-    import torch
+    import torch.compiler.config
 
     from amuse_jax import settings
     from amuse_jax.benchmark import report, rows, sweeps
@@ -117,6 +121,7 @@ def _run(config) -> None:
     settings.check(config)
     # Compile times are those of a first run.
     jax.config.update('jax_enable_compilation_cache', False)
+    torch.compiler.config.force_disable_caches = True
     if hasattr(os, 'sched_getaffinity'):
         torch.set_num_threads(len(os.sched_getaffinity(0)))
     figures = report.Figures(folder / 'figures.json', config)

@@ -1,4 +1,4 @@
-"""The same work on both sides: that they agree, and how long and how much memory each takes."""
+"""What both sides do: that they agree, and how long and how much memory each takes."""
 
 import copy
 import dataclasses
@@ -11,12 +11,16 @@ import numpy as np
 import torch
 from torch import nn
 
+from amuse_jax import flops
 from amuse_jax.benchmark import timing
-from amuse_jax.models import summary
 from amuse_jax.stages import StageError
 
 TOLERANCES = {'float32': 1e-3, 'bfloat16': 5e-2}  # relative to the largest value
 Found = dict[str, np.ndarray]
+
+# Kinds of rows: every side computes the same graph; or all find the same, and JAX by less work,
+# because it shares and stores what the reference computes again.
+WORK, RESULT = 'same work', 'same result'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,16 +47,18 @@ class Comparison:
 
     Attributes:
       work: its name.
-      samples: videos, questions or pictures of a run.
-      flops: of the matrix products of JAX's run.
+      kind: WORK or RESULT.
+      samples: videos, questions or pictures in `seconds`.
+      flops: of the matrix products of JAX in `seconds`.
       sides: by name; 'JAX' is what the others are compared with.
       expected: what the sides must find in their first run.
-      seconds: from every side's median to the seconds of the work on each side, where that is made
-        up of several runs.
-      more: from the same to further figures of the row.
+      seconds: from every side's seconds to those of the work, of the sides that do all of it, where
+        that is made up of several runs or a side is another one's part.
+      more: from the sides' medians to further figures of the row.
     """
 
     work: str
+    kind: str
     samples: int
     flops: float
     sides: dict[str, Side]
@@ -71,17 +77,20 @@ def measure(made: Comparison, dtype: str, rounds: int, product: timing.Product) 
     runs = {name: side.run for name, side in made.sides.items()}
     times = timing.in_turns({**runs, 'product': product.run}, rounds)
     medians = {name: value.median for name, value in times.items()}
-    rate, peak = made.flops / medians['JAX'], product.flops / medians.pop('product')
+    peak = product.flops / medians.pop('product')
     seconds = made.seconds(medians)
+    rate = made.flops / seconds['JAX']
+    rounds_of = [made.seconds({n: times[n].seconds[i] for n in runs}) for i in range(rounds)]
+    spread = {n: timing.Times(tuple(each[n] for each in rounds_of)).spread for n in seconds}
     compiling = {n: side.compile_seconds for n, side in made.sides.items() if side.compile_seconds}
     if 'torch.compile' in made.sides:  # it compiles when it is first called
         compiling['torch.compile'] = first['torch.compile'] - medians['torch.compile']
     return {
         'work': made.work,
-        'dtype': dtype,
+        'kind': made.kind,
         'samples': made.samples,
         'seconds': seconds,
-        'spread': {name: times[name].spread for name in seconds},
+        'spread': spread,
         'samples_per_second': {name: made.samples / value for name, value in seconds.items()},
         'times_faster': {
             name: value / seconds['JAX'] for name, value in seconds.items() if name != 'JAX'
@@ -91,6 +100,7 @@ def measure(made: Comparison, dtype: str, rounds: int, product: timing.Product) 
         'peak_flops_per_second': peak,
         'share_of_peak': rate / peak,
         'peak_bytes': peaks,
+        'planned_bytes': {name: side.planned for name, side in made.sides.items() if side.planned},
         'compile_seconds': compiling,
         **made.more(medians),
     }
@@ -152,12 +162,14 @@ class Program(NamedTuple):
     Attributes:
       call: the compiled function.
       seconds: that tracing, lowering and compiling took.
+      held: bytes of those of its inputs that it uses.
       planned: bytes that a call takes beyond its inputs, by the compiler's plan.
       flops: of its matrix products.
     """
 
     call: Callable
     seconds: float
+    held: int
     planned: int
     flops: float
 
@@ -165,13 +177,14 @@ class Program(NamedTuple):
 def compiled(function: Callable, *inputs) -> Program:
     """Compiles a function, jitted already or not, for inputs that it is not called with."""
     begun = time.perf_counter()
-    jitted = function if hasattr(function, 'lower') else jax.jit(function)
-    made = jitted.lower(*inputs).compile()
+    jitted = function if hasattr(function, 'trace') else jax.jit(function)
+    traced = jitted.trace(*inputs)
+    made = traced.lower().compile()
     seconds = time.perf_counter() - begun
     plan = made.memory_analysis()
     planned = plan.temp_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
-    flops, _ = summary.cost(function, *inputs)
-    return Program(made, seconds, planned, flops)
+    held = plan.argument_size_in_bytes
+    return Program(made, seconds, held, planned, flops.of_products(traced.jaxpr))
 
 
 def jax_bytes(tree) -> int:

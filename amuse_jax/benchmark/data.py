@@ -27,7 +27,8 @@ KEY_FRAME_SECONDS = 10  # of videos as they are published; the rendered ones hav
 
 
 def input_pipeline(config: ConfigDict, folder: Path, rounds: int, keep_memory: bool) -> list[dict]:
-    """Training batches with frames and log-mels: from records on the disk to arrays.
+    """Training batches with frames and log-mels: from records to arrays. The records were just
+    written or read, so they come from the system's page cache: no disk is waited for.
 
     A sample is a video: its frames, its log-mels, stored features and regions, and some of its
     questions. Reading is what training does (pipeline.QuestionBatches with a reader).

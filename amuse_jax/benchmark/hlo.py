@@ -68,7 +68,7 @@ class Costs:
       hbm_bytes: read from and written to the memory, padding of the layouts included.
       collectives: by kind, bytes of the whole arrays.
       calls: by kind, how often.
-      kernel_flops: of hand-written kernels, by their own estimate; `cycles` lacks them.
+      kernel_flops: of hand-written kernels, by name and their own estimate; `cycles` lacks them.
       scopes: cycles by the source's name of the operation.
     """
 
@@ -76,7 +76,7 @@ class Costs:
     hbm_bytes: int
     collectives: Counter[str]
     calls: Counter[str]
-    kernel_flops: int
+    kernel_flops: Counter[str]
     scopes: Counter[str]
 
 
@@ -87,13 +87,14 @@ def costs(text: str) -> Costs:
       ValueError: a loop whose number of runs is not known, or a text without entry.
     """
     computations, entry = _parse(text)
-    total = Costs(0, 0, Counter(), Counter(), 0, Counter())
+    total = Costs(0, 0, Counter(), Counter(), Counter(), Counter())
     for instruction, times, others in _runs(computations, entry, 1):
         for kind, size in _exchanged(instruction, others, computations):
             total.collectives[kind] += times * size
             total.calls[kind] += times
         if kernel := _KERNEL.search(instruction.rest):
-            total.kernel_flops += times * int(kernel.group(1))
+            name = instruction.name.split('.')[0]  # the compiler numbers them
+            total.kernel_flops[name] += times * int(kernel.group(1))
         elif cycles := _CYCLES.search(instruction.rest):
             scope = re.search(r'op_name="([^"]*)"', instruction.rest)
             total.cycles += times * int(cycles.group(1))

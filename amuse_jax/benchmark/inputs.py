@@ -96,11 +96,17 @@ def _questions(random: np.random.Generator, lead: tuple[int, int], length: int) 
     }
 
 
-def _media(random: np.random.Generator, config: ConfigDict, videos: int) -> Batch:
+def media_shapes(config: ConfigDict, videos: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Of frames and of log-mels."""
     segments, side = config.data.segments, config.data.image_size
     samples = round(config.data.segment_seconds * config.audio.sample_rate)
-    shape = videos, segments, samples // config.audio.hop + 1, config.audio.mels
+    log_mel = videos, segments, samples // config.audio.hop + 1, config.audio.mels
+    return (videos, segments, side, side, 3), log_mel
+
+
+def _media(random: np.random.Generator, config: ConfigDict, videos: int) -> Batch:
+    frames, log_mel = media_shapes(config, videos)
     return {
-        'frames': random.integers(0, 256, (videos, segments, side, side, 3), np.uint8),
-        'log_mel': random.uniform(-80, 0, shape).astype(np.float32),
+        'frames': random.integers(0, 256, frames, np.uint8),
+        'log_mel': random.uniform(-80, 0, log_mel).astype(np.float32),
     }

@@ -13,10 +13,17 @@ import tabulate
 from ml_collections import ConfigDict
 
 from amuse_jax import stages
+from amuse_jax.benchmark import comparison
 from amuse_jax.stages import StageError
 
 _KEYS = ('work', 'dtype', 'allocator')  # rows that agree in them replace each other
 _GIB = 2**30
+MOST_OF_ONE_QUESTION = 3.7  # the goal for five questions about a video, beside one
+_HEADINGS = {
+    comparison.WORK: 'The same work on every side:',
+    comparison.RESULT: 'The same result, by sharing and storing on the side of JAX:',
+    '': 'JAX alone:',
+}
 
 
 class Figures:
@@ -41,7 +48,7 @@ class Figures:
             'config': config.name,
             'sizes': hashlib.sha256(sizes.encode()).hexdigest()[:16],
         }
-        self._content = about | {'versions': _versions(), 'rows': [], 'sweeps': {}}
+        self._content = about | {'products': {}, 'rows': [], 'sweeps': {}}
         if path.exists():
             before = json.loads(path.read_text())
             for name, value in about.items():
@@ -50,7 +57,7 @@ class Figures:
                         f'{path} holds figures of {name} {before[name]}, these are of {value}; '
                         'choose another --out'
                     )
-            self._content = before | {'versions': _versions()}
+            self._content = {'products': {}} | before
 
     @property
     def rows(self) -> list[dict]:
@@ -63,6 +70,11 @@ class Figures:
     def add(self, row: dict) -> None:
         """Keeps a row, in place of one of the same work."""
         _put(self.rows, row, _KEYS)
+        stages.write_json(self._path, self._content)
+
+    def add_products(self, dtype: str, rates: Mapping[str, float]) -> None:
+        """Keeps the rates of the matrix products that the rows of `dtype` are set against."""
+        self._content['products'][dtype] = dict(rates)
         stages.write_json(self._path, self._content)
 
     def add_to_sweep(self, axis: str, row: dict) -> None:
@@ -95,8 +107,14 @@ def machine() -> str:
     return f'{cores} cores of {name}'
 
 
-def _versions() -> dict[str, str]:
-    return {name: metadata.version(name) for name in ('jax', 'torch', 'transformers')}
+def versions(*packages: str) -> dict[str, str]:
+    return {name: metadata.version(name) for name in packages}
+
+
+def products(dtype: str, rates: Mapping[str, float]) -> str:
+    """The rates of matrix products as one line."""
+    each = '; '.join(f'{name} {rate / 1e9:.0f} GFLOP/s' for name, rate in rates.items())
+    return f'matrix products [{dtype}]: {each}'
 
 
 def line(row: Mapping) -> str:
@@ -109,16 +127,32 @@ def line(row: Mapping) -> str:
         f'{value:.2f} times as fast as {side}'
         for side, value in row.get('times_faster', {}).items()
     ]
+    if row.get('planned_bytes', {}).get('JAX'):
+        parts.append(f'JAX plans {row["planned_bytes"]["JAX"] / _GIB:.2g} GiB beside its inputs')
     if 'share_of_peak' in row:
         parts.append(f'{row["share_of_peak"]:.0%} of the fastest product')
     if 'of_one_question' in row:
-        parts.append(f'{row["of_one_question"]:.2f} times one question')
+        parts.append(
+            f'five questions in {row["of_one_question"]:.2f} times the time of one '
+            f'({_seconds(row["one_question_seconds"])}; goal: at most {MOST_OF_ONE_QUESTION})'
+        )
     if 'flops' not in row and 'samples_per_second' in row:
         parts.append(f'{row["samples_per_second"]["JAX"]:.3g} samples/s')
     if 'from_cache_seconds' in row:
         compiling = row['compile_seconds']['JAX']
         parts.append(f'{compiling:.1f} s, from the cache {row["from_cache_seconds"]:.1f} s')
-    return f'{row["work"]} [{row["dtype"]}, {row["allocator"]}]: ' + '; '.join(parts)
+    at = f' = {row["value"]}' if 'value' in row else ''  # of a sweep
+    return f'{row["work"]}{at} [{row["dtype"]}, {row["allocator"]}]: ' + '; '.join(parts)
+
+
+def tables(rows: Sequence[Mapping]) -> str:
+    """A table of each kind of rows, so that speed at the same work is not mixed up with work
+    saved."""
+    found = []
+    for kind, heading in _HEADINGS.items():
+        if chosen := [row for row in rows if row.get('kind', '') == kind]:
+            found.append(f'{heading}\n\n{table(chosen)}')
+    return '\n\n'.join(found)
 
 
 def table(rows: Sequence[Mapping]) -> str:
@@ -135,14 +169,14 @@ def table(rows: Sequence[Mapping]) -> str:
             )
         for side in sides[1:]:
             shown[f'x {side}'] = _number(row.get('times_faster', {}).get(side))
-        peaks = [value / _GIB for value in row.get('peak_bytes', {}).values() if value]
+        peaks = row.get('peak_bytes', {})
         lines.append(
             shown
             | {
                 'samples/s': _number(row.get('samples_per_second', {}).get('JAX')),
                 'GFLOP/s': _number(row.get('flops_per_second'), 1e-9),
                 'of peak': f'{row["share_of_peak"]:.0%}' if 'share_of_peak' in row else '',
-                'GiB': ' / '.join(f'{value:.1f}' for value in peaks),
+                **{f'{side} GiB': _number(peaks.get(side), 1 / _GIB) for side in sides},
                 'compile s': _number(row.get('compile_seconds', {}).get('JAX')),
                 'from cache s': _number(row.get('from_cache_seconds')),
                 'x one question': _number(row.get('of_one_question')),

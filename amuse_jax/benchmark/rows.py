@@ -1,5 +1,6 @@
 """The rows of the table, and measuring them one after the other."""
 
+import contextlib
 import dataclasses
 import functools
 import gc
@@ -82,10 +83,10 @@ def measure(config: ConfigDict, plan: Plan, figures: report.Figures) -> None:
         raise StageError(
             f'the benchmark compares the whole model; the config is without {config.without}'
         )
-    done = []
+    done, versions = [], report.versions('jax', 'torch', 'transformers')
 
     def keep(row: dict, dtype: str, axis: str = '') -> None:
-        row = row | {'dtype': dtype, 'allocator': plan.freed_memory}
+        row = row | {'dtype': dtype, 'allocator': plan.freed_memory, 'versions': versions}
         if axis:
             figures.add_to_sweep(axis, row)
         else:
@@ -97,7 +98,10 @@ def measure(config: ConfigDict, plan: Plan, figures: report.Figures) -> None:
         sizes = with_dtype(config, dtype)
         names = [name for name in plan.rows if name in COMPARED]
         if names or plan.sweeps:
-            product = timing.fastest_product(dtype)
+            with _precision(dtype):
+                product = timing.fastest_product(dtype)
+            figures.add_products(dtype, product.rates)
+            print(report.products(dtype, product.rates), flush=True)
         for name in names:
             make = functools.partial(COMPARED[name], sizes, plan.with_compile)
             keep(_compared(make, dtype, plan, product), dtype)
@@ -113,7 +117,7 @@ def measure(config: ConfigDict, plan: Plan, figures: report.Figures) -> None:
             for row in OWN[name](config, plan.folder, plan.rounds, plan.freed_memory == 'kept'):
                 keep(row, '')
     if done:
-        print('\n' + report.table(done))
+        print('\n' + report.tables(done))
 
 
 def with_dtype(config: ConfigDict, dtype: str) -> ConfigDict:
@@ -123,12 +127,16 @@ def with_dtype(config: ConfigDict, dtype: str) -> ConfigDict:
     return config
 
 
+def _precision(dtype: str) -> contextlib.AbstractContextManager:
+    """GPUs and TPUs take float32 for less otherwise."""
+    return jax.default_matmul_precision('highest' if dtype == 'float32' else 'default')
+
+
 def _compared(
     make: Callable[[], Comparison], dtype: str, plan: Plan, product: timing.Product
 ) -> dict:
     """The row of a comparison, of which nothing is left in memory afterwards."""
-    # GPUs and TPUs take float32 for less otherwise.
-    with jax.default_matmul_precision('highest' if dtype == 'float32' else 'default'):
+    with _precision(dtype):
         row = comparison.measure(make(), dtype, plan.rounds, product)
     gc.collect()
     jax.clear_caches()

@@ -1,6 +1,7 @@
 """Measuring several ways of doing the same work side by side."""
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +17,9 @@ from amuse_jax import memory
 
 # Products in the shapes of Swin-V2-L's third stage for ten pictures, and a square one.
 PEAK_SHAPES = ((1440, 768, 3072), (1440, 3072, 768), (2048, 2048, 2048))
+LARGE_SHAPE = (8192, 8192, 8192)  # an accelerator's too: it does the others in less than a call
+LARGE_CALLS = 20  # of an accelerator for one wait
+PEAK_RESET = Path('/proc/self/clear_refs')
 PRODUCT_SECONDS = 0.3  # of one run of a Product: long enough to be timed beside anything
 
 
@@ -65,46 +69,58 @@ class Product:
       name: library and shape.
       flops: of a run, two for each multiplication and addition.
       run: multiplies for about PRODUCT_SECONDS.
+      rates: FLOPs per second of every library and shape, by name.
     """
 
     name: str
     flops: float
     run: Callable[[], None]
+    rates: Mapping[str, float]
 
 
 def fastest_product(dtype: str, rounds: int = 7) -> Product:
-    """Finds it for operands of `dtype`, float32 or bfloat16."""
-    runs, flops = {}, {}
+    """Finds it for operands of `dtype`, float32 or bfloat16, at JAX's precision of the moment."""
+    is_large = jax.default_backend() != 'cpu'
+    calls, shapes = (LARGE_CALLS, (*PEAK_SHAPES, LARGE_SHAPE)) if is_large else (1, PEAK_SHAPES)
+    products, flops = {}, {}
     for library, make in (('JAX', _jax_product), ('PyTorch', _torch_product)):
-        for rows, depth, columns in PEAK_SHAPES:
+        for rows, depth, columns in shapes:
             name = f'{library} {rows}x{depth}x{columns}'
-            runs[name] = make(rows, depth, columns, dtype)
+            products[name] = make(rows, depth, columns, dtype)
             flops[name] = 2 * rows * depth * columns
-    times = in_turns(runs, rounds, warmup=2)
-    best = max(runs, key=lambda name: flops[name] / times[name].median)
-    count = math.ceil(PRODUCT_SECONDS / times[best].median)
-
-    def run():
-        for _ in range(count):
-            runs[best]()
-
-    return Product(best, flops[best] * count, run)
+    runs = {name: functools.partial(multiply, calls) for name, multiply in products.items()}
+    seconds = {n: each.median / calls for n, each in in_turns(runs, rounds, warmup=2).items()}
+    rates = {name: flops[name] / seconds[name] for name in runs}
+    best = max(rates, key=rates.get)
+    count = math.ceil(PRODUCT_SECONDS / seconds[best])
+    return Product(best, flops[best] * count, functools.partial(products[best], count), rates)
 
 
-def _jax_product(rows: int, depth: int, columns: int, dtype: str) -> Callable[[], None]:
+# Each multiplies so many times, and waits once: a call takes an accelerator longer to begin than
+# a small product.
+
+
+def _jax_product(rows: int, depth: int, columns: int, dtype: str) -> Callable[[int], None]:
     multiply = jax.jit(jnp.matmul)
     left, right = jnp.ones((rows, depth), dtype), jnp.ones((depth, columns), dtype)
-    return lambda: multiply(left, right).block_until_ready()
+
+    def run(count: int):
+        for _ in range(count):
+            product = multiply(left, right)
+        product.block_until_ready()
+
+    return run
 
 
-def _torch_product(rows: int, depth: int, columns: int, dtype: str) -> Callable[[], None]:
+def _torch_product(rows: int, depth: int, columns: int, dtype: str) -> Callable[[int], None]:
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     options = {'dtype': getattr(torch, dtype), 'device': device}
     left, right = torch.ones((rows, depth), **options), torch.ones((depth, columns), **options)
     out = torch.empty((rows, columns), **options)
 
-    def run():
-        torch.matmul(left, right, out=out)
+    def run(count: int):
+        for _ in range(count):
+            torch.matmul(left, right, out=out)
         if device == 'cuda':
             torch.cuda.synchronize()
 
@@ -113,15 +129,15 @@ def _torch_product(rows: int, depth: int, columns: int, dtype: str) -> Callable[
 
 def peak_bytes(run: Callable[[], Any]) -> int | None:
     """How much more memory this process takes while `run` runs than before; None where Linux does
-    not say."""
+    not say. It runs either way."""
     memory.release()
     try:
-        Path('/proc/self/clear_refs').write_text('5')  # the peak begins anew
+        PEAK_RESET.write_text('5')  # the peak begins anew
         before = _status_bytes('VmRSS')
-        run()
-        return _status_bytes('VmHWM') - before
     except OSError:
-        return None
+        before = None
+    run()
+    return None if before is None else _status_bytes('VmHWM') - before
 
 
 def _status_bytes(name: str) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import torch
 from flax import nnx
 from ml_collections import ConfigDict
@@ -22,7 +23,6 @@ from amuse_jax.models.swin_v2 import SwinV2
 from amuse_jax.models.text import TextTower
 
 PARTS = (*reference.PARTS, 'adapters')
-WORK = ('forward', 'gradient')
 
 
 def compare(part: str, work: str, config: ConfigDict, with_compile: bool) -> Comparison:
@@ -48,6 +48,7 @@ def compare(part: str, work: str, config: ConfigDict, with_compile: bool) -> Com
     }
     return Comparison(
         work=title(config, part, work, len(given[0])),
+        kind=comparison.WORK,
         samples=len(given[0]),
         flops=flops,
         sides={'JAX': side, **others},
@@ -141,18 +142,22 @@ def _jax_side(module: nnx.Module, part: str, work: str, given: tuple):
         found = forward(params, rest, (*tokens, *masks))
         return sum((x * weight).sum() for x, weight in zip(found, weighing))
 
+    def gradient(*inputs):
+        value, gradients = jax.value_and_grad(loss, argnums=(0, 1))(*inputs)
+        return value, optax.tree.norm(gradients), gradients
+
     if work == 'forward':
         function, placed = forward, jax.device_put((params, rest, given))
     else:
         count = _differentiated(part, given)
-        function = jax.value_and_grad(loss, argnums=(0, 1))
+        function = gradient
         placed = jax.device_put((params, given[:count], rest, given[count:]))
     program = comparison.compiled(function, *placed)
 
     def run() -> Found:
         found = jax.block_until_ready(program.call(*placed))
         if work == 'gradient':
-            return {'loss': np.asarray(found[0])}
+            return {'loss': np.asarray(found[0]), 'norm of the gradient': np.asarray(found[1])}
         return {f'output {index}': np.asarray(x) for index, x in enumerate(found)}
 
     side = Side(run, comparison.jax_bytes(placed), program.seconds, program.planned)
@@ -190,12 +195,14 @@ def _torch_side(
             return {f'output {i}': pytorch.done(x) for i, x in enumerate(output())}
 
     def gradient():
-        for parameter in parameters:
-            parameter.grad = None
         with pytorch.autocast():
             value = sum((x.float() * weight).sum() for x, weight in zip(output(), weighing))
         value.backward()
-        return {'loss': pytorch.done(value)}
+        gradients = [x.grad for x in parameters if x.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        for x in parameters:  # the next run's peak is to have them all
+            x.grad = None
+        return {'loss': pytorch.done(value), 'norm of the gradient': pytorch.done(norm)}
 
     held = comparison.torch_bytes(model, dict(enumerate(placed)))
     return Side(forward if work == 'forward' else gradient, held)

@@ -1,9 +1,12 @@
-"""The training step compiled ahead of time for TPUs that are not there: what fits, and how fast it
-can be at most."""
+"""The training step compiled ahead of time for TPUs that are not there: what fits, and an estimate
+of how fast it is."""
 
 import dataclasses
+import json
 import os
 import time
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,15 +14,20 @@ import tabulate
 from jax.experimental import topologies
 from ml_collections import ConfigDict
 
-from amuse_jax import flops
-from amuse_jax.benchmark import compiling, hlo
-from amuse_jax.models import target
+from amuse_jax import flops, settings, stages
+from amuse_jax.benchmark import compiling, hlo, report
+from amuse_jax.models import summary, target
 from amuse_jax.stages import StageError
 from amuse_jax.training import sharding
 
+# What is compiled unless the fields are set: 256 videos to a step, which 256 chips can share.
+DEFAULTS = {'train.batch_size': 256, 'loop.kept': 'inputs'}
+VIDEOS_AT_ONCE = 4  # of a chip: v1's take 12.2 of a v5e's 16 GB then
+VIDEOS = 9_288  # of MUSIC-AVQA's version 1
+
 # Of the matrix unit's time, what the schedule of our kernels fills; the compiler says nothing of
-# kernels. From the schedules that libtpu 0.0.42 made for a v5e: forwards 0.5, backwards 0.37.
-KERNELS_SHARE = 0.37
+# kernels. From the schedules that libtpu 0.0.42 made for a v5e.
+KERNEL_SHARES = {'attention': 0.5, 'attention_gradient': 0.37}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +63,8 @@ class Compiled:
 
     Attributes:
       topology: such as 'v5e:4x4'.
-      devices: how many.
-      videos, questions: of the whole batch, and about each video.
+      config: the step's.
+      devices, hosts: how many.
       useful_flops: of the step's products, none counted twice that is computed twice.
       compile_seconds: that it took here.
       memory: bytes of arguments, results and temporaries, what is donated counted once.
@@ -64,9 +72,9 @@ class Compiled:
     """
 
     topology: str
+    config: ConfigDict
     devices: int
-    videos: int
-    questions: int
+    hosts: int
     useful_flops: float
     compile_seconds: float
     memory: dict[str, int]
@@ -81,13 +89,14 @@ class Compiled:
         return sum(self.memory.values())
 
     def seconds(self) -> dict[str, float]:
-        """What bounds the step: the compiler's estimate of its operations, kernels by their
-        products, and the links; and the memory's traffic, which runs beside them."""
-        kernels = self.costs.kernel_flops / self.chip.flops / KERNELS_SHARE
+        """What the step is estimated to take: the compiler's cycles of its operations, kernels by
+        their products and KERNEL_SHARES, and the links; and the memory's traffic, which runs beside
+        them."""
+        filled = sum(size / KERNEL_SHARES[name] for name, size in self.costs.kernel_flops.items())
         sent = sum(size * hlo.SENT[kind] for kind, size in self.costs.collectives.items())
         return {
             'operations': self.costs.cycles / self.chip.clock,
-            'kernels': kernels,
+            'kernels': filled / self.chip.flops,
             'links': sent * (self.devices - 1) / self.devices / self.chip.links,
             'memory': self.costs.hbm_bytes / self.chip.bandwidth,
         }
@@ -99,12 +108,69 @@ class Compiled:
 
     @property
     def utilisation(self) -> float:
-        """At most this share of the chips' peak does useful work."""
+        """The share of the chips' peak that does useful work, by the estimate of the step."""
         return self.useful_flops / self.devices / self.chip.flops / self.step_seconds
 
+    def settings(self) -> dict[str, Any]:
+        """What the figures depend on."""
+        config = self.config
+        return {
+            'topology': self.topology,
+            'config': config.name,
+            'videos': config.train.batch_size,
+            'questions': config.train.questions,
+            'parts': config.train.parts,
+            'encoded_dtype': config.train.encoded_dtype,
+            'kept': config.loop.kept,
+            'dtype': config.model.dtype,
+            'mesh': config.mesh.to_dict(),
+        }
 
-def compile_step(config: ConfigDict, topology: str) -> Compiled:
+    def training(self) -> dict[str, float]:
+        """Of `train.epochs` epochs of VIDEOS videos by the step's estimate: steps, hours, and the
+        bytes of stored tokens that each host reads per second; and the hours of pretraining the
+        frozen encoders, whose gradient is taken to cost twice their forward pass, at the same
+        share of the peak."""
+        train, step = self.config.train, self.step_seconds
+        steps = train.epochs * VIDEOS / train.batch_size
+        tokens = compiling.stored_tokens(self.config, train.batch_size).values()
+        universal = 3 * summary.describe(self.config)[0].flops
+        pretraining = self.config.pretrain.epochs * VIDEOS * universal
+        rate = self.devices * self.chip.flops * self.utilisation
+        return {
+            'steps': steps,
+            'hours': steps * step / 3600,
+            'steps_per_second': 1 / step,
+            'read_per_host': sum(x.size * x.dtype.itemsize for x in tokens) / self.hosts / step,
+            'pretraining_hours': pretraining / rate / 3600,
+        }
+
+
+def fitted(config: ConfigDict, given: Collection[str], shares: int) -> ConfigDict:
+    """The config with DEFAULTS, and in so many parts that a chip takes VIDEOS_AT_ONCE.
+
+    Args:
+      config: the sizes.
+      given: names of fields that stay as they are, such as 'train.parts'.
+      shares: into how many parts chips share out a batch.
+    """
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.update_from_flattened_dict(
+            {name: value for name, value in DEFAULTS.items() if name not in given}
+        )
+        if 'train.parts' not in given:
+            config.train.parts = max(1, -(-config.train.batch_size // (shares * VIDEOS_AT_ONCE)))
+    return config
+
+
+def compile_step(config: ConfigDict, topology: str, given: Collection[str]) -> Compiled:
     """Compiles the step of `config.train.batch_size` videos, shared out by `config.mesh`.
+
+    Args:
+      config: the sizes; fields that are not `given` may get others, see `fitted`.
+      topology: such as 'v5e:4x4'.
+      given: names of fields that were set, such as 'train.parts'.
 
     Raises:
       StageError: libtpu is not installed, the topology is unknown, the batch or a parameter can't
@@ -112,6 +178,8 @@ def compile_step(config: ConfigDict, topology: str) -> Compiled:
     """
     devices = describe(topology)
     mesh = sharding.mesh(config.mesh, devices)
+    config = fitted(config, given, sharding.shares(mesh))
+    settings.check(config)
     with target.compiling_for('tpu'):
         step, given = compiling.abstract_step(config, mesh)
         begun = time.perf_counter()
@@ -125,10 +193,10 @@ def compile_step(config: ConfigDict, topology: str) -> Compiled:
     found = made.memory_analysis()
     return Compiled(
         topology=topology,
+        config=config,
         devices=len(devices),
-        videos=config.train.batch_size,
-        questions=config.train.questions,
-        useful_flops=useful_flops(config),
+        hosts=len({device.process_index for device in devices}),
+        useful_flops=compiling.useful_flops(config),
         compile_seconds=seconds,
         memory={
             'arguments': found.argument_size_in_bytes,
@@ -155,26 +223,17 @@ def describe(topology: str) -> list:
     except (ImportError, RuntimeError, ValueError, NotImplementedError) as error:
         raise StageError(
             f'{topology} cannot be described: {str(error).splitlines()[0]}; install libtpu '
-            "(pip install 'amuse_jax[tpu]'), and see that no other process uses it"
+            "(pip install '.[tpu]'), and see that no other process uses it"
         ) from error
-
-
-def useful_flops(config: ConfigDict) -> float:
-    """Of the products of a step that keeps everything for its gradient, on all devices."""
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.loop.kept = 'everything'
-    step, given = compiling.abstract_step(config, sharding.single())
-    return flops.of_products(step.trace(*given).jaxpr)
 
 
 def figures(made: Compiled) -> dict[str, Any]:
     """What is told, as numbers."""
     costs = made.costs
     return {
+        'settings': made.settings(),
+        'versions': report.versions('jax', 'libtpu'),
         'devices': made.devices,
-        'videos': made.videos,
-        'questions': made.questions,
         'compile_seconds': made.compile_seconds,
         'memory_bytes': made.memory,
         'useful_flops': made.useful_flops,
@@ -186,14 +245,24 @@ def figures(made: Compiled) -> dict[str, Any]:
         'seconds': made.seconds(),
         'step_seconds': made.step_seconds,
         'utilisation': made.utilisation,
+        'training': made.training(),
     }
 
 
-def report(made: Compiled) -> str:
+def keep(path: Path, run: dict[str, Any]) -> None:
+    """Writes a run's `figures` beside those of other settings, in place of those of the same."""
+    runs = json.loads(path.read_text()).get('runs', []) if path.exists() else []
+    others = [other for other in runs if other['settings'] != run['settings']]
+    stages.write_json(path, {'runs': [*others, run]})
+
+
+def told(made: Compiled) -> str:
     """The figures as text, and the operations that take the most of the compiler's estimate."""
-    chip, seconds = made.chip, made.seconds()
+    chip, seconds, training = made.chip, made.seconds(), made.training()
+    train = made.config.train
     lines = [
-        ('global batch', f'{made.videos} videos, {made.questions} questions each'),
+        ('global batch', f'{train.batch_size} videos, {train.questions} questions each'),
+        ('taken', f'in {train.parts} parts, keeping {made.config.loop.kept} for the gradient'),
         ('compiled in', f'{made.compile_seconds:.0f} s'),
         ('memory per device', f'{made.bytes / 1e9:.2f} of {chip.memory / 1e9:.0f} GB'),
         *((f'  {name}', f'{size / 1e9:.2f} GB') for name, size in made.memory.items()),
@@ -204,8 +273,18 @@ def report(made: Compiled) -> str:
             for kind, size in sorted(made.costs.collectives.items())
         ),
         *((f'seconds: {name}', f'{value:.4f}') for name, value in seconds.items()),
-        ('seconds per step', f'{made.step_seconds:.4f}'),
-        ('utilisation at most', f'{made.utilisation:.1%} of bfloat16'),
+        ('seconds per step, estimated', f'{made.step_seconds:.4f}'),
+        ('utilisation, estimated', f'{made.utilisation:.1%} of bfloat16'),
+        (
+            f'{train.epochs} epochs of {VIDEOS:,} videos',
+            f'{training["hours"]:.2f} hours, {training["steps"]:.0f} steps, '
+            f'{training["steps_per_second"]:.2g} per second',
+        ),
+        ('each host reads', f'{training["read_per_host"] / 1e9:.2g} GB/s of stored tokens'),
+        (
+            "pretraining at this share of the chips' peak",
+            f'{training["pretraining_hours"]:.2f} hours, {made.config.pretrain.epochs} epochs',
+        ),
     ]
     costly = [
         (f'{cycles / chip.clock:.4f} s', name) for name, cycles in made.costs.scopes.most_common(10)

@@ -6,19 +6,17 @@ are frozen before Amuse is trained, are inputs on both sides, but for the epoch'
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import torch
 from flax import nnx
 from ml_collections import ConfigDict
 from torch.nn import functional
 
-from amuse_jax.benchmark import comparison, inputs
+from amuse_jax.benchmark import comparison, compiling, inputs
 from amuse_jax.benchmark.comparison import Comparison, Found, Side, Torch
 from amuse_jax.benchmark.reference import amuse as reference
 from amuse_jax.benchmark.reference import universal_encoder, weights
@@ -27,7 +25,6 @@ from amuse_jax.models.amuse import Amuse, AmuseConfig
 from amuse_jax.models.universal_encoder import UniversalEncoder
 from amuse_jax.training import answering, pretrain, sharding, state
 from amuse_jax.training.answering import FRONT
-from amuse_jax.training.step import train_step
 
 QUESTIONS = inputs.QUESTIONS
 
@@ -51,8 +48,11 @@ def forward(
     ours, theirs = pair(config)
     batch = inputs.draw(config, videos, questions)
     answers = Answers(ours, batch)
+    one = videos == questions == 1
+    counts = 'one video and one question' if one else f'{videos} videos, {questions} questions each'
     return Comparison(
-        work='whole model, forward, one video and one question',
+        work=f'whole model, forward, {counts}',
+        kind=comparison.WORK if questions == 1 else comparison.RESULT,
         samples=videos * questions,
         flops=answers.flops,
         sides={'JAX': answers.side([batch]), **_asking(config, theirs, batch, with_compile)},
@@ -68,6 +68,7 @@ def five_questions(config: ConfigDict, with_compile: bool) -> Comparison:
     alone = Answers(ours, one_by_one[0])
     return Comparison(
         work='five questions about one video',
+        kind=comparison.RESULT,
         samples=QUESTIONS,
         flops=together.flops,
         sides={
@@ -76,7 +77,11 @@ def five_questions(config: ConfigDict, with_compile: bool) -> Comparison:
             'JAX one question': alone.side(one_by_one[:1]),
             **_asking(config, theirs, batch, with_compile),
         },
-        more=lambda medians: {'of_one_question': medians['JAX'] / medians['JAX one question']},
+        seconds=lambda each: {n: value for n, value in each.items() if n != 'JAX one question'},
+        more=lambda medians: {
+            'one_question_seconds': medians['JAX one question'],
+            'of_one_question': medians['JAX'] / medians['JAX one question'],
+        },
     )
 
 
@@ -89,6 +94,7 @@ def training_step(config: ConfigDict, with_compile: bool) -> Comparison:
     side, flops = _training(config, ours, batch)
     return Comparison(
         work='training step, towers frozen on both sides, one video',
+        kind=comparison.WORK,
         samples=1,
         flops=flops,
         sides={'JAX': side, **_torch_training(config, theirs, batch, with_compile)},
@@ -116,19 +122,23 @@ def epoch(config: ConfigDict, with_compile: bool) -> Comparison:
     everything = reference.Everything(universal.requires_grad_(False), theirs)
     expected = _mean_loss(config, everything, batch)
     abstract = nnx.eval_shape(lambda: pretrain.build(config, nnx.Rngs(0)))
-    storing, stored = _storing(config, weights.fill(abstract, universal, config), ours, batch)
+    filled = weights.fill(abstract, universal, config)
+    storing, storing_flops, stored = _storing(config, filled, ours, batch)
     stored |= {name: x for name, x in batch.items() if name not in ('frames', 'log_mel', *stored)}
     side, flops = _training(config, ours, stored)
 
-    def seconds(medians):
-        others = {name: medians[name] for name in medians if not name.startswith('JAX')}
-        step = medians['JAX'] + medians['JAX storing'] / epochs
-        return {'JAX': step / count, **others}
+    def per_sample(step, storing):
+        return (step + storing / epochs) / count
+
+    def seconds(each):
+        others = {name: value for name, value in each.items() if not name.startswith('JAX')}
+        return {'JAX': per_sample(each['JAX'], each['JAX storing']), **others}
 
     return Comparison(
         work="an epoch's work per sample (frozen encoders cached, questions grouped)",
+        kind=comparison.RESULT,
         samples=1,
-        flops=flops,
+        flops=per_sample(flops, storing_flops),
         sides={
             'JAX': side,
             'JAX storing': storing,
@@ -200,16 +210,16 @@ def _asking(
 
 
 def _training(config: ConfigDict, model: Amuse, batch: Batch) -> tuple[Side, float]:
-    """The project's own training step, and its FLOPs."""
-    structure, params, frozen = state.split(model, config.train.trainable)
-    optimizer = state.adam(optax.constant_schedule(config.train.learning_rate))
-    loss = functools.partial(answering.loss, is_open=True)
-    begun = state.fresh(params, optimizer, answering.METRICS)
-    shardings = sharding.of_state(begun, sharding.single())
-    held = [sharding.put(begun, shardings)]
-    step = train_step(loss, structure, optimizer, config.loop.optimization_level, shardings)
-    frozen, batch, key = jax.device_put((frozen, batch, jax.random.key(0)))
-    program = comparison.compiled(step, held[0], frozen, batch, key)
+    """The project's own training step, and the FLOPs of its products, without those that are
+    computed again for the gradient."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.train.parts = 1  # one video cannot be taken in several
+    made = compiling.build_step(config, model, sharding.single())
+    flops = compiling.useful_flops(config, batch)
+    held = [sharding.put(made.begin(made.params), made.shardings)]
+    frozen, batch, key = jax.device_put((made.frozen, batch, jax.random.key(0)))
+    program = comparison.compiled(made.run, held[0], frozen, batch, key)
     grouped = batch['words'].shape[1] > 1
 
     def run() -> Found:
@@ -219,7 +229,7 @@ def _training(config: ConfigDict, model: Amuse, batch: Batch) -> tuple[Side, flo
         return {'loss of all questions' if grouped else 'loss': total / count}
 
     size = comparison.jax_bytes((held[0].params, held[0].opt_state, frozen, batch))
-    return Side(run, size, program.seconds, program.planned), program.flops
+    return Side(run, size, program.seconds, program.planned), flops
 
 
 def _torch_training(
@@ -234,12 +244,12 @@ def _torch_training(
         adam = torch.optim.Adam(trained, lr=config.train.learning_rate, fused=True)
 
         def run() -> Found:
-            adam.zero_grad(set_to_none=True)
             with pytorch.autocast():
                 logits = model(sample).logits
             loss = functional.cross_entropy(logits, sample['answers'])
             loss.backward()
             adam.step()
+            adam.zero_grad(set_to_none=True)  # the next run's peak is to have them all
             return {'loss': pytorch.done(loss)}
 
         moments = 2 * sum(parameter.nbytes for parameter in trained)
@@ -251,8 +261,9 @@ def _torch_training(
 
 def _storing(
     config: ConfigDict, universal: UniversalEncoder, amuse: Amuse, batch: Batch
-) -> tuple[Side, Batch]:
-    """What the frozen encoders do for a video before training: the side, and what it stores."""
+) -> tuple[Side, float, Batch]:
+    """What the frozen encoders do for a video before training: the side, its FLOPs, and what it
+    stores."""
     structure, params, rest = state.split(universal, '')
     encode = pretrain.encoding(structure, sharding.single())
     graphdef, towers = nnx.split(amuse.encoder)
@@ -270,8 +281,8 @@ def _storing(
         jax.block_until_ready(program.call(*placed))
         return {}
 
-    side = Side(run, comparison.jax_bytes(placed), program.seconds, program.planned)
-    return side, jax.device_get(program.call(*placed))
+    side = Side(run, program.held, program.seconds, program.planned)
+    return side, program.flops, jax.device_get(program.call(*placed))
 
 
 def _only(batch: Batch, question: int) -> Batch:

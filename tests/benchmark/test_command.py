@@ -1,6 +1,7 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,8 @@ def test_every_row_is_measured_and_kept(tmp_path):
         row = by_work[work]
         seconds = row['seconds']
         assert row['times_faster']['PyTorch'] == pytest.approx(seconds['PyTorch'] / seconds['JAX'])
+        assert row['kind'] == ('same result' if work in WORK[10:] else 'same work')
+        assert row['versions'].keys() == {'jax', 'torch', 'transformers'}
         assert row['peak_bytes'].keys() >= {'JAX', 'PyTorch'} and 0 < row['share_of_peak'] < 1.5
     assert by_work['five questions about one video']['of_one_question'] < 5.5
     epoch = by_work[WORK[11]]
@@ -116,10 +119,24 @@ def test_torch_compile_both_settings_and_sweeps(tmp_path):
         assert row['compile_seconds']['torch.compile'] > 0
     points = found['sweeps']['questions']
     assert [point['value'] for point in points] == [1, 2, 3, 5, 8]
+    done = command(*common, '--sweep=kept', timeout=1800)
+    assert done.returncode == 0, done.stderr
+    points = json.loads((tmp_path / 'figures.json').read_text())['sweeps']['kept']
+    planned = {point['value']: point['planned_bytes']['JAX'] for point in points}
+    assert planned['inputs'] < planned['everything'] and len(planned) == 3
+    assert len({point['flops'] for point in points}) == 1  # none counts twice
     assert (tmp_path / 'sweeps.png').exists()
 
 
-def test_names_of_rows_are_in_the_commands_help():
+def test_the_first_column_of_the_help_names_the_rows_and_no_others():
     text = (ROOT / 'amuse_jax/benchmark/__main__.py').read_text()
-    words = ast.get_docstring(ast.parse(text)).replace(',', ' ').split()
-    assert {name for name in rows.ROWS if not name.endswith('-gradient')} <= set(words)
+    lines = ast.get_docstring(ast.parse(text)).splitlines()
+    columns = [re.match(r'(\S+(?: \S+)*)  +\S', line) for line in lines]
+    named = {
+        name
+        for column in columns
+        if column and not column[1].startswith('python')
+        for name in column[1].split(', ')
+    }
+    gradients = {name for name in rows.ROWS if name.endswith('-gradient')}
+    assert named == {*rows.ROWS} - gradients | {'visual-gradient', '...-gradient'}

@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 import torch
@@ -6,7 +7,7 @@ from amuse_jax.benchmark import comparison, timing
 from amuse_jax.benchmark.comparison import Comparison, Side, Torch
 from amuse_jax.stages import StageError
 
-PRODUCT = timing.Product('a product', 100.0, lambda: None)
+PRODUCT = timing.Product('a product', 100.0, lambda: None, {})
 
 
 def side(*values, **options):
@@ -20,7 +21,7 @@ def side(*values, **options):
 
 
 def row(sides, **options):
-    made = Comparison('a step', samples=2, flops=50.0, sides=sides, **options)
+    made = Comparison('a step', comparison.WORK, samples=2, flops=50.0, sides=sides, **options)
     return comparison.measure(made, 'float32', rounds=3, product=PRODUCT)
 
 
@@ -37,11 +38,13 @@ def test_a_row_sets_every_side_beside_jax():
 def test_seconds_may_be_made_up_of_several_runs():
     found = row(
         {'JAX': side(1.0), 'JAX storing': side(1.0), 'PyTorch': side(1.0)},
-        seconds=lambda medians: {'JAX': 2.0, 'PyTorch': 3.0 if 'JAX storing' in medians else 0.0},
+        seconds=lambda each: {'JAX': 2.0, 'PyTorch': 3.0 if 'JAX storing' in each else 0.0},
         more=lambda medians: {'storing': medians['JAX storing']},
     )
     assert found['times_faster'] == {'PyTorch': 1.5} and found['storing'] > 0
-    assert found['spread'].keys() == {'JAX', 'PyTorch'}
+    # Of what is told, not of one of its parts.
+    assert found['spread'] == {'JAX': 0.0, 'PyTorch': 0.0}
+    assert found['flops_per_second'] == found['flops'] / 2.0
 
 
 def test_sides_that_differ_are_refused():
@@ -69,7 +72,14 @@ def test_compiled_variants_train_weights_of_their_own_and_share_frozen_ones():
     assert both == 4 * (3 * 2 + 3 + 2 * (3 + 1))
 
 
-def test_a_program_knows_its_cost():
-    program = comparison.compiled(lambda x: x @ x, np.ones((8, 8), np.float32))
-    assert program.flops == 2 * 8**3 and program.seconds > 0
+@pytest.mark.parametrize('options', [None, {'xla_backend_optimization_level': 1}])
+def test_a_program_knows_its_cost(options):
+    product = jax.jit(lambda x: x @ x, compiler_options=options)  # as training steps have them
+    program = comparison.compiled(product, np.ones((8, 8), np.float32))
+    assert program.flops == 2 * 8**3 and program.seconds > 0 and program.held == 4 * 8**2
     np.testing.assert_array_equal(program.call(np.ones((8, 8), np.float32)), 8)
+
+
+def test_inputs_that_a_program_does_not_use_are_not_held():
+    given = np.ones((8, 8), np.float32), np.ones((1000, 1000), np.float32)
+    assert comparison.compiled(lambda used, unused: used @ used, *given).held == 4 * 8**2

@@ -7,7 +7,8 @@ from amuse_jax.stages import StageError
 from configs import base
 
 ROW = {
-    'work': 'a step', 'dtype': 'float32', 'allocator': 'kept', 'samples': 1, 'flops': 2e9,
+    'work': 'a step', 'kind': 'same work', 'dtype': 'float32', 'allocator': 'kept', 'samples': 1,
+    'flops': 2e9, 'versions': {'jax': '1'},
     'seconds': {'JAX': 0.5, 'PyTorch': 1.5}, 'spread': {'JAX': 0.01, 'PyTorch': 0.02},
     'times_faster': {'PyTorch': 3.0}, 'samples_per_second': {'JAX': 2.0, 'PyTorch': 0.67},
     'flops_per_second': 4e9, 'share_of_peak': 0.5, 'peak_bytes': {'JAX': 2**31, 'PyTorch': 2**30},
@@ -30,6 +31,15 @@ def test_rows_are_kept_at_once_and_replaced_when_measured_again(tmp_path):
     again.add(ROW | {'allocator': 'returned'})
     rows = json.loads(path.read_text())['rows']
     assert [row.get('samples') for row in rows] == [2, None, 1]
+
+
+def test_rates_of_products_are_told_and_kept(tmp_path):
+    path, config = tmp_path / 'figures.json', base.get_config()
+    rates = {'JAX 8x8x8': 150e9, 'PyTorch 8x8x8': 195e9}
+    report.Figures(path, config).add_products('float32', rates)
+    report.Figures(path, config).add_products('bfloat16', rates)
+    assert json.loads(path.read_text())['products'] == {'float32': rates, 'bfloat16': rates}
+    assert report.products('float32', rates).endswith('PyTorch 8x8x8 195 GFLOP/s')
 
 
 def test_figures_of_other_sizes_are_not_mixed(tmp_path):
@@ -56,9 +66,43 @@ def test_the_table_leaves_out_columns_that_no_row_has():
     cells = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines[2:]]
     first, second = (dict(zip(names, row)) for row in cells)
     assert first['JAX s'] == '0.5 ±1%' and first['x PyTorch'] == '3' and first['GFLOP/s'] == '4'
-    assert first['of peak'] == '50%' and first['GiB'] == '2.0 / 1.0' and first['compile s'] == '12'
+    assert first['of peak'] == '50%' and first['JAX GiB'] == '2' and first['compile s'] == '12'
     assert second['from cache s'] == '6' and second['JAX s'] == ''
     assert 'x one question' not in names
+
+
+def test_the_same_work_and_the_same_result_are_tables_of_their_own():
+    shared = ROW | {'work': 'five questions', 'kind': 'same result'}
+    tables = report.tables([shared, COMPILE, ROW]).split(':\n\n')
+    assert [each.splitlines()[-1] for each in tables[:-1]] == [
+        'The same work on every side',
+        'The same result, by sharing and storing on the side of JAX',
+        'JAX alone',
+    ]
+    for text, name in zip(tables[1:], ('a step', 'five questions', 'compile of it')):
+        assert [line for line in text.splitlines() if line.startswith('| ')][1].startswith(
+            f'| {name} '
+        )
+
+
+def test_a_point_of_a_sweep_says_which():
+    row = ROW | {'work': 'kept', 'value': 'inputs', 'planned_bytes': {'JAX': 3 * 2**29}}
+    line = report.line(row)
+    assert line.startswith('kept = inputs [float32, kept]')
+    assert 'JAX plans 1.5 GiB beside its inputs' in line
+
+
+def test_peaks_are_told_by_side():
+    row = ROW | {'peak_bytes': {'JAX': None, 'PyTorch': 3 * 2**30}}
+    header, _, line = report.table([row]).splitlines()
+    assert 'PyTorch GiB' in header and 'JAX GiB' not in header and '| 3 ' in line
+
+
+def test_five_questions_are_told_beside_one():
+    row = ROW | {'of_one_question': 2.5, 'one_question_seconds': 0.2}
+    assert 'five questions in 2.50 times the time of one (0.2 s; goal: at most 3.7)' in (
+        report.line(row)
+    )
 
 
 def test_a_row_is_one_line():

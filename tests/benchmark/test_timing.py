@@ -39,6 +39,30 @@ def test_the_fastest_product_is_repeated_until_it_can_be_timed(monkeypatch):
     seconds = time.perf_counter() - begun
     assert 0.3 * timing.PRODUCT_SECONDS < seconds < 10 * timing.PRODUCT_SECONDS
     assert product.flops % (2 * 256**3) == 0 and 1e6 < product.flops / seconds < 1e16
+    assert set(product.rates) == {
+        f'{library} {side}x{side}x{side}' for library in ('JAX', 'PyTorch') for side in (8, 256)
+    }
+    assert max(product.rates, key=product.rates.get) == product.name
+
+
+def test_an_accelerators_products_are_waited_for_once(monkeypatch):
+    counts = []
+    for make in ('_jax_product', '_torch_product'):
+        monkeypatch.setattr(timing, make, lambda *args: counts.append)
+    monkeypatch.setattr(timing.jax, 'default_backend', lambda: 'gpu')
+    product = timing.fastest_product('bfloat16', rounds=1)
+    assert set(counts) == {timing.LARGE_CALLS}
+    assert any(name.endswith('8192x8192x8192') for name in product.rates)
+    product.run()
+    assert counts[-1] > timing.LARGE_CALLS  # one wait for all of them
+
+
+def test_a_run_is_made_and_its_errors_are_told_where_the_peak_cannot_be_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, 'PEAK_RESET', tmp_path / 'no' / 'such file')
+    runs = []
+    assert timing.peak_bytes(lambda: runs.append(1)) is None and runs == [1]
+    with pytest.raises(FileNotFoundError):
+        timing.peak_bytes((tmp_path / 'nothing').read_text)
 
 
 @pytest.mark.skipif(not sys.platform.startswith('linux'), reason='needs /proc')

@@ -39,12 +39,9 @@ class _InPieces:
         tokens = fourth(tokens, fourth.blocks[0].input_resolution)[0]
         return self.last_norm(tokens).mean(1)
 
-    def pooled(self, inputs: torch.Tensor, rounds: int = 1) -> torch.Tensor:
-        """The whole tower, with nothing between the rounds."""
-        tokens = self.stem(inputs)
-        for index in range(rounds):
-            tokens = self.run_round(tokens, index, rounds)
-        return self.tail(tokens)
+    def pooled(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The whole tower, met by nothing."""
+        return self.tail(self.run_round(self.stem(inputs), 0, 1))
 
 
 class VisualTower(_InPieces, Swinv2Model):
