@@ -129,11 +129,9 @@ def _row(part: str, module, run: Callable | None, *inputs) -> Row:
 
 
 def cost(run: Callable, *inputs) -> tuple[int, tuple[tuple[int, ...], ...]]:
-    """FLOPs of the matrix products of run(*inputs), jitted already or not, and the shapes of what it
-    returns."""
-    traced = (run if hasattr(run, 'trace') else jax.jit(run)).trace(*inputs)
-    shapes = tuple(leaf.shape for leaf in jax.tree.leaves(traced.out_info))
-    return flops.of_products(traced.jaxpr.jaxpr), shapes
+    """FLOPs of the matrix products of run(*inputs), and the shapes of what it returns."""
+    jaxpr, output = jax.make_jaxpr(run, return_shape=True)(*inputs)
+    return flops.of_products(jaxpr.jaxpr), tuple(leaf.shape for leaf in jax.tree.leaves(output))
 
 
 def _phrases(config: ConfigDict) -> Phrases:
