@@ -73,7 +73,7 @@ def made(small):
         hbm_bytes=round(0.2 * chip.bandwidth),
         collectives=Counter({'all-reduce': round(0.1 * chip.links * 16 / 15 / 2)}),
         calls=Counter({'all-reduce': 4}),
-        kernel_flops=Counter({'attention': 0.5 * half, 'attention_gradient': 0.37 * half}),
+        kernel_flops=Counter({'attention': 0.5 * half, 'attention_gradient': 0.3 * half}),
         scopes=Counter({'a product': 7}),
     )
     useful = 0.25 * 16 * chip.flops
