@@ -13,7 +13,7 @@ from amuse_jax.data import prepare
 from amuse_jax.evaluation import ablations, evaluate, other_data, report
 from amuse_jax.evaluation import ask as asking
 from amuse_jax.models import summary
-from amuse_jax.stages import Stage, StageError, run_stage
+from amuse_jax.stages import Stage, StageError, is_complete, run_stage
 from amuse_jax.synthetic import dataset
 from amuse_jax.training import pretrain, train
 
@@ -117,10 +117,12 @@ def run(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
             + ', '.join([*stages, 'ablations', 'or summary or ask alone'])
         )
     settings.check_data(config)
-    needed = disk.left(config, workdir, stages, names)
+    todo = [(config, _to_do(config, workdir, names))]
     if 'ablations' in names:
-        for variant in _variants(config).values():
-            needed |= disk.left(variant, workdir, stages_of(variant))
+        todo += [(variant, _to_do(variant, workdir)) for variant in _variants(config).values()]
+    needed = {}
+    for variant, missing in todo:
+        needed |= disk.left(variant, workdir, missing)
     disk.check(workdir, needed)
     keep_compiled(workdir)
     with lock.held(workdir) if hosts.is_first() else contextlib.nullcontext():
@@ -131,6 +133,16 @@ def run(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
             run_ablations(config, workdir)
         elif hosts.is_first() and (not names or 'evaluate' in names):
             print(report.shown(stages['evaluate'].path(workdir)))
+
+
+def _to_do(config: ConfigDict, workdir: Path, names: Sequence[str] = ()) -> list[Stage]:
+    """The named stages (none named: all) that are not complete."""
+    stages = stages_of(config)
+    return [
+        stage
+        for stage in stages.values()
+        if (not names or stage.name in names) and not is_complete(stage, config, workdir, stages)
+    ]
 
 
 def keep_compiled(workdir: Path) -> None:

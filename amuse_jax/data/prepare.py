@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -29,7 +28,6 @@ from amuse_jax import shards, stages
 from amuse_jax.data import audio, guarded, music_avqa, records, video
 from amuse_jax.data.music_avqa import Question
 
-_QUESTION_BYTES = 400  # of a question in a record, about
 _NAMED = 5  # examples in a message
 
 
@@ -89,7 +87,7 @@ def run(
 
     Raises:
       StageError: the data set is not there or empty, more of it is broken than
-        `data.max_broken_share` allows, or the disk is too small.
+        `data.max_broken_share` allows.
     """
     root = music_avqa.data_root(config, inputs)
     allowed = config.data.max_broken_share
@@ -99,7 +97,6 @@ def run(
     work = Work(root, config.data.image_size, log_mel, limits, shards.this_process())
     folder_of_records = folder / 'records'
     _keep_only_fresh(folder_of_records, pairs, work, config.data.shard_videos)
-    _check_disk(folder_of_records, pairs, work, config.data.shard_videos)
     try:
         paths = shards.map_shards(
             functools.partial(write_records, work),
@@ -158,11 +155,6 @@ def read_video(
         'audio_mask': np.arange(segments) * length < seconds,
         'seconds': float(seconds),
     }
-
-
-def video_bytes(image_size: int, log_mel: audio.LogMel) -> int:
-    """The size of a video's frames and log-mel, uncompressed."""
-    return log_mel.segments * (3 * image_size**2 + 2 * log_mel.frames * log_mel.mels)
 
 
 def write_records(work: Work, pairs: Sequence[Pair], path: Path) -> None:
@@ -298,26 +290,6 @@ def _keep_only_fresh(folder: Path, pairs: Sequence[Pair], work: Work, shard_vide
         is_limited = contents['quarantine'] and contents.get('limits') != limits
         if not is_fresh or is_limited or int(total) != count:
             path.unlink()
-
-
-def _check_disk(folder: Path, pairs: Sequence[Pair], work: Work, shard_videos: int) -> None:
-    """States how much disk the records take, and refuses to begin where there is less."""
-    questions = sum(len(pair.questions) for pair in pairs)
-    done = len(list(folder.glob(f'[0-9]*{records.SUFFIX}'))) * shard_videos
-    left = max(len(pairs) - done, 0) / len(pairs)
-    needed = left * (
-        len(pairs) * video_bytes(work.image_size, work.log_mel) + questions * _QUESTION_BYTES
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    logging.info(
-        'prepare: %d videos to do, at most %.2f GB', round(left * len(pairs)), needed / 1e9
-    )
-    if needed > free:
-        raise stages.StageError(
-            f'the records need up to {needed / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB '
-            'are free; make room, or use another --workdir'
-        )
 
 
 def _collect(folder: Path, paths: Sequence[Path], pairs: Sequence[Pair], allowed: float) -> dict:
