@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from amuse_jax import disk, hosts, lock, settings
+from amuse_jax import disk, hosts, lock, outside, settings
 from amuse_jax.annotate import annotate, rois
 from amuse_jax.data import prepare
 from amuse_jax.evaluation import ablations, evaluate, other_data, report
@@ -124,6 +124,9 @@ def run(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
     for variant, missing in todo:
         needed |= disk.left(variant, workdir, missing)
     disk.check(workdir, needed)
+    if hosts.is_first():  # for all of them
+        for variant, missing in todo:
+            outside.check(variant, {stage.name for stage in missing})
     keep_compiled(workdir)
     with lock.held(workdir) if hosts.is_first() else contextlib.nullcontext():
         for stage in stages.values():

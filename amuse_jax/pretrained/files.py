@@ -1,5 +1,6 @@
 """Reads checkpoints: local files of any usual kind, and files of the Hugging Face hub."""
 
+import importlib.util
 import re
 import zipfile
 from collections.abc import Mapping
@@ -19,25 +20,42 @@ def read(where: str) -> dict[str, np.ndarray]:
     """The arrays of a checkpoint by name.
 
     Args:
+      where: see `fetch`.
+
+    Raises:
+      StageError: see `fetch`; or the file holds more than arrays (it is never unpickled).
+    """
+    path = fetch(where)
+    return _read_safetensors(path) if path.suffix == '.safetensors' else _read_torch(path)
+
+
+def fetch(where: str) -> Path:
+    """The file of a checkpoint; one of the hub is downloaded into the hub's cache.
+
+    Args:
       where: a local .safetensors, .pt, .pth, .ckpt or .bin file; or a name on the hub, such as
         microsoft/swinv2-large-patch4-window12-192-22k or timm/swinv2_tiny_window8_256.ms_in1k.
 
     Raises:
-      StageError: no such file, no network for a hub name, a file of another kind, or one that holds
-        more than arrays (it is never unpickled).
+      StageError: no such file, no network for a hub name, a file of another kind, or of PyTorch
+        where that is not installed.
     """
     path = Path(where).expanduser()
     if not path.suffix or (not path.exists() and path.suffix not in ('.safetensors', *TORCH)):
         path = _from_hub(where)
     if not path.is_file():
         raise StageError(f'no checkpoint at {path}; expected a file')
-    if path.suffix == '.safetensors':
-        return _read_safetensors(path)
-    if path.suffix in TORCH:
-        return _read_torch(path)
-    raise StageError(
-        f'{path} has the ending {path.suffix!r}; expected one of .safetensors, {", ".join(TORCH)}'
-    )
+    if path.suffix not in ('.safetensors', *TORCH):
+        raise StageError(
+            f'{path} has the ending {path.suffix!r}; expected one of .safetensors, '
+            f'{", ".join(TORCH)}'
+        )
+    if path.suffix in TORCH and importlib.util.find_spec('torch') is None:
+        raise StageError(
+            f"reading {path} needs PyTorch: run pip install '.[offline]', or convert the file "
+            'where that is installed (python -m amuse_jax.pretrained convert)'
+        )
+    return path
 
 
 def _from_hub(name: str) -> Path:
@@ -75,13 +93,8 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
-    try:
-        import torch
-    except ImportError as error:
-        raise StageError(
-            f'reading {path} needs PyTorch: install amuse_jax[offline], or convert the file '
-            'where that is installed (python -m amuse_jax.pretrained convert)'
-        ) from error
+    import torch
+
     try:
         is_zip = zipfile.is_zipfile(path)  # only that format can be mapped into memory
         content = torch.load(path, map_location='cpu', weights_only=True, mmap=is_zip)
