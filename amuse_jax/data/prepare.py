@@ -26,9 +26,8 @@ from ml_collections import ConfigDict
 
 from amuse_jax import shards, stages
 from amuse_jax.data import audio, guarded, music_avqa, records, video
+from amuse_jax.data.listing import some
 from amuse_jax.data.music_avqa import Question
-
-_NAMED = 5  # examples in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,7 +219,7 @@ def _questions(
             raise stages.StageError(
                 f'{len(file.malformed)} of {rows} rows of {file.path} are malformed '
                 f'(data.max_broken_share allows {settings.max_broken_share:.0%}): '
-                f'{_some(file.malformed, "; ")}'
+                f'{some(file.malformed, "; ")}'
             )
         if not file.questions:
             raise stages.StageError(f'{file.path} holds no questions; every split needs some')
@@ -236,7 +235,7 @@ def _questions(
     for complaint in malformed:
         logging.warning('prepare: left out: %s', complaint)
     if annotations.remarks:
-        logging.info('prepare: rows not taken as written: %s', _some(annotations.remarks, '; '))
+        logging.info('prepare: rows not taken as written: %s', some(annotations.remarks, '; '))
     return [question for found in annotations.questions.values() for question in found]
 
 
@@ -307,7 +306,7 @@ def _collect(folder: Path, paths: Sequence[Path], pairs: Sequence[Pair], allowed
         named = [f'{entry["video_id"]} ({entry["reason"]})' for entry in quarantine]
         raise stages.StageError(
             f'{len(quarantine)} of {len(pairs)} videos cannot be used (data.max_broken_share '
-            f'allows {allowed:.0%}): {_some(named, ", ")}; {folder / "quarantine.json"} names all: '
+            f'allows {allowed:.0%}): {some(named, ", ")}; {folder / "quarantine.json"} names all: '
             'mend them, or remove their questions, and start again'
         )
     index = {(entry['video_id'], entry['sound_id']): i for i, entry in enumerate(videos)}
@@ -337,8 +336,3 @@ def _as_json(question: Question) -> dict:
 def _kind(reason: str) -> str:
     """A reason without its numbers and names, for counting."""
     return re.split('[:(]', reason)[0].strip()
-
-
-def _some(names: Sequence[str], separator: str) -> str:
-    more = [f'and {len(names) - _NAMED} more'] if len(names) > _NAMED else []
-    return separator.join([*names[:_NAMED], *more])
