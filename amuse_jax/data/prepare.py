@@ -176,7 +176,7 @@ def write_records(work: Work, pairs: Sequence[Pair], path: Path) -> None:
             _check_seen((picture, sound), pair.sizes)
             quarantine.append({'video_id': pair.video_id, 'reason': error.reason})
             continue
-        questions = [_as_json(question) for question in pair.questions]
+        questions = [question.to_json() for question in pair.questions]
         writer.write(names | content | {'questions': questions})
         videos.append(names | {'seconds': content['seconds']})
     limits = dataclasses.asdict(work.limits)
@@ -311,7 +311,7 @@ def _collect(folder: Path, paths: Sequence[Path], pairs: Sequence[Pair], allowed
         )
     index = {(entry['video_id'], entry['sound_id']): i for i, entry in enumerate(videos)}
     questions = [
-        _as_json(question) | {'record': index[pair.video_id, pair.sound_id]}
+        question.to_json() | {'record': index[pair.video_id, pair.sound_id]}
         for pair in pairs
         if (pair.video_id, pair.sound_id) in index
         for question in pair.questions
@@ -327,10 +327,6 @@ def _collect(folder: Path, paths: Sequence[Path], pairs: Sequence[Pair], allowed
     }
     logging.info('prepare: %s', summary)
     return summary
-
-
-def _as_json(question: Question) -> dict:
-    return dataclasses.asdict(question) | {'values': list(question.values)}
 
 
 def _kind(reason: str) -> str:
