@@ -10,6 +10,7 @@ import numpy as np
 
 from amuse_jax.stages import StageError
 
+HUB_FILES = ('model.safetensors', 'pytorch_model.bin')  # the better first
 TORCH = ('.pt', '.pth', '.ckpt', '.bin')
 # What a file may wrap its arrays in, outermost first.
 WRAPPERS = ('state_dict', 'model', 'module')
@@ -64,15 +65,21 @@ def _from_hub(name: str) -> Path:
             f'{name!r} is neither a checkpoint file nor a name on the hub; expected a path that '
             'ends in .safetensors, .pt, .pth or .ckpt, or OWNER/NAME'
         )
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    for file in ('model.safetensors', 'pytorch_model.bin'):
+    for file in HUB_FILES:
+        cached = try_to_load_from_cache(name, file)
+        if isinstance(cached, str):
+            return Path(cached)
+    for file in HUB_FILES:
         try:
             return Path(hf_hub_download(name, file, etag_timeout=5))
-        except EntryNotFoundError:
-            continue
         except Exception as error:  # of the network, of the hub, or of the name
+            # A hub that was not reached is, to the library, an entry that is not in the cache.
+            not_reached = isinstance(error, LocalEntryNotFoundError)
+            if isinstance(error, EntryNotFoundError) and not not_reached:
+                continue
             reason = str(error).strip().splitlines()[0]
             raise StageError(
                 f'{name} could not be fetched from the hub ({type(error).__name__}: {reason}). '
