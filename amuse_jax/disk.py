@@ -8,7 +8,7 @@ not, and what is left out weighs less.
 
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from amuse_jax.models import summary
 from amuse_jax.stages import Stage, StageError
 
 
-def left(config: ConfigDict, workdir: Path, todo: Iterable[Stage]) -> dict[Path, int]:
+def left(config: ConfigDict, workdir: Path, todo: Collection[Stage]) -> dict[Path, int]:
     """Bytes that the stages to do still write at most, by their folders.
 
     Raises:
@@ -52,7 +52,9 @@ def check(workdir: Path, needed: Mapping[Path, int]) -> None:
         return
     there = next(path for path in (workdir, *workdir.parents) if path.exists())
     free = shutil.disk_usage(there).free
-    parts = ', '.join(f'{folder.name} {size / 1e9:.2f}' for folder, size in needed.items())
+    parts = ', '.join(
+        f'{folder.relative_to(workdir)} {size / 1e9:.2f}' for folder, size in needed.items()
+    )
     logging.info('disk: at most %.2f GB (%s); free: %.2f GB', total / 1e9, parts, free / 1e9)
     if total > free:
         raise StageError(
@@ -68,7 +70,7 @@ def of_rendering(config: ConfigDict, videos: int) -> int:
 
 
 def of_records(config: ConfigDict, videos: int) -> int:
-    """The stage prepare: frames as uint8, log-mels as float16; questions weigh a thousandth."""
+    """The stage prepare: frames as uint8, log-mels as float16; the questions weigh little."""
     segments, frames, mels = audio.LogMel.from_settings(config).shape
     return videos * segments * (3 * config.data.image_size**2 + 2 * frames * mels)
 

@@ -23,7 +23,7 @@ def check(config: ConfigDict, todo: Collection[str]) -> None:
     Raises:
       StageError: what is missing, and how to bring it.
     """
-    if 'annotate' in todo:
+    if 'annotate' in todo and not config.data.beam:  # whose workers have packages of their own
         _check_sources(config)
     if 'rois' in todo:
         _check_detector(config)

@@ -137,6 +137,6 @@ def test_another_data_set_is_counted_by_its_test_videos(tmp_path, monkeypatch):
     complete(config, workdir, *(name for name in chosen if not name.startswith('test_')))
     free(monkeypatch, 1000)
     with pytest.raises(
-        stages.StageError, match=r'GB in .* \(prepare 0\.\d+, rois 0\.\d+, features'
+        stages.StageError, match=r'GB in .* \(on-other/prepare 0\.\d+, on-other/rois 0'
     ):
         plan.run(config, workdir, [])

@@ -119,6 +119,8 @@ def test_a_package_that_is_missing(config, monkeypatch, tmp_path):
     config.sources.update(stems='uss', weights='')
     with pytest.raises(StageError, match=r"uss is not installed; run pip install '\.\[uss\]'"):
         outside.check(config, ['annotate'])
+    config.data.beam = '--runner=FnApiRunner'  # what its workers have is not known here
+    outside.check(config, ['annotate'])
 
 
 def test_a_tower_may_be_random_where_it_learns_or_is_replaced(config):
