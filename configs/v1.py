@@ -12,9 +12,10 @@ needs another rois.feature_size, which the stage names. Its sounds are separated
 (--config.sources.stems=tags --config.sources.weights=HTSAT_AudioSet_Saved_1.ckpt).
 
 The towers' checkpoints are fetched from the Hugging Face hub when the run starts; without a network
-name files instead, or folders written by `python -m amuse_jax.pretrained convert`. To train the two
-towers from nothing: --config.checkpoints.visual='' --config.checkpoints.audio=''
---config.train.towers_from=sources, which takes them from pretraining.
+name files instead (and a file for model.text.tokenizer), or folders that `python -m
+amuse_jax.pretrained convert` wrote. --config.checkpoints.visual='' trains that tower from nothing:
+in pretraining, from which --config.train.towers_from=sources then takes both towers, since a frozen
+one must not stay random.
 
 The paper's results are means of three runs (4.2): --config.seed=0, 1 and 2. With
 --config.data.annotations=v1-by-video no test video is seen in training; with
