@@ -6,8 +6,8 @@
     python -m amuse_jax.main --config=configs/v1.py --stages=summary      # needs no data
 
 MUSIC-AVQA has no boxes: F is the .pt file of a YOLOv8 detector that was trained elsewhere, such as
-ultralytics' yolov8n-oiv7.pt (Open Images' classes, instruments among them); a larger one than n
-needs another rois.feature_size, which the stage names. Its sounds are separated by the package uss
+ultralytics' yolov8n-oiv7.pt (Open Images' classes, instruments among them); with
+yolov8s, --config.rois.feature_size=896. Its sounds are separated by the package uss
 (pip install '.[uss]', which downloads its weights), or tagged by HTS-AT's AudioSet checkpoint
 (--config.sources.stems=tags --config.sources.weights=HTSAT_AudioSet_Saved_1.ckpt).
 
