@@ -8,38 +8,33 @@ not, and what is left out weighs less.
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from amuse_jax.data import audio, music_avqa, prepare, vocabulary
+from amuse_jax.data import audio, music_avqa, vocabulary
 from amuse_jax.models import summary
-from amuse_jax.stages import Stage, StageError, is_complete
+from amuse_jax.stages import Stage, StageError
 
 
-def left(
-    config: ConfigDict, workdir: Path, stages: Mapping[str, Stage], names: Sequence[str] = ()
-) -> dict[Path, int]:
-    """Bytes that the named stages (none named: all) still write at most, by their folders.
+def left(config: ConfigDict, workdir: Path, todo: Collection[Stage]) -> dict[Path, int]:
+    """Bytes that the stages to do still write at most, by their folders.
 
     Raises:
-      StageError: an annotation file cannot be read, or a manifest.
+      StageError: an annotation file cannot be read.
     """
-    todo = [
-        stage
-        for stage in stages.values()
-        if stage.name in BYTES
-        and (not names or stage.name in names)
-        and not is_complete(stage, config, workdir, stages)
-    ]
-    if not todo:
-        return {}
-    videos = _count_videos(config)
-    found = {stage.path(workdir): BYTES[stage.name](config, videos) for stage in todo}
-    return {folder: max(size - _used(folder), 0) for folder, size in found.items()}
+    found = {}
+    for bytes_of, count in ((BYTES, _count_videos), (TEST_BYTES, _count_test_videos)):
+        stages = [stage for stage in todo if stage.name in bytes_of]
+        videos = count(config) if stages else 0
+        for stage in stages:
+            folder = stage.path(workdir)
+            size = bytes_of[stage.name](config, videos)
+            found[folder] = max(size - _used(folder), 0)
+    return found
 
 
 def check(workdir: Path, needed: Mapping[Path, int]) -> None:
@@ -57,7 +52,9 @@ def check(workdir: Path, needed: Mapping[Path, int]) -> None:
         return
     there = next(path for path in (workdir, *workdir.parents) if path.exists())
     free = shutil.disk_usage(there).free
-    parts = ', '.join(f'{folder.name} {size / 1e9:.2f}' for folder, size in needed.items())
+    parts = ', '.join(
+        f'{folder.relative_to(workdir)} {size / 1e9:.2f}' for folder, size in needed.items()
+    )
     logging.info('disk: at most %.2f GB (%s); free: %.2f GB', total / 1e9, parts, free / 1e9)
     if total > free:
         raise StageError(
@@ -73,9 +70,9 @@ def of_rendering(config: ConfigDict, videos: int) -> int:
 
 
 def of_records(config: ConfigDict, videos: int) -> int:
-    """The stage prepare: frames and log-mels."""
-    shapes = audio.LogMel.from_settings(config)
-    return videos * prepare.video_bytes(config.data.image_size, shapes)
+    """The stage prepare: frames as uint8, log-mels as float16; the questions weigh little."""
+    segments, frames, mels = audio.LogMel.from_settings(config).shape
+    return videos * segments * (3 * config.data.image_size**2 + 2 * frames * mels)
 
 
 def of_regions(config: ConfigDict, videos: int) -> int:
@@ -87,28 +84,26 @@ def of_regions(config: ConfigDict, videos: int) -> int:
 def of_pretraining(config: ConfigDict, videos: int) -> int:
     """The stage pretrain: checkpoints of two pairs of towers, and the features of all videos, twice
     where the predictors learn first."""
-    streams = 2 * sum(_widths(config)) + 1 + len(vocabulary.INSTRUMENTS)
-    features = videos * config.data.segments * (2 * streams + 1)  # float16, and a mask
     times = 2 if config.pretrain.predictor_epochs else 1
-    return times * features + _checkpoints(config, 2 * _tower_parameters(config))
+    features = times * _features(config, videos)
+    return features + _checkpoints(config, 2 * _tower_parameters(config))
 
 
 def of_training(config: ConfigDict, videos: int) -> int:
     """The stage train: checkpoints with the best, and the frozen towers' tokens of all videos."""
     text = config.model.text
     parameters = (summary.BERT_WORDS + 12 * text.width * text.depth) * text.width
-    has_encoder = config.without != 'encoder'
-    if has_encoder:
+    if config.without != 'encoder':
         parameters += _tower_parameters(config)
-    kept = _checkpoints(config, parameters) + 2 * 4 * parameters
-    if not has_encoder or _trains_towers(config.train.trainable):
-        return kept
-    numbers = sum(_meeting_sizes(config)) if config.train.epochs else 0
-    numbers += sum(_widths(config)) if config.train.head_epochs else 0
-    itemsize = np.dtype(config.train.encoded_dtype).itemsize
-    return kept + videos * config.data.segments * numbers * itemsize
+    return _checkpoints(config, parameters) + 2 * 4 * parameters + _tokens(config, videos)
 
 
+def of_test_features(config: ConfigDict, videos: int) -> int:
+    """The stage test_features: what pretrain and train store of their own videos, once."""
+    return _features(config, videos) + _tokens(config, videos)
+
+
+# By stage, from the config and the number of the data set's videos.
 BYTES = {
     'render': of_rendering,
     'prepare': of_records,
@@ -116,6 +111,28 @@ BYTES = {
     'pretrain': of_pretraining,
     'train': of_training,
 }
+# The same from the number of test videos of `config.evaluate.data`.
+TEST_BYTES = {
+    'test_prepare': of_records,
+    'test_rois': of_regions,
+    'test_features': of_test_features,
+}
+
+
+def _features(config: ConfigDict, videos: int) -> int:
+    """The universal encoder's features, float16, and a mask."""
+    streams = 2 * sum(_widths(config)) + 1 + len(vocabulary.INSTRUMENTS)
+    return videos * config.data.segments * (2 * streams + 1)
+
+
+def _tokens(config: ConfigDict, videos: int) -> int:
+    """The frozen towers' tokens; 0 where there are no frozen towers."""
+    if config.without == 'encoder' or _trains_towers(config.train.trainable):
+        return 0
+    numbers = sum(_meeting_sizes(config)) if config.train.epochs else 0
+    numbers += sum(_widths(config)) if config.train.head_epochs else 0
+    itemsize = np.dtype(config.train.encoded_dtype).itemsize
+    return videos * config.data.segments * numbers * itemsize
 
 
 def _widths(config: ConfigDict) -> tuple[int, int]:
@@ -153,11 +170,16 @@ def _checkpoints(config: ConfigDict, parameters: int) -> int:
 
 
 def _count_videos(config: ConfigDict) -> int:
+    return _count_pairs(config.data) if config.data.root else config.synthetic.videos
+
+
+def _count_test_videos(config: ConfigDict) -> int:
+    return _count_pairs(config.evaluate.data, ('test',))
+
+
+def _count_pairs(data: ConfigDict, splits: Sequence[str] = music_avqa.SPLITS) -> int:
     """Pairs of a picture and a sound: with two sounds, a video is two records."""
-    if not config.data.root:
-        return config.synthetic.videos
-    root = music_avqa.data_root(config, {})
-    annotations = music_avqa.read(root, config.data.annotations, config.data.rephrased)
+    annotations = music_avqa.read(Path(data.root), data.annotations, data.rephrased, splits)
     return len(
         {
             (question.video_id, question.sound_id)

@@ -7,13 +7,13 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from amuse_jax import disk, hosts, lock, settings
+from amuse_jax import disk, hosts, lock, outside, settings
 from amuse_jax.annotate import annotate, rois
 from amuse_jax.data import prepare
 from amuse_jax.evaluation import ablations, evaluate, other_data, report
 from amuse_jax.evaluation import ask as asking
 from amuse_jax.models import summary
-from amuse_jax.stages import Stage, StageError, run_stage
+from amuse_jax.stages import Stage, StageError, is_complete, run_stage
 from amuse_jax.synthetic import dataset
 from amuse_jax.training import pretrain, train
 
@@ -117,11 +117,16 @@ def run(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
             + ', '.join([*stages, 'ablations', 'or summary or ask alone'])
         )
     settings.check_data(config)
-    needed = disk.left(config, workdir, stages, names)
+    todo = [(config, _to_do(config, workdir, names))]
     if 'ablations' in names:
-        for variant in _variants(config).values():
-            needed |= disk.left(variant, workdir, stages_of(variant))
+        todo += [(variant, _to_do(variant, workdir)) for variant in _variants(config).values()]
+    needed = {}
+    for variant, missing in todo:
+        needed |= disk.left(variant, workdir, missing)
     disk.check(workdir, needed)
+    if hosts.is_first():  # for all of them
+        for variant, missing in todo:
+            outside.check(variant, {stage.name for stage in missing})
     keep_compiled(workdir)
     with lock.held(workdir) if hosts.is_first() else contextlib.nullcontext():
         for stage in stages.values():
@@ -131,6 +136,16 @@ def run(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
             run_ablations(config, workdir)
         elif hosts.is_first() and (not names or 'evaluate' in names):
             print(report.shown(stages['evaluate'].path(workdir)))
+
+
+def _to_do(config: ConfigDict, workdir: Path, names: Sequence[str] = ()) -> list[Stage]:
+    """The named stages (none named: all) that are not complete."""
+    stages = stages_of(config)
+    return [
+        stage
+        for stage in stages.values()
+        if (not names or stage.name in names) and not is_complete(stage, config, workdir, stages)
+    ]
 
 
 def keep_compiled(workdir: Path) -> None:

@@ -2,8 +2,20 @@
 
     python -m amuse_jax.main --config=configs/v1.py                       # says what is needed
     python -m amuse_jax.data.music_avqa check --root=DIR --annotations=v1
-    python -m amuse_jax.main --config=configs/v1.py --config.data.root=DIR
+    python -m amuse_jax.main --config=configs/v1.py --config.data.root=DIR --config.rois.weights=F
     python -m amuse_jax.main --config=configs/v1.py --stages=summary      # needs no data
+
+MUSIC-AVQA has no boxes: F is the .pt file of a YOLOv8 detector that was trained elsewhere, such as
+ultralytics' yolov8n-oiv7.pt (Open Images' classes, instruments among them); with
+yolov8s, --config.rois.feature_size=896. Its sounds are separated by the package uss
+(pip install '.[uss]', which downloads its weights), or tagged by HTS-AT's AudioSet checkpoint
+(--config.sources.stems=tags --config.sources.weights=HTSAT_AudioSet_Saved_1.ckpt).
+
+The towers' checkpoints are fetched from the Hugging Face hub when the run starts; without a network
+name files instead (and a file for model.text.tokenizer), or folders that `python -m
+amuse_jax.pretrained convert` wrote. --config.checkpoints.visual='' trains that tower from nothing:
+in pretraining, from which --config.train.towers_from=sources then takes both towers, since a frozen
+one must not stay random.
 
 The paper's results are means of three runs (4.2): --config.seed=0, 1 and 2. With
 --config.data.annotations=v1-by-video no test video is seen in training; with
@@ -26,8 +38,15 @@ Where the values are from. They stand in base.py; the paper is silent on those c
              text: BERT base                                   ours; the paper names no text encoder
              answer: every value                               ours
              bfloat16                                          ours
+  check-     Swin-V2-L: timm's, trained on ImageNet-22k        ours; 4.1 names no weights
+  points     HTS-AT: the audio half of LAION's CLAP            ours; see below
+             text: BERT base, uncased                          ours, as the tower and tokenizer
   pretrain   Adam, 1e-3                                        4.1; epochs and batch size: ours
   train      Adam, 1e-4, halved every 5 epochs                 4.1; epochs and batch size: ours
+
+CLAP's HTS-AT learned from 48 kHz, in the same 64 bands and 100 frames a second. The one that its
+authors trained on AudioSet, from the 32 kHz that are prepared here, is on no hub; with the file at
+hand, name that: --config.checkpoints.audio=HTSAT_AudioSet_Saved_1.ckpt.
 
 The paper counts 45,867 questions, as the data set's first release does (`v1-json`). The data set's
 authors have corrected it since, and published results are on the correction (`v1`, 9,129 test
@@ -44,4 +63,9 @@ def get_config(argument: str = ''):
     c.without = settings.parse_without(argument)
     c.data.annotations = 'v1'
     c.model.dtype = 'bfloat16'
+    c.checkpoints.update(
+        visual='timm/swinv2_large_window12_192.ms_in22k',
+        audio='laion/clap-htsat-unfused',
+        text='google-bert/bert-base-uncased',
+    )
     return c

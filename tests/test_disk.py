@@ -69,7 +69,7 @@ def test_records_are_counted_before_there_are_any(tmp_path):
     )
     config = base.get_config()
     config.data.root = str(tmp_path / 'set')
-    left = disk.left(config, tmp_path, plan.stages_of(config), ['prepare'])
+    left = disk.left(config, tmp_path, [plan.stages_of(config)['prepare']])
     assert left == {tmp_path / 'prepare': disk.of_records(config, 4)}
 
 
@@ -85,17 +85,58 @@ def test_a_run_too_large_for_the_disk_does_not_begin(tmp_path, monkeypatch):
 
 def test_what_is_there_already_is_not_counted_again(tmp_path):
     config = demo.get_config()
-    chosen = plan.stages_of(config)
-    needed = disk.left(config, tmp_path, chosen, ['prepare', 'rois'])
+    prepare = [plan.stages_of(config)['prepare']]
+    (needed,) = disk.left(config, tmp_path, prepare).values()
     half = tmp_path / 'prepare' / 'records' / '00000-of-00002.array_record'
     half.parent.mkdir(parents=True)
     half.write_bytes(b'x' * 4096 * 100)
     with open(tmp_path / 'prepare' / 'sparse', 'wb') as file:
         file.truncate(10**9)
-    chosen['rois'].path(tmp_path).mkdir()
-    stages.write_json(
-        chosen['rois'].path(tmp_path) / 'manifest.json',
-        {'format': 1, 'fingerprint': stages.fingerprint(chosen['rois'], config, chosen)},
+    assert disk.left(config, tmp_path, prepare) == {tmp_path / 'prepare': needed - 4096 * 100}
+
+
+def complete(config, workdir, *names):
+    chosen = plan.stages_of(config)
+    for name in names:
+        mark = stages.fingerprint(chosen[name], config, chosen)
+        manifest = {'format': 1, 'fingerprint': mark, 'settings': {}, 'summary': {}}
+        stages.write_json(chosen[name].path(workdir) / 'manifest.json', manifest)
+
+
+def test_a_finished_stage_is_not_counted(tmp_path, monkeypatch):
+    config = demo.get_config()
+    complete(config, tmp_path, 'render', 'prepare')
+    free(monkeypatch, 10**6)
+    with pytest.raises(stages.StageError, match=r'GB in .* \(rois 0\.\d+, pretrain '):
+        plan.run(config, tmp_path, [])
+
+
+def test_another_data_set_is_counted_by_its_test_videos(tmp_path, monkeypatch):
+    write_annotations(
+        tmp_path / 'other',
+        {
+            'train': [('a', None)],
+            'val': [('b', None)],
+            'test': [('c', None), ('c', 'd'), ('c', None)],
+        },
     )
-    left = disk.left(config, tmp_path, chosen, ['prepare', 'rois'])
-    assert left == {tmp_path / 'prepare': needed[tmp_path / 'prepare'] - 4096 * 100}
+    config = demo.get_config()
+    config.evaluate.data.root = str(tmp_path / 'other')
+    workdir = tmp_path / 'run'
+    chosen = plan.stages_of(config)
+    left = disk.left(config, workdir, chosen.values())
+    on = workdir / 'on-other'
+    assert left[on / 'prepare'] == disk.of_records(config, 2)
+    assert left[on / 'rois'] == disk.of_regions(config, 2)
+    stored = disk.of_pretraining(config, 2) - disk.of_pretraining(config, 0)
+    stored //= 2  # the predictors' first features are pretraining's alone
+    stored += disk.of_training(config, 2) - disk.of_training(config, 0)
+    assert left[on / 'features'] == stored
+    assert left[workdir / 'prepare'] == disk.of_records(config, config.synthetic.videos)
+
+    complete(config, workdir, *(name for name in chosen if not name.startswith('test_')))
+    free(monkeypatch, 1000)
+    with pytest.raises(
+        stages.StageError, match=r'GB in .* \(on-other/prepare 0\.\d+, on-other/rois 0'
+    ):
+        plan.run(config, workdir, [])

@@ -108,12 +108,23 @@ def load(weights: str) -> Separator:
     return Separator(Path(weights) if weights else None)
 
 
+def check(weights: str) -> None:
+    """Looks for the package, and for the files where `weights` names their folder; quickly.
+
+    Raises:
+      StageError: what is not there.
+    """
+    _require_package()
+    if weights:
+        _weight_files(Path(weights))
+
+
 def _require_package() -> None:
     if importlib.util.find_spec('uss') is None:
         raise StageError(
             "config.sources.stems is 'uss', but the package uss is not installed; run "
-            "`pip install uss==0.0.4`, or set config.sources.stems='truth' for performances that "
-            'were rendered'
+            "pip install '.[uss]', or set config.sources.stems to 'tags', or to 'truth' for "
+            'performances that were rendered'
         )
 
 

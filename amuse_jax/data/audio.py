@@ -62,6 +62,11 @@ class LogMel:
         """F, frames of a segment."""
         return self.segment_samples // self.hop + 1
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(T, F, M): segments, frames and bands of a video's log-mel."""
+        return self.segments, self.frames, self.mels
+
     def __call__(self, samples: jax.Array | np.ndarray) -> jax.Array:
         """Transforms a sound, compiled once per process.
 

@@ -71,7 +71,7 @@ class QuestionBatches:
 
     Attributes:
       table: the questions.
-      split: train, val or test.
+      split: train, val, test or rephrased.
       size: Q.
       videos: V.
       arrays: (records, T, ...) each, may be memory-mapped; `segment_mask` where time is shifted.

@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -27,10 +26,8 @@ from ml_collections import ConfigDict
 
 from amuse_jax import shards, stages
 from amuse_jax.data import audio, guarded, music_avqa, records, video
+from amuse_jax.data.listing import some
 from amuse_jax.data.music_avqa import Question
-
-_QUESTION_BYTES = 400  # of a question in a record, about
-_NAMED = 5  # examples in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +86,7 @@ def run(
 
     Raises:
       StageError: the data set is not there or empty, more of it is broken than
-        `data.max_broken_share` allows, or the disk is too small.
+        `data.max_broken_share` allows.
     """
     root = music_avqa.data_root(config, inputs)
     allowed = config.data.max_broken_share
@@ -99,7 +96,6 @@ def run(
     work = Work(root, config.data.image_size, log_mel, limits, shards.this_process())
     folder_of_records = folder / 'records'
     _keep_only_fresh(folder_of_records, pairs, work, config.data.shard_videos)
-    _check_disk(folder_of_records, pairs, work, config.data.shard_videos)
     try:
         paths = shards.map_shards(
             functools.partial(write_records, work),
@@ -160,11 +156,6 @@ def read_video(
     }
 
 
-def video_bytes(image_size: int, log_mel: audio.LogMel) -> int:
-    """The size of a video's frames and log-mel, uncompressed."""
-    return log_mel.segments * (3 * image_size**2 + 2 * log_mel.frames * log_mel.mels)
-
-
 def write_records(work: Work, pairs: Sequence[Pair], path: Path) -> None:
     """Writes one shard: the records of `pairs`, and which of them were set aside.
 
@@ -185,7 +176,7 @@ def write_records(work: Work, pairs: Sequence[Pair], path: Path) -> None:
             _check_seen((picture, sound), pair.sizes)
             quarantine.append({'video_id': pair.video_id, 'reason': error.reason})
             continue
-        questions = [_as_json(question) for question in pair.questions]
+        questions = [question.to_json() for question in pair.questions]
         writer.write(names | content | {'questions': questions})
         videos.append(names | {'seconds': content['seconds']})
     limits = dataclasses.asdict(work.limits)
@@ -228,7 +219,7 @@ def _questions(
             raise stages.StageError(
                 f'{len(file.malformed)} of {rows} rows of {file.path} are malformed '
                 f'(data.max_broken_share allows {settings.max_broken_share:.0%}): '
-                f'{_some(file.malformed, "; ")}'
+                f'{some(file.malformed, "; ")}'
             )
         if not file.questions:
             raise stages.StageError(f'{file.path} holds no questions; every split needs some')
@@ -244,7 +235,7 @@ def _questions(
     for complaint in malformed:
         logging.warning('prepare: left out: %s', complaint)
     if annotations.remarks:
-        logging.info('prepare: rows not taken as written: %s', _some(annotations.remarks, '; '))
+        logging.info('prepare: rows not taken as written: %s', some(annotations.remarks, '; '))
     return [question for found in annotations.questions.values() for question in found]
 
 
@@ -300,26 +291,6 @@ def _keep_only_fresh(folder: Path, pairs: Sequence[Pair], work: Work, shard_vide
             path.unlink()
 
 
-def _check_disk(folder: Path, pairs: Sequence[Pair], work: Work, shard_videos: int) -> None:
-    """States how much disk the records take, and refuses to begin where there is less."""
-    questions = sum(len(pair.questions) for pair in pairs)
-    done = len(list(folder.glob(f'[0-9]*{records.SUFFIX}'))) * shard_videos
-    left = max(len(pairs) - done, 0) / len(pairs)
-    needed = left * (
-        len(pairs) * video_bytes(work.image_size, work.log_mel) + questions * _QUESTION_BYTES
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    logging.info(
-        'prepare: %d videos to do, at most %.2f GB', round(left * len(pairs)), needed / 1e9
-    )
-    if needed > free:
-        raise stages.StageError(
-            f'the records need up to {needed / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB '
-            'are free; make room, or use another --workdir'
-        )
-
-
 def _collect(folder: Path, paths: Sequence[Path], pairs: Sequence[Pair], allowed: float) -> dict:
     """Writes the tables of all shards, after a look at how much was set aside."""
     videos, quarantine = [], []
@@ -335,12 +306,12 @@ def _collect(folder: Path, paths: Sequence[Path], pairs: Sequence[Pair], allowed
         named = [f'{entry["video_id"]} ({entry["reason"]})' for entry in quarantine]
         raise stages.StageError(
             f'{len(quarantine)} of {len(pairs)} videos cannot be used (data.max_broken_share '
-            f'allows {allowed:.0%}): {_some(named, ", ")}; {folder / "quarantine.json"} names all: '
+            f'allows {allowed:.0%}): {some(named, ", ")}; {folder / "quarantine.json"} names all: '
             'mend them, or remove their questions, and start again'
         )
     index = {(entry['video_id'], entry['sound_id']): i for i, entry in enumerate(videos)}
     questions = [
-        _as_json(question) | {'record': index[pair.video_id, pair.sound_id]}
+        question.to_json() | {'record': index[pair.video_id, pair.sound_id]}
         for pair in pairs
         if (pair.video_id, pair.sound_id) in index
         for question in pair.questions
@@ -358,15 +329,6 @@ def _collect(folder: Path, paths: Sequence[Path], pairs: Sequence[Pair], allowed
     return summary
 
 
-def _as_json(question: Question) -> dict:
-    return dataclasses.asdict(question) | {'values': list(question.values)}
-
-
 def _kind(reason: str) -> str:
     """A reason without its numbers and names, for counting."""
     return re.split('[:(]', reason)[0].strip()
-
-
-def _some(names: Sequence[str], separator: str) -> str:
-    more = [f'and {len(names) - _NAMED} more'] if len(names) > _NAMED else []
-    return separator.join([*names[:_NAMED], *more])

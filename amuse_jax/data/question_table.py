@@ -56,11 +56,7 @@ def read(prepared: Path, tokenizer: Any) -> QuestionTable:
       StageError: an answer is not one of the 42.
     """
     rows = json.loads((prepared / 'questions.json').read_text())
-    names = [field.name for field in dataclasses.fields(Question)]
-    questions = tuple(
-        Question(**{name: row[name] for name in names} | {'values': tuple(row['values'])})
-        for row in rows
-    )
+    questions = tuple(map(Question.from_json, rows))
     unknown = sorted({q.answer for q in questions} - set(vocabulary.ANSWERS))
     if unknown:
         raise StageError(

@@ -32,7 +32,6 @@ TYPES = (
     ('Audio-Visual', 'Comparative'),
     ('Audio-Visual', 'Temporal'),
 )
-MODALITIES = ('Audio', 'Visual', 'Audio-Visual')
 
 # Placeholders of the templates and every value they take.
 PLACEHOLDERS = {

@@ -102,12 +102,7 @@ def read_questions(prepared: Path, split: str) -> list[Question]:
       StageError: there are none.
     """
     rows = json.loads((prepared / 'questions.json').read_text())
-    fields = [field.name for field in dataclasses.fields(Question)]
-    chosen = [
-        Question(**{name: row[name] for name in fields} | {'values': tuple(row['values'])})
-        for row in rows
-        if row['split'] == split
-    ]
+    chosen = [Question.from_json(row) for row in rows if row['split'] == split]
     if not chosen:
         raise stages.StageError(
             f'{prepared} holds no {split} question; evaluate needs train and test questions'

@@ -17,7 +17,7 @@ from amuse_jax.data import music_avqa, prepare
 from amuse_jax.data.records import RecordReader
 from amuse_jax.training import answering, predict, pretrain, seen, sharding, train
 
-SPLITS = ('test', 'rephrased')  # what is asked; 'rephrased' are the questions of MUSIC-AVQA-R
+SPLITS = ('test', music_avqa.REPHRASED)  # what is asked
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Reads checkpoints: local files of any usual kind, and files of the Hugging Face hub."""
 
+import importlib.util
 import re
 import zipfile
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ import numpy as np
 
 from amuse_jax.stages import StageError
 
+HUB_FILES = ('model.safetensors', 'pytorch_model.bin')  # the better first
 TORCH = ('.pt', '.pth', '.ckpt', '.bin')
 # What a file may wrap its arrays in, outermost first.
 WRAPPERS = ('state_dict', 'model', 'module')
@@ -19,25 +21,42 @@ def read(where: str) -> dict[str, np.ndarray]:
     """The arrays of a checkpoint by name.
 
     Args:
+      where: see `fetch`.
+
+    Raises:
+      StageError: see `fetch`; or the file holds more than arrays (it is never unpickled).
+    """
+    path = fetch(where)
+    return _read_safetensors(path) if path.suffix == '.safetensors' else _read_torch(path)
+
+
+def fetch(where: str) -> Path:
+    """The file of a checkpoint; one of the hub is downloaded into the hub's cache.
+
+    Args:
       where: a local .safetensors, .pt, .pth, .ckpt or .bin file; or a name on the hub, such as
         microsoft/swinv2-large-patch4-window12-192-22k or timm/swinv2_tiny_window8_256.ms_in1k.
 
     Raises:
-      StageError: no such file, no network for a hub name, a file of another kind, or one that holds
-        more than arrays (it is never unpickled).
+      StageError: no such file, no network for a hub name, a file of another kind, or of PyTorch
+        where that is not installed.
     """
     path = Path(where).expanduser()
     if not path.suffix or (not path.exists() and path.suffix not in ('.safetensors', *TORCH)):
         path = _from_hub(where)
     if not path.is_file():
         raise StageError(f'no checkpoint at {path}; expected a file')
-    if path.suffix == '.safetensors':
-        return _read_safetensors(path)
-    if path.suffix in TORCH:
-        return _read_torch(path)
-    raise StageError(
-        f'{path} has the ending {path.suffix!r}; expected one of .safetensors, {", ".join(TORCH)}'
-    )
+    if path.suffix not in ('.safetensors', *TORCH):
+        raise StageError(
+            f'{path} has the ending {path.suffix!r}; expected one of .safetensors, '
+            f'{", ".join(TORCH)}'
+        )
+    if path.suffix in TORCH and importlib.util.find_spec('torch') is None:
+        raise StageError(
+            f"reading {path} needs PyTorch: run pip install '.[offline]', or convert the file "
+            'where that is installed (python -m amuse_jax.pretrained convert)'
+        )
+    return path
 
 
 def _from_hub(name: str) -> Path:
@@ -46,15 +65,21 @@ def _from_hub(name: str) -> Path:
             f'{name!r} is neither a checkpoint file nor a name on the hub; expected a path that '
             'ends in .safetensors, .pt, .pth or .ckpt, or OWNER/NAME'
         )
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    for file in ('model.safetensors', 'pytorch_model.bin'):
+    for file in HUB_FILES:
+        cached = try_to_load_from_cache(name, file)
+        if isinstance(cached, str):
+            return Path(cached)
+    for file in HUB_FILES:
         try:
             return Path(hf_hub_download(name, file, etag_timeout=5))
-        except EntryNotFoundError:
-            continue
         except Exception as error:  # of the network, of the hub, or of the name
+            # A hub that was not reached is, to the library, an entry that is not in the cache.
+            not_reached = isinstance(error, LocalEntryNotFoundError)
+            if isinstance(error, EntryNotFoundError) and not not_reached:
+                continue
             reason = str(error).strip().splitlines()[0]
             raise StageError(
                 f'{name} could not be fetched from the hub ({type(error).__name__}: {reason}). '
@@ -75,13 +100,8 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
-    try:
-        import torch
-    except ImportError as error:
-        raise StageError(
-            f'reading {path} needs PyTorch: install amuse_jax[offline], or convert the file '
-            'where that is installed (python -m amuse_jax.pretrained convert)'
-        ) from error
+    import torch
+
     try:
         is_zip = zipfile.is_zipfile(path)  # only that format can be mapped into memory
         content = torch.load(path, map_location='cpu', weights_only=True, mmap=is_zip)

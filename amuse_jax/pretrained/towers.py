@@ -36,9 +36,20 @@ def load(config: ConfigDict, part: str) -> Arrays:
     where = config.checkpoints[part]
     if not where:
         return {}
-    if (Path(where).expanduser() / 'tower.json').is_file():
+    if _is_converted(where):
         return _read_converted(config, part, Path(where).expanduser().absolute())
     return from_source(config, part, files.read(where))
+
+
+def look_for(config: ConfigDict, part: str) -> None:
+    """Has at hand what `load` reads; a file of the hub is downloaded now.
+
+    Raises:
+      StageError: it is not there, or cannot be fetched.
+    """
+    where = config.checkpoints[part]
+    if where and not _is_converted(where):
+        files.fetch(where)
 
 
 def from_source(config: ConfigDict, part: str, source: Arrays) -> Arrays:
@@ -70,6 +81,10 @@ def write_converted(config: ConfigDict, part: str, arrays: Arrays, folder: Path)
     sizes = config.model[part].to_dict()
     form = {'format': stages.CHECKPOINT_FORMAT}
     stages.write_json(folder / 'tower.json', form | {'part': part, 'sizes': sizes})
+
+
+def _is_converted(where: str) -> bool:
+    return (Path(where).expanduser() / 'tower.json').is_file()
 
 
 def _read_converted(config: ConfigDict, part: str, folder: Path) -> Arrays:

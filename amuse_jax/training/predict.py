@@ -63,7 +63,7 @@ def predict(
     Args:
       config: the one that the model was trained with.
       inputs: the folders of prepare, rois, pretrain and train.
-      split: train, val or test.
+      split: train, val, test or rephrased.
       encoded: folder of the frozen towers' tokens for the records of prepare; None: train's own.
 
     Raises:

@@ -34,7 +34,7 @@ def write_labels(path) -> list[str]:
 
 @pytest.mark.skipif(installed, reason='the package uss is installed')
 def test_missing_package_is_one_sentence(tmp_path):
-    with pytest.raises(StageError, match=r'uss is not installed; run `pip install uss==0\.0\.4`'):
+    with pytest.raises(StageError, match=r"uss is not installed; run pip install '\.\[uss\]'"):
         sources_uss.Separator(tmp_path)
 
 
@@ -71,9 +71,7 @@ def test_published_files_are_read_without_unpickling(tmp_path):
         sources_uss._read(tmp_path / 'cut.pth', 'model')
 
 
-@pytest.mark.skipif(
-    not installed, reason='the package uss is not installed (pip install uss==0.0.4)'
-)
+@pytest.mark.skipif(not installed, reason="the package uss is not installed (pip install '.[uss]')")
 def test_real_networks_separate_what_the_tagger_hears(tmp_path, home):
     """Random weights of the real networks, but a tagger that hears a violin and nothing else."""
     import torch

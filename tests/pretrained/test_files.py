@@ -94,15 +94,34 @@ def test_a_missing_file_and_a_list_are_named(tmp_path):
         files.read('just words')
 
 
-def test_without_a_network_a_hub_name_says_what_to_do(monkeypatch):
+def not_reached():
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    return LocalEntryNotFoundError('cannot find the requested file in the local cache')
+
+
+@pytest.mark.parametrize('error', [ConnectionError('no route to host'), not_reached()])
+def test_without_a_network_a_hub_name_says_what_to_do(error, monkeypatch):
     import huggingface_hub
 
     def refuse(name, file, **options):
-        raise ConnectionError('no route to host')
+        raise error
 
     monkeypatch.setattr(huggingface_hub, 'hf_hub_download', refuse)
     with pytest.raises(StageError, match='give the path of that file instead of the name'):
         files.read('microsoft/swinv2-tiny-patch4-window8-256')
+
+
+def test_what_the_cache_holds_is_taken_without_a_network(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    def cached(name, file):
+        return str(tmp_path / file) if file == 'pytorch_model.bin' else None
+
+    torch.save(tensors(), tmp_path / 'pytorch_model.bin')
+    monkeypatch.setattr(huggingface_hub, 'try_to_load_from_cache', cached)
+    monkeypatch.setattr(huggingface_hub, 'hf_hub_download', None)
+    same(files.read('someone/some-model'))
 
 
 def test_of_the_hub_the_safetensors_file_is_preferred(tmp_path, monkeypatch):

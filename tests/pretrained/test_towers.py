@@ -1,3 +1,4 @@
+import importlib
 import json
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from transformers import BertConfig, BertModel, ClapAudioConfig
 from transformers.models.clap.modeling_clap import ClapAudioModel
 
 from amuse_jax import stages
+from amuse_jax.models import swin_v2
+from amuse_jax.models.htsat import HTSATConfig
 from amuse_jax.models.swin_v2 import SwinV2Config
-from amuse_jax.pretrained import files, towers
+from amuse_jax.pretrained import files, tagging, towers
 from amuse_jax.stages import StageError
 from amuse_jax.training import pretrain, state
 from configs import base
@@ -170,3 +173,21 @@ def test_arrays_have_the_names_of_the_trained_towers(config, checkpoints):
     assert {name: array.shape for name, array in started.items()} == shapes
     changed = {name for name, array in started.items() if isinstance(array, np.ndarray)}
     assert changed == {name for name in shapes if name.startswith('pairs.')}
+
+
+@pytest.mark.parametrize('name', ['v1', 'v2'])
+def test_the_named_checkpoints_have_the_sizes_of_the_config(name):
+    """Of the classes that they were saved from; test_full_size.py fills the towers with these."""
+    config = importlib.import_module(f'configs.{name}').get_config()
+    assert config.checkpoints.visual == 'timm/swinv2_large_window12_192.ms_in22k'
+    large = swin_v2.named('swinv2_large_window12_192')
+    assert SwinV2Config(**config.model.visual) == large
+    assert config.checkpoints.audio == 'laion/clap-htsat-unfused'
+    assert HTSATConfig(mels=config.audio.mels, **config.model.audio) == tagging.RELEASED
+    assert config.checkpoints.text == f'google-bert/{config.model.text.tokenizer}'
+    base, text = BertConfig(), config.model.text
+    assert (text.width, text.depth, text.heads, text.mlp_width, text.epsilon) == (
+        base.hidden_size, base.num_hidden_layers, base.num_attention_heads,
+        base.intermediate_size, base.layer_norm_eps,
+    )  # fmt: skip
+    assert text.max_words <= base.max_position_embeddings

@@ -7,6 +7,7 @@ Prints what is there beside what was published; every video is read, on all core
 is 1 if training on the folder would be wrong.
 """
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -24,21 +25,25 @@ JSON = flags.DEFINE_string('json', '', 'File to write everything to, with every 
 def main(argv: list[str]) -> None:
     if argv[1:] != ['check']:
         raise app.UsageError('expected one command, check')
+    from amuse_jax.data import guarded
     from amuse_jax.data.music_avqa import check
-    from amuse_jax.stages import StageError
+    from amuse_jax.stages import StageError, write_json
     from configs import base
 
     root = Path(ROOT.value)
     if not ROOT.value or not root.is_dir():
         sys.exit(f'amuse_jax: --root is {ROOT.value!r}; expected the folder of the data set')
-    allowed = base.get_config().data.max_broken_share
+    data = base.get_config().data
+    allowed, limits = data.max_broken_share, guarded.Limits.from_settings(data)
     try:
-        report = check.check(root, ANNOTATIONS.value, REPHRASED.value, allowed, WORKERS.value)
+        report = check.check(
+            root, ANNOTATIONS.value, REPHRASED.value, allowed, limits, WORKERS.value
+        )
     except StageError as error:
         sys.exit(f'amuse_jax: {error}')
     print(report.text())
     if JSON.value:
-        check.write_json(report, Path(JSON.value))
+        write_json(Path(JSON.value), dataclasses.asdict(report))
     if report.wrong:
         sys.exit('\namuse_jax: training on this would be wrong:\n- ' + '\n- '.join(report.wrong))
     print('\nFit to train on.')

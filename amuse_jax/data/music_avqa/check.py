@@ -1,40 +1,19 @@
 """Is a folder what was published? Files, counts and videos of a data set against what is known."""
 
 import collections
-import concurrent.futures
 import dataclasses
-import json
-import multiprocessing
-import os
-from collections.abc import Iterable, Mapping
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping
 from pathlib import Path
 
 from tabulate import tabulate
-from tqdm import tqdm
 
-from amuse_jax import shards, stages
-from amuse_jax.data import media, video, vocabulary
-from amuse_jax.data.music_avqa import known, layout, rows, splits, videos
+from amuse_jax.data import guarded, vocabulary
+from amuse_jax.data.listing import some
+from amuse_jax.data.music_avqa import known, layout, probing, rows, splits, videos
+from amuse_jax.data.music_avqa.probing import MISSING, SHORT, UNREADABLE, WHOLE, Probe
 
-MISSING, UNREADABLE, SHORT, WHOLE = 'missing', 'unreadable', 'short', 'whole'
-
-_NAMED = 5  # examples in a sentence
-_TOLERANCE_SECONDS = 1.0  # a video of 60 s may end that much earlier
+_COUNTS = 'counts as the published file'
 _MAX_REPEATED_SHARE = 0.01  # of a split's questions that are train questions too
-_CHUNK = 8  # videos that a worker takes at once
-
-
-@dataclasses.dataclass(frozen=True)
-class Probe:
-    """What became of one video: MISSING, UNREADABLE, SHORT or WHOLE, and why."""
-
-    state: str
-    reason: str = ''
-
-    @property
-    def is_usable(self) -> bool:
-        return self.state in (SHORT, WHOLE)
 
 
 @dataclasses.dataclass
@@ -62,7 +41,9 @@ class Report:
         return '\n\n'.join([*parts, *self.remarks])
 
 
-def check(root: Path, scheme: str, rephrased: str, allowed: float, workers: int) -> Report:
+def check(
+    root: Path, scheme: str, rephrased: str, allowed: float, limits: guarded.Limits, workers: int
+) -> Report:
     """Compares a data set's folder with what is known of the published one.
 
     Args:
@@ -70,7 +51,8 @@ def check(root: Path, scheme: str, rephrased: str, allowed: float, workers: int)
       scheme: one of layout.SCHEMES.
       rephrased: as config.data.rephrased.
       allowed: share of malformed rows or of unusable videos up to which `prepare` goes on.
-      workers: processes that read videos; 0: one per core.
+      limits: of reading a video's picture or sound.
+      workers: processes for the videos; 0: one per core.
 
     Raises:
       StageError: a file is no annotation file, `rephrased` is not there, or a worker died.
@@ -93,27 +75,15 @@ def check(root: Path, scheme: str, rephrased: str, allowed: float, workers: int)
     published = {path: known.FILES[n] for n, path in located.values() if n in known.FILES}
     _check_files(report, annotations, published, root, allowed)
     _check_splits(report, annotations, {} if scheme == 'v1-by-video' else published)
-    _check_videos(report, annotations, root, allowed, workers)
+    everything = [q for questions in annotations.questions.values() for q in questions]
+    names = sorted({name for q in everything for name in (q.video_id, q.sound_id)})
+    additional = _additional(report, root)
+    lengths = [additional[n].seconds if n in additional else videos.SECONDS for n in names]
+    found = probing.probe_all(root, names, lengths, limits, workers)
+    report.videos = {name: probed for name, probed in found.items() if probed.state != WHOLE}
+    _check_videos(report, annotations, found, allowed)
+    report.remarks += probing.advice(report.videos, additional, root)
     return report
-
-
-def probe(path: Path, seconds: float = videos.SECONDS) -> Probe:
-    """Reads a video as `prepare` does, but only its first and last pictures and a coarse sound."""
-    if not path.is_file():
-        return Probe(MISSING)
-    try:
-        moments = [_TOLERANCE_SECONDS, seconds - _TOLERANCE_SECONDS]
-        _, shown = video.read_frames(path, moments, 8)
-        _, sounding = video.read_audio(path, 8000, seconds)
-    except media.MediaError as error:
-        return Probe(UNREADABLE, error.reason)
-    if not shown.any():
-        return Probe(UNREADABLE, 'it shows nothing')
-    if sounding < seconds - _TOLERANCE_SECONDS:
-        return Probe(SHORT, f'its sound lasts {sounding:.1f} s of {seconds:g}')
-    if not shown[1]:
-        return Probe(SHORT, f'its picture ends more than {_TOLERANCE_SECONDS:g} s early')
-    return Probe(WHOLE)
 
 
 def _check_files(
@@ -131,8 +101,14 @@ def _check_files(
         where = _under(root, file.path)
         if is_wrong:
             report.wrong.append(f'{where} {verdict}')
+        elif verdict == _COUNTS:
+            report.remarks.append(
+                f'{where}: its counts agree with those of the published file, but its questions '
+                f'and answers were not compared (git blob {blob}, published '
+                f'{published[file.path].blob or "unknown"})'
+            )
         if len(file.malformed) > allowed * count or not file.questions:
-            examples = _some(file.malformed, '; ')
+            examples = some(file.malformed, '; ')
             report.wrong.append(
                 f'{len(file.malformed)} of {count} rows of {where} are malformed: {examples}'
             )
@@ -156,7 +132,7 @@ def _check_files(
     if annotations.remarks:
         report.remarks.append(
             f'{len(annotations.remarks)} rows are not taken as written: '
-            f'{_some(annotations.remarks, "; ")}'
+            f'{some(annotations.remarks, "; ")}'
         )
 
 
@@ -174,7 +150,7 @@ def _verdict(file: splits.File, blob: str, published: known.KnownFile | None) ->
         return f'is not the published file: {", ".join(differences)}', True
     if published.rows is None:
         return f'is not the published file: expected git blob {published.blob}', True
-    return 'counts as the published file', False
+    return _COUNTS, False
 
 
 def _differences(file: splits.File, published: known.KnownFile) -> list[str]:
@@ -225,15 +201,8 @@ def _check_splits(
 
 
 def _check_videos(
-    report: Report, annotations: splits.Annotations, root: Path, allowed: float, workers: int
+    report: Report, annotations: splits.Annotations, found: Mapping[str, Probe], allowed: float
 ) -> None:
-    everything = [q for questions in annotations.questions.values() for q in questions]
-    names = sorted({name for q in everything for name in (q.video_id, q.sound_id)})
-    additional = _additional(report, root)
-    lengths = [additional[n].seconds if n in additional else videos.SECONDS for n in names]
-    found = dict(zip(names, _probe_all(root, names, lengths, workers)))
-    report.videos = {name: probed for name, probed in found.items() if probed.state != WHOLE}
-
     table = []
     for split, questions in annotations.questions.items():
         named = {name for q in questions for name in (q.video_id, q.sound_id)}
@@ -244,14 +213,17 @@ def _check_videos(
         if split == 'test':
             report.remarks.append(_on_test(len(lost), len(questions)))
     report.tables['Videos'] = table
-    pairs = {(q.video_id, q.sound_id): _is_askable(q, found) for q in everything}
+    pairs = {
+        (q.video_id, q.sound_id): _is_askable(q, found)
+        for questions in annotations.questions.values()
+        for q in questions
+    }
     lost = sum(not usable for usable in pairs.values())
     if lost > allowed * len(pairs):
         report.wrong.append(
             f'{lost:,} of {len(pairs):,} videos cannot be used; prepare goes on with at most '
             f'{allowed:.0%} of them missing (data.max_broken_share)'
         )
-    report.remarks += _on_videos(report.videos, additional, root)
 
 
 def _additional(report: Report, root: Path) -> dict[str, videos.AdditionalVideo]:
@@ -262,27 +234,9 @@ def _additional(report: Report, root: Path) -> dict[str, videos.AdditionalVideo]
     if len(table) != known.ADDITIONAL_VIDEOS or complaints:
         report.remarks.append(
             f'{path.name}: {len(table):,} videos, {known.ADDITIONAL_VIDEOS:,} were published. '
-            f'{_some(complaints, "; ")}'
+            f'{some(complaints, "; ")}'
         )
     return table
-
-
-def _probe_all(root: Path, names: list[str], lengths: list[float], workers: int) -> Iterable[Probe]:
-    paths = [layout.video_path(root, name) for name in names]
-    workers = min(workers or os.cpu_count(), -(-len(paths) // _CHUNK))
-    progress = dict(total=len(paths), desc='check', unit='video')
-    if workers <= 1:
-        return [probe(*each) for each in tqdm(zip(paths, lengths), **progress)]
-    context = multiprocessing.get_context('spawn')
-    with concurrent.futures.ProcessPoolExecutor(
-        workers, mp_context=context, initializer=shards.end_with_parent
-    ) as pool:
-        try:
-            return list(tqdm(pool.map(probe, paths, lengths, chunksize=_CHUNK), **progress))
-        except BrokenProcessPool as error:
-            raise stages.StageError(
-                'a process died while it read videos; --workers=1 shows where'
-            ) from error
 
 
 def _is_askable(question: rows.Question, found: Mapping[str, Probe]) -> bool:
@@ -298,41 +252,6 @@ def _on_test(lost: int, questions: int) -> str:
     )
 
 
-def _on_videos(
-    not_whole: Mapping[str, Probe], additional: Mapping[str, videos.AdditionalVideo], root: Path
-) -> list[str]:
-    """Names of the videos that are not whole, and what helps."""
-    remarks = []
-    for state in (MISSING, UNREADABLE, SHORT):
-        named = {name: probed for name, probed in not_whole.items() if probed.state == state}
-        if named:
-            described = [f'{n} ({p.reason})' if p.reason else n for n, p in named.items()]
-            remarks.append(f'{len(named):,} videos {state}: {_some(described, ", ")}')
-    missing = {name for name, probed in not_whole.items() if probed.state == MISSING}
-    elsewhere = [path for path in root.rglob('*.mp4') if path.stem in missing] if missing else []
-    if elsewhere:
-        remarks.append(
-            f'{len(elsewhere):,} of the missing videos lie elsewhere in {root}, such as '
-            f'{elsewhere[0]}; move or link them into {root / "videos"}'
-        )
-    originals = {name.removesuffix('_flip') for name in missing if name.endswith('_flip')}
-    copies = [name for name in originals if layout.video_path(root, name).is_file()]
-    if copies:
-        remarks.append(
-            f'{len(copies):,} of the missing videos are mirrored copies of videos that are there: '
-            'ffmpeg -i file:X.mp4 -vf hflip -c:a copy file:X_flip.mp4 makes them'
-        )
-    wanted = [additional[name] for name in sorted(missing & additional.keys())]
-    wanted = [each for each in wanted if not each.is_mirrored]
-    if wanted:
-        described = [
-            f'{each.video_id}.mp4 from second {each.start_seconds} of {each.youtube_id}'
-            for each in wanted
-        ]
-        remarks.append(f"To be cut from YouTube's videos: {_some(described, ', ')}")
-    return remarks
-
-
 def _under(root: Path, path: Path) -> str:
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
@@ -340,14 +259,3 @@ def _under(root: Path, path: Path) -> str:
 def _short(kind: tuple[str, str]) -> str:
     """('Audio-Visual', 'Counting') -> 'AV Counting'."""
     return f'{"".join(part[0] for part in kind[0].split("-"))} {kind[1]}'
-
-
-def _some(sentences: Iterable[str], separator: str) -> str:
-    sentences = list(sentences)
-    more = [f'and {len(sentences) - _NAMED:,} more'] if len(sentences) > _NAMED else []
-    return separator.join([*sentences[:_NAMED], *more])
-
-
-def write_json(report: Report, path: Path) -> None:
-    """Everything that was found, with every video's name."""
-    path.write_text(json.dumps(dataclasses.asdict(report), indent=1) + '\n')

@@ -26,6 +26,8 @@ class Needs:
     source: str
 
 
+_TAGGER = 'HTSAT_AudioSet_Saved_1.ckpt'  # of HTS-AT's release
+
 # Version 1: 36.67 GB of recorded and 11.59 GB of synthetic videos (its README). Version 2 states no
 # size; its videos are taken to be as large as recorded ones, 5 MB. Annotation files have 272 bytes
 # a row, where they could be measured.
@@ -63,19 +65,29 @@ def message(config: ConfigDict) -> str:
             *(f'  {file}' for file in files),
             f'      {needs.annotations}; the folders between may be left out',
             f'How to get them: {needs.source}; for research only.',
-            f'Made of them in --workdir: {_records_gigabytes(config, needs.videos):.0f} GB of '
-            "records, and every video's features.",
+            f'Made of them in --workdir: at most {_disk_space(config, needs.videos)}.',
+            '',
+            'Needed beside them:',
+            "  WEIGHTS, a YOLOv8 detector: ultralytics' yolov8n-oiv7.pt, or a .pt file of your own",
+            "  separation of sounds: pip install '.[uss]', which downloads its weights; or else",
+            f'      --config.sources.stems=tags --config.sources.weights={_TAGGER}',
+            "  the towers' checkpoints, fetched from the Hugging Face hub at the start; without a",
+            '      network name files, or folders of `python -m amuse_jax.pretrained convert`:',
+            '      --config.checkpoints.visual=F and so on, --config.model.text.tokenizer=F',
             '',
             'Check DIR:         python -m amuse_jax.data.music_avqa check --root=DIR '
             f'--annotations={scheme}',
-            f'Start:             {start} --config.data.root=DIR',
+            f'Start:             {start} --config.data.root=DIR \\',
+            '                       --config.rois.weights=WEIGHTS',
             'Without any data:  python -m amuse_jax.main --config=configs/demo.py',
         ]
     )
 
 
-def _records_gigabytes(config: ConfigDict, videos: int) -> float:
-    """Of what `prepare` leaves: frames as uint8, log-mel as float16."""
-    samples = round(config.data.segment_seconds * config.audio.sample_rate)
-    log_mel = 2 * (1 + samples // config.audio.hop) * config.audio.mels
-    return videos * config.data.segments * (3 * config.data.image_size**2 + log_mel) / 1e9
+def _disk_space(config: ConfigDict, videos: int) -> str:
+    """What the stages leave, as '128 GB (prepare 17, ...)'."""
+    from amuse_jax import disk  # which imports JAX; configs that have their data need none of this
+
+    found = {name: disk.BYTES[name](config, videos) for name in disk.BYTES if name != 'render'}
+    parts = ', '.join(f'{name} {size / 1e9:.0f}' for name, size in found.items())
+    return f'{sum(found.values()) / 1e9:.0f} GB ({parts})'

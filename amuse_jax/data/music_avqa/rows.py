@@ -14,7 +14,7 @@ import dataclasses
 import json
 import math
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from amuse_jax import stages
@@ -67,6 +67,16 @@ class Question:
     def identity(self) -> tuple[str, str, str]:
         """What makes two rows the same question, whatever their ids: picture, sound and words."""
         return self.video_id, self.sound_id, self.text
+
+    def to_json(self) -> dict:
+        """The attributes by name, as `from_json` reads them."""
+        return dataclasses.asdict(self) | {'values': list(self.values)}
+
+    @classmethod
+    def from_json(cls, row: Mapping) -> 'Question':
+        """From what `to_json` returns; further keys may stand beside it."""
+        attributes = {field.name: row[field.name] for field in dataclasses.fields(cls)}
+        return cls(**attributes | {'values': tuple(row['values'])})
 
 
 def fill(template: str, values: Sequence[str]) -> str:

@@ -6,19 +6,18 @@ TFDS needs no TensorFlow for it in the format array_record.
 import dataclasses
 import functools
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from amuse_jax import stages
 from amuse_jax.data import music_avqa, vocabulary
 from amuse_jax.data.records import RecordReader
 from amuse_jax.stages import StageError
 
 SHARD_EXAMPLES = 64  # TFDS holds a shard in memory: 120 MB
-RENDERED = re.compile(r'syn\d{8}')  # synthetic.dataset.video_id
 TYPES = tuple('/'.join(kind) for kind in vocabulary.TYPES)
 
 Example = tuple[str, dict]
@@ -29,10 +28,12 @@ class MusicAvqaConfig(tfds.core.BuilderConfig):
     """Which data set, and the shapes in which it is prepared.
 
     Attributes:
+      annotations: the `data.annotations` with which it was prepared.
       frames: (T, S, S, 3); None: whatever `prepare` was told.
       log_mel: (T, F, M), as `frames`.
     """
 
+    annotations: str = 'v1'
     frames: tuple[int | None, ...] = (10, 192, 192, 3)
     log_mel: tuple[int | None, ...] = (10, 601, 64)
 
@@ -43,25 +44,29 @@ class Builder(tfds.core.ShardBasedBuilder):
     VERSION = tfds.core.Version('1.0.0')
     RELEASE_NOTES = {'1.0.0': 'First release.'}
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-    The manual directory is what amuse_jax's stage `prepare` left, WORKDIR/prepare, for the very
-    config that is built:
+    The manual directory is what amuse_jax's stage `prepare` left, WORKDIR/prepare, with the file in
+    configs/ that is called as the config that is built, here v1:
 
       python -m amuse_jax.main --config=configs/v1.py --config.data.root=DIR --workdir=WORKDIR \\
         --stages=prepare
 
-    DIR holds videos/<video_id>.mp4 and avqa-{train,val,test}.json of MUSIC-AVQA, whose licence is
-    non-commercial. For the config `synthetic`, which is rendered, --config=configs/synthetic.py and
-    no DIR.
+    DIR holds MUSIC-AVQA's videos and annotation files, whose licence is non-commercial; the same
+    command without --config.data.root says which they are. The config `synthetic` is rendered:
+
+      python -m amuse_jax.main --config=configs/synthetic.py --workdir=WORKDIR \\
+        --stages=render,prepare
     """
     BUILDER_CONFIGS = [
         MusicAvqaConfig(name='v1', description='MUSIC-AVQA: 9,288 videos.'),
         MusicAvqaConfig(
             name='v2',
             description='MUSIC-AVQA v2.0, balanced: 10,518 videos, some with another one\'s sound.',
+            annotations='v2-balance',
         ),
         MusicAvqaConfig(
             name='synthetic',
             description='Performances that amuse_jax renders, with questions it can answer.',
+            annotations='plain',
             frames=(None, None, None, 3),
             log_mel=(None, None, None),
         ),
@@ -125,16 +130,19 @@ class Builder(tfds.core.ShardBasedBuilder):
           StageError: says which.
         """
         record, name = reader[0], self.builder_config.name
-        if bool(RENDERED.fullmatch(record['video_id'])) != (name == 'synthetic'):
+        manifest = stages.read_manifest(prepared)
+        if manifest is None:
             raise StageError(
-                f'{prepared} begins with the video {record["video_id"]}, which is none of '
-                f'music_avqa/{name}; give --config and the folder that was prepared for it'
+                f'the stage prepare is not finished in {prepared}; start it again to go on'
             )
-        swapped = [video for video in reader.videos if video['video_id'] != video['sound_id']]
-        if swapped and name == 'v1':
+        found, expected = (
+            manifest['settings'].get('data.annotations'),
+            self.builder_config.annotations,
+        )
+        if found != expected:
             raise StageError(
-                f'{prepared} has {swapped[0]["video_id"]} with the sound of '
-                f'{swapped[0]["sound_id"]}, as in version 2; give --config=v2'
+                f'{prepared} was prepared with data.annotations={found}, music_avqa/{name} has '
+                f'{expected}; give --config and the folder that was prepared for it'
             )
         for field in ('frames', 'log_mel'):
             shape, expected = record[field].shape, getattr(self.builder_config, field)

@@ -1,5 +1,8 @@
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from amuse_jax import stages
-from amuse_jax.data.music_avqa import check
+from amuse_jax.data import guarded, video
+from amuse_jax.data.music_avqa import check, known
 
 ROOT = Path(__file__).parents[3]
 TYPES = ('["Audio", "Counting"]', '["Visual", "Counting"]')
@@ -50,8 +54,9 @@ def film(films, media, tmp_path):
 
 @pytest.fixture
 def run(tmp_path):
-    def run(scheme='plain', rephrased='', allowed=0.05):
-        return check.check(tmp_path, scheme, rephrased, allowed, workers=1)
+    def run(scheme='plain', rephrased='', allowed=0.05, seconds=300.0):
+        limits = guarded.Limits(seconds, gigabytes=4.0)
+        return check.check(tmp_path, scheme, rephrased, allowed, limits, workers=1)
 
     return run
 
@@ -108,6 +113,23 @@ def test_each_kind_of_video(film, write, run, tmp_path):
     assert wrong.startswith('4 of 8 videos cannot be used')
 
 
+def test_a_file_that_hangs_its_reader_costs_itself(film, write, run):
+    """It stands still as if FFmpeg ran for ever; a new one reads the other videos."""
+    for name in 'abc':
+        path = film(name)
+        write(f'avqa-{dict(a="train", b="val", c="test")[name]}.json', row(name))
+    shared = guarded.shared(guarded.Limits(8.0, gigabytes=4.0))
+    shared.read(video.read_frames, path, [0.5], 8)
+    (process,) = (p for p in multiprocessing.active_children() if p.name == guarded.PROCESS)
+    os.kill(process.pid, signal.SIGSTOP)
+    report = run(allowed=0.5, seconds=8.0)
+    (probe,) = report.videos.values()
+    assert list(report.videos) == ['a'] and probe.state == 'unreadable'
+    assert probe.reason == 'reading it took longer than 8 s'
+    assert [each['whole'] for each in report.tables['Videos']] == [0, 1, 1]
+    assert not any(p.name == guarded.PROCESS for p in multiprocessing.active_children())
+
+
 def test_files_that_are_not_the_published_ones(film, write, run):
     film('a')
     for split in ('train', 'val', 'test'):
@@ -146,12 +168,18 @@ def test_a_published_file_and_one_in_the_wrong_place(film, write, run, real_path
 
 def test_a_published_file_written_anew(film, write, run, real_path, tmp_path):
     film('a')
-    rows = json.loads(real_path('v1_avqa-val').read_text())
+    original = real_path('v1_avqa-val')
+    rows = json.loads(original.read_text())
     write('avqa-val.json', *rows)
     write('avqa-train.json', row('a'))
     write('avqa-test.json', row('a', 'piano'))
-    verdicts = {each['split']: each['verdict'] for each in run('v1').tables['Annotation files']}
+    report = run('v1')
+    verdicts = {each['split']: each['verdict'] for each in report.tables['Annotation files']}
     assert verdicts['val'] == 'counts as the published file'
+    (remark,) = [text for text in report.remarks if 'avqa-val.json' in text]
+    assert 'questions and answers were not compared' in remark
+    ours, published = known.git_blob(tmp_path / 'avqa-val.json'), known.git_blob(original)
+    assert f'(git blob {ours}, published {published})' in remark
 
 
 def test_train_questions_among_the_test_questions(film, write, run):
@@ -215,7 +243,7 @@ def test_the_command(film, write, tmp_path):
     write('avqa-train.json', *[row(name) for name in names])
     write('avqa-val.json', row(names[0], 'piano'))
     write('avqa-test.json', row(names[0], 'flute'))
-    found = tmp_path / 'found.json'
+    found = tmp_path / 'a new folder' / 'found.json'
     arguments = ('check', f'--root={tmp_path}', '--annotations=plain', '--workers=2')
     result = command(*arguments, f'--json={found}')
     assert result.returncode == 0, result.stderr

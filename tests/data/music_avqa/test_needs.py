@@ -1,9 +1,10 @@
 import importlib
-import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from amuse_jax.data import audio
 from amuse_jax.data.music_avqa import layout, needs
 
 
@@ -18,13 +19,27 @@ def test_a_screen_that_names_every_file(name, scheme):
         assert (f'DIR/{names[0]}' in text) == (not layout.is_optional(scheme, split))
     assert f'check --root=DIR --annotations={scheme}' in text
     assert f'--config=configs/{name}.py --config.data.root=DIR' in text
+    assert '--config.rois.weights=WEIGHTS' in text and "pip install '.[uss]'" in text
     assert ('10,518 videos' if scheme.startswith('v2') else '9,288 videos') in text
 
 
-def test_the_size_of_the_records():
-    config = importlib.import_module('configs.v1').get_config()
-    config.data.image_size = 256
-    shapes = audio.LogMel.from_settings(config)
-    record = shapes.segments * (3 * 256**2 + 2 * shapes.frames * shapes.mels)
-    (stated,) = re.findall(r'(\d+) GB of records', needs.message(config))
-    assert int(stated) == round(9288 * record / 1e9) == 25
+@pytest.mark.parametrize(
+    ('name', 'sizes'),
+    [
+        # 92,880 segments: 110,592 + 2 * 38,464 bytes; 12 regions of 448 numbers, twice; 4,631
+        # numbers, beside 223 M parameters twice; 208,896 float32, beside 332 M parameters.
+        ('v1', '128 GB (prepare 17, rois 2, pretrain 17, train 92)'),
+        ('v2', '141 GB (prepare 20, rois 2, pretrain 17, train 102)'),  # 105,180
+    ],
+)
+def test_how_much_disk_it_takes(name, sizes):
+    config = importlib.import_module(f'configs.{name}').get_config()
+    assert f'in --workdir: at most {sizes}.' in needs.message(config)
+    config.train.encoded_dtype = 'float16'
+    assert {'v1': 'pretrain 17, train 53).', 'v2': 'train 58).'}[name] in needs.message(config)
+
+
+def test_a_config_is_loaded_without_jax():
+    """Worker processes load it too."""
+    code = "import sys; from configs import v1; v1.get_config(); assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=Path(__file__).parents[3])

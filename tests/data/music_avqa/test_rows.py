@@ -323,5 +323,7 @@ def test_real_files(name, real, real_path):
 
 def test_a_question_travels_as_its_fields(read, make_row):
     (question,), _ = read(make_row(split='tail'), split='rephrased')
-    fields = json.loads(json.dumps(dataclasses.asdict(question)))
-    assert music_avqa.Question(**fields | {'values': tuple(fields['values'])}) == question
+    row = json.loads(json.dumps(question.to_json() | {'record': 3}))
+    assert row['values'] == ['acoustic_guitar'] and row['frequency'] == 'tail'
+    assert music_avqa.Question.from_json(row) == question
+    assert dataclasses.asdict(question).keys() | {'record'} == row.keys()

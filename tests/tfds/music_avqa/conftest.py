@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from amuse_jax import stages
 from amuse_jax.data import records
 
 SPLITS = {'train': (0, 1, 2), 'val': (1, 3), 'test': (0, 1)}  # which records each asks about
+ANNOTATIONS = {'v1': 'v1', 'v2': 'v2-balance', 'synthetic': 'plain'}
 SHAPES = {'v1': (10, 192, 601), 'v2': (10, 192, 601), 'synthetic': (3, 16, 20)}
 
 
@@ -45,6 +47,8 @@ def write_prepared(folder: Path, name: str) -> Path:
     ]
     (folder / 'videos.json').write_text(json.dumps(contents))
     (folder / 'questions.json').write_text(json.dumps(questions))
+    manifest = {'format': stages.FORMAT, 'settings': {'data.annotations': ANNOTATIONS[name]}}
+    stages.write_json(folder / 'manifest.json', manifest)
     return folder
 
 

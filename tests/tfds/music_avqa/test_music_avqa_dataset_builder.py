@@ -1,4 +1,6 @@
+import importlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -93,14 +95,28 @@ def test_shards_hold_a_fixed_number_of_examples(prepared, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ('name', 'other', 'sentence'),
     [
-        ('synthetic', 'v1', 'begins with the video 00000090, which is none of music_avqa/synth'),
-        ('v1', 'synthetic', 'begins with the video syn00000000, which is none of music_avqa/v1'),
-        ('v1', 'v2', 'has 00000091 with the sound of 00000099, as in version 2'),
+        ('synthetic', 'v1', 'data.annotations=v1, music_avqa/synthetic has plain; give'),
+        ('v1', 'synthetic', 'data.annotations=plain, music_avqa/v1 has v1; give'),
+        ('v1', 'v2', 'data.annotations=v2-balance, music_avqa/v1 has v1; give'),
+        ('v2', 'v1', 'data.annotations=v1, music_avqa/v2 has v2-balance; give'),
     ],
 )
 def test_records_of_another_data_set_are_refused(name, other, sentence, prepared, tmp_path):
     with pytest.raises(StageError, match=sentence):
         build(name, prepared[other], tmp_path)
+
+
+def test_an_unfinished_stage_is_refused(prepared, tmp_path):
+    folder = shutil.copytree(prepared['v1'], tmp_path / 'prepare')
+    (folder / 'manifest.json').unlink()
+    with pytest.raises(StageError, match='prepare is not finished in'):
+        build('v1', folder, tmp_path)
+
+
+def test_each_config_is_prepared_by_the_file_of_its_name():
+    for config in builders.Builder.BUILDER_CONFIGS:
+        made_by = importlib.import_module(f'configs.{config.name}').get_config()
+        assert config.annotations == made_by.data.annotations
 
 
 def test_records_of_another_shape_are_refused(prepared, tmp_path):
