@@ -7,6 +7,7 @@ import torch
 from ml_collections import ConfigDict
 
 from amuse_jax.data import vocabulary
+from amuse_jax.data.audio import LogMel
 from amuse_jax.data.pipeline import Batch
 from amuse_jax.models.amuse import Phrases
 from amuse_jax.models.summary import BERT_WORDS, CLASSES
@@ -99,9 +100,7 @@ def _questions(random: np.random.Generator, lead: tuple[int, int], length: int) 
 def media_shapes(config: ConfigDict, videos: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Of frames and of log-mels."""
     segments, side = config.data.segments, config.data.image_size
-    samples = round(config.data.segment_seconds * config.audio.sample_rate)
-    log_mel = videos, segments, samples // config.audio.hop + 1, config.audio.mels
-    return (videos, segments, side, side, 3), log_mel
+    return (videos, segments, side, side, 3), (videos, *LogMel.from_settings(config).shape)
 
 
 def _media(random: np.random.Generator, config: ConfigDict, videos: int) -> Batch:

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from amuse_jax import flops
 from amuse_jax.data import vocabulary
+from amuse_jax.data.audio import LogMel
 from amuse_jax.data.questions import PERSONS, QuestionTokenizer
 from amuse_jax.models import swin_v2
 from amuse_jax.models.amuse import Amuse, AmuseConfig, AmuseInputs, Phrases
@@ -155,10 +156,9 @@ def _phrases(config: ConfigDict) -> Phrases:
 def _media(config: ConfigDict):
     """One video's frames and log-mel."""
     segments, size = config.data.segments, config.data.image_size
-    frames = round(config.data.segment_seconds * config.audio.sample_rate) // config.audio.hop + 1
     return (
         _of((1, segments, size, size, 3), jnp.uint8),
-        _of((1, segments, frames, config.audio.mels), jnp.float32),
+        _of((1, *LogMel.from_settings(config).shape), jnp.float32),
     )
 
 
