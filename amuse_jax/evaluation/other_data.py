@@ -5,6 +5,7 @@ run's own settings. Only the videos of test questions are prepared; nothing is t
 """
 
 import dataclasses
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -68,9 +69,17 @@ def splits_of(prepared: Path) -> list[str]:
 
 
 def folder_name(config: ConfigDict) -> str:
-    """The folder in the workdir of all that is about the other data set."""
-    name = Path(config.evaluate.data.root).resolve().name
-    return 'on-' + re.sub(r'[^A-Za-z0-9_.-]+', '-', name)
+    """The folder in the workdir of all that is about the other data set.
+
+    Its name is one of its own for every root, annotations and rephrased questions, so that nothing
+    of one data set makes room for another's.
+    """
+    other = config.evaluate.data
+    root = Path(other.root).resolve()
+    place = json.dumps([str(root), other.rephrased])
+    mark = hashlib.sha256(place.encode()).hexdigest()[:8]
+    name = re.sub(r'[^A-Za-z0-9_.-]+', '-', root.name)[:80]
+    return f'on-{name}-{other.annotations}-{mark}'
 
 
 def compare(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
