@@ -63,10 +63,12 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
         parts |= _parts(train, rows[split], split, is_seen[split], config.evaluate.leaked)
     test = rows['test']
     is_correct = parts['test'].is_correct
-    manifest = stages.read_manifest(inputs['train'])
     scores = {
         'test_set': _test_set(parts['test'].questions),
-        'model': {name: manifest[name] for name in ('fingerprint', 'settings')},
+        'model': {
+            'fingerprint': stages.read_manifest(inputs['train'])['fingerprint'],
+            'settings': settings_behind(inputs) | {'evaluate.leaked': config.evaluate.leaked},
+        },
         'parts': {name: part.scores() for name, part in parts.items()},
     }
     stages.write_json(folder / 'scores.json', scores)
@@ -113,6 +115,14 @@ def read_questions(prepared: Path, split: str) -> list[Question]:
             f'{prepared} holds no {split} question; evaluate needs train and test questions'
         )
     return chosen
+
+
+def settings_behind(inputs: Mapping[str, Path]) -> dict:
+    """The settings by which the stages in front of this one were made, under their dotted names."""
+    settings = {}
+    for folder in inputs.values():
+        settings |= stages.read_manifest(folder)['settings']
+    return settings
 
 
 def _seen(trained: Path, questions: Mapping[str, Sequence[Question]]) -> dict[str, np.ndarray]:

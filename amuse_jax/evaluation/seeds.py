@@ -129,12 +129,12 @@ def _check(runs: Sequence[Run]) -> None:
             )
         trained.add(model['fingerprint'])
         changes = stages.changes(
-            first.scores['model']['settings'] | {'seed': None}, model['settings'] | {'seed': None}
+            *(_without_seeds(each.scores['model']['settings']) for each in (first, run))
         )
         if changes:
             raise StageError(
-                f'{run.path} was trained otherwise than {first.path} ({changes}); expected runs '
-                'that differ in their seeds alone'
+                f'{run.path} was made otherwise than {first.path} ({changes}); expected runs that '
+                'differ in their seeds alone'
             )
         here, there = (each.scores['test_set']['name'] for each in (run, first))
         if here != there:
@@ -142,3 +142,12 @@ def _check(runs: Sequence[Run]) -> None:
                 f'{run.path} answers {here or "a test set of its own"}, but {first.path} '
                 f'{there or "a test set of its own"}; expected one test set'
             )
+
+
+def _without_seeds(settings: Mapping) -> dict:
+    """Of training, of rendered performances and of the detector."""
+    return {
+        name: _without_seeds(value) if isinstance(value, Mapping) else value
+        for name, value in settings.items()
+        if name != 'seed'
+    }

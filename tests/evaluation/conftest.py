@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from amuse_jax import stages
+from amuse_jax import plan, stages
 from amuse_jax.training import answering, train
 
 _training = runpy.run_path(str(Path(__file__).parents[1] / 'training/conftest.py'))
@@ -30,9 +30,15 @@ def finished(tiny, tmp_path_factory):
     jax.config.update('jax_disable_most_optimizations', True)
     train.run(config, inputs['train'], inputs)
     jax.config.update('jax_disable_most_optimizations', False)
-    for name, folder in inputs.items():
-        manifest = {'format': stages.FORMAT, 'fingerprint': name, 'settings': {}, 'summary': {}}
-        stages.write_json(folder / 'manifest.json', manifest)
+    for name, stage in plan.stages_of(config).items():
+        if name in inputs:
+            manifest = {
+                'format': stages.FORMAT,
+                'fingerprint': name,
+                'settings': stages.settings_of(stage, config),
+                'summary': {},
+            }
+            stages.write_json(inputs[name] / 'manifest.json', manifest)
     return config, inputs
 
 

@@ -60,6 +60,14 @@ def test_every_test_question_is_answered_and_counted(evaluated):
     assert scores['test_set'] == {'name': '', 'published': '', 'questions': 3, 'of': 3}
 
 
+def test_the_scores_name_all_settings_behind_them(evaluated):
+    config, _, folder, _ = evaluated
+    settings = read_scores(folder)['model']['settings']
+    assert settings['data.annotations'] == 'plain' and settings['evaluate.leaked'] == 'refuse'
+    for section in ('audio', 'rhythm', 'sources', 'rois', 'pretrain', 'model', 'train'):
+        assert settings[section] == json.loads(config[section].to_json())
+
+
 def test_what_the_stage_leaves(evaluated):
     _, _, folder, summary = evaluated
     written = tables.from_csv((folder / 'table.csv').read_text())

@@ -5,15 +5,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amuse_jax import stages
+from amuse_jax import plan, stages
 from amuse_jax.evaluation import seeds, tables
 from amuse_jax.stages import StageError
+from configs import demo
 
 ROOT = Path(__file__).parents[2]
 METHODS = ('Amuse', 'question words')
 
 
-def make_run(workdir, seed, test_set='', published='', folder='evaluate', **settings):
+def settings_of(seed=0, **changes):
+    """Behind an evaluation of the demo with its seeds; changes such as rois__regions=3."""
+    config = demo.get_config()
+    changes = {name.replace('__', '.'): value for name, value in changes.items()}
+    config.update_from_flattened_dict({'seed': seed, 'synthetic.seed': seed, **changes})
+    found = {}
+    for stage in plan.stages_of(config).values():
+        found |= stages.settings_of(stage, config)
+    return found
+
+
+def make_run(workdir, seed, test_set='', published='', folder='evaluate', **changes):
     rng = np.random.default_rng(seed)
     rows = {
         method: dict(zip(tables.COLUMNS, (40 + 20 * rng.random(len(tables.COLUMNS))).tolist()))
@@ -21,7 +33,7 @@ def make_run(workdir, seed, test_set='', published='', folder='evaluate', **sett
     }
     scores = {
         'test_set': {'name': test_set, 'published': published},
-        'model': {'fingerprint': f'f{seed}', 'settings': {'seed': seed, **settings}},
+        'model': {'fingerprint': f'f{seed}', 'settings': settings_of(seed, **changes)},
         'parts': {'test': {'rows': rows}},
     }
     stages.write_json(workdir / folder / 'scores.json', scores)
@@ -81,7 +93,14 @@ def test_another_evaluate_folder_and_published_rows(tmp_path):
     ('other', 'sentence'),
     [
         (dict(seed=0), 'is one of the other runs over again'),
-        (dict(seed=1, model={'width': 2}), r"otherwise than .*model is \{'width': 2\}"),
+        (dict(seed=1, model__text__width=2), 'otherwise than .*model.text.width is 2 and was 128'),
+        (dict(seed=1, pretrain__epochs=7), 'otherwise than .*pretrain.epochs is 7 and was 1'),
+        (dict(seed=1, rhythm__threshold=0.5), 'otherwise than .*rhythm.threshold'),
+        (dict(seed=1, sources__threshold_db=-9.0), 'otherwise than .*sources.threshold_db'),
+        (dict(seed=1, rois__regions=3), 'otherwise than .*rois.regions'),
+        (dict(seed=1, data__annotations='v1'), 'otherwise than .*data.annotations'),
+        (dict(seed=1, audio__mels=32), 'otherwise than .*audio.mels'),
+        (dict(seed=1, synthetic__videos=9), 'otherwise than .*synthetic.videos'),
         (dict(seed=1, test_set='MUSIC-AVQA v2'), 'answers MUSIC-AVQA v2, but .*run0'),
     ],
 )
