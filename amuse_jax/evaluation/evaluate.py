@@ -64,7 +64,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     test = rows['test']
     is_correct = parts['test'].is_correct
     scores = {
-        'test_set': _test_set(parts['test'].questions),
+        'test_set': _test_set(parts['test'].questions, other_data.annotations(config)),
         'model': {
             'fingerprint': stages.read_manifest(inputs['train'])['fingerprint'],
             'settings': settings_behind(inputs) | {'evaluate.leaked': config.evaluate.leaked},
@@ -167,9 +167,9 @@ def _parts(
     }
 
 
-def _test_set(questions: Sequence[Question]) -> dict:
+def _test_set(questions: Sequence[Question], scheme: str) -> dict:
     """What is known of the questions: {'name', 'published', 'questions', 'of'}; see TestSet."""
-    known = test_sets.recognise(questions)
+    known = test_sets.recognise(questions, scheme)
     return {
         'name': known.name if known else '',
         'published': known.published if known else '',

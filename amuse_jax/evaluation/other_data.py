@@ -68,6 +68,11 @@ def splits_of(prepared: Path) -> list[str]:
     return [split for split in SPLITS if split == 'test' or split in there]
 
 
+def annotations(config: ConfigDict) -> str:
+    """Which annotation files the asked questions are from, as `data.annotations`."""
+    return (config.evaluate.data if config.evaluate.data.root else config.data).annotations
+
+
 def folder_name(config: ConfigDict) -> str:
     """The folder in the workdir of all that is about the other data set.
 
@@ -92,8 +97,8 @@ def compare(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dic
       StageError: it knows too many of them (seen.py), or an annotation file cannot be read.
     """
     data = _with_other(config).data
-    annotations = music_avqa.read(Path(data.root), data.annotations, data.rephrased, ('test',))
-    questions = annotations.questions['test']
+    found = music_avqa.read(Path(data.root), data.annotations, data.rephrased, ('test',))
+    questions = found.questions['test']
     is_seen = seen.among(inputs['train'], questions)
     seen.check(is_seen, config.evaluate.leaked)
     return {'questions': len(questions), 'seen': int(is_seen.sum())}

@@ -36,3 +36,12 @@ def test_a_data_set_keeps_its_folder_however_its_root_is_written(tmp_path, monke
 
 def test_a_folders_name_is_not_too_long_for_a_disk(tmp_path):
     assert len(folder_name(tmp_path / ('x' * 255), annotations='v2-balance')) < 128
+
+
+def test_whose_annotation_files_are_asked():
+    config = base.get_config()
+    config.data.annotations = 'v1-json'
+    config.evaluate.data.annotations = 'v2-bias'
+    assert other_data.annotations(config) == 'v1-json'
+    config.evaluate.data.root = 'elsewhere'
+    assert other_data.annotations(config) == 'v2-bias'

@@ -36,7 +36,7 @@ def write(folder, parts):
     for name in EXAMPLES:
         (folder / 'examples' / name).touch()
     scores = {
-        'test_set': evaluate._test_set(parts['test'].questions),
+        'test_set': evaluate._test_set(parts['test'].questions, 'plain'),
         'parts': {name: each.scores() for name, each in parts.items()},
     }
     predictions = [{'modality': 'Audio', 'kind': 'Counting', 'importance': {'visual': 1.0}}]
