@@ -60,7 +60,7 @@ def part_rows(scores: Mapping) -> dict[str, Mapping[str, float | str]]:
     result: dict[str, Mapping[str, float | str]] = {}
     for method in scores['parts']['test']['rows']:
         for name, part in scores['parts'].items():
-            if name != 'test':
+            if name != 'test' and method in part['rows']:
                 label = f'{method}: {name}'
                 rows = {label: part['rows'][method]}
                 found = {label: part['intervals'][method]} if method == 'Amuse' else {}

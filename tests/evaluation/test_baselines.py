@@ -21,6 +21,18 @@ def test_most_frequent_answer_of_the_template_ties_and_unknown_templates():
     assert baselines.most_frequent_answers(train, test) == ['two', 'no', 'two']
 
 
+def test_a_rephrased_question_is_of_the_template_that_it_rephrases():
+    train = [question('A', 'two'), question('A', 'two'), question('B', 'yes')]
+    test = [question('B', 'yes')]
+    rephrased = [question('So B?', 'yes'), question('Is it B?', 'yes')]
+    strange = dataclasses.replace(rephrased[0], question_id='7')
+    found = baselines.with_templates_of(test, [*rephrased, strange])
+    assert [q.template for q in found] == ['B', 'B', 'So B?']
+    assert baselines.most_frequent_answers(train, found) == ['yes', 'yes', 'two']
+    assert baselines.most_frequent_answers(train, rephrased) == ['two', 'two']
+    assert baselines.with_templates_of(test, [strange]) == []
+
+
 def test_question_words_learns_what_the_words_tell_and_no_more():
     train = [
         question('A', 'yes' if name == 'violin' else 'no', f'Is there a {name} sound?')

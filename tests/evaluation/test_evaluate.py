@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from amuse_jax.evaluation import evaluate, other_data, report, tables
 from amuse_jax.stages import StageError
@@ -36,9 +37,9 @@ def leaking(finished, tmp_path_factory):
     known = next(row for row in rows if row['split'] == 'train')
     test = [row for row in rows if row['split'] == 'test'] + [known | {'split': 'test'}]
     rephrased = [
-        row | {'split': 'rephrased', 'frequency': ('head', 'tail')[index % 2], 'text': f'{words}?'}
-        for index, row in enumerate(test)
-        for words in ('Say, where is it', 'So who plays where')
+        row | {'split': 'rephrased', 'frequency': mark, 'text': words, 'template': words}
+        for row, mark in zip(test, ('head', 'tail', 'head', 'tail'))
+        for words in ('Say, where is it?', 'So who plays where?')
     ]
     others = [row for row in rows if row['split'] != 'test']
     (prepared / 'questions.json').write_text(json.dumps(others + test + rephrased))
@@ -98,11 +99,21 @@ def test_a_model_is_not_evaluated_on_what_it_learned(leaking, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_known_and_other_questions_apart_and_rare_and_frequent_answers(leaking, tmp_path):
+def test_known_and_other_questions_apart_and_rare_and_frequent_answers(
+    leaking, tmp_path, monkeypatch
+):
     config, inputs = leaking
     config.evaluate.leaked = 'apart'
+    fit, fitted = LogisticRegression.fit, []
+    monkeypatch.setattr(
+        LogisticRegression, 'fit', lambda *given: fitted.append(given) or fit(*given)
+    )
     evaluate.run(config, tmp_path, inputs)
+    assert len(fitted) == 1  # for both splits
     parts = read_scores(tmp_path)['parts']
+    # Every question is rephrased twice, and its template is that of its first wording.
+    frequent = [parts[name]['rows']['most frequent answer']['Avg'] for name in other_data.SPLITS]
+    assert frequent[0] == frequent[1]
     assert {name: part['questions']['Avg'] for name, part in parts.items()} == {
         'test': 3,
         'test, seen': 1,
