@@ -95,12 +95,7 @@ def write(folder: Path, runs: Sequence[Run]) -> str:
         + f'; overall accuracy of Amuse in each: {_each(runs)}.',
         *([report.published_note(peers)] if peers else []),
     ]
-    folder.mkdir(parents=True, exist_ok=True)
-    text = '\n\n'.join([tables.as_text(shown), *notes])
-    (folder / 'table.txt').write_text(text + '\n')
-    page = [tables.as_markdown(shown), *notes, '![accuracy per type](accuracy.png)']
-    (folder / 'table.md').write_text('\n\n'.join(page) + '\n')
-    (folder / 'table.csv').write_text(tables.as_csv(_csv_rows(runs, summary) | beside))
+    text = tables.write(folder, [shown], _csv_rows(runs, summary) | beside, notes, 'accuracy.png')
     figures.accuracy_bars(summary.means, folder / 'accuracy.png', summary.deviations, beside)
     return f'\n{text}\n\ntable: {folder / "table.md"}'
 

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
@@ -98,6 +99,47 @@ def with_margins(
             }
             result[f'{method}, {label}'] = cells
     return result
+
+
+def with_bounds(
+    rows: Mapping[str, Row], intervals: Mapping[str, Mapping[str, tuple[float, float]]]
+) -> dict[str, Row]:
+    """The rows, each followed by the bounds of its 95 % intervals, for `as_csv`."""
+    result: dict[str, Row] = {}
+    for label, row in rows.items():
+        result[label] = row
+        for index, bound in enumerate(('from', 'to')):
+            bounds = {column: intervals[label][column][index] for column in COLUMNS}
+            result[f'{label}, 95 % {bound}'] = bounds
+    return result
+
+
+def write(
+    folder: Path,
+    shown: Sequence[Mapping[str, Mapping[str, float | str]]],
+    csv_rows: Mapping[str, Row],
+    notes: Sequence[str],
+    picture: str,
+) -> str:
+    """Writes table.{txt,md,csv}.
+
+    Args:
+      folder: where they go.
+      shown: one table or more, for people.
+      csv_rows: of the one for other programs.
+      notes: what has to be known of the tables, a paragraph each.
+      picture: that table.md shows below; its path from `folder`.
+
+    Returns:
+      What is in table.txt.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    text = '\n\n'.join([*map(as_text, shown), *notes])
+    page = '\n\n'.join([*map(as_markdown, shown), *notes, f'![accuracy per type]({picture})'])
+    (folder / 'table.txt').write_text(text + '\n')
+    (folder / 'table.md').write_text(page + '\n')
+    (folder / 'table.csv').write_text(as_csv(csv_rows))
+    return text
 
 
 def as_text(rows: Mapping[str, Mapping[str, float | str]]) -> str:

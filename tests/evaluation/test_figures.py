@@ -73,8 +73,13 @@ def test_ablations_collect_the_five_rows(tmp_path, test_set):
     for number, name in enumerate(ablations.ROWS.values()):
         line = next(line for line in text.splitlines() if line.startswith(name))
         assert line.count(f'{10 + number}.00') == len(tables.COLUMNS)
+        (line,) = [line for line in text.splitlines() if line.startswith(f'{name}, ± 95 %')]
+        assert line.count('±2.0') == len(tables.COLUMNS)
+    assert '95 % interval over test videos' in text
+    assert '95 % interval over test videos' in (tmp_path / 'ablations/table.md').read_text()
     printed = 'w/o RoIs (Diao et al., 2024)'
     assert (printed in text) == (test_set == 'v1')
     rows = tables.from_csv((tmp_path / 'ablations' / 'table.csv').read_text())
+    assert rows['w/o RoIs, 95 % from'] == _row(11.0) and rows['w/o RoIs, 95 % to'] == _row(15.0)
     assert rows['w/o RoIs'] == _row(13.0) and (printed in rows) == (test_set == 'v1')
     assert _colours(tmp_path / 'ablations' / 'accuracy.png') > 10

@@ -56,6 +56,8 @@ def test_published_rows_stand_beside_the_same_test_set(tmp_path):
     assert names[4] == 'AVST (Li et al., 2022)' and names[10] == 'Amuse (Diao et al., 2024)'
     assert '84.61' in text and '83.58*' in text and 'Table 2. *: an average' in text
     assert '9,129 of its 9,129 questions' in text
+    notes = text[text.index('Accuracy in per cent') :].strip()
+    assert notes in (tmp_path / 'table.md').read_text()  # what * and ± mean
     page = (tmp_path / 'report.md').read_text()
     for name in (*evaluate.METHODS, 'AVST (Li et al., 2022)', 'Amuse (Diao et al., 2024)'):
         assert f'| {name} ' in page[: page.index('accuracy.png')]
