@@ -32,9 +32,10 @@ def write(
       predictions: the test questions' lines of predictions.jsonl.
     """
     peers = published.methods(scores['test_set']['published'])
-    main, parts = main_rows(scores) | published.marked(peers), part_rows(scores)
     notes = [*_notes(scores), *([published_note(peers)] if peers else [])]
-    shown = [rows for rows in (main, parts) if rows]
+    others = {name: part for name, part in scores['parts'].items() if name != 'test'}
+    shown = [_rows({'test': scores['parts']['test']}) | published.marked(peers)]
+    shown += [_rows(others)] if others else []
     picture = 'figures/accuracy.png'
     tables.write(folder, shown, _csv_rows(scores, peers), notes, picture)
     (folder / 'templates.md').write_text(tables.templates_as_markdown(templates) + '\n')
@@ -64,27 +65,17 @@ def labelled(parts: Mapping[str, Mapping], key: str) -> dict[str, Mapping]:
     }
 
 
-def main_rows(scores: Mapping) -> dict[str, Mapping[str, float | str]]:
-    """The methods' rows over the test questions; Amuse's with its margins."""
-    return _with_own_margins({'test': scores['parts']['test']})
-
-
-def part_rows(scores: Mapping) -> dict[str, Mapping[str, float | str]]:
-    """Every method's rows over the other parts; Amuse's with their margins."""
-    parts = scores['parts']
-    return _with_own_margins({name: parts[name] for name in parts if name != 'test'})
-
-
-def _with_own_margins(parts: Mapping[str, Mapping]) -> dict[str, Mapping[str, float | str]]:
-    return tables.with_margins(labelled(parts, 'rows'), own_margins(parts), MARGIN)
-
-
 def own_margins(parts: Mapping[str, Mapping]) -> dict[str, dict[str, float]]:
     """Half of Amuse's 95 % intervals, by `labelled`'s names."""
     intervals = labelled(parts, 'intervals')
     return bootstrap.margins(
         {label: row for label, row in intervals.items() if label.partition(': ')[0] == 'Amuse'}
     )
+
+
+def _rows(parts: Mapping[str, Mapping]) -> dict[str, Mapping[str, float | str]]:
+    """Every method's rows over the parts; Amuse's with their margins."""
+    return tables.with_margins(labelled(parts, 'rows'), own_margins(parts), MARGIN)
 
 
 def published_note(peers: Sequence[published.Published]) -> str:

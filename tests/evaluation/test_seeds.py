@@ -25,16 +25,26 @@ def settings_of(seed=0, **changes):
     return found
 
 
-def make_run(workdir, seed, test_set='', published='', folder='evaluate', **changes):
-    rng = np.random.default_rng(seed)
+def make_part(rng):
+    """Rows from 40 to 60 %, and intervals of other widths in every run."""
     rows = {
         method: dict(zip(tables.COLUMNS, (40 + 20 * rng.random(len(tables.COLUMNS))).tolist()))
         for method in METHODS
     }
+    width = rng.integers(1, 9)
+    intervals = {
+        method: {column: (value - width, value + width) for column, value in row.items()}
+        for method, row in rows.items()
+    }
+    return {'rows': rows, 'intervals': intervals}
+
+
+def make_run(workdir, seed, test_set='', published='', folder='evaluate', parts=(), **changes):
+    rng = np.random.default_rng(seed)
     scores = {
         'test_set': {'name': test_set, 'published': published},
         'model': {'fingerprint': f'f{seed}', 'settings': settings_of(seed, **changes)},
-        'parts': {'test': {'rows': rows}},
+        'parts': {name: make_part(rng) for name in ('test', *parts)},
     }
     stages.write_json(workdir / folder / 'scores.json', scores)
     stages.write_json(workdir / folder / 'manifest.json', {'format': stages.FORMAT})
@@ -61,6 +71,32 @@ def test_mean_and_deviation_of_every_cell(runs, tmp_path):
             assert written[f'{method}, deviation'][column] == pytest.approx(deviation, abs=0.005)
             own = written[f'{method}: {runs[1]}'][column]
             assert own == pytest.approx(values[1], abs=0.005)
+
+
+def test_parts_that_all_runs_have_and_intervals(tmp_path):
+    parts = ('rephrased', 'rephrased, head', 'rephrased, tail', 'test, unseen')
+    paths = [
+        make_run(tmp_path / str(seed), seed, parts=parts[: 3 + (seed < 2)]) for seed in range(3)
+    ]
+    loaded = [seeds.read(path) for path in paths]
+    text = seeds.write(tmp_path / 'out', loaded)
+    written = tables.from_csv((tmp_path / 'out/table.csv').read_text())
+    for name in ('test', *parts[:3]):
+        for method in METHODS:
+            label = method if name == 'test' else f'{method}: {name}'
+            found = [run.scores['parts'][name] for run in loaded]
+            values = [part['rows'][method]['V Avg'] for part in found]
+            assert written[label]['V Avg'] == pytest.approx(np.mean(values), abs=0.005)
+            deviation = written[f'{label}, deviation']['V Avg']
+            assert deviation == pytest.approx(np.std(values, ddof=1), abs=0.005)
+            assert f'{np.mean(values):.2f}' in text
+        ends = [part['intervals']['Amuse']['V Avg'] for part in found]
+        margin = np.mean([(high - low) / 2 for low, high in ends])
+        label = 'Amuse' if name == 'test' else f'Amuse: {name}'
+        assert written[f'{label}, ± 95 %']['V Avg'] == pytest.approx(margin, abs=0.005)
+        (line,) = [line for line in text.splitlines() if line.startswith(f'{label}, ± 95 % ')]
+        assert f'±{margin:.1f}' in line
+    assert 'unseen' not in text  # one run has no such part
 
 
 def test_the_command_prints_what_it_writes(runs, tmp_path):
