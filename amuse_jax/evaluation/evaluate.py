@@ -39,7 +39,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     """Evaluates the best checkpoint on the test questions, and on MUSIC-AVQA-R's where there are.
 
     Leaves predictions.jsonl (every question with probabilities and importance scores), scores.json,
-    table.{txt,md,csv}, templates.md, figures/, examples/ and report.md.
+    table and templates.{txt,md,csv}, figures/, examples/ and report.md.
 
     Returns:
       The three methods' rows: accuracy in per cent by column of tables.COLUMNS.

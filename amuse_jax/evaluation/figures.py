@@ -97,6 +97,28 @@ def accuracy_bars(
     save(figure, path)
 
 
+def template_marks(rows: Sequence[Mapping], path: Path) -> None:
+    """Accuracy per template, one line each with a mark of every method.
+
+    Args:
+      rows: of tables.per_template.
+      path: the PNG to write.
+    """
+    figure = Figure(figsize=(10, 0.26 * len(rows) + 1.4), layout='constrained')
+    axes = figure.subplots()
+    for index, method in enumerate(name for name in rows[0] if name not in tables.TEMPLATE_FIELDS):
+        mark = Line2D.filled_markers[index + 1]
+        axes.plot([row[method] for row in rows], range(len(rows)), mark, ms=5, label=method)
+    axes.set_yticks(range(len(rows)), [f'{row["template"]} ({row["questions"]})' for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel('accuracy, %')
+    axes.set_xlim(-2, 102)
+    axes.grid(axis='y', lw=0.4)
+    figure.legend(loc='outside upper center', frameon=False, ncols=4)
+    axes.spines[['top', 'right']].set_visible(False)
+    save(figure, path)
+
+
 def save(figure: Figure, path: Path) -> None:
     """Writes the figure as PNG, without the global state of pyplot."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ def write(
     templates: Sequence[Mapping],
     predictions: Sequence[Mapping],
 ) -> None:
-    """Writes table.{txt,md,csv}, templates.md, figures/ and report.md, which shows them all.
+    """Writes table and templates.{txt,md,csv}, figures/ and report.md, which shows them all.
 
     Args:
       folder: of the evaluate stage; its examples/ are drawn already.
@@ -38,9 +38,10 @@ def write(
     shown += [_rows(others)] if others else []
     picture = 'figures/accuracy.png'
     tables.write(folder, shown, _csv_rows(scores, peers), notes, picture)
-    (folder / 'templates.md').write_text(tables.templates_as_markdown(templates) + '\n')
+    tables.write_templates(folder, templates)
     figures.training_curves(inputs['train'] / 'metrics.jsonl', folder / 'figures/training.png')
     figures.importance(predictions, folder / 'figures/importance.png')
+    figures.template_marks(templates, folder / 'figures/templates.png')
     test = scores['parts']['test']
     figures.accuracy_bars(
         test['rows'],
@@ -142,6 +143,7 @@ def _write_page(
         summary = stages.read_manifest(inputs[name])['summary']
         page.append(f'{name}\n\n```json\n{json.dumps(summary, indent=1)}\n```\n')
     page.append('## Accuracy per template\n\n' + (folder / 'templates.md').read_text())
+    page.append('![accuracy per template](figures/templates.png)\n')
     page.append('## Examples (Fig. 4)\n')
     for path in sorted((folder / 'examples').iterdir()):
         # Names of videos hold '#', which would end the address, and may hold spaces.

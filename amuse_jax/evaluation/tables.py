@@ -33,6 +33,9 @@ AVERAGES = tuple(name for name, kinds in COLUMNS.items() if len(kinds) > 1)
 # (9, 13): whether a column counts a type's questions.
 MEMBERS = np.array([[kind in kinds for kinds in COLUMNS.values()] for kind in vocabulary.TYPES])
 
+TEMPLATE_FIELDS = ('template', 'questions')  # of a row of per_template; the others are methods
+OTHER_TEMPLATES = 'other templates'
+
 Row = Mapping[str, float]
 
 _TYPE_INDEX = {kind: index for index, kind in enumerate(vocabulary.TYPES)}
@@ -65,12 +68,16 @@ def accuracies(questions: Sequence[Question], is_correct: Sequence[bool]) -> dic
 def per_template(
     questions: Sequence[Question], is_correct: Mapping[str, Sequence[bool]]
 ) -> list[dict]:
-    """Accuracy of every method on every template that occurs, in per cent, with the count."""
+    """Accuracy of every method on every template that occurs, in per cent, with the count.
+
+    Questions of none of vocabulary.TEMPLATES share the last row, OTHER_TEMPLATES.
+    """
     places: dict[str, list[int]] = {}
     for index, question in enumerate(questions):
-        places.setdefault(question.template, []).append(index)
+        is_known = question.template in vocabulary.TEMPLATES
+        places.setdefault(question.template if is_known else OTHER_TEMPLATES, []).append(index)
     rows = []
-    for template in vocabulary.TEMPLATES:
+    for template in (*vocabulary.TEMPLATES, OTHER_TEMPLATES):
         if template in places:
             row = {'template': template.strip(), 'questions': len(places[template])}
             for method, hits in is_correct.items():
@@ -142,6 +149,20 @@ def write(
     return text
 
 
+def write_templates(folder: Path, rows: Sequence[Mapping]) -> None:
+    """Writes what `per_template` returns to templates.{txt,md,csv}."""
+    # In a page, '<Object>' would be a tag, and unseen.
+    escaped = [row | {'template': row['template'].replace('<', r'\<')} for row in rows]
+    for ending, form, shown in (('txt', 'simple', rows), ('md', 'github', escaped)):
+        text = tabulate(shown, headers='keys', tablefmt=form, floatfmt='.1f')
+        (folder / f'templates.{ending}').write_text(text + '\n')
+    with open(folder / 'templates.csv', 'w', newline='') as file:
+        writer = csv.writer(file, lineterminator='\n')
+        writer.writerow(rows[0])
+        for row in rows:
+            writer.writerow(f'{v:.2f}' if isinstance(v, float) else v for v in row.values())
+
+
 def as_text(rows: Mapping[str, Mapping[str, float | str]]) -> str:
     """The rows, keyed by method, for a terminal; a cell is in per cent, or text as it stands."""
     return _tabulated(rows, 'simple')
@@ -149,11 +170,6 @@ def as_text(rows: Mapping[str, Mapping[str, float | str]]) -> str:
 
 def as_markdown(rows: Mapping[str, Mapping[str, float | str]]) -> str:
     return _tabulated(rows, 'github')
-
-
-def templates_as_markdown(rows: Sequence[Mapping]) -> str:
-    """What `per_template` returns."""
-    return tabulate(rows, headers='keys', tablefmt='github', floatfmt='.1f')
 
 
 def as_csv(rows: Mapping[str, Row]) -> str:

@@ -85,7 +85,8 @@ def test_what_the_stage_leaves(evaluated):
         assert int(cells[1]) == asked.count(cells[0]) > 0
         assert all(0 <= float(cell) <= 100 for cell in cells[2:])
     assert len(rows) == len(set(asked))
-    for name in ('accuracy', 'importance', 'training'):
+    assert (folder / 'templates.csv').exists() and (folder / 'templates.txt').exists()
+    for name in ('accuracy', 'importance', 'training', 'templates'):
         assert (folder / f'figures/{name}.png').stat().st_size > 1000
     assert list((folder / 'examples').iterdir())
     shown = report.shown(folder)

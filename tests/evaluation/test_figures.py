@@ -32,7 +32,12 @@ def test_curves_bars_and_importance_are_drawn(tmp_path):
         for m, k in vocabulary.TYPES
     ]
     figures.importance(predictions, tmp_path / 'c.png')
-    for name in 'abcd':
+    templates = [
+        {'template': f'Where is {name}?', 'questions': 3, 'ours': 50.0, 'other': 20.0}
+        for name in 'ABC'
+    ]
+    figures.template_marks(templates, tmp_path / 'e.png')
+    for name in 'abcde':
         assert _colours(tmp_path / f'{name}.png') > 10
 
 
