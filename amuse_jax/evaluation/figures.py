@@ -24,7 +24,8 @@ def training_curves(metrics: Path, path: Path) -> None:
             if points:
                 axes.plot(*zip(*points), label=name.replace('_', ' '), lw=1.2)
         axes.set_xlabel('step')
-        axes.legend(frameon=False)
+        if axes.lines:
+            axes.legend(frameon=False)
     loss.set_ylabel('cross-entropy')
     accuracy.set_ylabel('accuracy')
     save(figure, path)

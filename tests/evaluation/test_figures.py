@@ -17,6 +17,13 @@ def _colours(path):
     return len(np.unique(np.asarray(Image.open(path).convert('RGB')).reshape(-1, 3), axis=0))
 
 
+@pytest.mark.filterwarnings('error')
+def test_curves_of_a_run_that_measured_no_accuracy(tmp_path):
+    (tmp_path / 'metrics.jsonl').write_text('{"step": 1, "loss": 2.0}\n')
+    figures.training_curves(tmp_path / 'metrics.jsonl', tmp_path / 'a.png')
+    assert _colours(tmp_path / 'a.png') > 10
+
+
 def test_curves_bars_and_importance_are_drawn(tmp_path):
     lines = [{'step': s, 'loss': 1 / (s + 1), 'accuracy': s / 9} for s in range(9)]
     lines.append({'step': 9, 'val_loss': 0.2, 'val_accuracy': 0.8})
