@@ -173,21 +173,13 @@ def as_markdown(rows: Mapping[str, Mapping[str, float | str]]) -> str:
 
 
 def as_csv(rows: Mapping[str, Row]) -> str:
-    """The rows with two decimals; NaN is an empty cell. `from_csv` reads them back."""
+    """The rows with two decimals; NaN is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(['method', *COLUMNS])
     for method, row in rows.items():
         writer.writerow([method, *(_number(row[column], '') for column in COLUMNS)])
     return text.getvalue()
-
-
-def from_csv(text: str) -> dict[str, dict[str, float]]:
-    """What `as_csv` wrote, to two decimals."""
-    return {
-        row['method']: {column: float(row[column] or 'nan') for column in COLUMNS}
-        for row in csv.DictReader(io.StringIO(text))
-    }
 
 
 def _tabulated(rows: Mapping[str, Mapping[str, float | str]], form: str) -> str:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from amuse_jax.evaluation import evaluate, other_data, report, tables
+from amuse_jax.evaluation import evaluate, other_data, report
 from amuse_jax.stages import StageError
+from tests.evaluation.read_back import from_csv
 
 
 def read_lines(folder):
@@ -71,7 +72,7 @@ def test_the_scores_name_all_settings_behind_them(evaluated):
 
 def test_what_the_stage_leaves(evaluated):
     _, _, folder, summary = evaluated
-    written = tables.from_csv((folder / 'table.csv').read_text())
+    written = from_csv((folder / 'table.csv').read_text())
     assert written['Amuse']['Avg'] == pytest.approx(summary['Amuse']['Avg'], abs=0.005)
     page = (folder / 'report.md').read_text()
     assert page.startswith('# Music performance question answering: 3 test questions\n\n|')
@@ -136,7 +137,7 @@ def test_known_and_other_questions_apart_and_rare_and_frequent_answers(
     assert both == pytest.approx((4 * head + 2 * tail) / 6)
     page = (tmp_path / 'report.md').read_text()
     assert 'on 1 of the test questions' in page
-    written = tables.from_csv((tmp_path / 'table.csv').read_text())
+    written = from_csv((tmp_path / 'table.csv').read_text())
     texts = [page, *((tmp_path / f'table.{ending}').read_text() for ending in ('md', 'txt'))]
     for name in ('rephrased', 'rephrased, head', 'rephrased, tail', 'test, seen'):
         for method in evaluate.METHODS:

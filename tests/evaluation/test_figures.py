@@ -7,6 +7,7 @@ from PIL import Image
 
 from amuse_jax.data import vocabulary
 from amuse_jax.evaluation import ablations, example_page, figures, tables
+from tests.evaluation.read_back import from_csv
 
 
 def _row(value):
@@ -91,7 +92,7 @@ def test_ablations_collect_the_five_rows(tmp_path, test_set):
     assert '95 % interval over test videos' in (tmp_path / 'ablations/table.md').read_text()
     printed = 'w/o RoIs (Diao et al., 2024)'
     assert (printed in text) == (test_set == 'v1')
-    rows = tables.from_csv((tmp_path / 'ablations' / 'table.csv').read_text())
+    rows = from_csv((tmp_path / 'ablations' / 'table.csv').read_text())
     assert rows['w/o RoIs, 95 % from'] == _row(11.0) and rows['w/o RoIs, 95 % to'] == _row(15.0)
     assert rows['w/o RoIs'] == _row(13.0) and (printed in rows) == (test_set == 'v1')
     assert _colours(tmp_path / 'ablations' / 'accuracy.png') > 10

@@ -8,7 +8,8 @@ import pytest
 from amuse_jax import stages
 from amuse_jax.data import vocabulary
 from amuse_jax.data.music_avqa import Question
-from amuse_jax.evaluation import evaluate, report, tables, test_sets
+from amuse_jax.evaluation import evaluate, report, test_sets
+from tests.evaluation.read_back import from_csv
 
 V1 = test_sets.KNOWN[0]
 EXAMPLES = ('00--7cbk_#02.png', '01-my video (1) %.png')
@@ -63,7 +64,7 @@ def test_published_rows_stand_beside_the_same_test_set(tmp_path):
     page = (tmp_path / 'report.md').read_text()
     for name in (*evaluate.METHODS, 'AVST (Li et al., 2022)', 'Amuse (Diao et al., 2024)'):
         assert f'| {name} ' in page[: page.index('accuracy.png')]
-    written = tables.from_csv((tmp_path / 'table.csv').read_text())
+    written = from_csv((tmp_path / 'table.csv').read_text())
     assert written['Amuse (Diao et al., 2024)']['Avg'] == 83.52
     test = scores['parts']['test']
     low, high = test['intervals']['Amuse']['V Avg']

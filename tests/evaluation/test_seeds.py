@@ -9,6 +9,7 @@ from amuse_jax import plan, stages
 from amuse_jax.evaluation import seeds, tables
 from amuse_jax.stages import StageError
 from configs import demo
+from tests.evaluation.read_back import from_csv
 
 ROOT = Path(__file__).parents[2]
 METHODS = ('Amuse', 'question words')
@@ -60,7 +61,7 @@ def test_mean_and_deviation_of_every_cell(runs, tmp_path):
     loaded = [seeds.read(path) for path in runs]
     summary = seeds.summarise(loaded)
     seeds.write(tmp_path / 'out', loaded)
-    written = tables.from_csv((tmp_path / 'out/table.csv').read_text())
+    written = from_csv((tmp_path / 'out/table.csv').read_text())
     for method in METHODS:
         for column in tables.COLUMNS:
             values = [run.rows[method][column] for run in loaded]
@@ -80,7 +81,7 @@ def test_parts_that_all_runs_have_and_intervals(tmp_path):
     ]
     loaded = [seeds.read(path) for path in paths]
     text = seeds.write(tmp_path / 'out', loaded)
-    written = tables.from_csv((tmp_path / 'out/table.csv').read_text())
+    written = from_csv((tmp_path / 'out/table.csv').read_text())
     for name in ('test', *parts[:3]):
         for method in METHODS:
             label = method if name == 'test' else f'{method}: {name}'
@@ -122,7 +123,7 @@ def test_another_evaluate_folder_and_published_rows(tmp_path):
     ]
     text = seeds.write(tmp_path / 'out', [seeds.read(path) for path in paths])
     assert 'on MUSIC-AVQA v1' in text and 'LSTTA (Liu et al., 2023)' in text
-    assert tables.from_csv((tmp_path / 'out/table.csv').read_text())['Amuse (Diao et al., 2024)']
+    assert from_csv((tmp_path / 'out/table.csv').read_text())['Amuse (Diao et al., 2024)']
 
 
 @pytest.mark.parametrize(

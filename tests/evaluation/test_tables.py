@@ -7,6 +7,7 @@ import pytest
 from amuse_jax.data import vocabulary
 from amuse_jax.data.music_avqa import Question
 from amuse_jax.evaluation import tables
+from tests.evaluation.read_back import from_csv
 
 
 def question(modality, kind, template='Is there a voiceover?', answer='yes', text='x'):
@@ -45,7 +46,7 @@ def test_the_three_forms_hold_the_same_numbers():
 def test_a_csv_is_read_back_to_two_decimals():
     questions = [question('Audio', 'Counting')] * 3 + [question('Visual', 'Location')]
     rows = {'a, "b"': tables.accuracies(questions, [True, False, False, True])}
-    read = tables.from_csv(tables.as_csv(rows))
+    read = from_csv(tables.as_csv(rows))
     assert list(read) == list(rows)
     for column, value in rows['a, "b"'].items():
         assert read['a, "b"'][column] == pytest.approx(value, abs=0.005, nan_ok=True)
