@@ -1,17 +1,14 @@
 """A small finished run: the tiny data set of tests/training, and a model that is quick to train."""
 
-import runpy
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
 
 from amuse_jax import plan, stages
 from amuse_jax.training import answering, train
+from tests.training import conftest as small
 
-_training = runpy.run_path(str(Path(__file__).parents[1] / 'training/conftest.py'))
-tiny = _training['tiny']
+tiny = small.tiny  # the fixture
 
 
 @pytest.fixture(scope='session')
@@ -46,7 +43,7 @@ def _write_features(inputs):
     random = np.random.default_rng(0)
     labels = {name: np.load(inputs['annotate'] / f'{name}.npy') for name in ('rhythm', 'sources')}
     shape = labels['rhythm'].shape
-    width = 8 * _training['tiny_config']().model.visual.width  # of the tower's last stage
+    width = 8 * small.tiny_config().model.visual.width  # of the tower's last stage
     features = {name: random.normal(size=(*shape, width)) for name in answering.FEATURES}
     (inputs['pretrain'] / 'features').mkdir()
     for name, array in (features | labels).items():

@@ -1,13 +1,11 @@
 import dataclasses
-from pathlib import Path
 
 import pytest
 
 from amuse_jax.data import music_avqa
 from amuse_jax.data.music_avqa import Question
 from amuse_jax.evaluation import baselines, tables
-
-REAL = Path(__file__).parents[3] / 'shared/data/music_avqa/v2_test_bias.json'
+from tests.data.music_avqa import published
 
 
 def question(template, answer, text=''):
@@ -54,9 +52,7 @@ CEILINGS = {
 
 @pytest.mark.parametrize('majority', CEILINGS)
 def test_ceilings_on_the_real_test_set(majority):
-    if not REAL.exists():
-        pytest.skip(f'{REAL} is not here')
-    test, complaints = music_avqa.read_questions(REAL, 'test')
+    test, complaints = music_avqa.read_questions(published.path('v2_test_bias'), 'test')
     assert not complaints
     if majority == 'type':
         test = [dataclasses.replace(q, template=f'{q.modality} {q.kind}') for q in test]

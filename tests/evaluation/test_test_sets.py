@@ -1,13 +1,11 @@
 import random
-from pathlib import Path
 
 import pytest
 
 from amuse_jax.data import music_avqa, vocabulary
 from amuse_jax.data.music_avqa import Question
 from amuse_jax.evaluation import test_sets
-
-REAL = Path(__file__).parents[3] / 'shared/data/music_avqa'
+from tests.data.music_avqa import published
 
 
 def make(counts, videos, first_version, name='{:08d}'):
@@ -57,9 +55,6 @@ def test_other_videos_are_another_test_set(known):
 
 
 def test_a_real_file():
-    path = REAL / 'v2_test_bias.json'
-    if not path.exists():
-        pytest.skip(f'{path} is not here')
-    questions, _ = music_avqa.read_questions(path, 'test')
+    questions, _ = music_avqa.read_questions(published.path('v2_test_bias'), 'test')
     assert test_sets.recognise(questions, 'v2-bias').name == 'MUSIC-AVQA v2, biased'
     assert test_sets.recognise(questions[:-200], 'plain').published == ''
