@@ -14,8 +14,13 @@ def _row(value):
     return dict.fromkeys(tables.COLUMNS, value)
 
 
+def _pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert('RGB'))
+
+
 def _colours(path):
-    return len(np.unique(np.asarray(Image.open(path).convert('RGB')).reshape(-1, 3), axis=0))
+    return len(np.unique(_pixels(path).reshape(-1, 3), axis=0))
 
 
 @pytest.mark.filterwarnings('error')
@@ -40,13 +45,20 @@ def test_curves_bars_and_importance_are_drawn(tmp_path):
         for m, k in vocabulary.TYPES
     ]
     figures.importance(predictions, tmp_path / 'c.png')
-    templates = [
-        {'template': f'Where is {name}?', 'questions': 3, 'ours': 50.0, 'other': 20.0}
-        for name in 'ABC'
-    ]
-    figures.template_marks(templates, tmp_path / 'e.png')
-    for name in 'abcde':
+    for name in 'abcd':
         assert _colours(tmp_path / f'{name}.png') > 10
+
+
+@pytest.mark.filterwarnings('error')
+def test_every_template_has_a_line_of_marks(tmp_path):
+    rows = [
+        {'template': name, 'questions': 3, 'ours': 50.0, 'other': 20.0}
+        for name in (*vocabulary.TEMPLATES, tables.OTHER_TEMPLATES)
+    ]
+    figures.template_marks(rows, tmp_path / 'all.png')
+    figures.template_marks(rows[:3], tmp_path / 'some.png')
+    few, many = (_pixels(tmp_path / f'{name}.png') for name in ('some', 'all'))
+    assert len(many) > len(few) + 20 * (len(rows) - 3)
 
 
 @pytest.mark.parametrize('segments', [10, 3])
