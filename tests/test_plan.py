@@ -23,7 +23,8 @@ def test_another_data_set_adds_its_stages_behind_training(tmp_path):
     for index, stage in enumerate(found.values()):
         assert set(stage.needs) <= set(list(found)[:index])
     folders = [found[name].path(tmp_path) for name in [*OTHER, 'evaluate']]
-    assert {folder.parent for folder in folders} == {tmp_path / 'on-my-set'}
+    (together,) = {folder.parent for folder in folders}
+    assert together.parent == tmp_path and together.name.startswith('on-my-set-plain-')
     assert found['train'].path(tmp_path) == tmp_path / 'train'
     config.without = 'rois'
     assert plan.stages_of(config)['evaluate'].path(tmp_path).name == 'evaluate-without-rois'

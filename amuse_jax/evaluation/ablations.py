@@ -33,16 +33,11 @@ def write(folder: Path, evaluated: Mapping[str, Path]) -> str:
     rows = {name: test['rows']['Amuse'] for name, test in tests.items()}
     intervals = {name: test['intervals']['Amuse'] for name, test in tests.items()}
     printed = published.ablations(scores['']['test_set']['published'])
-    shown = rows | published.marked(printed)
-    note = f'\n\n{report.published_note(printed)}' if printed else ''
-    folder.mkdir(parents=True, exist_ok=True)
-    text = tables.as_text(shown) + note
-    (folder / 'table.txt').write_text(text + '\n')
-    (folder / 'table.md').write_text(tables.as_markdown(shown) + note + '\n')
-    (folder / 'table.csv').write_text(
-        tables.as_csv(rows | {row.method: row.row for row in printed})
-    )
     margins = bootstrap.margins(intervals)
     beside = {row.method: row.row for row in printed}
+    shown = tables.with_margins(rows, margins, report.MARGIN) | published.marked(printed)
+    csv_rows = tables.with_bounds(rows, intervals) | beside
+    notes = [report.INTERVAL_NOTE, *([report.published_note(printed)] if printed else [])]
+    text = tables.write(folder, [shown], csv_rows, notes, 'accuracy.png')
     figures.accuracy_bars(rows, folder / 'accuracy.png', margins, beside)
     return f'\n{text}\n\ntable: {folder / "table.md"}'

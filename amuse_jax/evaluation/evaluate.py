@@ -6,8 +6,9 @@ the same questions (test_sets.py, published.py); report.py writes it down.
 """
 
 import dataclasses
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from amuse_jax import hosts, stages
 from amuse_jax.data import records, vocabulary
-from amuse_jax.data.music_avqa import Question
+from amuse_jax.data.music_avqa import REPHRASED, Question
 from amuse_jax.evaluation import (
     baselines,
     bootstrap,
@@ -38,7 +39,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     """Evaluates the best checkpoint on the test questions, and on MUSIC-AVQA-R's where there are.
 
     Leaves predictions.jsonl (every question with probabilities and importance scores), scores.json,
-    table.{txt,md,csv}, templates.md, figures/, examples/ and report.md.
+    table and templates.{txt,md,csv}, figures/, examples/ and report.md.
 
     Returns:
       The three methods' rows: accuracy in per cent by column of tables.COLUMNS.
@@ -52,21 +53,30 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     questions = {split: read_questions(asked.prepare, split) for split in splits}
     for is_seen in _seen(inputs['train'], questions).values():
         seen.check(is_seen, config.evaluate.leaked)  # before anything is computed
-    rows = {split: _predictions(config, inputs, asked, split) for split in splits}
+    rows = {
+        split: _predictions(config, inputs, asked, split, len(part))
+        for split, part in questions.items()
+    }
     if not hosts.is_first():  # all predict, the first one writes
         return {}
     _write_lines(folder / 'predictions.jsonl', [line for part in rows.values() for _, line in part])
 
-    is_seen = _seen(inputs['train'], {s: [q for q, _ in part] for s, part in rows.items()})
+    questions = {split: [question for question, _ in part] for split, part in rows.items()}
+    is_seen = _seen(inputs['train'], questions)
+    answers = _answers(train, rows, questions)
     parts = {}
     for split in splits:
-        parts |= _parts(train, rows[split], split, is_seen[split], config.evaluate.leaked)
+        parts |= _parts(
+            questions[split], answers[split], split, is_seen[split], config.evaluate.leaked
+        )
     test = rows['test']
     is_correct = parts['test'].is_correct
-    manifest = stages.read_manifest(inputs['train'])
     scores = {
-        'test_set': _test_set(parts['test'].questions),
-        'model': {name: manifest[name] for name in ('fingerprint', 'settings')},
+        'test_set': _test_set(parts['test'].questions, other_data.annotations(config)),
+        'model': {
+            'fingerprint': stages.read_manifest(inputs['train'])['fingerprint'],
+            'settings': settings_behind(inputs) | {'evaluate.leaked': config.evaluate.leaked},
+        },
         'parts': {name: part.scores() for name, part in parts.items()},
     }
     stages.write_json(folder / 'scores.json', scores)
@@ -110,15 +120,54 @@ def read_questions(prepared: Path, split: str) -> list[Question]:
     return chosen
 
 
+def settings_behind(inputs: Mapping[str, Path]) -> dict:
+    """The settings by which the stages in front of this one were made, under their dotted names."""
+    settings = {}
+    for folder in inputs.values():
+        settings |= stages.read_manifest(folder)['settings']
+    return settings
+
+
 def _seen(trained: Path, questions: Mapping[str, Sequence[Question]]) -> dict[str, np.ndarray]:
     """By split, which questions the model knows; 'rephrased' ones by those of 'test', too."""
-    found = seen.among(trained, [question for part in questions.values() for question in part])
+    return _for_all(functools.partial(seen.among, trained), questions)
+
+
+def _answers(
+    train: Sequence[Question], rows: Mapping[str, Rows], questions: Mapping[str, Sequence[Question]]
+) -> dict[str, dict[str, Sequence[str]]]:
+    """Every method's answers to the questions of each split.
+
+    A rephrased question is no template of `train`: the most frequent answer is that of the template
+    that it rephrases. Where not one of these is known, nothing is said of this method.
+    """
+    words = _for_all(functools.partial(baselines.question_words, train), questions)
+    answers = {}
+    for split, part in questions.items():
+        answers[split] = {METHODS[0]: [line['predicted'] for _, line in rows[split]]}
+        if split == REPHRASED:
+            part = baselines.with_templates_of(questions['test'], part)
+        if part:
+            answers[split][METHODS[1]] = baselines.most_frequent_answers(train, part)
+        answers[split][METHODS[2]] = words[split]
+    return answers
+
+
+def _for_all(
+    function: Callable[[list[Question]], Sequence], questions: Mapping[str, Sequence[Question]]
+) -> dict[str, np.ndarray]:
+    """By split, what the function says of its questions; it is called once with those of all."""
+    found = function([question for part in questions.values() for question in part])
     ends = np.cumsum([len(part) for part in questions.values()])
-    return dict(zip(questions, np.split(found, ends[:-1])))
+    return dict(zip(questions, np.split(np.asarray(found), ends[:-1])))
 
 
 def _parts(
-    train: Sequence[Question], rows: Rows, split: str, is_seen: np.ndarray, leaked: str
+    questions: Sequence[Question],
+    answers: Mapping[str, Sequence[str]],
+    split: str,
+    is_seen: np.ndarray,
+    leaked: str,
 ) -> dict[str, Part]:
     """The split as a whole, and what of it is told apart.
 
@@ -127,12 +176,6 @@ def _parts(
     answers, where MUSIC-AVQA-R marks them (it has a file for each, and takes every average over the
     questions of one). 'SPLIT, seen' or 'SPLIT, unseen': the ones that the model knows, or not.
     """
-    questions = [question for question, _ in rows]
-    answers = {
-        METHODS[0]: [line['predicted'] for _, line in rows],
-        METHODS[1]: baselines.most_frequent_answers(train, questions),
-        METHODS[2]: baselines.question_words(train, questions),
-    }
     right = np.array([question.answer for question in questions])
     is_correct = {method: np.array(given) == right for method, given in answers.items()}
 
@@ -152,9 +195,9 @@ def _parts(
     }
 
 
-def _test_set(questions: Sequence[Question]) -> dict:
+def _test_set(questions: Sequence[Question], scheme: str) -> dict:
     """What is known of the questions: {'name', 'published', 'questions', 'of'}; see TestSet."""
-    known = test_sets.recognise(questions)
+    known = test_sets.recognise(questions, scheme)
     return {
         'name': known.name if known else '',
         'published': known.published if known else '',
@@ -163,11 +206,12 @@ def _test_set(questions: Sequence[Question]) -> dict:
     }
 
 
-def _predictions(config: ConfigDict, inputs: Mapping[str, Path], asked: Asked, split: str) -> Rows:
-    """The split's questions with their lines of predictions.jsonl."""
+def _predictions(
+    config: ConfigDict, inputs: Mapping[str, Path], asked: Asked, split: str, total: int
+) -> Rows:
+    """The split's questions, `total` of them, with their lines of predictions.jsonl."""
     rows = []
     found = predict.predict(config, asked.inputs(inputs), split, asked.encoded)
-    total = len(read_questions(asked.prepare, split))
     name, is_quiet = f'evaluate: {split}', not hosts.is_first()
     for item in tqdm(found, total=total, desc=name, unit='question', disable=is_quiet):
         question = item.question

@@ -24,7 +24,8 @@ def training_curves(metrics: Path, path: Path) -> None:
             if points:
                 axes.plot(*zip(*points), label=name.replace('_', ' '), lw=1.2)
         axes.set_xlabel('step')
-        axes.legend(frameon=False)
+        if axes.lines:
+            axes.legend(frameon=False)
     loss.set_ylabel('cross-entropy')
     accuracy.set_ylabel('accuracy')
     save(figure, path)
@@ -92,6 +93,30 @@ def accuracy_bars(
     axes.set_xticks(range(len(columns)), columns)
     axes.set_ylabel('accuracy, %')
     axes.set_ylim(0, 100)
+    figure.legend(loc='outside upper center', frameon=False, ncols=4)
+    axes.spines[['top', 'right']].set_visible(False)
+    save(figure, path)
+
+
+def template_marks(rows: Sequence[Mapping], path: Path) -> None:
+    """Accuracy per template, one line each with a mark of every method.
+
+    Args:
+      rows: of tables.per_template.
+      path: the PNG to write.
+    """
+    figure = Figure(figsize=(10, 0.26 * len(rows) + 1.4), layout='constrained')
+    axes = figure.subplots()
+    for index, method in enumerate(name for name in rows[0] if name not in tables.TEMPLATE_FIELDS):
+        mark = Line2D.filled_markers[index + 1]
+        axes.plot([row[method] for row in rows], range(len(rows)), mark, ms=5, label=method)
+    names = [row['template'].replace('\uff1f', '?') for row in rows]  # a sign that the font lacks
+    labels = [f'{name} ({row["questions"]})' for name, row in zip(names, rows)]
+    axes.set_yticks(range(len(rows)), labels)
+    axes.invert_yaxis()
+    axes.set_xlabel('accuracy, %')
+    axes.set_xlim(-2, 102)
+    axes.grid(axis='y', lw=0.4)
     figure.legend(loc='outside upper center', frameon=False, ncols=4)
     axes.spines[['top', 'right']].set_visible(False)
     save(figure, path)

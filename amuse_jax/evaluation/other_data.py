@@ -5,6 +5,7 @@ run's own settings. Only the videos of test questions are prepared; nothing is t
 """
 
 import dataclasses
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -67,10 +68,23 @@ def splits_of(prepared: Path) -> list[str]:
     return [split for split in SPLITS if split == 'test' or split in there]
 
 
+def annotations(config: ConfigDict) -> str:
+    """Which annotation files the asked questions are from, as `data.annotations`."""
+    return (config.evaluate.data if config.evaluate.data.root else config.data).annotations
+
+
 def folder_name(config: ConfigDict) -> str:
-    """The folder in the workdir of all that is about the other data set."""
-    name = Path(config.evaluate.data.root).resolve().name
-    return 'on-' + re.sub(r'[^A-Za-z0-9_.-]+', '-', name)
+    """The folder in the workdir of all that is about the other data set.
+
+    Its name is one of its own for every root, annotations and rephrased questions, so that nothing
+    of one data set makes room for another's.
+    """
+    other = config.evaluate.data
+    root = Path(other.root).resolve()
+    place = json.dumps([str(root), other.rephrased])
+    mark = hashlib.sha256(place.encode()).hexdigest()[:8]
+    name = re.sub(r'[^A-Za-z0-9_.-]+', '-', root.name)[:80]
+    return f'on-{name}-{other.annotations}-{mark}'
 
 
 def compare(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
@@ -83,8 +97,8 @@ def compare(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dic
       StageError: it knows too many of them (seen.py), or an annotation file cannot be read.
     """
     data = _with_other(config).data
-    annotations = music_avqa.read(Path(data.root), data.annotations, data.rephrased, ('test',))
-    questions = annotations.questions['test']
+    found = music_avqa.read(Path(data.root), data.annotations, data.rephrased, ('test',))
+    questions = found.questions['test']
     is_seen = seen.among(inputs['train'], questions)
     seen.check(is_seen, config.evaluate.leaked)
     return {'questions': len(questions), 'seen': int(is_seen.sum())}

@@ -9,6 +9,10 @@ from amuse_jax import stages
 from amuse_jax.evaluation import bootstrap, figures, published, tables
 
 MARGIN = '± 95 %'
+INTERVAL_NOTE = (
+    f'Accuracy in per cent; averages count questions. {MARGIN} is half of the 95 % interval over '
+    f'test videos drawn anew ({bootstrap.RESAMPLES:,} times).'
+)
 
 
 def write(
@@ -18,7 +22,7 @@ def write(
     templates: Sequence[Mapping],
     predictions: Sequence[Mapping],
 ) -> None:
-    """Writes table.{txt,md,csv}, templates.md, figures/ and report.md, which shows them all.
+    """Writes table and templates.{txt,md,csv}, figures/ and report.md, which shows them all.
 
     Args:
       folder: of the evaluate stage; its examples/ are drawn already.
@@ -28,44 +32,51 @@ def write(
       predictions: the test questions' lines of predictions.jsonl.
     """
     peers = published.methods(scores['test_set']['published'])
-    main, parts = main_rows(scores) | published.marked(peers), part_rows(scores)
     notes = [*_notes(scores), *([published_note(peers)] if peers else [])]
-    shown = [rows for rows in (main, parts) if rows]
-    (folder / 'table.txt').write_text('\n\n'.join([*map(tables.as_text, shown), *notes]) + '\n')
-    pages = [tables.as_markdown(rows) + '\n' for rows in shown]
-    (folder / 'table.md').write_text('\n'.join(pages))
-    (folder / 'table.csv').write_text(tables.as_csv(_csv_rows(scores, peers)))
-    (folder / 'templates.md').write_text(tables.templates_as_markdown(templates) + '\n')
+    others = {name: part for name, part in scores['parts'].items() if name != 'test'}
+    shown = [_rows({'test': scores['parts']['test']}) | published.marked(peers)]
+    shown += [_rows(others)] if others else []
+    picture = 'figures/accuracy.png'
+    tables.write(folder, shown, _csv_rows(scores, peers), notes, picture)
+    tables.write_templates(folder, templates)
     figures.training_curves(inputs['train'] / 'metrics.jsonl', folder / 'figures/training.png')
     figures.importance(predictions, folder / 'figures/importance.png')
+    figures.template_marks(templates, folder / 'figures/templates.png')
     test = scores['parts']['test']
     figures.accuracy_bars(
         test['rows'],
-        folder / 'figures/accuracy.png',
+        folder / picture,
         bootstrap.margins(test['intervals']),
         {row.method: row.row for row in peers},
     )
-    _write_page(folder, inputs, scores, pages, notes)
+    _write_page(folder, inputs, scores, [tables.as_markdown(rows) + '\n' for rows in shown], notes)
 
 
-def main_rows(scores: Mapping) -> dict[str, Mapping[str, float | str]]:
-    """The methods' rows over the test questions; Amuse's with its margins."""
-    test = scores['parts']['test']
-    margins = bootstrap.margins({'Amuse': test['intervals']['Amuse']})
-    return tables.with_margins(test['rows'], margins, MARGIN)
+def labelled(parts: Mapping[str, Mapping], key: str) -> dict[str, Mapping]:
+    """The 'rows' or 'intervals' of all methods over some parts of scores.json.
+
+    Those of the test questions are called 'METHOD', those of another part 'METHOD: PART'.
+    """
+    methods = dict.fromkeys(method for part in parts.values() for method in part[key])
+    return {
+        method if name == 'test' else f'{method}: {name}': part[key][method]
+        for method in methods
+        for name, part in parts.items()
+        if method in part[key]
+    }
 
 
-def part_rows(scores: Mapping) -> dict[str, Mapping[str, float | str]]:
-    """Every method's rows over the other parts, as 'METHOD: PART'; Amuse's with their margins."""
-    result: dict[str, Mapping[str, float | str]] = {}
-    for method in scores['parts']['test']['rows']:
-        for name, part in scores['parts'].items():
-            if name != 'test':
-                label = f'{method}: {name}'
-                rows = {label: part['rows'][method]}
-                found = {label: part['intervals'][method]} if method == 'Amuse' else {}
-                result |= tables.with_margins(rows, bootstrap.margins(found), MARGIN)
-    return result
+def own_margins(parts: Mapping[str, Mapping]) -> dict[str, dict[str, float]]:
+    """Half of Amuse's 95 % intervals, by `labelled`'s names."""
+    intervals = labelled(parts, 'intervals')
+    return bootstrap.margins(
+        {label: row for label, row in intervals.items() if label.partition(': ')[0] == 'Amuse'}
+    )
+
+
+def _rows(parts: Mapping[str, Mapping]) -> dict[str, Mapping[str, float | str]]:
+    """Every method's rows over the parts; Amuse's with their margins."""
+    return tables.with_margins(labelled(parts, 'rows'), own_margins(parts), MARGIN)
 
 
 def published_note(peers: Sequence[published.Published]) -> str:
@@ -79,24 +90,13 @@ def published_note(peers: Sequence[published.Published]) -> str:
 
 def _csv_rows(scores: Mapping, peers: Sequence[published.Published]) -> dict[str, tables.Row]:
     """All rows of all parts with their intervals' bounds, and the published ones as printed."""
-    result: dict[str, tables.Row] = {}
-    for name, part in scores['parts'].items():
-        for method, row in part['rows'].items():
-            label = method if name == 'test' else f'{method}: {name}'
-            bounds = part['intervals'][method]
-            result[label] = row
-            for index, bound in enumerate(('from', 'to')):
-                column_bounds = {column: bounds[column][index] for column in tables.COLUMNS}
-                result[f'{label}, 95 % {bound}'] = column_bounds
-    return result | {row.method: row.row for row in peers}
+    rows = tables.with_bounds(*(labelled(scores['parts'], key) for key in ('rows', 'intervals')))
+    return rows | {row.method: row.row for row in peers}
 
 
 def _notes(scores: Mapping) -> list[str]:
     """What a reader has to know of the numbers, a sentence or two each."""
-    notes = [
-        'Accuracy in per cent; averages count questions. ± is half of the 95 % interval over test '
-        f'videos drawn anew ({bootstrap.RESAMPLES:,} times).'
-    ]
+    notes = [INTERVAL_NOTE]
     test_set = scores['test_set']
     if test_set['name']:
         notes.append(
@@ -143,6 +143,7 @@ def _write_page(
         summary = stages.read_manifest(inputs[name])['summary']
         page.append(f'{name}\n\n```json\n{json.dumps(summary, indent=1)}\n```\n')
     page.append('## Accuracy per template\n\n' + (folder / 'templates.md').read_text())
+    page.append('![accuracy per template](figures/templates.png)\n')
     page.append('## Examples (Fig. 4)\n')
     for path in sorted((folder / 'examples').iterdir()):
         # Names of videos hold '#', which would end the address, and may hold spaces.

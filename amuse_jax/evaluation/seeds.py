@@ -1,8 +1,9 @@
 """Mean and deviation over runs that differ in their seeds alone."""
 
 import dataclasses
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,20 +29,24 @@ class Run:
 
     @property
     def rows(self) -> Mapping[str, tables.Row]:
-        return self.scores['parts']['test']['rows']
+        """Of all parts, as report.labelled calls them."""
+        return report.labelled(self.scores['parts'], 'rows')
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """Over all runs, by method and column.
+    """Over all runs, by row of the parts that all of them have, and by column.
 
     Attributes:
       means: in per cent.
       deviations: standard deviations of a run, from n - 1, in points.
+      margins: half of a run's 95 % interval over test videos, mean of the runs, in points; of
+        Amuse's rows.
     """
 
     means: dict[str, dict[str, float]]
     deviations: dict[str, dict[str, float]]
+    margins: dict[str, dict[str, float]]
 
 
 def read(path: Path) -> Run:
@@ -66,12 +71,27 @@ def summarise(runs: Sequence[Run]) -> Summary:
       StageError: two are one run, or differ in more than seeds, or answer other test sets.
     """
     _check(runs)
-    means, deviations = {}, {}
-    for method in runs[0].rows:
-        cells = np.array([[run.rows[method][column] for column in tables.COLUMNS] for run in runs])
-        means[method] = dict(zip(tables.COLUMNS, cells.mean(0).tolist()))
-        deviations[method] = dict(zip(tables.COLUMNS, cells.std(0, ddof=1).tolist()))
-    return Summary(means, deviations)
+    rows = [run.rows for run in runs]
+    margins = [report.own_margins(run.scores['parts']) for run in runs]
+    return Summary(
+        _over(rows, np.mean),
+        _over(rows, functools.partial(np.std, ddof=1)),
+        _over(margins, np.mean),
+    )
+
+
+def _over(
+    runs: Sequence[Mapping[str, tables.Row]], statistic: Callable[[list[float]], np.floating]
+) -> dict[str, dict[str, float]]:
+    """A statistic of every cell of the rows that all runs have."""
+    shared = [label for label in runs[0] if all(label in rows for rows in runs)]
+    return {
+        label: {
+            column: float(statistic([rows[label][column] for rows in runs]))
+            for column in tables.COLUMNS
+        }
+        for label in shared
+    }
 
 
 def write(folder: Path, runs: Sequence[Run]) -> str:
@@ -87,30 +107,38 @@ def write(folder: Path, runs: Sequence[Run]) -> str:
     test_set = runs[0].scores['test_set']
     peers = published.methods(test_set['published'])
     beside = {row.method: row.row for row in peers}
-    shown = tables.with_margins(summary.means, summary.deviations, MARGIN)
-    shown |= published.marked(peers)
+    main = {label: summary.means[label] for label in runs[0].scores['parts']['test']['rows']}
+    parts = {label: row for label, row in summary.means.items() if label not in main}
+    shown = [_shown(main, summary) | published.marked(peers)]
+    shown += [_shown(parts, summary)] if parts else []
     notes = [
         f'Mean and standard deviation over {len(runs)} runs'
         + (f' on {test_set["name"]}' if test_set['name'] else '')
         + f'; overall accuracy of Amuse in each: {_each(runs)}.',
+        f"{report.INTERVAL_NOTE} Here it is the mean of the runs' own.",
         *([report.published_note(peers)] if peers else []),
     ]
-    folder.mkdir(parents=True, exist_ok=True)
-    text = '\n\n'.join([tables.as_text(shown), *notes])
-    (folder / 'table.txt').write_text(text + '\n')
-    page = [tables.as_markdown(shown), *notes, '![accuracy per type](accuracy.png)']
-    (folder / 'table.md').write_text('\n\n'.join(page) + '\n')
-    (folder / 'table.csv').write_text(tables.as_csv(_csv_rows(runs, summary) | beside))
-    figures.accuracy_bars(summary.means, folder / 'accuracy.png', summary.deviations, beside)
+    text = tables.write(folder, shown, _csv_rows(runs, summary) | beside, notes, 'accuracy.png')
+    figures.accuracy_bars(main, folder / 'accuracy.png', summary.deviations, beside)
     return f'\n{text}\n\ntable: {folder / "table.md"}'
 
 
+def _shown(
+    rows: Mapping[str, tables.Row], summary: Summary
+) -> dict[str, Mapping[str, float | str]]:
+    """The rows, each followed by its margins and its deviations."""
+    with_deviations = tables.with_margins(rows, summary.deviations, MARGIN)
+    return tables.with_margins(with_deviations, summary.margins, report.MARGIN)
+
+
 def _csv_rows(runs: Sequence[Run], summary: Summary) -> dict[str, tables.Row]:
-    """Means, deviations, and every run's own rows."""
+    """Means, deviations, margins, and every run's own rows."""
     result: dict[str, tables.Row] = {}
-    for method, row in summary.means.items():
-        result |= {method: row, f'{method}, deviation': summary.deviations[method]}
-        result |= {f'{method}: {run.path}': run.rows[method] for run in runs}
+    for label, row in summary.means.items():
+        result |= {label: row, f'{label}, deviation': summary.deviations[label]}
+        if label in summary.margins:
+            result[f'{label}, {report.MARGIN}'] = summary.margins[label]
+        result |= {f'{label}: {run.path}': run.rows[label] for run in runs}
     return result
 
 
@@ -129,12 +157,12 @@ def _check(runs: Sequence[Run]) -> None:
             )
         trained.add(model['fingerprint'])
         changes = stages.changes(
-            first.scores['model']['settings'] | {'seed': None}, model['settings'] | {'seed': None}
+            *(_without_seeds(each.scores['model']['settings']) for each in (first, run))
         )
         if changes:
             raise StageError(
-                f'{run.path} was trained otherwise than {first.path} ({changes}); expected runs '
-                'that differ in their seeds alone'
+                f'{run.path} was made otherwise than {first.path} ({changes}); expected runs that '
+                'differ in their seeds alone'
             )
         here, there = (each.scores['test_set']['name'] for each in (run, first))
         if here != there:
@@ -142,3 +170,12 @@ def _check(runs: Sequence[Run]) -> None:
                 f'{run.path} answers {here or "a test set of its own"}, but {first.path} '
                 f'{there or "a test set of its own"}; expected one test set'
             )
+
+
+def _without_seeds(settings: Mapping) -> dict:
+    """Of training, of rendered performances and of the detector."""
+    return {
+        name: _without_seeds(value) if isinstance(value, Mapping) else value
+        for name, value in settings.items()
+        if name != 'seed'
+    }

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
@@ -31,6 +32,9 @@ TYPE_COLUMNS = tuple(name for name, kinds in COLUMNS.items() if len(kinds) == 1)
 AVERAGES = tuple(name for name, kinds in COLUMNS.items() if len(kinds) > 1)
 # (9, 13): whether a column counts a type's questions.
 MEMBERS = np.array([[kind in kinds for kinds in COLUMNS.values()] for kind in vocabulary.TYPES])
+
+TEMPLATE_FIELDS = ('template', 'questions')  # of a row of per_template; the others are methods
+OTHER_TEMPLATES = 'other templates'
 
 Row = Mapping[str, float]
 
@@ -64,12 +68,16 @@ def accuracies(questions: Sequence[Question], is_correct: Sequence[bool]) -> dic
 def per_template(
     questions: Sequence[Question], is_correct: Mapping[str, Sequence[bool]]
 ) -> list[dict]:
-    """Accuracy of every method on every template that occurs, in per cent, with the count."""
+    """Accuracy of every method on every template that occurs, in per cent, with the count.
+
+    Questions of none of vocabulary.TEMPLATES share the last row, OTHER_TEMPLATES.
+    """
     places: dict[str, list[int]] = {}
     for index, question in enumerate(questions):
-        places.setdefault(question.template, []).append(index)
+        is_known = question.template in vocabulary.TEMPLATES
+        places.setdefault(question.template if is_known else OTHER_TEMPLATES, []).append(index)
     rows = []
-    for template in vocabulary.TEMPLATES:
+    for template in (*vocabulary.TEMPLATES, OTHER_TEMPLATES):
         if template in places:
             row = {'template': template.strip(), 'questions': len(places[template])}
             for method, hits in is_correct.items():
@@ -100,6 +108,61 @@ def with_margins(
     return result
 
 
+def with_bounds(
+    rows: Mapping[str, Row], intervals: Mapping[str, Mapping[str, tuple[float, float]]]
+) -> dict[str, Row]:
+    """The rows, each followed by the bounds of its 95 % intervals, for `as_csv`."""
+    result: dict[str, Row] = {}
+    for label, row in rows.items():
+        result[label] = row
+        for index, bound in enumerate(('from', 'to')):
+            bounds = {column: intervals[label][column][index] for column in COLUMNS}
+            result[f'{label}, 95 % {bound}'] = bounds
+    return result
+
+
+def write(
+    folder: Path,
+    shown: Sequence[Mapping[str, Mapping[str, float | str]]],
+    csv_rows: Mapping[str, Row],
+    notes: Sequence[str],
+    picture: str,
+) -> str:
+    """Writes table.{txt,md,csv}.
+
+    Args:
+      folder: where they go.
+      shown: one table or more, for people.
+      csv_rows: of the one for other programs.
+      notes: what has to be known of the tables, a paragraph each.
+      picture: that table.md shows below; its path from `folder`.
+
+    Returns:
+      What is in table.txt.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    text = '\n\n'.join([*map(as_text, shown), *notes])
+    page = '\n\n'.join([*map(as_markdown, shown), *notes, f'![accuracy per type]({picture})'])
+    (folder / 'table.txt').write_text(text + '\n')
+    (folder / 'table.md').write_text(page + '\n')
+    (folder / 'table.csv').write_text(as_csv(csv_rows))
+    return text
+
+
+def write_templates(folder: Path, rows: Sequence[Mapping]) -> None:
+    """Writes what `per_template` returns to templates.{txt,md,csv}."""
+    # In a page, '<Object>' would be a tag, and unseen.
+    escaped = [row | {'template': row['template'].replace('<', r'\<')} for row in rows]
+    for ending, form, shown in (('txt', 'simple', rows), ('md', 'github', escaped)):
+        text = tabulate(shown, headers='keys', tablefmt=form, floatfmt='.1f')
+        (folder / f'templates.{ending}').write_text(text + '\n')
+    with open(folder / 'templates.csv', 'w', newline='') as file:
+        writer = csv.writer(file, lineterminator='\n')
+        writer.writerow(rows[0])
+        for row in rows:
+            writer.writerow(f'{v:.2f}' if isinstance(v, float) else v for v in row.values())
+
+
 def as_text(rows: Mapping[str, Mapping[str, float | str]]) -> str:
     """The rows, keyed by method, for a terminal; a cell is in per cent, or text as it stands."""
     return _tabulated(rows, 'simple')
@@ -109,27 +172,14 @@ def as_markdown(rows: Mapping[str, Mapping[str, float | str]]) -> str:
     return _tabulated(rows, 'github')
 
 
-def templates_as_markdown(rows: Sequence[Mapping]) -> str:
-    """What `per_template` returns."""
-    return tabulate(rows, headers='keys', tablefmt='github', floatfmt='.1f')
-
-
 def as_csv(rows: Mapping[str, Row]) -> str:
-    """The rows with two decimals; NaN is an empty cell. `from_csv` reads them back."""
+    """The rows with two decimals; NaN is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(['method', *COLUMNS])
     for method, row in rows.items():
         writer.writerow([method, *(_number(row[column], '') for column in COLUMNS)])
     return text.getvalue()
-
-
-def from_csv(text: str) -> dict[str, dict[str, float]]:
-    """What `as_csv` wrote, to two decimals."""
-    return {
-        row['method']: {column: float(row[column] or 'nan') for column in COLUMNS}
-        for row in csv.DictReader(io.StringIO(text))
-    }
 
 
 def _tabulated(rows: Mapping[str, Mapping[str, float | str]], form: str) -> str:

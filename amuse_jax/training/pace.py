@@ -13,6 +13,7 @@ CLOCK = (
     'samples_per_second',
     'step_seconds',
     'data_wait_seconds',
+    'data_wait_share',
     'flops_per_second',
     'utilisation',
     'seconds_left',
@@ -63,6 +64,7 @@ class Pace:
             'samples_per_second': samples / seconds,
             'step_seconds': seconds / self.steps,
             'data_wait_seconds': self._waited / self.steps,
+            'data_wait_share': self._waited / seconds,
             'flops_per_second': rate,
         }
         if self._peak:
@@ -76,7 +78,8 @@ class Pace:
 def described(values: Mapping[str, float]) -> str:
     """Values of CLOCK, for the log."""
     parts = [
-        f'{values["step_seconds"]:.3f} s a step ({values["data_wait_seconds"]:.3f} s for data)',
+        f'{values["step_seconds"]:.3f} s a step '
+        f'({values["data_wait_seconds"]:.3f} s, {values["data_wait_share"]:.1%} for data)',
         f'{values["samples_per_second"]:.1f} samples/s',
         f'{values["flops_per_second"] / 1e12:.3g} TFLOP/s',
     ]

@@ -56,7 +56,7 @@ def load_best(config: ConfigDict, inputs: Mapping[str, Path]) -> Amuse:
 
 
 def predict(
-    config: ConfigDict, inputs: Mapping[str, Path], split: str, encoded: Path | None = None
+    config: ConfigDict, inputs: Mapping[str, Path], split: str, encoded: Path
 ) -> Iterator[Prediction]:
     """Answers every question of a split exactly once, videos in the order of the records.
 
@@ -64,7 +64,8 @@ def predict(
       config: the one that the model was trained with.
       inputs: the folders of prepare, rois, pretrain and train.
       split: train, val, test or rephrased.
-      encoded: folder of the frozen towers' tokens for the records of prepare; None: train's own.
+      encoded: folder of the frozen towers' tokens for the records of prepare; not read where the
+        towers were trained.
 
     Raises:
       StageError: as load_best; no question in the split; inputs that do not fit each other.
@@ -72,7 +73,6 @@ def predict(
     mesh = sharding.mesh(config.mesh)
     structure, params, frozen = load_parts(config, inputs, mesh)
     streams = structure.merge(params | frozen).streams
-    encoded = encoded or inputs['train'] / 'encoded'
     is_frozen = train.towers_are_frozen(params)
     source = answering.Source(config, inputs, streams, encoded if is_frozen else None)
     table, is_open = source.table(), config.train.epochs > 0

@@ -1,17 +1,14 @@
 """A small finished run: the tiny data set of tests/training, and a model that is quick to train."""
 
-import runpy
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
 
-from amuse_jax import stages
+from amuse_jax import plan, stages
 from amuse_jax.training import answering, train
+from tests.training import conftest as small
 
-_training = runpy.run_path(str(Path(__file__).parents[1] / 'training/conftest.py'))
-tiny = _training['tiny']
+tiny = small.tiny  # the fixture
 
 
 @pytest.fixture(scope='session')
@@ -30,9 +27,15 @@ def finished(tiny, tmp_path_factory):
     jax.config.update('jax_disable_most_optimizations', True)
     train.run(config, inputs['train'], inputs)
     jax.config.update('jax_disable_most_optimizations', False)
-    for name, folder in inputs.items():
-        manifest = {'format': stages.FORMAT, 'fingerprint': name, 'settings': {}, 'summary': {}}
-        stages.write_json(folder / 'manifest.json', manifest)
+    for name, stage in plan.stages_of(config).items():
+        if name in inputs:
+            manifest = {
+                'format': stages.FORMAT,
+                'fingerprint': name,
+                'settings': stages.settings_of(stage, config),
+                'summary': {},
+            }
+            stages.write_json(inputs[name] / 'manifest.json', manifest)
     return config, inputs
 
 
@@ -40,7 +43,7 @@ def _write_features(inputs):
     random = np.random.default_rng(0)
     labels = {name: np.load(inputs['annotate'] / f'{name}.npy') for name in ('rhythm', 'sources')}
     shape = labels['rhythm'].shape
-    width = 8 * _training['tiny_config']().model.visual.width  # of the tower's last stage
+    width = 8 * small.tiny_config().model.visual.width  # of the tower's last stage
     features = {name: random.normal(size=(*shape, width)) for name in answering.FEATURES}
     (inputs['pretrain'] / 'features').mkdir()
     for name, array in (features | labels).items():

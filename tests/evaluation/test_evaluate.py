@@ -4,9 +4,11 @@ import shutil
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
-from amuse_jax.evaluation import evaluate, other_data, report, tables
+from amuse_jax.evaluation import evaluate, other_data, report
 from amuse_jax.stages import StageError
+from tests.evaluation.read_back import from_csv
 
 
 def read_lines(folder):
@@ -36,9 +38,9 @@ def leaking(finished, tmp_path_factory):
     known = next(row for row in rows if row['split'] == 'train')
     test = [row for row in rows if row['split'] == 'test'] + [known | {'split': 'test'}]
     rephrased = [
-        row | {'split': 'rephrased', 'frequency': ('head', 'tail')[index % 2], 'text': f'{words}?'}
-        for index, row in enumerate(test)
-        for words in ('Say, where is it', 'So who plays where')
+        row | {'split': 'rephrased', 'frequency': mark, 'text': words, 'template': words}
+        for row, mark in zip(test, ('head', 'tail', 'head', 'tail'))
+        for words in ('Say, where is it?', 'So who plays where?')
     ]
     others = [row for row in rows if row['split'] != 'test']
     (prepared / 'questions.json').write_text(json.dumps(others + test + rephrased))
@@ -60,9 +62,17 @@ def test_every_test_question_is_answered_and_counted(evaluated):
     assert scores['test_set'] == {'name': '', 'published': '', 'questions': 3, 'of': 3}
 
 
+def test_the_scores_name_all_settings_behind_them(evaluated):
+    config, _, folder, _ = evaluated
+    settings = read_scores(folder)['model']['settings']
+    assert settings['data.annotations'] == 'plain' and settings['evaluate.leaked'] == 'refuse'
+    for section in ('audio', 'rhythm', 'sources', 'rois', 'pretrain', 'model', 'train'):
+        assert settings[section] == json.loads(config[section].to_json())
+
+
 def test_what_the_stage_leaves(evaluated):
     _, _, folder, summary = evaluated
-    written = tables.from_csv((folder / 'table.csv').read_text())
+    written = from_csv((folder / 'table.csv').read_text())
     assert written['Amuse']['Avg'] == pytest.approx(summary['Amuse']['Avg'], abs=0.005)
     page = (folder / 'report.md').read_text()
     assert page.startswith('# Music performance question answering: 3 test questions\n\n|')
@@ -76,7 +86,8 @@ def test_what_the_stage_leaves(evaluated):
         assert int(cells[1]) == asked.count(cells[0]) > 0
         assert all(0 <= float(cell) <= 100 for cell in cells[2:])
     assert len(rows) == len(set(asked))
-    for name in ('accuracy', 'importance', 'training'):
+    assert (folder / 'templates.csv').exists() and (folder / 'templates.txt').exists()
+    for name in ('accuracy', 'importance', 'training', 'templates'):
         assert (folder / f'figures/{name}.png').stat().st_size > 1000
     assert list((folder / 'examples').iterdir())
     shown = report.shown(folder)
@@ -90,11 +101,21 @@ def test_a_model_is_not_evaluated_on_what_it_learned(leaking, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_known_and_other_questions_apart_and_rare_and_frequent_answers(leaking, tmp_path):
+def test_known_and_other_questions_apart_and_rare_and_frequent_answers(
+    leaking, tmp_path, monkeypatch
+):
     config, inputs = leaking
     config.evaluate.leaked = 'apart'
+    fit, fitted = LogisticRegression.fit, []
+    monkeypatch.setattr(
+        LogisticRegression, 'fit', lambda *given: fitted.append(given) or fit(*given)
+    )
     evaluate.run(config, tmp_path, inputs)
+    assert len(fitted) == 1  # for both splits
     parts = read_scores(tmp_path)['parts']
+    # Every question is rephrased twice, and its template is that of its first wording.
+    frequent = [parts[name]['rows']['most frequent answer']['Avg'] for name in other_data.SPLITS]
+    assert frequent[0] == frequent[1]
     assert {name: part['questions']['Avg'] for name, part in parts.items()} == {
         'test': 3,
         'test, seen': 1,
@@ -116,7 +137,7 @@ def test_known_and_other_questions_apart_and_rare_and_frequent_answers(leaking, 
     assert both == pytest.approx((4 * head + 2 * tail) / 6)
     page = (tmp_path / 'report.md').read_text()
     assert 'on 1 of the test questions' in page
-    written = tables.from_csv((tmp_path / 'table.csv').read_text())
+    written = from_csv((tmp_path / 'table.csv').read_text())
     texts = [page, *((tmp_path / f'table.{ending}').read_text() for ending in ('md', 'txt'))]
     for name in ('rephrased', 'rephrased, head', 'rephrased, tail', 'test, seen'):
         for method in evaluate.METHODS:

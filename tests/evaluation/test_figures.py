@@ -7,14 +7,27 @@ from PIL import Image
 
 from amuse_jax.data import vocabulary
 from amuse_jax.evaluation import ablations, example_page, figures, tables
+from tests.evaluation.read_back import from_csv
 
 
 def _row(value):
     return dict.fromkeys(tables.COLUMNS, value)
 
 
+def _pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert('RGB'))
+
+
 def _colours(path):
-    return len(np.unique(np.asarray(Image.open(path).convert('RGB')).reshape(-1, 3), axis=0))
+    return len(np.unique(_pixels(path).reshape(-1, 3), axis=0))
+
+
+@pytest.mark.filterwarnings('error')
+def test_curves_of_a_run_that_measured_no_accuracy(tmp_path):
+    (tmp_path / 'metrics.jsonl').write_text('{"step": 1, "loss": 2.0}\n')
+    figures.training_curves(tmp_path / 'metrics.jsonl', tmp_path / 'a.png')
+    assert _colours(tmp_path / 'a.png') > 10
 
 
 def test_curves_bars_and_importance_are_drawn(tmp_path):
@@ -34,6 +47,18 @@ def test_curves_bars_and_importance_are_drawn(tmp_path):
     figures.importance(predictions, tmp_path / 'c.png')
     for name in 'abcd':
         assert _colours(tmp_path / f'{name}.png') > 10
+
+
+@pytest.mark.filterwarnings('error')
+def test_every_template_has_a_line_of_marks(tmp_path):
+    rows = [
+        {'template': name, 'questions': 3, 'ours': 50.0, 'other': 20.0}
+        for name in (*vocabulary.TEMPLATES, tables.OTHER_TEMPLATES)
+    ]
+    figures.template_marks(rows, tmp_path / 'all.png')
+    figures.template_marks(rows[:3], tmp_path / 'some.png')
+    few, many = (_pixels(tmp_path / f'{name}.png') for name in ('some', 'all'))
+    assert len(many) > len(few) + 20 * (len(rows) - 3)
 
 
 @pytest.mark.parametrize('segments', [10, 3])
@@ -73,8 +98,13 @@ def test_ablations_collect_the_five_rows(tmp_path, test_set):
     for number, name in enumerate(ablations.ROWS.values()):
         line = next(line for line in text.splitlines() if line.startswith(name))
         assert line.count(f'{10 + number}.00') == len(tables.COLUMNS)
+        (line,) = [line for line in text.splitlines() if line.startswith(f'{name}, ± 95 %')]
+        assert line.count('±2.0') == len(tables.COLUMNS)
+    assert '95 % interval over test videos' in text
+    assert '95 % interval over test videos' in (tmp_path / 'ablations/table.md').read_text()
     printed = 'w/o RoIs (Diao et al., 2024)'
     assert (printed in text) == (test_set == 'v1')
-    rows = tables.from_csv((tmp_path / 'ablations' / 'table.csv').read_text())
+    rows = from_csv((tmp_path / 'ablations' / 'table.csv').read_text())
+    assert rows['w/o RoIs, 95 % from'] == _row(11.0) and rows['w/o RoIs, 95 % to'] == _row(15.0)
     assert rows['w/o RoIs'] == _row(13.0) and (printed in rows) == (test_set == 'v1')
     assert _colours(tmp_path / 'ablations' / 'accuracy.png') > 10

@@ -8,7 +8,8 @@ import pytest
 from amuse_jax import stages
 from amuse_jax.data import vocabulary
 from amuse_jax.data.music_avqa import Question
-from amuse_jax.evaluation import evaluate, report, tables, test_sets
+from amuse_jax.evaluation import evaluate, report, test_sets
+from tests.evaluation.read_back import from_csv
 
 V1 = test_sets.KNOWN[0]
 EXAMPLES = ('00--7cbk_#02.png', '01-my video (1) %.png')
@@ -36,12 +37,14 @@ def write(folder, parts):
     for name in EXAMPLES:
         (folder / 'examples' / name).touch()
     scores = {
-        'test_set': evaluate._test_set(parts['test'].questions),
+        'test_set': evaluate._test_set(parts['test'].questions, 'plain'),
         'parts': {name: each.scores() for name, each in parts.items()},
     }
     predictions = [{'modality': 'Audio', 'kind': 'Counting', 'importance': {'visual': 1.0}}]
     scores = json.loads(json.dumps(scores))
-    report.write(folder, inputs, scores, [{'template': 'A', 'questions': 1}], predictions)
+    report.write(
+        folder, inputs, scores, [{'template': 'A', 'questions': 1, 'Amuse': 100.0}], predictions
+    )
     return scores
 
 
@@ -56,10 +59,12 @@ def test_published_rows_stand_beside_the_same_test_set(tmp_path):
     assert names[4] == 'AVST (Li et al., 2022)' and names[10] == 'Amuse (Diao et al., 2024)'
     assert '84.61' in text and '83.58*' in text and 'Table 2. *: an average' in text
     assert '9,129 of its 9,129 questions' in text
+    notes = text[text.index('Accuracy in per cent') :].strip()
+    assert notes in (tmp_path / 'table.md').read_text()  # what * and ± mean
     page = (tmp_path / 'report.md').read_text()
     for name in (*evaluate.METHODS, 'AVST (Li et al., 2022)', 'Amuse (Diao et al., 2024)'):
         assert f'| {name} ' in page[: page.index('accuracy.png')]
-    written = tables.from_csv((tmp_path / 'table.csv').read_text())
+    written = from_csv((tmp_path / 'table.csv').read_text())
     assert written['Amuse (Diao et al., 2024)']['Avg'] == 83.52
     test = scores['parts']['test']
     low, high = test['intervals']['Amuse']['V Avg']

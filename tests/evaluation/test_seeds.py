@@ -5,24 +5,47 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amuse_jax import stages
+from amuse_jax import plan, stages
 from amuse_jax.evaluation import seeds, tables
 from amuse_jax.stages import StageError
+from configs import demo
+from tests.evaluation.read_back import from_csv
 
 ROOT = Path(__file__).parents[2]
 METHODS = ('Amuse', 'question words')
 
 
-def make_run(workdir, seed, test_set='', published='', folder='evaluate', **settings):
-    rng = np.random.default_rng(seed)
+def settings_of(seed=0, **changes):
+    """Behind an evaluation of the demo with its seeds; changes such as rois__regions=3."""
+    config = demo.get_config()
+    changes = {name.replace('__', '.'): value for name, value in changes.items()}
+    config.update_from_flattened_dict({'seed': seed, 'synthetic.seed': seed, **changes})
+    found = {}
+    for stage in plan.stages_of(config).values():
+        found |= stages.settings_of(stage, config)
+    return found
+
+
+def make_part(rng):
+    """Rows from 40 to 60 %, and intervals of other widths in every run."""
     rows = {
         method: dict(zip(tables.COLUMNS, (40 + 20 * rng.random(len(tables.COLUMNS))).tolist()))
         for method in METHODS
     }
+    width = rng.integers(1, 9)
+    intervals = {
+        method: {column: (value - width, value + width) for column, value in row.items()}
+        for method, row in rows.items()
+    }
+    return {'rows': rows, 'intervals': intervals}
+
+
+def make_run(workdir, seed, test_set='', published='', folder='evaluate', parts=(), **changes):
+    rng = np.random.default_rng(seed)
     scores = {
         'test_set': {'name': test_set, 'published': published},
-        'model': {'fingerprint': f'f{seed}', 'settings': {'seed': seed, **settings}},
-        'parts': {'test': {'rows': rows}},
+        'model': {'fingerprint': f'f{seed}', 'settings': settings_of(seed, **changes)},
+        'parts': {name: make_part(rng) for name in ('test', *parts)},
     }
     stages.write_json(workdir / folder / 'scores.json', scores)
     stages.write_json(workdir / folder / 'manifest.json', {'format': stages.FORMAT})
@@ -38,7 +61,7 @@ def test_mean_and_deviation_of_every_cell(runs, tmp_path):
     loaded = [seeds.read(path) for path in runs]
     summary = seeds.summarise(loaded)
     seeds.write(tmp_path / 'out', loaded)
-    written = tables.from_csv((tmp_path / 'out/table.csv').read_text())
+    written = from_csv((tmp_path / 'out/table.csv').read_text())
     for method in METHODS:
         for column in tables.COLUMNS:
             values = [run.rows[method][column] for run in loaded]
@@ -49,6 +72,32 @@ def test_mean_and_deviation_of_every_cell(runs, tmp_path):
             assert written[f'{method}, deviation'][column] == pytest.approx(deviation, abs=0.005)
             own = written[f'{method}: {runs[1]}'][column]
             assert own == pytest.approx(values[1], abs=0.005)
+
+
+def test_parts_that_all_runs_have_and_intervals(tmp_path):
+    parts = ('rephrased', 'rephrased, head', 'rephrased, tail', 'test, unseen')
+    paths = [
+        make_run(tmp_path / str(seed), seed, parts=parts[: 3 + (seed < 2)]) for seed in range(3)
+    ]
+    loaded = [seeds.read(path) for path in paths]
+    text = seeds.write(tmp_path / 'out', loaded)
+    written = from_csv((tmp_path / 'out/table.csv').read_text())
+    for name in ('test', *parts[:3]):
+        for method in METHODS:
+            label = method if name == 'test' else f'{method}: {name}'
+            found = [run.scores['parts'][name] for run in loaded]
+            values = [part['rows'][method]['V Avg'] for part in found]
+            assert written[label]['V Avg'] == pytest.approx(np.mean(values), abs=0.005)
+            deviation = written[f'{label}, deviation']['V Avg']
+            assert deviation == pytest.approx(np.std(values, ddof=1), abs=0.005)
+            assert f'{np.mean(values):.2f}' in text
+        ends = [part['intervals']['Amuse']['V Avg'] for part in found]
+        margin = np.mean([(high - low) / 2 for low, high in ends])
+        label = 'Amuse' if name == 'test' else f'Amuse: {name}'
+        assert written[f'{label}, ± 95 %']['V Avg'] == pytest.approx(margin, abs=0.005)
+        (line,) = [line for line in text.splitlines() if line.startswith(f'{label}, ± 95 % ')]
+        assert f'±{margin:.1f}' in line
+    assert 'unseen' not in text  # one run has no such part
 
 
 def test_the_command_prints_what_it_writes(runs, tmp_path):
@@ -74,14 +123,21 @@ def test_another_evaluate_folder_and_published_rows(tmp_path):
     ]
     text = seeds.write(tmp_path / 'out', [seeds.read(path) for path in paths])
     assert 'on MUSIC-AVQA v1' in text and 'LSTTA (Liu et al., 2023)' in text
-    assert tables.from_csv((tmp_path / 'out/table.csv').read_text())['Amuse (Diao et al., 2024)']
+    assert from_csv((tmp_path / 'out/table.csv').read_text())['Amuse (Diao et al., 2024)']
 
 
 @pytest.mark.parametrize(
     ('other', 'sentence'),
     [
         (dict(seed=0), 'is one of the other runs over again'),
-        (dict(seed=1, model={'width': 2}), r"otherwise than .*model is \{'width': 2\}"),
+        (dict(seed=1, model__text__width=2), 'otherwise than .*model.text.width is 2 and was 128'),
+        (dict(seed=1, pretrain__epochs=7), 'otherwise than .*pretrain.epochs is 7 and was 1'),
+        (dict(seed=1, rhythm__threshold=0.5), 'otherwise than .*rhythm.threshold'),
+        (dict(seed=1, sources__threshold_db=-9.0), 'otherwise than .*sources.threshold_db'),
+        (dict(seed=1, rois__regions=3), 'otherwise than .*rois.regions'),
+        (dict(seed=1, data__annotations='v1'), 'otherwise than .*data.annotations'),
+        (dict(seed=1, audio__mels=32), 'otherwise than .*audio.mels'),
+        (dict(seed=1, synthetic__videos=9), 'otherwise than .*synthetic.videos'),
         (dict(seed=1, test_set='MUSIC-AVQA v2'), 'answers MUSIC-AVQA v2, but .*run0'),
     ],
 )

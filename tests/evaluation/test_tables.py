@@ -7,6 +7,7 @@ import pytest
 from amuse_jax.data import vocabulary
 from amuse_jax.data.music_avqa import Question
 from amuse_jax.evaluation import tables
+from tests.evaluation.read_back import from_csv
 
 
 def question(modality, kind, template='Is there a voiceover?', answer='yes', text='x'):
@@ -45,7 +46,7 @@ def test_the_three_forms_hold_the_same_numbers():
 def test_a_csv_is_read_back_to_two_decimals():
     questions = [question('Audio', 'Counting')] * 3 + [question('Visual', 'Location')]
     rows = {'a, "b"': tables.accuracies(questions, [True, False, False, True])}
-    read = tables.from_csv(tables.as_csv(rows))
+    read = from_csv(tables.as_csv(rows))
     assert list(read) == list(rows)
     for column, value in rows['a, "b"'].items():
         assert read['a, "b"'][column] == pytest.approx(value, abs=0.005, nan_ok=True)
@@ -69,9 +70,28 @@ def test_per_template_covers_what_occurs():
         question('Audio-Visual', 'Existential'),
         question('Audio-Visual', 'Existential'),
         question('Visual', 'Location', 'Where is the performance?'),
+        question('Visual', 'Location', 'Where do they play?'),
+        question('Visual', 'Counting', 'How many pianos are red?'),
     ]
-    rows = tables.per_template(questions, {'a': [True, False, True], 'b': [False] * 3})
+    hits = {'a': [True, False, True, True, False], 'b': [False, False, False, True, True]}
+    rows = tables.per_template(questions, hits)
     assert [(r['template'], r['questions'], r['a'], r['b']) for r in rows] == [
         ('Where is the performance?', 1, 100, 0),
         ('Is there a voiceover?', 2, 50, 0),
+        ('other templates', 2, 50, 100),
     ]
+
+
+def test_templates_are_written_in_three_forms(tmp_path):
+    template = 'How many sounding <Object> in the video\uff1f'
+    questions = [question('Audio-Visual', 'Counting', template)] * 3
+    questions.append(question('Audio-Visual', 'Counting', 'How many, "really"?'))
+    rows = tables.per_template(questions, {'Amuse': [True, True, False, True]})
+    tables.write_templates(tmp_path, rows)
+    text, page = ((tmp_path / f'templates.{ending}').read_text() for ending in ('txt', 'md'))
+    written = list(csv.reader((tmp_path / 'templates.csv').open()))
+    assert written[0] == ['template', 'questions', 'Amuse']
+    assert written[1:] == [[template, '3', '66.67'], ['other templates', '1', '100.00']]
+    assert [line.split()[-2:] for line in text.splitlines()[2:]] == [['3', '66.7'], ['1', '100.0']]
+    assert template in text
+    assert 'sounding \\<Object> in' in page  # else it is a tag

@@ -1,13 +1,11 @@
 import random
-from pathlib import Path
 
 import pytest
 
 from amuse_jax.data import music_avqa, vocabulary
 from amuse_jax.data.music_avqa import Question
 from amuse_jax.evaluation import test_sets
-
-REAL = Path(__file__).parents[3] / 'shared/data/music_avqa'
+from tests.data.music_avqa import published
 
 
 def make(counts, videos, first_version, name='{:08d}'):
@@ -27,27 +25,36 @@ def make(counts, videos, first_version, name='{:08d}'):
 def test_a_test_set_is_known_by_its_questions(known):
     questions = make(known.counts, known.videos, known.first_version)
     assert len(questions) == known.questions
-    assert test_sets.recognise(questions) == known
-    assert test_sets.recognise(questions + questions[:1]) != known  # one too many of a type
-    some = test_sets.recognise(questions[: int(0.97 * len(questions))])
-    assert some is not None and some.first_version == known.first_version
-    assert test_sets.recognise(questions[: int(0.9 * len(questions))]) is None
+    for scheme in (known.scheme, 'plain'):
+        assert test_sets.recognise(questions, scheme) == known
+        added = test_sets.recognise(questions + questions[:1], scheme)
+        assert added != known  # one too many of a type
+        some = test_sets.recognise(questions[: int(0.97 * len(questions))], scheme)
+        assert some is not None and some.first_version == known.first_version
+        assert test_sets.recognise(questions[: int(0.9 * len(questions))], scheme) is None
+
+
+def test_one_count_in_two_files_is_two_test_sets():
+    """As first published, doubled questions taken once: some have another answer."""
+    update, first = test_sets.KNOWN[:2]
+    questions = make(update.counts, update.videos, True)
+    assert test_sets.recognise(questions, 'v1') == update
+    assert test_sets.recognise(questions, 'v1-json') == first != update
+    for scheme in ('v1-by-video', 'v2-balance', 'v2-bias'):
+        assert test_sets.recognise(questions, scheme) is None
 
 
 @pytest.mark.parametrize('known', test_sets.KNOWN, ids=lambda known: known.name)
 def test_other_videos_are_another_test_set(known):
     rendered = make(known.counts, known.videos, known.first_version, 'syn{:08d}')
-    assert test_sets.recognise(rendered) is None
+    assert test_sets.recognise(rendered, 'plain') is None
     # Split by video, the same questions are about fewer of them.
     fewer = make(known.counts, known.videos // 3, known.first_version)
-    assert test_sets.recognise(fewer) is None
-    assert test_sets.recognise(make([9] * 9, 30, known.first_version)) is None
+    assert test_sets.recognise(fewer, known.scheme) is None
+    assert test_sets.recognise(make([9] * 9, 30, known.first_version), 'plain') is None
 
 
 def test_a_real_file():
-    path = REAL / 'v2_test_bias.json'
-    if not path.exists():
-        pytest.skip(f'{path} is not here')
-    questions, _ = music_avqa.read_questions(path, 'test')
-    assert test_sets.recognise(questions).name == 'MUSIC-AVQA v2, biased'
-    assert test_sets.recognise(questions[:-200]).published == ''
+    questions, _ = music_avqa.read_questions(published.path('v2_test_bias'), 'test')
+    assert test_sets.recognise(questions, 'v2-bias').name == 'MUSIC-AVQA v2, biased'
+    assert test_sets.recognise(questions[:-200], 'plain').published == ''

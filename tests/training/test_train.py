@@ -94,7 +94,7 @@ def test_a_finished_stage_is_not_done_again(trained):
 
 def test_every_test_question_is_answered_once(trained):
     config, inputs, _ = trained
-    found = list(predict.predict(config, inputs, 'test'))
+    found = list(predict.predict(config, inputs, 'test', inputs['train'] / 'encoded'))
     rows = json.loads((inputs['prepare'] / 'questions.json').read_text())
     expected = [(row['question_id'], row['record']) for row in rows if row['split'] == 'test']
     assert sorted((p.question.question_id, p.record) for p in found) == sorted(expected)
@@ -145,7 +145,8 @@ def test_an_ablation_trains_and_answers(pretrained, tmp_path, part):
     config.without = part
     config.train.update(head_epochs=1, epochs=0 if part == 'encoder' else 1)
     train.run(config, tmp_path, inputs)
-    found = list(predict.predict(config, inputs | {'train': tmp_path}, 'test'))
+    inputs = inputs | {'train': tmp_path}
+    found = list(predict.predict(config, inputs, 'test', tmp_path / 'encoded'))
     gone = {'encoder': 'visual', 'rhythm': 'rhythm_audio', 'sources': 'source_audio'}
     assert found and gone.get(part, 'regions') not in found[0].importance
 
@@ -158,4 +159,5 @@ def test_towers_can_train_too(pretrained, tmp_path):
     summary = train.run(config, tmp_path, inputs)
     assert not (tmp_path / 'encoded').exists()
     assert summary['frozen_parameters'] == 32  # the statistics of 16 mel bands
-    assert list(predict.predict(config, inputs | {'train': tmp_path}, 'test'))
+    inputs = inputs | {'train': tmp_path}
+    assert list(predict.predict(config, inputs, 'test', tmp_path / 'encoded'))

@@ -1,11 +1,10 @@
 import json
-from pathlib import Path
 
 import pytest
 
 from amuse_jax.data import music_avqa
+from tests.data.music_avqa import published
 
-SHARED = Path(__file__).parents[4] / 'shared/data/music_avqa'
 ROW = {
     'video_id': '00000093',
     'question_id': 7,
@@ -39,14 +38,7 @@ def write(tmp_path):
 @pytest.fixture(scope='session')
 def real_path():
     """real_path(name): one of the published files, which are not part of this project."""
-
-    def path(name):
-        path = SHARED / f'{name}.json'
-        if not path.exists():
-            pytest.skip(f'{path} is not here')
-        return path
-
-    return path
+    return published.path
 
 
 @pytest.fixture(scope='session')

@@ -1,0 +1,47 @@
+import os
+import re
+
+from amuse_jax.evaluation import other_data
+from configs import base
+
+
+def folder_name(root, **changes):
+    config = base.get_config()
+    config.evaluate.data.update(root=str(root), **changes)
+    return other_data.folder_name(config)
+
+
+def test_every_data_set_has_a_folder_of_its_own(tmp_path):
+    a, b = tmp_path / 'a/v2', tmp_path / 'b/v2'
+    names = [
+        folder_name(a, annotations='v2-balance'),
+        folder_name(a, annotations='v2-bias'),
+        folder_name(b, annotations='v2-bias'),
+        folder_name(a, annotations='v1'),
+        folder_name(a, annotations='v1', rephrased='R'),
+    ]
+    assert len(set(names)) == len(names)
+    assert names[0].startswith('on-v2-v2-balance-')
+
+
+def test_a_data_set_keeps_its_folder_however_its_root_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / 'my set (1)'
+    root.mkdir()
+    (tmp_path / 'link').symlink_to(root)
+    written = (root, f'{root}/', root.name, os.path.join('.', root.name), 'link')
+    (name,) = {folder_name(each) for each in written}
+    assert re.fullmatch(r'on-my-set-1--plain-[0-9a-f]{8}', name)
+
+
+def test_a_folders_name_is_not_too_long_for_a_disk(tmp_path):
+    assert len(folder_name(tmp_path / ('x' * 255), annotations='v2-balance')) < 128
+
+
+def test_whose_annotation_files_are_asked():
+    config = base.get_config()
+    config.data.annotations = 'v1-json'
+    config.evaluate.data.annotations = 'v2-bias'
+    assert other_data.annotations(config) == 'v1-json'
+    config.evaluate.data.root = 'elsewhere'
+    assert other_data.annotations(config) == 'v2-bias'
