@@ -219,6 +219,18 @@ def _unreadable(folder: Path, error: Exception) -> StageError:
     )
 
 
+class _Manager(ocp.CheckpointManager):
+    """Never asks JAX whether there was a notice of preemption.
+
+    JAX has the processes stop at a number that their calls of
+    `multihost_utils.reached_preemption_sync_point` count to. preemption.is_noticed counts; Orbax
+    would go on from numbers of its own, and the processes might never come to the one agreed on.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
 def _manager(folder: Path, keep: int | None) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
@@ -229,7 +241,7 @@ def _manager(folder: Path, keep: int | None) -> ocp.CheckpointManager:
             barrier_sync_key_prefix=folder.name
         ),
     )
-    return ocp.CheckpointManager(folder.absolute(), options=options)
+    return _Manager(folder.absolute(), options=options)
 
 
 def _read_record(manager: ocp.CheckpointManager) -> dict | None:

@@ -63,10 +63,12 @@ def test_hosts_train_as_one(start_toy, alone, tmp_path, processes, devices):
     check_same(tmp_path / 'toy', alone)
 
 
-def test_two_folders_are_saved_at_once(start_toy, tmp_path):
-    """Hosts that met crosswise, one in either folder, would wait for ever."""
+def test_two_folders_are_saved_at_once_and_a_notice_is_heard(start_toy, tmp_path):
+    """Hosts that met crosswise, one in either folder, would wait for ever. The numbers of what is
+    saved have nothing to do with those by which the hosts agree where to stop."""
     folder = tmp_path / 'two'
-    ends(start_toy(folder, 2, script='two_folders.py'), seconds=120)
+    ends(started := start_toy(folder, 2, script='two_folders.py'), seconds=120)
+    assert all('noticed' in text for text in said(started).values())
     for name, newest in (('checkpoints', ['29', '30']), ('best', ['30'])):
         assert sorted(path.name for path in (folder / name).glob('[0-9]*')) == newest
 
