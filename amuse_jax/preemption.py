@@ -3,10 +3,10 @@
 What can be killed at any moment, every stage but training, ends at once. Training saves at the next
 step. Either way the same command goes on from there.
 
-With several processes JAX itself listens: it tells all of them, and has them stop at the same call of
-`is_noticed`, which all make in the same order: where a stage begins, at every step of training and at
-every batch that is computed once. While only the first process works nobody asks: it goes on until
-it is killed, which such a stage bears at any moment.
+With several processes JAX itself listens: it tells all of them, and has them stop at the same call
+of `is_noticed`, which all make in the same order: where a stage begins, at every step of training
+and at every other batch. While only the first process works nobody asks: it goes on until it is
+killed, which such a stage bears at any moment.
 """
 
 import contextlib
@@ -14,8 +14,6 @@ import itertools
 import os
 import signal
 from collections.abc import Iterator
-
-from jax.experimental import multihost_utils
 
 from amuse_jax import hosts
 
@@ -75,6 +73,8 @@ def is_noticed() -> bool:
     """
     if hosts.count() == 1:
         return _is_noticed
+    from jax.experimental import multihost_utils  # not by workers, which import the stages
+
     # Not the step's own number, which begins anew in the next training.
     return multihost_utils.reached_preemption_sync_point(next(_calls))
 
