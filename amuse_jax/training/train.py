@@ -24,6 +24,7 @@ from amuse_jax.models import building
 from amuse_jax.stages import StageError
 from amuse_jax.training import answering, checkpoints, loop, seen, sharding, state, stored
 from amuse_jax.training.answering import CLOSED, FRONT, TOWERS
+from amuse_jax.training.watchdog import Watchdog
 
 
 def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
@@ -45,6 +46,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     started = answering.start_towers(config, inputs['pretrain'], params | frozen)
     encoded = folder / 'encoded' if towers_are_frozen(params) else None
     source = answering.Source(config, inputs, model.streams, encoded)
+    sharding.check_parts(config.train.batch_size, config.train.parts, source.mesh)
     seen.write(folder, [q for q in source.table().questions if q.split in ('train', 'val')])
     started = sharding.put(started, sharding.of_parameters(started, source.mesh))
     params, frozen = ({name: started[name] for name in part} for part in (params, frozen))
@@ -117,7 +119,10 @@ def encode(
         videos=videos,
         rows=sharding.rows(videos, source.mesh),
     )
-    stored.fill(folder, wanted, len(reader), batches, compute, 'encode')
+    watchdog = Watchdog(
+        folder, config.loop.stuck_seconds, [video['video_id'] for video in reader.videos]
+    )
+    stored.fill(folder, wanted, len(reader), batches, compute, 'encode', watchdog)
 
 
 def _phases(config: ConfigDict, source: answering.Source) -> list[loop.Phase]:
