@@ -41,12 +41,12 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
         raise StageError(
             'config.train.head_epochs and config.train.epochs are both 0; set one of them'
         )
+    sharding.check_parts(config.train.batch_size, config.train.parts, sharding.mesh(config.mesh))
     model = building.build(lambda rngs: answering.build(config, inputs['rois'], rngs), config.seed)
     structure, params, frozen = state.split(model, config.train.trainable)
     started = answering.start_towers(config, inputs['pretrain'], params | frozen)
     encoded = folder / 'encoded' if towers_are_frozen(params) else None
     source = answering.Source(config, inputs, model.streams, encoded)
-    sharding.check_parts(config.train.batch_size, config.train.parts, source.mesh)
     seen.write(folder, [q for q in source.table().questions if q.split in ('train', 'val')])
     started = sharding.put(started, sharding.of_parameters(started, source.mesh))
     params, frozen = ({name: started[name] for name in part} for part in (params, frozen))

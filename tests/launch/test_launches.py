@@ -78,9 +78,9 @@ def test_a_tpu_pod_is_created_installed_run_and_deleted():
     assert all('--worker=all' in commands[index] for index in (1, 3, 4, 5))
 
 
-# What gcloud does in the folder of a test: `state` is the pod's, `fates` are those of the requests to
-# come; where there is a file `broken`, a copy fails once, and where there is one `spot`, a run is
-# preempted once.
+# What gcloud does in the folder of a test: `state` is the pod's, `fates` are those of the requests
+# to come; where there is a file `broken`, a copy fails once, and where there is one `spot`, a run
+# is preempted once.
 CLOUD = """#!/usr/bin/env bash
 cd "${0%/*}"
 case "$3 $4 ${*: -1}" in

@@ -85,6 +85,24 @@ def test_a_notice_before_the_first_step_is_heard(start_toy, tmp_path):
     assert steps and max(steps) < 5
 
 
+def test_a_notice_while_the_first_host_works_alone_is_heard_behind_that(start_toy, tmp_path):
+    folder = tmp_path / 'run'
+    started = start_toy(folder, 2, script='two_stages.py', seconds=8, broken=-1)
+    until((folder / 'wait/started').exists, started)
+    started[1].send_signal(signal.SIGTERM)
+    ends(started, seconds=60)
+    assert all('preempted' in each.log.read_text() for each in started)
+    assert (folder / 'wait/manifest.json').exists() and not (folder / 'work').exists()
+
+
+def test_a_host_that_breaks_ends_at_once_and_says_why(start_toy, tmp_path):
+    """Nobody would start all again while it waits for the others and they wait for it."""
+    started = start_toy(tmp_path / 'run', 2, script='two_stages.py', seconds=0, broken=1)
+    ends(started[1:], seconds=60, status=1)
+    text = said(started[1:])
+    assert 'IndexError: nobody foresaw this' in text and '(process 1)' in text
+
+
 def test_one_host_that_finds_damage_has_all_start_again(start_toy, tmp_path):
     """Each reads its own chunks of a checkpoint; the damage is in those of one."""
     folder = tmp_path / 'toy'

@@ -1,3 +1,4 @@
+import json
 import random
 import runpy
 import signal
@@ -45,6 +46,14 @@ def test_metrics_have_a_line_per_interval_and_epoch(toy, tmp_path):
     assert rates[4] == rates[12] == pytest.approx(3e-2)
     assert rates[18] == pytest.approx(1e-2)  # the second phase's own schedule
     assert list((tmp_path / 'tensorboard').glob('events*'))
+
+
+def test_the_first_line_of_a_phase_has_no_rates(toy, tmp_path):
+    """Its time is mostly that of compiling."""
+    loop.fit(*toy['job'](tmp_path, epochs=(2, 1)))
+    rows = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+    assert [row['step'] for row in rows if 'step_seconds' in row] == [6, 8, 12, 18]
+    assert [row['step'] for row in rows if 'seconds_left' in row] == [4, 6, 8, 12, 16, 18]
 
 
 def test_a_finished_job_returns_at_once_with_the_same_parameters(toy, tmp_path):
