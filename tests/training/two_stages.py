@@ -1,7 +1,7 @@
 """A stage that the first process runs alone, then one that all run.
 
 As a script: `python two_stages.py FOLDER OPTIONS PORT PROCESS PROCESSES`; the options are the
-`seconds` that the first stage takes, and `broken`, the process that breaks in the second (-1: none).
+`seconds` that the first stage takes, and `broken`: which process breaks in the second (-1: none).
 """
 
 import json
