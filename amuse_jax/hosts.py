@@ -7,10 +7,12 @@ workdir that all of them reach. A process alone, the plain case, is the first an
 import itertools
 import os
 import sys
+import traceback
 
 from absl import logging
 
 AUTO = 'auto'
+AGAIN = 69  # exit status, EX_UNAVAILABLE of sysexits.h; launches start all processes again
 LONGEST_WAIT = 7 * 24 * 3600  # seconds; the first process may have videos to prepare
 
 _index, _count = 0, 1
@@ -89,10 +91,31 @@ def first_says(value: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(value))
 
 
-def leave(message: str) -> None:
+def leave(message: str, status: int = 1) -> None:
     """Ends this process with a message, without waiting for the others, who can't go on without
-    it."""
+    it.
+
+    Args:
+      message: why.
+      status: to exit with; 1: a mistake, which launches do not try again.
+    """
     if _count == 1:
-        sys.exit(message)
+        print(message, file=sys.stderr)
+        sys.exit(status)
     print(f'{message} (process {_index})', file=sys.stderr, flush=True)
-    os._exit(1)
+    os._exit(status)
+
+
+def leave_over(error: Exception) -> None:
+    """Ends this process, one of several, over an error that nobody foresaw.
+
+    Python's own way out would first wait minutes for the others, who wait for this one. What JAX
+    raises is most often that another one is gone: then all may start again.
+    """
+    import jax
+
+    traceback.print_exception(error)
+    is_of_jax = isinstance(error, jax.errors.JaxRuntimeError)
+    is_out_of_memory = 'RESOURCE_EXHAUSTED' in str(error)
+    status = AGAIN if is_of_jax and not is_out_of_memory else 1
+    leave('amuse_jax: ended by the error above', status)

@@ -65,6 +65,10 @@ def main(argv: list[str]) -> None:
     except preemption.Preempted:
         print(preemption.MESSAGE, file=sys.stderr)
         sys.exit(PREEMPTED_STATUS.value)
+    except Exception as error:
+        if hosts.count() == 1:
+            raise
+        hosts.leave_over(error)
 
 
 def _parse(arguments: list[str]) -> list[str]:

@@ -3,7 +3,10 @@
 What can be killed at any moment, every stage but training, ends at once. Training saves at the next
 step. Either way the same command goes on from there.
 
-With several processes JAX itself listens: it tells all of them, and has them stop at the same step.
+With several processes JAX itself listens: it tells all of them, and has them stop at the same call
+of `is_noticed`, which all make in the same order: where a stage begins, at every step of training
+and at every other batch. While only the first process works nobody asks: it goes on until it is
+killed, which such a stage bears at any moment.
 """
 
 import contextlib
@@ -11,8 +14,6 @@ import itertools
 import os
 import signal
 from collections.abc import Iterator
-
-from jax.experimental import multihost_utils
 
 from amuse_jax import hosts
 
@@ -28,12 +29,14 @@ class Preempted(Exception):
 
 
 def watch(status: int) -> None:
-    """From now on the notice ends this process, where that is not deferred.
+    """From now on the notice ends this process, where that is not deferred; of several processes
+    `is_noticed` tells.
 
     Args:
       status: to exit with.
     """
     if hosts.count() > 1:
+        is_noticed()  # JAX drops a notice that comes before every process has asked
         return
 
     def end(*_) -> None:
@@ -64,8 +67,23 @@ def deferred() -> Iterator[None]:
 
 
 def is_noticed() -> bool:
-    """Whether to save and stop, the same in every process; every one calls it at every step."""
+    """Whether to save and stop, the same in every process; all call it at the same places.
+
+    Of several processes each is told once.
+    """
     if hosts.count() == 1:
         return _is_noticed
+    from jax.experimental import multihost_utils  # not by workers, which import the stages
+
     # Not the step's own number, which begins anew in the next training.
     return multihost_utils.reached_preemption_sync_point(next(_calls))
+
+
+def stop_if_noticed() -> None:
+    """For places where all that matters is saved; all processes call it.
+
+    Raises:
+      Preempted: there was a notice.
+    """
+    if is_noticed():
+        raise Preempted

@@ -5,22 +5,27 @@ the artefact was made from; a folder without one is unfinished and is continued,
 other settings is made again, and so is every stage behind it.
 """
 
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from absl import logging
 from ml_collections import ConfigDict
 
-from amuse_jax import hosts, shards
+from amuse_jax import hosts, preemption, shards
 
 # Formats of what a run leaves; each is raised when older code can no longer read what is written.
 FORMAT = 1  # of stages and their manifests; raised too when an older artefact cannot be read
 RECORD_FORMAT = 1  # data/records.py
 CHECKPOINT_FORMAT = 2  # training/checkpoints.py, pretrained/towers.py
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 Run = Callable[[ConfigDict, Path, Mapping[str, Path]], dict]
 
@@ -133,31 +138,33 @@ def is_complete(
     return manifest is not None and manifest['fingerprint'] == fingerprint(stage, config, stages)
 
 
-def run_stage(stage: Stage, config: ConfigDict, workdir: Path, stages: Mapping[str, Stage]) -> dict:
-    """Runs the stage unless its artefact is complete; returns the summary it left.
+def run_stage(stage: Stage, config: ConfigDict, workdir: Path, stages: Mapping[str, Stage]) -> None:
+    """Runs the stage unless its artefact is complete.
 
-    Of several hosts, all call it and return when the stage is complete.
+    Of several hosts, all call it and return when the stage is complete. What is in the workdir the
+    first one alone judges: others may see it otherwise for a while.
 
     Raises:
-      StageError: a stage it needs is not complete.
+      StageError: a stage it needs is not complete, or the disk is full.
+      Preempted: several processes got a notice.
     """
+    preemption.stop_if_noticed()
     folder = stage.path(workdir)
     mark = fingerprint(stage, config, stages)
-    manifest = read_manifest(folder)
-    if manifest is not None and manifest['fingerprint'] == mark:
+    if hosts.first_says(hosts.is_first() and is_complete(stage, config, workdir, stages)):
         logging.info('%s: done already (%s)', stage.name, folder)
-        return manifest['summary']
-    for name in stage.needs:
-        if name in stages:
-            _require(stages[name], stage, config, workdir, stages)
-    hosts.wait(f'{stage.name}: looked')  # before anything changes
+        return
     if hosts.is_first():
-        _make_room(stage, config, folder, mark, manifest)
+        for name in stage.needs:
+            if name in stages:
+                _require(stages[name], stage, config, workdir, stages)
+        _make_room(stage, config, folder, mark, read_manifest(folder))
     hosts.wait(f'{stage.name}: ready')
     logging.info('%s: starting (%s)', stage.name, folder)
     inputs = {name: stages[name].path(workdir) for name in stage.needs if name in stages}
     if stage.by_all or hosts.is_first():
-        summary = stage.run(config, folder, inputs)
+        with full_disk_told(stage.name, folder):
+            summary = stage.run(config, folder, inputs)
     if hosts.is_first():
         manifest = {
             'format': FORMAT,
@@ -168,7 +175,25 @@ def run_stage(stage: Stage, config: ConfigDict, workdir: Path, stages: Mapping[s
         }
         write_json(folder / 'manifest.json', manifest)
     hosts.wait(f'{stage.name}: done')
-    return read_manifest(folder)['summary']
+
+
+@contextlib.contextmanager
+def full_disk_told(name: str, folder: Path) -> Iterator[None]:
+    """Inside, `name` fills `folder`.
+
+    Raises:
+      StageError: the disk or its quota is full.
+    """
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:  # which of them depends on who writes
+        full = [text for text in map(os.strerror, FULL) if text in str(error)]
+        if not full:
+            raise
+        raise StageError(
+            f'{name} stopped: no space is left on the disk of {folder} ({full[0]}); make room and '
+            'start the same command again to go on from what is saved'
+        ) from error
 
 
 def write_json(path: Path, value) -> None:

@@ -7,7 +7,8 @@
 #
 # --workdir and data lie on a storage that all hosts mount (xpk storage create --auto-mount=true).
 # Builds and pushes the image, starts the job, follows its log and deletes it. A preempted slice, or a
-# host lost, is started again up to 20 times and goes on where it was.
+# host lost, is started again up to 20 times and goes on where it was; so is a mistake (exit status 1),
+# which xpk does not tell apart: look at the log.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=launch/dry_run.sh
@@ -24,7 +25,7 @@ run xpk workload create --workload="$name" "${where[@]}" --tpu-type="${TYPE:-v5l
 first="jobset.sigs.k8s.io/jobset-name=$name,batch.kubernetes.io/job-completion-index=0"
 status=124 # of a job that is not finished
 while ((status == 124)); do
-  run kubectl wait pod --for=condition=Ready --timeout=24h --selector="$first" || true
+  run kubectl wait pod --for=condition=Ready --timeout=10m --selector="$first" || true
   run kubectl logs --follow --selector="$first" || true
   status=0
   run xpk workload list "${where[@]}" --wait-for-job-completion="$name" --timeout=60 || status=$?

@@ -2,15 +2,15 @@
 # Several processes on this host:  launch/local.sh [--dry-run] PROCESSES ARGUMENTS-OF-MAIN...
 #
 # When one of them is killed or stuck, all are started again, up to RESTARTS times, and go on where
-# they were; a mistake (exit status 1) is not tried again. After SIGTERM all save and this ends with 75.
+# they were; a mistake (exit status 1) is not tried again. After SIGTERM or Ctrl-C all save and this ends
+# with 75; what has not ended GRACE (30) seconds later is killed, as by a cloud, and this ends with 137.
 # With GPUS=1 process i has GPU i, else all use the CPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=launch/dry_run.sh
 source launch/dry_run.sh
-count=$1 python=${PYTHON:-python} woken='' stopping=''
+count=$1 python=${PYTHON:-python} woken='' stopping='' pids=() killers=()
 shift
-pids=()
 
 start_all() {
   pids=()
@@ -35,8 +35,15 @@ wait_for_all() { # `status` is that of the first that failed; the others cannot 
   done
 }
 
-trap 'kill -KILL "${pids[@]}" 2> /dev/null || true' EXIT
-trap 'woken=1 stopping=1; kill -TERM "${pids[@]}" 2> /dev/null || true' TERM INT
+stop_all() { # only the first process works in some stages; it does not look for signals there
+  woken=1 stopping=1
+  kill -TERM "${pids[@]}" 2> /dev/null || true
+  { sleep "${GRACE:-30}"; kill -KILL "${pids[@]}"; } &> /dev/null & killers+=($!)
+  disown # `wait` is for the processes
+}
+
+trap 'kill -KILL "${pids[@]}" "${killers[@]}" 2> /dev/null || true' EXIT
+trap stop_all TERM INT
 for ((restarts = ${RESTARTS:-5}; ; restarts--)); do
   start_all "$@"
   wait_for_all

@@ -22,7 +22,7 @@ source launch/dry_run.sh
 
 trap : USR1 # two minutes before the time is over: ends the wait
 run srun --kill-on-bad-exit=1 --label "${VENV:-.venv}/bin/python" -m amuse_jax.main \
-  --coordinator=auto "$@" &
+  --coordinator=auto --preempted_status=75 "$@" &
 status=0
 wait $! || status=$?
 if ((status > 1 && ${SLURM_RESTART_COUNT:-0} < 20)); then scontrol requeue "$SLURM_JOB_ID"; fi

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,9 +8,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+CLUSTERS = ('SLURM_', 'OMPI_', 'TPU_')  # variables by which --coordinator=auto finds the others
+
+
 def run(*arguments):
     command = [sys.executable, '-m', 'amuse_jax.main', *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    environment = {name: os.environ[name] for name in os.environ if not name.startswith(CLUSTERS)}
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
 
 
 @pytest.mark.parametrize(

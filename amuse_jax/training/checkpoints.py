@@ -5,9 +5,10 @@ parameters.
     FOLDER/frozen/                                   arrays that never change, once
     FOLDER/best/NUMBER/{params,record}               the best by validation
 
-A checkpoint appears by the renaming of its folder, so a kill never leaves half of one. Each also
-carries a checksum of its content: a newest checkpoint that was damaged later is passed over for the
-one before it. Nothing in it depends on the devices or hosts that wrote it.
+A checkpoint appears by the renaming of its folder, so a kill never leaves half of one. The newest
+few and the best also carry a checksum of their content. A newest one that cannot be read is set
+aside as checkpoints/damaged-STEP, which nothing reads, and the one before it is taken. Nothing in a
+checkpoint depends on the devices or hosts that wrote it.
 """
 
 import json
@@ -53,7 +54,10 @@ class Checkpoints:
     def restore(
         self, template: TrainState, iterator_of: Callable[[dict], Any]
     ) -> tuple[TrainState, Any, dict] | None:
-        """The newest intact checkpoint; damaged ones are named in the log and removed.
+        """The newest intact checkpoint; damaged ones are named in the log and set aside.
+
+        Of several processes, one that finds damage ends with hosts.AGAIN: the others may have read
+        their own parts of it well, and wait for this one.
 
         Args:
           template: a state of the same shapes and shardings.
@@ -69,15 +73,10 @@ class Checkpoints:
             try:
                 return self._restore(step, template, iterator_of)
             except DAMAGE as error:
-                folder = Path(self._manager.directory) / str(step)
-                logging.warning(
-                    'checkpoint %s is damaged (%s: %s); removed, going on from the one before it',
-                    folder, type(error).__name__, str(error).partition('\n')[0][:200],
-                )  # fmt: skip
-                hosts.wait('damaged')
-                if hosts.is_first():
-                    shutil.rmtree(folder)
-                hosts.wait('removed')
+                told = _set_aside(Path(self._manager.directory) / str(step), error)
+                if hosts.count() > 1:
+                    hosts.leave(f'amuse_jax: {told}; all processes must start again', hosts.AGAIN)
+                logging.warning('%s; going on from the one before it', told)
                 self._manager.reload()
         return None
 
@@ -91,8 +90,7 @@ class Checkpoints:
         }
         read = self._manager.restore(step, args=ocp.args.Composite(**targets))
         trees = {name: read[name] for name in targets}
-        if _digest(trees, progress) != digest:
-            raise ValueError('its content does not have the checksum it was saved with')
+        _check_digest(digest, trees, progress)
         iterator = iterator_of(progress)
         iterator.set_state(progress.pop('iterator'))
         state = TrainState(params=trees['params'], **trees['rest'])
@@ -122,10 +120,12 @@ class Best:
         if self.record is not None and score <= self.record['score']:
             return
         self.record = {**record, 'score': score}
+        digest = _digest({'params': params}, self.record)
         self._manager.save(
             (self._manager.latest_step() or 0) + 1,
             args=ocp.args.Composite(
-                params=ocp.args.StandardSave(params), record=_json(self.record)
+                params=ocp.args.StandardSave(params),
+                record=_json({**self.record, 'digest': digest}),
             ),
         )
 
@@ -145,7 +145,12 @@ def read_best(folder: Path, template: Mapping[str, Any]) -> tuple[Arrays, dict]:
       StageError: there is none in `folder`, it is damaged, the model has other shapes, or a newer
         version of amuse_jax wrote it.
     """
-    return _read_newest(folder, 'record', template)
+    try:
+        params, record = _read_newest(folder, 'record', template)
+        _check_digest(record.pop('digest', None), {'params': params}, record)
+    except ValueError as error:
+        raise _unreadable(folder, error) from error
+    return params, record
 
 
 def read_params(folder: Path, template: Mapping[str, Any]) -> Arrays:
@@ -162,7 +167,7 @@ def keep_frozen(folder: Path, arrays: Arrays) -> Arrays:
     if not arrays:
         return arrays
     with ocp.StandardCheckpointer() as checkpointer:
-        if not folder.exists():
+        if not hosts.first_says(folder.exists()):
             form = {'format': CHECKPOINT_FORMAT}
             checkpointer.save(folder.absolute(), arrays, custom_metadata=form)
             return arrays
@@ -219,17 +224,31 @@ def _unreadable(folder: Path, error: Exception) -> StageError:
     )
 
 
+class _Manager(ocp.CheckpointManager):
+    """Never asks JAX whether there was a notice of preemption.
+
+    JAX has the processes stop at a number that their calls of
+    `multihost_utils.reached_preemption_sync_point` count to. preemption.is_noticed counts; Orbax
+    would go on from numbers of its own, and the processes might never come to the one agreed on.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
 def _manager(folder: Path, keep: int | None) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
         cleanup_tmp_directories=True,
+        # Which checkpoints there are the first host says; others may see it later.
+        single_host_load_and_broadcast=True,
         # Several hosts meet by name; without names of their own, two folders saved at once would
         # have them meet crosswise.
         multiprocessing_options=ocp.options.MultiprocessingOptions(
             barrier_sync_key_prefix=folder.name
         ),
     )
-    return ocp.CheckpointManager(folder.absolute(), options=options)
+    return _Manager(folder.absolute(), options=options)
 
 
 def _read_record(manager: ocp.CheckpointManager) -> dict | None:
@@ -240,6 +259,20 @@ def _read_record(manager: ocp.CheckpointManager) -> dict | None:
         return _read_json(manager, step, 'record')
     except DAMAGE as error:
         raise _unreadable(Path(manager.directory) / str(step), error) from error
+
+
+def _set_aside(folder: Path, error: Exception) -> str:
+    """Renames a checkpoint that cannot be read; says so."""
+    aside = folder.with_name(f'damaged-{folder.name}')
+    try:
+        folder.rename(aside)
+    except FileNotFoundError:
+        pass  # another process has done it
+    except OSError:  # one of the same step lies there
+        shutil.rmtree(aside)
+        folder.rename(aside)
+    reason, kind = str(error).partition('\n')[0][:200], type(error).__name__
+    return f'checkpoint {folder} cannot be read ({kind}: {reason}); it is kept as {aside}'
 
 
 def _json(values: Mapping[str, Any]) -> ocp.args.JsonSave:
@@ -271,6 +304,14 @@ def _digest(trees: Mapping[str, Any], progress: Mapping[str, Any]) -> int:
         sums = [_checksum(leaf) for leaf in jax.tree.leaves(trees[name])]
         digest = zlib.crc32(np.array(jax.device_get(sums), np.uint32), digest)
     return digest
+
+
+def _check_digest(
+    digest: int | None, trees: Mapping[str, Any], progress: Mapping[str, Any]
+) -> None:
+    """Raises ValueError when the digest is of another content; None, of an older version, fits."""
+    if digest is not None and _digest(trees, progress) != digest:
+        raise ValueError('its content does not have the checksum it was saved with')
 
 
 @jax.jit

@@ -108,26 +108,13 @@ def fit(job: Job, params: Arrays) -> Arrays:
     hosts may be others by then.
 
     Raises:
-      StageError: more than loop.max_refused steps were refused because they were not finite; or the
-        disk is full.
+      StageError: more than loop.max_refused steps were refused because they were not finite.
       Preempted: there was a notice; the state is saved.
     """
-
-    def reading() -> list[str]:
-        return [f'{job.video_ids[i]}, for {seconds:.0f} s' for i, seconds in pipeline.reads()]
-
-    limit = job.settings.stuck_seconds
-    with preemption.deferred(), Watchdog(job.folder, limit, reading) as watchdog:
-        try:
-            with contextlib.closing(_Run(job, params, watchdog)) as run:
-                return run.to_the_end()
-        except (OSError, ValueError, RuntimeError) as error:  # which of them depends on who writes
-            if 'No space left on device' not in str(error):
-                raise
-            raise StageError(
-                f'{job.name} stopped: no space is left on the disk of {job.folder}; make room and '
-                'start the same command again to go on from the newest checkpoint'
-            ) from error
+    watchdog = Watchdog(job.folder, job.settings.stuck_seconds, job.video_ids)
+    with preemption.deferred(), watchdog:
+        with contextlib.closing(_Run(job, params, watchdog)) as run:
+            return run.to_the_end()
 
 
 class _Run:
@@ -146,9 +133,11 @@ class _Run:
             self.state, lambda progress: pipeline.iterate(job.phases[progress['phase']].batches)
         )
         lines = 0
+        self.owes_validation = False  # of the current step, which ends an epoch
         if restored:
             self.state, self.iterator, progress = restored
             self.phase_index, lines = progress['phase'], progress['lines']
+            self.owes_validation = progress.get('owes_validation', False)  # older ones never do
         self.step = int(self.state.step)
         self.metrics = metrics.MetricsWriter(job.folder, lines, self.step)
         is_quiet = None if hosts.is_first() else True  # None: where there is no terminal
@@ -211,6 +200,8 @@ class _Run:
         if validation:
             evaluate = evaluation_step(validation.evaluate, structure, level, self.mesh)
         last = self._first_step() + len(phase.batches)
+        if self.owes_validation:
+            self._validate(validation.batches, evaluate)
         is_new = True
         while self.step < last:
             batch = self._next_batch()
@@ -226,16 +217,20 @@ class _Run:
             self.unseen.append((self.step, is_finite, batch['record']))
             self.bar.update()
             at_epoch_end = (self.step - self._first_step()) % phase.steps_per_epoch == 0
+            self.owes_validation = at_epoch_end and validation is not None
             if at_epoch_end or self.step % settings.log_steps == 0:
                 self._log()
-            if at_epoch_end and validation:
+            self._stop_if_noticed()
+            if self.owes_validation:
                 self._validate(validation.batches, evaluate)
-            is_noticed = preemption.is_noticed()
-            if is_noticed or self.step == last or self._is_due():
+            if self.step == last or self._is_due():
                 self._save()
-            if is_noticed:
-                logging.info('%s: SIGTERM: saved at step %d', self.job.name, self.step)
-                raise preemption.Preempted
+
+    def _stop_if_noticed(self) -> None:
+        if preemption.is_noticed():
+            self._save()
+            logging.info('%s: SIGTERM: saved at step %d', self.job.name, self.step)
+            raise preemption.Preempted
 
     def _is_due(self) -> bool:
         """Whether it is time for a checkpoint; for all hosts by the first one's clock."""
@@ -288,8 +283,11 @@ class _Run:
         return sum(len(phase.batches) for phase in self.job.phases)
 
     def _validate(self, batches: grain.MapDataset, evaluate: Callable[..., Any]) -> None:
+        """Pays the validation that is owed. A notice interrupts it, since it may take minutes; the
+        run that goes on begins it anew."""
         sums = self._zeros()
         for batch in pipeline.iterate(batches):
+            self._stop_if_noticed()
             self.watchdog.at(f'the validation after step {self.step}')
             placed = sharding.place(batch, self.mesh)
             sums, _ = evaluate(self.state.params, self.frozen, placed, sums)
@@ -301,6 +299,7 @@ class _Run:
         if self.best:
             record = {'step': self.step, 'epoch': self._epoch(), **values}
             self.best.offer(values[f'val_{self.job.best_by}'], self.state.params, record)
+        self.owes_validation = False
         self.pace.restart()
 
     def _show(self, **values: float) -> None:
@@ -333,6 +332,10 @@ class _Run:
     def _write_checkpoint(self) -> None:
         self.watchdog.at(f'the checkpoint of step {self.step}')
         self.metrics.sync()
-        progress = {'phase': self.phase_index, 'lines': self.metrics.lines}
+        progress = {
+            'phase': self.phase_index,
+            'lines': self.metrics.lines,
+            'owes_validation': self.owes_validation,
+        }
         self.checkpoints.save(self.state, self.iterator, progress)
         self.saved_at = time.monotonic()

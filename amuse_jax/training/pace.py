@@ -39,6 +39,7 @@ class Pace:
     def restart(self) -> None:
         """A line was written."""
         self._since, self._waited, self.steps = time.monotonic(), 0.0, 0
+        self._has_compiled = self._first is not None
 
     def waited(self, seconds: float) -> None:
         """For the data of a step."""
@@ -52,7 +53,8 @@ class Pace:
             self._first = time.monotonic()
 
     def values(self, samples: float, steps_left: int) -> dict[str, float]:
-        """Those of CLOCK that are known.
+        """Those of CLOCK that are known; the first line of a phase has no rates, since its time is
+        mostly that of compiling.
 
         Args:
           samples: that were trained on since the last line.
@@ -60,14 +62,16 @@ class Pace:
         """
         seconds = time.monotonic() - self._since
         rate = self._step_flops * self.steps / seconds
-        values = {
-            'samples_per_second': samples / seconds,
-            'step_seconds': seconds / self.steps,
-            'data_wait_seconds': self._waited / self.steps,
-            'data_wait_share': self._waited / seconds,
-            'flops_per_second': rate,
-        }
-        if self._peak:
+        values = {}
+        if self._has_compiled:
+            values = {
+                'samples_per_second': samples / seconds,
+                'step_seconds': seconds / self.steps,
+                'data_wait_seconds': self._waited / self.steps,
+                'data_wait_share': self._waited / seconds,
+                'flops_per_second': rate,
+            }
+        if values and self._peak:
             values['utilisation'] = rate / (self._peak * self._devices)
         if self._count > 1:
             mean = (time.monotonic() - self._first) / (self._count - 1)
@@ -77,6 +81,8 @@ class Pace:
 
 def described(values: Mapping[str, float]) -> str:
     """Values of CLOCK, for the log."""
+    if 'step_seconds' not in values:
+        return 'compiled'
     parts = [
         f'{values["step_seconds"]:.3f} s a step '
         f'({values["data_wait_seconds"]:.3f} s, {values["data_wait_share"]:.1%} for data)',

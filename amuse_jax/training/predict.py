@@ -11,11 +11,13 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from scipy.special import softmax
 
+from amuse_jax import preemption
 from amuse_jax.data import pipeline
 from amuse_jax.data.music_avqa import Question
 from amuse_jax.models.amuse import Amuse
 from amuse_jax.training import answering, checkpoints, sharding, state, train
 from amuse_jax.training.step import evaluation_step
+from amuse_jax.training.watchdog import Watchdog
 
 ASKED = ('weights', 'question', 'record')  # arrays of a batch that say what was asked
 
@@ -69,6 +71,7 @@ def predict(
 
     Raises:
       StageError: as load_best; no question in the split; inputs that do not fit each other.
+      Preempted: several processes got a notice.
     """
     mesh = sharding.mesh(config.mesh)
     structure, params, frozen = load_parts(config, inputs, mesh)
@@ -86,22 +89,25 @@ def predict(
         config.loop.optimization_level,
         mesh,
     )
-
-    for batch in pipeline.iterate(batches.once()):
-        placed = sharding.place(batch, mesh)
-        _, output = answer(params, frozen, placed, sums)
-        output, batch = sharding.fetch((output, {name: placed[name] for name in ASKED}))
-        probabilities = softmax(output.logits, axis=-1)
-        for video, slot in np.argwhere(batch['weights'] > 0):
-            segments = output.time_weights.shape[-1]
-            yield Prediction(
-                question=table.questions[batch['question'][video, slot]],
-                record=int(batch['record'][video]),
-                probabilities=probabilities[video, slot],
-                importance=dict(zip(streams, output.importance[video, slot].tolist())),
-                region_weights=output.region_weights[video, slot].reshape(segments, -1),
-                time_weights=dict(zip(streams, output.time_weights[video, slot])),
-            )
+    video_ids = [video['video_id'] for video in source.reader().videos]
+    with Watchdog(inputs['train'], config.loop.stuck_seconds, video_ids) as watchdog:
+        for number, batch in enumerate(pipeline.iterate(batches.once()), 1):
+            watchdog.at(f'the answers of batch {number} of {split}')
+            preemption.stop_if_noticed()
+            placed = sharding.place(batch, mesh)
+            _, output = answer(params, frozen, placed, sums)
+            output, batch = sharding.fetch((output, {name: placed[name] for name in ASKED}))
+            probabilities = softmax(output.logits, axis=-1)
+            for video, slot in np.argwhere(batch['weights'] > 0):
+                segments = output.time_weights.shape[-1]
+                yield Prediction(
+                    question=table.questions[batch['question'][video, slot]],
+                    record=int(batch['record'][video]),
+                    probabilities=probabilities[video, slot],
+                    importance=dict(zip(streams, output.importance[video, slot].tolist())),
+                    region_weights=output.region_weights[video, slot].reshape(segments, -1),
+                    time_weights=dict(zip(streams, output.time_weights[video, slot])),
+                )
 
 
 def load_parts(

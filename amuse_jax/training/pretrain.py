@@ -23,6 +23,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from sklearn.metrics import average_precision_score
 
+from amuse_jax import hosts
 from amuse_jax.data import pipeline
 from amuse_jax.data.records import RecordReader
 from amuse_jax.models import building
@@ -32,6 +33,7 @@ from amuse_jax.models.universal_encoder import UniversalEncoder
 from amuse_jax.pretrained import towers
 from amuse_jax.stages import StageError
 from amuse_jax.training import checkpoints, loop, predictors, sharding, state, stored
+from amuse_jax.training.watchdog import Watchdog
 
 LABELS = ('rhythm', 'sources')
 FEATURES = (*predictors.STREAMS, *LABELS, 'segment_mask')
@@ -187,7 +189,7 @@ def _with_all_statistics(
     """`frozen` with the statistics of the log-mels and of the first features of `records`, measured
     once and kept in folder/frozen; the first features stay for the predictors."""
     shardings = sharding.of_parameters(frozen, sharding.mesh(config.mesh))
-    if (folder / 'frozen').exists():
+    if hosts.first_says((folder / 'frozen').exists()):
         return checkpoints.read_frozen(folder / 'frozen', sharding.shapes(frozen, shardings))
     if not config.checkpoints.audio:
         frozen = with_statistics(frozen, mel_statistics(reader, records))
@@ -282,7 +284,10 @@ def store_features(
     batches = functools.partial(
         pipeline.whole_videos, reader, {}, videos=videos, rows=sharding.rows(videos, mesh)
     )
-    stored.fill(folder, FEATURES, len(reader), batches, compute, 'features')
+    watchdog = Watchdog(
+        folder, config.loop.stuck_seconds, [video['video_id'] for video in reader.videos]
+    )
+    stored.fill(folder, FEATURES, len(reader), batches, compute, 'features', watchdog)
 
 
 def _phase(

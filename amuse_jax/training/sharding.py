@@ -214,6 +214,20 @@ def rows(videos: int, mesh: Mesh) -> tuple[int, ...]:
     return tuple(sorted({row for (index,) in held for row in range(*index.indices(videos))}))
 
 
+def check_parts(videos: int, parts: int, mesh: Mesh) -> None:
+    """Whether every part of a batch of `videos` can be shared out, too.
+
+    Raises:
+      StageError: it cannot.
+    """
+    if videos % (parts * shares(mesh)):
+        raise StageError(
+            f'{videos} videos in {parts} parts (train.parts) cannot be shared out evenly to '
+            f'{shares(mesh)} devices; expected a batch_size that is a multiple of '
+            f'{parts * shares(mesh)}'
+        )
+
+
 def place(batch: Mapping[str, np.ndarray], mesh: Mesh) -> Arrays:
     """The whole batch, shared out by its leading axis (videos), from every process's `rows`."""
     return jax.make_array_from_process_local_data(of_batches(mesh), dict(batch))

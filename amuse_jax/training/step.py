@@ -10,7 +10,6 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from amuse_jax.models import building
-from amuse_jax.stages import StageError
 from amuse_jax.training import sharding
 from amuse_jax.training.state import Arrays, Structure, TrainState
 
@@ -39,7 +38,8 @@ def train_step(
 
     With several `parts`, a batch's videos are taken in so many parts, one after the other: the
     gradient is the same, but for the order of its sums and what dropout draws, and a part's memory
-    is all that is needed. `loss` is then the mean by the weights of the metric 'loss'.
+    is all that is needed. `loss` is then the mean by the weights of the metric 'loss', and
+    sharding.check_parts accepts the parts.
     """
 
     mesh = shardings.step.mesh
@@ -87,13 +87,6 @@ def train_step(
 def _in_parts(gradient, batch, key, parts, mesh):
     """What `gradient` returns for the whole batch, from `parts` of it."""
 
-    devices, videos = sharding.shares(mesh), len(jax.tree.leaves(batch)[0])
-    if videos % (parts * devices):
-        raise StageError(
-            f'{videos} videos in {parts} parts (train.parts) cannot be shared out evenly to '
-            f'{devices} devices; expected a batch_size that is a multiple of {parts * devices}'
-        )
-
     def split(array):  # every device keeps its own videos
         array = array.reshape(-1, parts, *array.shape[1:]).swapaxes(0, 1)
         part = sharding.of_batches(mesh).spec
@@ -108,8 +101,8 @@ def _in_parts(gradient, batch, key, parts, mesh):
         return jax.tree.map(jnp.add, total, (*weighted, sums)), None
 
     scanned = jax.tree.map(split, dict(batch)), jnp.arange(parts)
-    first = jax.tree.map(lambda x: x[0], scanned)
-    (value, sums), grads = jax.eval_shape(gradient, first[0], key)
+    first = jax.tree.map(lambda x: x[0], scanned[0])
+    (value, sums), grads = jax.eval_shape(gradient, first, key)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (value, grads, sums))
     (value, grads, sums), _ = jax.lax.scan(add, zeros, scanned)
     whole = jnp.maximum(sums['loss'][1], 1)

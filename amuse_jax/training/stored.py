@@ -6,6 +6,7 @@ first writes.
 """
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,10 +15,12 @@ import grain
 import numpy as np
 from tqdm import tqdm
 
-from amuse_jax import hosts, stages
+from amuse_jax import hosts, preemption, stages
 from amuse_jax.data import pipeline
+from amuse_jax.training.watchdog import Watchdog
 
 FLUSH_SECONDS = 5.0
+ALL = -1  # instead of a number of rows: the arrays are whole
 
 
 def fill(
@@ -27,6 +30,7 @@ def fill(
     batches: Callable[[Sequence[int]], grain.MapDataset],
     compute: Callable[[pipeline.Batch], Mapping[str, np.ndarray]],
     description: str,
+    watchdog: Watchdog,
 ) -> None:
     """Computes `names` for records 0..count - 1 unless the folder holds them already.
 
@@ -37,43 +41,31 @@ def fill(
       batches: the batches over some records in order, padded at the end.
       compute: from a batch to arrays (videos, ...).
       description: the progress bar's name.
+      watchdog: not entered yet.
+
+    Raises:
+      Preempted: several processes got a notice; the rows so far are on the disk.
     """
-    paths = [folder / f'{name}.npy' for name in names]
-    progress = folder / 'rows.json'
-    done = json.loads(progress.read_text()) if progress.exists() else 0
-    # The others may look later, when the first has gone on.
-    done = hosts.first_says(-1 if all(path.exists() for path in paths) else done)
-    if done == -1:
+    done = hosts.first_says(_rows_done(folder, names) if hosts.is_first() else 0)
+    if done == ALL:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    parts: dict[str, np.memmap] = {}
-    if done and hosts.is_first():
-        parts = {
-            n: np.lib.format.open_memmap(_part(folder, n), 'r+') for n in names if done < count
-        }
-    flushed = time.monotonic()
-    with tqdm(
-        total=count, initial=done, desc=description, unit='video', disable=not hosts.is_first()
-    ) as bar:
+    rows, flushed = _Rows(folder, names, count, done), time.monotonic()
+    is_quiet = not hosts.is_first()
+    bar = tqdm(total=count, initial=done, desc=description, unit='video', disable=is_quiet)
+    with watchdog, bar:
         for batch in pipeline.iterate(batches(range(done, count))) if done < count else ():
-            rows = {name: np.asarray(array) for name, array in compute(batch).items()}
-            if not parts and hosts.is_first():
-                parts = {name: _create(folder, name, count, rows[name]) for name in names}
-            size = min(len(rows[names[0]]), count - done)
-            for name, part in parts.items():
-                part[done : done + size] = rows[name][:size]
-            done += size
-            bar.update(size)
-            if parts and (time.monotonic() - flushed > FLUSH_SECONDS or done == count):
-                _flush(parts.values())
-                stages.write_json(progress, done)
+            rows.add(compute(batch))
+            bar.update(rows.done - bar.n)
+            watchdog.at(f'{description}: the videos from {rows.done} on')
+            is_noticed = preemption.is_noticed()
+            is_due = time.monotonic() - flushed > FLUSH_SECONDS
+            if is_noticed or is_due or rows.done == count:
+                rows.flush()
                 flushed = time.monotonic()
-    if hosts.is_first():
-        for name, path in zip(names, paths):
-            if not path.exists():
-                _part(folder, name).replace(path)
-        progress.unlink()
-    hosts.wait('stored')
+            if is_noticed:
+                raise preemption.Preempted
+        rows.finish()
+        hosts.wait('stored')
 
 
 def read(folder: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -84,7 +76,7 @@ def read(folder: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     """
     arrays = {}
     for name in names:
-        path = folder / f'{name}.npy'
+        path = _whole(folder, name)
         try:
             arrays[name] = np.load(path, mmap_mode='r', allow_pickle=False)
         except (OSError, ValueError) as error:
@@ -94,15 +86,64 @@ def read(folder: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     return arrays
 
 
+class _Rows:
+    """Rows on their way into the folder; the first process alone writes.
+
+    Attributes:
+      done: how many there are.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str], count: int, done: int):
+        self._folder, self._names, self._count, self.done = folder, names, count, done
+        self._parts: dict[str, np.memmap] = {}
+        if hosts.is_first() and 0 < done < count:
+            self._parts = {n: np.lib.format.open_memmap(_part(folder, n), 'r+') for n in names}
+
+    def add(self, arrays: Mapping[str, np.ndarray]) -> None:
+        arrays = {name: np.asarray(arrays[name]) for name in self._names}
+        if hosts.is_first() and not self._parts:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._parts = {n: _create(self._folder, n, self._count, arrays[n]) for n in arrays}
+        size = min(len(arrays[self._names[0]]), self._count - self.done)
+        for name, part in self._parts.items():
+            part[self.done : self.done + size] = arrays[name][:size]
+        self.done += size
+
+    def flush(self) -> None:
+        """A killed run goes on from here."""
+        for part in self._parts.values():
+            part.flush()
+        if hosts.is_first():
+            stages.write_json(self._folder / 'rows.json', self.done)
+
+    def finish(self) -> None:
+        """Gives the arrays their names."""
+        if hosts.is_first():
+            for name in self._names:
+                if not _whole(self._folder, name).exists():
+                    _part(self._folder, name).replace(_whole(self._folder, name))
+            (self._folder / 'rows.json').unlink()
+
+
+def _rows_done(folder: Path, names: Sequence[str]) -> int:
+    """Rows of an unfinished folder that are on the disk, or ALL."""
+    if all(_whole(folder, name).exists() for name in names):
+        return ALL
+    progress = folder / 'rows.json'
+    return json.loads(progress.read_text()) if progress.exists() else 0
+
+
+def _whole(folder: Path, name: str) -> Path:
+    return folder / f'{name}.npy'
+
+
 def _part(folder: Path, name: str) -> Path:
     return folder / f'{name}.npy.part'
 
 
 def _create(folder: Path, name: str, count: int, rows: np.ndarray) -> np.memmap:
-    shape = (count, *rows.shape[1:])
-    return np.lib.format.open_memmap(_part(folder, name), 'w+', dtype=rows.dtype, shape=shape)
-
-
-def _flush(parts: Iterable[np.memmap]) -> None:
-    for part in parts:
-        part.flush()
+    path, shape = _part(folder, name), (count, *rows.shape[1:])
+    part = np.lib.format.open_memmap(path, 'w+', dtype=rows.dtype, shape=shape)
+    with open(path, 'r+b') as file:  # a disk too small is an error now; later it would be SIGBUS
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return part

@@ -24,6 +24,7 @@ from amuse_jax.models import building
 from amuse_jax.stages import StageError
 from amuse_jax.training import answering, checkpoints, loop, seen, sharding, state, stored
 from amuse_jax.training.answering import CLOSED, FRONT, TOWERS
+from amuse_jax.training.watchdog import Watchdog
 
 
 def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
@@ -40,6 +41,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
         raise StageError(
             'config.train.head_epochs and config.train.epochs are both 0; set one of them'
         )
+    sharding.check_parts(config.train.batch_size, config.train.parts, sharding.mesh(config.mesh))
     model = building.build(lambda rngs: answering.build(config, inputs['rois'], rngs), config.seed)
     structure, params, frozen = state.split(model, config.train.trainable)
     started = answering.start_towers(config, inputs['pretrain'], params | frozen)
@@ -117,7 +119,10 @@ def encode(
         videos=videos,
         rows=sharding.rows(videos, source.mesh),
     )
-    stored.fill(folder, wanted, len(reader), batches, compute, 'encode')
+    watchdog = Watchdog(
+        folder, config.loop.stuck_seconds, [video['video_id'] for video in reader.videos]
+    )
+    stored.fill(folder, wanted, len(reader), batches, compute, 'encode', watchdog)
 
 
 def _phases(config: ConfigDict, source: answering.Source) -> list[loop.Phase]:

@@ -4,13 +4,13 @@ import json
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.training import processes
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(ROOT.glob('launch/*.sh'))
@@ -59,6 +59,7 @@ def test_local_starts_every_process_with_its_number():
 def test_slurm_starts_one_step():
     (command,) = dry_run('slurm.sh', *ARGUMENTS)
     assert command[0] == 'srun' and '--coordinator=auto' in command
+    assert '--preempted_status=75' in command
     assert command[-3:] == ARGUMENTS
     text = (ROOT / 'launch/slurm.sh').read_text()
     assert '#SBATCH --requeue' in text and 'scontrol requeue' in text
@@ -66,14 +67,54 @@ def test_slurm_starts_one_step():
 
 def test_a_tpu_pod_is_created_installed_run_and_deleted():
     commands = dry_run('tpu_pod.sh', 'pod', *ARGUMENTS)
-    assert [words[0] for words in commands] == ['gcloud', 'git'] + ['gcloud'] * 5
+    assert [words[0] for words in commands] == ['gcloud', 'gcloud', 'git'] + ['gcloud'] * 4
     assert commands[0][3:6] == ['queued-resources', 'create', 'pod'] and '--spot' in commands[0]
     assert commands[-1][3:6] == ['queued-resources', 'delete', 'pod']
-    install, main = commands[3][-1], commands[5][-1]
+    install, main = commands[4][-1], commands[5][-1]
     assert './amuse_jax[tpu]' in install and 'torch' not in install
+    assert 'mount -o lookupcache=positive 10.0.0.2:/amuse /mnt/amuse' in install
     assert '--coordinator=auto' in main
     assert shlex.split(main)[-3:] == ARGUMENTS  # quoted for the shells of the workers
-    assert all('--worker=all' in commands[index] for index in (2, 3, 4, 5))
+    assert all('--worker=all' in commands[index] for index in (1, 3, 4, 5))
+
+
+# What gcloud does in the folder of a test: `state` is the pod's, `fates` are those of the requests
+# to come; where there is a file `broken`, a copy fails once, and where there is one `spot`, a run
+# is preempted once.
+CLOUD = """#!/usr/bin/env bash
+cd "${0%/*}"
+case "$3 $4 ${*: -1}" in
+  *describe*) cat state 2> /dev/null; exit ;;
+  *create*) [[ ! -e state ]] && head -n 1 fates > state && sed -i 1d fates; status=$? call=create ;;
+  *delete*) rm state; status=$? call=delete ;;
+  *scp*) ! rm broken 2> /dev/null; status=$? call=copy ;;
+  *coordinator*) ! rm spot 2> /dev/null || false; status=$? call=run
+    if ((status)); then echo SUSPENDED > state; fi ;;
+  *pkill*) status=0 call=stop ;;
+  *) status=0 call=install ;;
+esac
+echo $call >> calls
+exit $status
+"""
+
+
+def test_a_tpu_pod_is_made_anew_when_its_request_fails_or_it_is_preempted(tmp_path):
+    """Against a cloud that exists in a folder only: the script's own way through its states."""
+    for name, text in {'gcloud': CLOUD, 'sleep': '#!/bin/sh\n', 'git': '#!/bin/sh\n'}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / 'fates').write_text('FAILED\nACTIVE\nACTIVE\n')
+    (tmp_path / 'broken').touch()
+    (tmp_path / 'spot').touch()
+    environment = {'PATH': f'{tmp_path}:{os.environ["PATH"]}', **WHERE}
+    command = [ROOT / 'launch/tpu_pod.sh', 'pod', *ARGUMENTS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'calls').read_text().split() == [
+        'create', 'delete', 'create', 'stop', 'copy',
+        'stop', 'copy', 'install', 'run',
+        'delete', 'create', 'stop', 'copy', 'install', 'run', 'delete',
+    ]  # fmt: skip
 
 
 def test_gke_builds_starts_follows_and_deletes():
@@ -115,31 +156,45 @@ def _children(process):
     return [int(number) for number in path.read_text().split()]
 
 
-def test_local_runs_two_processes_and_starts_again_when_one_is_killed(tmp_path):
-    with socket.socket() as found:
-        found.bind(('localhost', 0))
-        port = found.getsockname()[1]
-    environment = {
-        **os.environ, 'PYTHON': sys.executable, 'PORT': str(port), 'JAX_PLATFORMS': 'cpu',
+def _render(workdir, videos, **changes):
+    """local.sh rendering a few small videos in two processes."""
+    environment = processes.environment() | {
+        'PYTHON': sys.executable, 'PORT': str(processes.free_port()), **changes,
     }  # fmt: skip
-    sizes = dict(videos=3, width=64, height=36, fps=1, questions_per_video=2)
+    sizes = dict(videos=videos, width=64, height=36, fps=1, questions_per_video=2)
     command = [
         ROOT / 'launch/local.sh', '2', '--config=configs/demo.py', '--stages=render',
-        f'--workdir={tmp_path}/run', '--config.data.workers=1', '--config.mesh.data=-1',
+        f'--workdir={workdir}', '--config.data.workers=1', '--config.mesh.data=-1',
         *(f'--config.synthetic.{name}={value}' for name, value in sizes.items()),
     ]  # fmt: skip
-    with open(tmp_path / 'log', 'w') as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    started = processes.start(command, workdir.with_suffix('.log'), env=environment)
     try:
-        while process.poll() is None and not (tmp_path / 'run/render/started').exists():
-            time.sleep(0.1)
+        processes.until((workdir / 'render/started').exists, [started])
+    except BaseException:
+        started.terminate()
+        raise
+    return started
+
+
+def test_local_runs_two_processes_and_starts_again_when_one_is_killed(tmp_path):
+    process = _render(tmp_path / 'run', videos=3)
+    try:
         os.kill(_children(process)[1], signal.SIGKILL)
-        assert process.wait(300) == 0, (tmp_path / 'log').read_text()[-3000:]
+        processes.ends([process])
     finally:
         process.terminate()
         process.wait()
-    text = (tmp_path / 'log').read_text()
+    text = process.log.read_text()
     assert 'a process ended with status 137; starting all again' in text
     assert 'process 0 of 2' in text
     manifest = json.loads((tmp_path / 'run/render/manifest.json').read_text())
     assert manifest['summary']['videos'] == 3
+
+
+def test_local_stops_in_a_stage_that_only_the_first_process_runs(tmp_path):
+    process = _render(tmp_path / 'run', videos=1000, GRACE='2')
+    children = _children(process)
+    process.send_signal(signal.SIGTERM)
+    processes.ends([process], seconds=30, status=137)
+    assert not any(Path(f'/proc/{child}').exists() for child in children)
+    assert not (tmp_path / 'run/render/manifest.json').exists()

@@ -2,9 +2,6 @@
 
 import dataclasses
 import json
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +12,7 @@ import pytest
 from amuse_jax.data import records, vocabulary
 from amuse_jax.data.music_avqa import Question
 from configs import base
+from tests.training import processes
 
 VIDEOS = {'train': 9, 'val': 3, 'test': 2}
 SEGMENTS, REGIONS, MELS, FRAMES, SIDE, FEATURES = 3, 2, 16, 20, 32, 8
@@ -60,23 +58,6 @@ def quick_compilation():
     jax.config.update('jax_disable_most_optimizations', False)
 
 
-def environment(devices: int = 1) -> dict[str, str]:
-    """Of a process on CPU devices of its own that compiles as quickly as this one."""
-    return {
-        **os.environ,
-        'JAX_PLATFORMS': 'cpu',
-        'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
-        'PYTHONPATH': str(HERE.parents[1]),
-        'XLA_FLAGS': f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count={devices}',
-    }
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(('localhost', 0))
-        return found.getsockname()[1]
-
-
 @pytest.fixture
 def start_toy():
     """Starts toy_job.py, or a script like it, in a folder, in one process or several, each with so
@@ -84,19 +65,16 @@ def start_toy():
     started = []
 
     def start(
-        folder: Path, processes: int = 1, devices: int = 1, script: str = 'toy_job.py', **options
+        folder: Path, count: int = 1, devices: int = 1, script: str = 'toy_job.py', **options
     ):
         folder.mkdir(exist_ok=True)
         command = [sys.executable, HERE / script, folder, json.dumps(options)]
-        port = free_port()
-        for index in range(processes):
-            several = [str(port), str(index), str(processes)] if processes > 1 else []
-            with open(folder / f'log{index}', 'a') as log:
-                process = subprocess.Popen(
-                    command + several, env=environment(devices), stdout=log, stderr=log
-                )
-            started.append(process)
-        return started[-processes:]
+        port, environment = processes.free_port(), processes.environment(devices)
+        for index in range(count):
+            several = [str(port), str(index), str(count)] if count > 1 else []
+            log = folder / f'log{index}'
+            started.append(processes.start(command + several, log, env=environment))
+        return started[-count:]
 
     yield start
     for process in started:

@@ -1,6 +1,5 @@
 """What a long run meets: kills, a notice, a full disk, a batch that never comes."""
 
-import json
 import os
 import random
 import runpy
@@ -13,14 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amuse_jax.training import loop, pace, watchdog
+from amuse_jax.training import loop, watchdog
+from tests.training.processes import ends, has_begun, lines_in, rows_of, said, until
 
 SCRIPT = Path(__file__).with_name('toy_job.py')
-
-
-def rows_of(folder):
-    rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
-    return [{name: row[name] for name in row if name not in pace.CLOCK} for row in rows]
 
 
 def check_identical(folder, **options):
@@ -36,25 +31,31 @@ def check_identical(folder, **options):
     assert rows_of(folder) == rows_of(calm)
 
 
-def lines_in(folder):
-    path = folder / 'metrics.jsonl'
-    return len(path.read_text().splitlines()) if path.exists() else 0
-
-
 def test_after_a_notice_it_saves_exits_with_0_and_goes_on(start_toy, tmp_path):
     folder = tmp_path / 'toy'
     (process,) = start_toy(folder, pause=0.1, checkpoint_seconds=1000.0)
-    while process.poll() is None and lines_in(folder) < 3:
-        time.sleep(0.02)
-    begun = time.monotonic()
+    until(lambda: lines_in(folder) >= 3, [process])
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 0
-    assert time.monotonic() - begun < 25  # Google's spot machines give 30 s
-    assert 'preempted' in (folder / 'log0').read_text()
+    ends([process], seconds=25)  # Google's spot machines give 30 s
+    assert 'preempted' in said([process])
     steps = [int(path.name) for path in (folder / 'checkpoints').glob('[0-9]*')]
     assert steps and max(steps) >= rows_of(folder)[-1]['step']
-    (process,) = start_toy(folder)
-    assert process.wait(120) == 0
+    ends(start_toy(folder))
+    check_identical(folder)
+
+
+def test_a_notice_does_not_wait_for_the_validation(start_toy, tmp_path):
+    """Stopped twice in the validation of the first epoch, whose steps end with the second line."""
+    folder = tmp_path / 'toy'
+    for _ in range(2):
+        begun = time.time()
+        (process,) = start_toy(folder, pause=0.5, checkpoint_seconds=1000.0)
+        until(lambda: has_begun(folder, begun) and lines_in(folder) == 2, [process])  # noqa: B023
+        process.send_signal(signal.SIGTERM)
+        ends([process], seconds=25)
+        assert [path.name for path in (folder / 'checkpoints').glob('[0-9]*')] == ['6']
+        assert lines_in(folder) == 2 and rows_of(folder)[-1]['step'] == 6
+    ends(start_toy(folder))
     check_identical(folder)
 
 
@@ -66,16 +67,13 @@ def test_killed_at_twenty_moments_it_ends_as_if_undisturbed(start_toy, tmp_path)
         (process,) = start_toy(folder, pause=0.03, checkpoint_seconds=0.2, **long)
         begun = time.time()
         if kills % 4:  # else while it starts
-            path = folder / 'metrics.jsonl'
-            while process.poll() is None and not (path.exists() and path.stat().st_mtime > begun):
-                time.sleep(0.01)
+            until(lambda: has_begun(folder, begun), [process])  # noqa: B023
         time.sleep(moments.uniform(0, 1.5))
-        assert process.poll() is None, (kills, (folder / 'log0').read_text()[-2000:])
+        assert process.poll() is None, (kills, said([process]))
         process.kill()
         assert process.wait() == -signal.SIGKILL
         kills += 1
-    (process,) = start_toy(folder, **long)
-    assert process.wait(300) == 0
+    ends(start_toy(folder, **long))
     check_identical(folder, **long)
 
 
@@ -108,9 +106,9 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(tmp_path):
 
 
 def test_a_video_that_is_never_read_is_named(start_toy, tmp_path):
-    (process,) = start_toy(tmp_path / 'toy', stuck=7, stuck_seconds=4.0)
-    assert process.wait(120) == watchdog.STUCK
-    text = (tmp_path / 'toy' / 'log0').read_text()
+    (process,) = start_toy(tmp_path / 'toy', stuck=7, stuck_seconds=20.0)
+    ends([process], seconds=180, status=watchdog.STUCK)
+    text = process.log.read_text()
     assert 'at the data of step' in text and 'reads video7, for' in text
     assert 'toy_job.py' in text  # the stack of the thread that reads
 

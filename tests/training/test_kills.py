@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,7 +12,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from amuse_jax.training import answering, checkpoints, pace, pretrain, state, stored
+from amuse_jax.training import answering, checkpoints, pretrain, state, stored
+from tests.training.processes import ends, lines_in, rows_of, start, until
 
 SCRIPT = Path(__file__).with_name('tiny_stage.py')
 
@@ -36,26 +36,16 @@ def test_a_killed_stage_ends_as_if_undisturbed(request, pretrained, tmp_path, na
     }
     moments = random.Random(5)
     for wait in (0, 10, 30):  # lines to see before the kill
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-        while process.poll() is None and _lines(killed) < min(wait, _lines(calm) - 2):
-            time.sleep(0.02)
+        process = start(command, tmp_path / 'log', env=environment)
+        wanted = min(wait, lines_in(calm) - 2)
+        until(lambda: lines_in(killed) >= wanted, [process], 600)  # noqa: B023
         time.sleep(moments.uniform(0, 8 if not wait else 1))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
-    assert _rows(killed) == _rows(calm)
+    ends([start(command, tmp_path / 'log', env=environment)], 600)
+    assert rows_of(killed) == rows_of(calm)
     for found, expected in zip(_final(name, config, inputs, killed), _final(name, config, inputs)):
         np.testing.assert_array_equal(found, expected)
-
-
-def _lines(folder):
-    path = folder / 'metrics.jsonl'
-    return len(path.read_text().splitlines()) if path.exists() else 0
-
-
-def _rows(folder):
-    rows = [json.loads(line) for line in (folder / 'metrics.jsonl').open()]
-    return [{name: row[name] for name in row if name not in pace.CLOCK} for row in rows]
 
 
 def _final(name, config, inputs, folder=None):

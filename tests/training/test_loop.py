@@ -1,10 +1,7 @@
 import json
-import os
 import random
 import runpy
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,7 +11,8 @@ import pytest
 from absl import logging
 
 from amuse_jax.stages import StageError
-from amuse_jax.training import checkpoints, loop, pace
+from amuse_jax.training import checkpoints, loop
+from tests.training.processes import ends, has_begun, lines_in, rows_of, until
 
 SCRIPT = Path(__file__).with_name('toy_job.py')
 
@@ -24,12 +22,6 @@ def toy():
     return runpy.run_path(str(SCRIPT))
 
 
-def lines_of(folder: Path) -> list[dict]:
-    """The metrics without what depends on the clock."""
-    rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
-    return [{name: row[name] for name in row if name not in pace.CLOCK} for row in rows]
-
-
 def test_loss_falls_and_only_chosen_parameters_train(toy, tmp_path):
     job, params = toy['job'](tmp_path, epochs=(12, 3), checkpoint_seconds=100.0)
     before = jax.tree.map(np.asarray, params)
@@ -37,7 +29,7 @@ def test_loss_falls_and_only_chosen_parameters_train(toy, tmp_path):
     assert set(job.frozen) == {'tower.bias', 'tower.kernel'}
     after = loop.fit(job, params)
     assert all((np.asarray(after[name]) != before[name]).any() for name in before)
-    rows = lines_of(tmp_path)
+    rows = rows_of(tmp_path)
     losses = [row['val_loss'] for row in rows if 'val_loss' in row]
     assert len(losses) == 15
     assert losses[-1] < 0.5 * losses[0]
@@ -46,7 +38,7 @@ def test_loss_falls_and_only_chosen_parameters_train(toy, tmp_path):
 
 def test_metrics_have_a_line_per_interval_and_epoch(toy, tmp_path):
     loop.fit(*toy['job'](tmp_path, epochs=(2, 1)))  # 6 steps per epoch, a line every 4
-    rows = lines_of(tmp_path)
+    rows = rows_of(tmp_path)
     assert [row['step'] for row in rows if 'loss' in row] == [4, 6, 8, 12, 16, 18]
     assert [row['step'] for row in rows if 'val_loss' in row] == [6, 12, 18]
     assert [row['epoch'] for row in rows if 'val_loss' in row] == [1, 2, 3]
@@ -56,18 +48,26 @@ def test_metrics_have_a_line_per_interval_and_epoch(toy, tmp_path):
     assert list((tmp_path / 'tensorboard').glob('events*'))
 
 
+def test_the_first_line_of_a_phase_has_no_rates(toy, tmp_path):
+    """Its time is mostly that of compiling."""
+    loop.fit(*toy['job'](tmp_path, epochs=(2, 1)))
+    rows = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+    assert [row['step'] for row in rows if 'step_seconds' in row] == [6, 8, 12, 18]
+    assert [row['step'] for row in rows if 'seconds_left' in row] == [4, 6, 8, 12, 16, 18]
+
+
 def test_a_finished_job_returns_at_once_with_the_same_parameters(toy, tmp_path):
     first = loop.fit(*toy['job'](tmp_path, epochs=(1, 1)))
-    rows = lines_of(tmp_path)
+    rows = rows_of(tmp_path)
     again = loop.fit(*toy['job'](tmp_path, epochs=(1, 1)))
     assert all((np.asarray(first[name]) == np.asarray(again[name])).all() for name in first)
-    assert lines_of(tmp_path) == rows
+    assert rows_of(tmp_path) == rows
 
 
 def test_best_holds_the_parameters_of_the_best_validation(toy, tmp_path):
     job, params = toy['job'](tmp_path, epochs=(4, 2))
     loop.fit(job, params)
-    scores = [row['val_accuracy'] for row in lines_of(tmp_path) if 'val_accuracy' in row]
+    scores = [row['val_accuracy'] for row in rows_of(tmp_path) if 'val_accuracy' in row]
     kept, record = checkpoints.read_best(tmp_path / 'best', params)
     assert record['score'] == max(scores)
     assert record['epoch'] == scores.index(max(scores)) + 1
@@ -85,52 +85,25 @@ def test_non_finite_steps_are_refused_named_and_stop_the_run(toy, tmp_path, monk
     assert all(np.isfinite(array).all() for array in kept.values())
 
 
-def test_killed_and_started_again_ends_as_if_undisturbed(toy, tmp_path):
+def test_killed_and_started_again_ends_as_if_undisturbed(toy, start_toy, tmp_path):
     calm, killed = tmp_path / 'calm', tmp_path / 'killed'
     calm.mkdir()
-    killed.mkdir()
     expected = loop.fit(*toy['job'](calm, pause=0.0))
     moments = random.Random(3)
-    ends = []
     for _ in range(2):
-        process = _start(killed)
-        _wait_for_lines(killed, process, at_least=moments.randint(2, 5))
+        begun = time.time()
+        (process,) = start_toy(killed, pause=0.1)
+        until(lambda: has_begun(killed, begun), [process])  # noqa: B023
+        lines = lines_in(killed) + moments.randint(2, 5)
+        until(lambda: lines_in(killed) >= lines, [process])  # noqa: B023
         time.sleep(moments.uniform(0, 0.2))
         process.kill()
-        ends.append(process.wait())
-    assert ends[0] == -signal.SIGKILL  # the second may have finished already
-    assert _start(killed).wait() == 0
+        assert process.wait() == -signal.SIGKILL
+    ends(start_toy(killed))
     found = np.load(killed / 'params.npz')
     for name, array in expected.items():
         np.testing.assert_array_equal(np.asarray(array), found[name])
-    assert lines_of(killed) == lines_of(calm)
+    assert rows_of(killed) == rows_of(calm)
     best = [checkpoints.read_best(folder / 'best', expected) for folder in (calm, killed)]
     assert best[0][1] == best[1][1]
     assert all((best[0][0][name] == best[1][0][name]).all() for name in expected)
-
-
-def _start(folder: Path) -> subprocess.Popen:
-    """The same job with batches that arrive slowly, so that there is something to kill."""
-    environment = {
-        **os.environ,
-        'PYTHONPATH': str(SCRIPT.parents[2]),
-        'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',  # as conftest.py sets it here
-    }
-    return subprocess.Popen(
-        [sys.executable, SCRIPT, folder, json.dumps({'pause': 0.05})],
-        env=environment,
-        stderr=subprocess.DEVNULL,
-    )
-
-
-def _wait_for_lines(folder: Path, process: subprocess.Popen, at_least: int) -> None:
-    """Waits until this process has written some lines of metrics."""
-    path = folder / 'metrics.jsonl'
-    started = path.stat().st_mtime_ns if path.exists() else 0
-    while process.poll() is None:
-        if path.exists() and path.stat().st_mtime_ns > started:
-            break
-        time.sleep(0.02)
-    before = len(path.read_text().splitlines())
-    while process.poll() is None and len(path.read_text().splitlines()) < before + at_least:
-        time.sleep(0.02)

@@ -209,6 +209,9 @@ def test_an_indivisible_shape_is_an_error_that_names_the_parameter():
         sharding.of_parameters(arrays, mesh)
     with pytest.raises(StageError, match='6 videos, which 5 devices'):
         sharding.rows(6, mesh)
+    with pytest.raises(StageError, match='8 videos in 4 parts .* expected .* a multiple of 20'):
+        sharding.check_parts(8, 4, mesh)
+    sharding.check_parts(20, 4, mesh)
     assert [sharding.filled_up(videos, mesh) for videos in (1, 5, 6)] == [5, 5, 10]
 
 

@@ -1,9 +1,15 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import grain
 import numpy as np
 import pytest
 
 from amuse_jax.stages import StageError
 from amuse_jax.training import stored
+from amuse_jax.training.watchdog import Watchdog
+from tests.training import processes
 
 COUNT = 11
 
@@ -18,8 +24,13 @@ def compute(batch):
     return {'levels': np.stack([levels, levels**2], -1), 'mask': batch['record'] > 4}
 
 
+def fill(folder, batches, compute, count=COUNT):
+    watchdog = Watchdog(folder, 60.0, ['video'] * count)
+    stored.fill(folder, ('levels', 'mask'), count, batches, compute, 'test', watchdog)
+
+
 def test_every_record_has_its_row(tmp_path):
-    stored.fill(tmp_path, ('levels', 'mask'), COUNT, batches, compute, 'test')
+    fill(tmp_path, batches, compute)
     arrays = stored.read(tmp_path, ('levels', 'mask'))
     np.testing.assert_array_equal(arrays['levels'][:, 1], np.arange(COUNT) ** 2)
     assert arrays['mask'].dtype == bool and arrays['mask'].sum() == 6
@@ -38,7 +49,7 @@ def test_an_interrupted_fill_goes_on(tmp_path, monkeypatch, killed_after):
         return compute(batch)
 
     with pytest.raises(KeyboardInterrupt):
-        stored.fill(tmp_path, ('levels', 'mask'), COUNT, batches, interrupted, 'test')
+        fill(tmp_path, batches, interrupted)
     with pytest.raises(StageError, match='levels.npy cannot be read'):
         stored.read(tmp_path, ('levels',))
     rest = []
@@ -47,7 +58,7 @@ def test_an_interrupted_fill_goes_on(tmp_path, monkeypatch, killed_after):
         rest.append(batch['record'])
         return compute(batch)
 
-    stored.fill(tmp_path, ('levels', 'mask'), COUNT, batches, counted, 'test')
+    fill(tmp_path, batches, counted)
     assert len(seen) + len(rest) == 4  # no batch twice
     np.testing.assert_array_equal(
         stored.read(tmp_path, ('levels',))['levels'][:, 0], np.arange(COUNT)
@@ -55,13 +66,46 @@ def test_an_interrupted_fill_goes_on(tmp_path, monkeypatch, killed_after):
 
 
 def test_a_finished_fill_computes_nothing(tmp_path):
-    stored.fill(tmp_path, ('levels', 'mask'), COUNT, batches, compute, 'test')
-    stored.fill(tmp_path, ('levels', 'mask'), COUNT, None, None, 'test')
+    fill(tmp_path, batches, compute)
+    fill(tmp_path, None, None)
 
 
 def test_a_kill_between_the_renames_loses_nothing(tmp_path):
-    stored.fill(tmp_path, ('levels', 'mask'), COUNT, batches, compute, 'test')
+    fill(tmp_path, batches, compute)
     (tmp_path / 'mask.npy').rename(tmp_path / 'mask.npy.part')
     (tmp_path / 'rows.json').write_text(str(COUNT))
-    stored.fill(tmp_path, ('levels', 'mask'), COUNT, None, None, 'test')
+    fill(tmp_path, None, None)
     assert len(stored.read(tmp_path, ('mask',))['mask']) == COUNT
+
+
+def test_a_disk_that_is_too_small_is_said_at_the_start(tmp_path):
+    """In a file system of its own; a memory-mapped file could be larger than the disk it is on."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from ml_collections import ConfigDict
+import test_stored
+from amuse_jax.stages import Stage, StageError, run_stage
+
+def run(config, folder, inputs):
+    test_stored.fill(folder, test_stored.batches, test_stored.compute, count=1_000_000)
+
+try:
+    run_stage(Stage('store', run), ConfigDict(), Path({str(tmp_path)!r}), {{}})
+except StageError as error:
+    print(error)
+    sys.exit(3)
+"""
+    script = f'mount -t tmpfs -o size=1m tmpfs {tmp_path} || exit 77; {sys.executable} -c "$0"'
+    try:
+        done = subprocess.run(
+            ['unshare', '-rm', 'sh', '-c', script, code],
+            env=processes.environment(), capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+    except FileNotFoundError:
+        pytest.skip('no unshare here')
+    if done.returncode == 77:
+        pytest.skip('no file system can be mounted here')
+    assert done.returncode == 3, done.stderr[-3000:]
+    assert f'store stopped: no space is left on the disk of {tmp_path}/store' in done.stdout

@@ -130,6 +130,14 @@ def test_another_data_sets_videos_become_what_the_runs_own_became(trained, tmp_p
             np.testing.assert_array_equal(first[name], second[name])
 
 
+def test_parts_that_do_not_divide_a_batch_are_refused_before_anything_is_done(tiny, tmp_path):
+    config = tiny[0].copy_and_resolve_references()
+    config.train.parts = 3
+    with pytest.raises(StageError, match='4 videos in 3 parts .* a multiple of 3'):
+        train.run(config, tmp_path, tiny[1])
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_epochs_is_explained(tiny, tmp_path):
     config = tiny[0].copy_and_resolve_references()
     config.train.update(head_epochs=0, epochs=0)

@@ -7,18 +7,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from amuse_jax import plan, stages
-from amuse_jax.training import pace
+from tests.training import processes
 
-ROOT = Path(__file__).parents[2]
 CONFIG = Path(__file__).with_name('tiny_run.py')
-TINY = runpy.run_path(str(Path(__file__).with_name('conftest.py')))
 
 
 def make_workdir(workdir, inputs):
@@ -40,38 +37,33 @@ def make_workdir(workdir, inputs):
     return workdir
 
 
-def start(workdir, processes, devices, *arguments):
+def finish(workdir, count, devices, *arguments):
+    """Runs main in so many processes of so many devices, to its end."""
     arguments = [f'--config={CONFIG}', f'--workdir={workdir}', *arguments]
-    command = [ROOT / 'launch/local.sh', str(processes), *arguments]
-    if processes == 1:
+    command = [processes.ROOT / 'launch/local.sh', str(count), *arguments]
+    if count == 1:
         command = [sys.executable, '-m', 'amuse_jax.main', *arguments]
-    environment = TINY['environment'](devices) | {
-        'PYTHON': sys.executable, 'PORT': str(TINY['free_port']()), 'RESTARTS': '0',
+    environment = processes.environment(devices) | {
+        'PYTHON': sys.executable, 'PORT': str(processes.free_port()), 'RESTARTS': '0',
     }  # fmt: skip
-    log = open(workdir.with_suffix('.log'), 'a')
-    return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
-
-
-def finish(workdir, *started):
-    process = start(workdir, *started)
-    assert process.wait(1800) == 0, workdir.with_suffix('.log').read_text()[-5000:]
-
-
-def rows_of(folder):
-    rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
-    return [{name: row[name] for name in row if name not in pace.CLOCK} for row in rows]
+    log = workdir.with_suffix('.log')
+    started = processes.start(command, log, env=environment, cwd=processes.ROOT)
+    try:
+        processes.ends([started], 1800)
+    finally:
+        started.terminate()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('processes', [2, 4])
-def test_several_hosts_do_the_whole_job_as_one(tiny, tmp_path, processes):
+@pytest.mark.parametrize('count', [2, 4])
+def test_several_hosts_do_the_whole_job_as_one(tiny, tmp_path, count):
     """With as many devices: hosts of one device each, and one host that has them all."""
     _, inputs = tiny
     several, one = (make_workdir(tmp_path / name, inputs) for name in ('several', 'one'))
-    finish(several, processes, 1)
-    finish(one, 1, processes)
+    finish(several, count, 1)
+    finish(one, 1, count)
     for stage in ('pretrain/predictors', 'pretrain', 'train'):
-        found, expected = rows_of(several / stage), rows_of(one / stage)
+        found, expected = processes.rows_of(several / stage), processes.rows_of(one / stage)
         assert [row.keys() for row in found] == [row.keys() for row in expected]
         for each, other in zip(found, expected):
             np.testing.assert_allclose(list(each.values()), list(other.values()), rtol=1e-4)
@@ -94,21 +86,19 @@ def test_a_second_run_in_the_workdir_is_refused_and_sigterm_ends_the_first(tmp_p
         '--config.data.workers=1', f'--workdir={tmp_path}/run',
     ]  # fmt: skip
     command = [sys.executable, '-m', 'amuse_jax.main', *arguments]
-    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
-    with open(tmp_path / 'log', 'w') as log:
-        first = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=log)
+    options = dict(cwd=processes.ROOT, env=processes.environment())
+    first = processes.start(command, tmp_path / 'log', **options)
     try:
-        while first.poll() is None and not (tmp_path / 'run/render/started').exists():
-            time.sleep(0.1)
-        second = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        processes.until((tmp_path / 'run/render/started').exists, [first])
+        second = subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
         assert second.returncode == 1 and 'Traceback' not in second.stderr
         last = second.stderr.strip().splitlines()[-1]
         assert f'run is in use by process {os.uname().nodename}:{first.pid} since' in last
         first.send_signal(signal.SIGTERM)
-        assert first.wait(10) == 0
+        processes.ends([first], 10)
     finally:
         first.kill()
         first.wait()
-    said = (tmp_path / 'log').read_text()
+    said = first.log.read_text()
     assert said.strip().endswith('the same command goes on from there')
     assert not (tmp_path / 'run/render/manifest.json').exists()

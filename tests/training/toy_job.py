@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from amuse_jax import hosts, preemption
 from amuse_jax.data import pipeline
-from amuse_jax.stages import StageError
+from amuse_jax.stages import StageError, full_disk_told
 from amuse_jax.training import loop, sharding, state
 
 VIDEOS, BATCH = 24, 4
@@ -141,12 +141,17 @@ if __name__ == '__main__':
         hosts.start(f'localhost:{port}', *map(int, numbers))
     preemption.watch(0)
     try:
-        params = loop.fit(*job(Path(target), **json.loads(options)))
+        with full_disk_told('toy', Path(target)):
+            params = loop.fit(*job(Path(target), **json.loads(options)))
     except preemption.Preempted:
         print('preempted')
         sys.exit(0)
     except StageError as error:
         hosts.leave(str(error))
+    except Exception as error:
+        if hosts.count() == 1:
+            raise
+        hosts.leave_over(error)
     params = sharding.fetch(params)
     if hosts.is_first():
         np.savez(Path(target) / 'params.npz', **params)
