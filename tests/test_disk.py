@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from amuse_jax import disk, plan, stages
+from amuse_jax.evaluation import other_data
 from configs import base, demo, v1
 
 GB = 1e9
@@ -125,7 +126,7 @@ def test_another_data_set_is_counted_by_its_test_videos(tmp_path, monkeypatch):
     workdir = tmp_path / 'run'
     chosen = plan.stages_of(config)
     left = disk.left(config, workdir, chosen.values())
-    on = workdir / 'on-other'
+    on = workdir / other_data.folder_name(config)
     assert left[on / 'prepare'] == disk.of_records(config, 2)
     assert left[on / 'rois'] == disk.of_regions(config, 2)
     stored = disk.of_pretraining(config, 2) - disk.of_pretraining(config, 0)
@@ -137,6 +138,6 @@ def test_another_data_set_is_counted_by_its_test_videos(tmp_path, monkeypatch):
     complete(config, workdir, *(name for name in chosen if not name.startswith('test_')))
     free(monkeypatch, 1000)
     with pytest.raises(
-        stages.StageError, match=r'GB in .* \(on-other/prepare 0\.\d+, on-other/rois 0'
+        stages.StageError, match=rf'GB in .* \({on.name}/prepare 0\.\d+, {on.name}/rois 0'
     ):
         plan.run(config, workdir, [])
