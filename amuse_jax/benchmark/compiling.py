@@ -25,7 +25,8 @@ from amuse_jax.training.step import train_step
 
 def training_step(config: ConfigDict, keep_memory: bool) -> dict:
     """The step as it is trained, on stored tokens: traced, lowered and compiled in a fresh process,
-    and again in another one, which finds it in the persistent cache."""
+    and again in another one, which finds it in the persistent cache. Building the model is not
+    part of it."""
     with tempfile.TemporaryDirectory() as folder:
         first, again = (
             processes.run(_seconds, config, folder, keep_memory=keep_memory) for _ in range(2)
@@ -39,8 +40,8 @@ def training_step(config: ConfigDict, keep_memory: bool) -> dict:
 
 def _seconds(config: ConfigDict, folder: str) -> float:
     jax.config.update('jax_compilation_cache_dir', folder)
-    begun = time.perf_counter()
     step, given = abstract_step(config, sharding.single())
+    begun = time.perf_counter()
     step.lower(*given).compile()
     return time.perf_counter() - begun
 
@@ -88,12 +89,13 @@ def abstract_step(
     Raises:
       StageError: the devices cannot share out the batch or a parameter.
     """
+    model = _shapes(config)
     if batch is None:
         sharding.rows(config.train.batch_size, mesh)
         batch = inputs.draw(config, config.train.batch_size, config.train.questions)
         del batch['frames'], batch['log_mel']
-        batch |= stored_tokens(config, config.train.batch_size)
-    made = build_step(config, _shapes(config), mesh)
+        batch |= stored_tokens(config, config.train.batch_size, model)
+    made = build_step(config, model, mesh)
     begun = jax.eval_shape(made.begin, made.params)
     begun = jax.tree.map(sharding.shape, begun, made.shardings)
     frozen = jax.tree.map(sharding.shape, made.frozen, sharding.of_parameters(made.frozen, mesh))
@@ -104,11 +106,14 @@ def abstract_step(
     return made.run, (begun, frozen, batch, key)
 
 
-def stored_tokens(config: ConfigDict, videos: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of what frozen towers left of so many videos."""
+def stored_tokens(
+    config: ConfigDict, videos: int, model: Amuse | None = None
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of what frozen towers left of so many videos; `model` spares tracing one."""
     frames, log_mel = inputs.media_shapes(config, videos)
     given = jax.ShapeDtypeStruct(frames, jnp.uint8), jax.ShapeDtypeStruct(log_mel, jnp.float32)
-    front = jax.eval_shape(InteractiveEncoder.front, _shapes(config).encoder, *given)
+    model = model or _shapes(config)
+    front = jax.eval_shape(InteractiveEncoder.front, model.encoder, *given)
     return {
         name: jax.ShapeDtypeStruct(tokens.shape, jnp.dtype(config.train.encoded_dtype))
         for name, tokens in zip(FRONT, (front.visual, front.audio))

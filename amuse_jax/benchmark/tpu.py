@@ -66,7 +66,8 @@ class Compiled:
       topology: such as 'v5e:4x4'.
       config: the step's.
       devices, hosts: how many.
-      useful_flops: of the step's products, none counted twice that is computed twice.
+      flops: of the step's products on all devices.
+      useful_flops: of them, none counted twice that is computed again for the gradient.
       compile_seconds: that it took here.
       memory: bytes of arguments, results and temporaries, what is donated counted once.
       costs: of the module.
@@ -76,6 +77,7 @@ class Compiled:
     config: ConfigDict
     devices: int
     hosts: int
+    flops: float
     useful_flops: float
     compile_seconds: float
     memory: dict[str, int]
@@ -110,7 +112,19 @@ class Compiled:
     @property
     def utilisation(self) -> float:
         """The share of the chips' peak that does useful work, by the estimate of the step."""
-        return self.useful_flops / self.devices / self.chip.flops / self.step_seconds
+        return self._useful_seconds / self.step_seconds
+
+    @property
+    def bound(self) -> float:
+        """What `utilisation` would be if products ran at the chips' peak, and the memory's traffic
+        and the links beside them."""
+        seconds = self.seconds()
+        products = self.flops / self.devices / self.chip.flops
+        return self._useful_seconds / max(products, seconds['memory'], seconds['links'])
+
+    @property
+    def _useful_seconds(self) -> float:
+        return self.useful_flops / self.devices / self.chip.flops
 
     def settings(self) -> dict[str, Any]:
         """What the figures depend on."""
@@ -184,8 +198,9 @@ def compile_step(config: ConfigDict, topology: str, given: Collection[str]) -> C
     with target.compiling_for('tpu'):
         step, given = compiling.abstract_step(config, mesh)
         begun = time.perf_counter()
+        traced = step.trace(*given)
         try:
-            made = step.lower(*given).compile()
+            made = traced.lower().compile()
         except jax.errors.JaxRuntimeError as error:
             if 'RESOURCE_EXHAUSTED' not in str(error):
                 raise
@@ -197,6 +212,7 @@ def compile_step(config: ConfigDict, topology: str, given: Collection[str]) -> C
         config=config,
         devices=len(devices),
         hosts=len({device.process_index for device in devices}),
+        flops=flops.of_products(traced.jaxpr),
         useful_flops=compiling.useful_flops(config),
         compile_seconds=seconds,
         memory={
@@ -237,6 +253,7 @@ def figures(made: Compiled) -> dict[str, Any]:
         'devices': made.devices,
         'compile_seconds': made.compile_seconds,
         'memory_bytes': made.memory,
+        'flops': made.flops,
         'useful_flops': made.useful_flops,
         'hbm_bytes': costs.hbm_bytes,
         'collectives': {
@@ -246,6 +263,7 @@ def figures(made: Compiled) -> dict[str, Any]:
         'seconds': made.seconds(),
         'step_seconds': made.step_seconds,
         'utilisation': made.utilisation,
+        'utilisation_bound': made.bound,
         'training': made.training(),
     }
 
@@ -267,7 +285,8 @@ def told(made: Compiled) -> str:
         ('compiled in', f'{made.compile_seconds:.0f} s'),
         ('memory per device', f'{made.bytes / 1e9:.2f} of {chip.memory / 1e9:.0f} GB'),
         *((f'  {name}', f'{size / 1e9:.2f} GB') for name, size in made.memory.items()),
-        ('useful FLOPs per device', f'{made.useful_flops / made.devices / 1e12:.2f} T'),
+        ('FLOPs per device', f'{made.flops / made.devices / 1e12:.2f} T'),
+        ('of them useful', f'{made.useful_flops / made.devices / 1e12:.2f} T'),
         ('bytes to and from memory', f'{made.costs.hbm_bytes / 1e9:.1f} GB'),
         *(
             (f'{kind}s', f'{made.costs.calls[kind]}, {size / 1e6:.1f} MB')
@@ -276,6 +295,7 @@ def told(made: Compiled) -> str:
         *((f'seconds: {name}', f'{value:.4f}') for name, value in seconds.items()),
         ('seconds per step, estimated', f'{made.step_seconds:.4f}'),
         ('utilisation, estimated', f'{made.utilisation:.1%} of bfloat16'),
+        ('utilisation, at most', f'{made.bound:.1%}'),
         (
             f'{train.epochs} epochs of {VIDEOS:,} videos',
             f'{training["hours"]:.2f} hours, {training["steps"]:.0f} steps, '

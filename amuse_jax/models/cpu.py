@@ -9,7 +9,7 @@ from jax import Array
 from amuse_jax.models import target
 
 CHUNK_BYTES = 2**24  # of the widest array: what is made of it is used again while in the cache
-WIDE = 512  # channels; beyond, the time is that of the products, however many rows they have
+WIDE = 512  # channels; beyond, weights are larger, and twice as many bytes share reading them
 
 
 def apart(x: Array) -> Array:
@@ -32,9 +32,8 @@ def in_chunks(function: Callable[[Array], Array], x: Array, row_bytes: int) -> A
       row_bytes: of the widest array that it makes of a row, about.
     """
     rows = len(x)
-    most = max(1, CHUNK_BYTES // row_bytes)
-    is_small = rows <= most or x.shape[-1] > WIDE
-    if is_small or target.platform() != 'cpu' or target.is_shared():
+    most = max(1, CHUNK_BYTES * (2 if x.shape[-1] > WIDE else 1) // row_bytes)
+    if rows <= most or target.platform() != 'cpu' or target.is_shared():
         return function(x)
     at_once = max(math.gcd(rows, count) for count in range(1, most + 1))
     found = jax.lax.map(function, x.reshape(-1, at_once, *x.shape[1:]))

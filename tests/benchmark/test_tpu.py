@@ -1,6 +1,7 @@
 """The training step compiled for TPUs that are not there, which needs libtpu but no TPU; and for
 four virtual processors, which needs neither."""
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -78,7 +79,7 @@ def made(small):
     )
     useful = 0.25 * 16 * chip.flops
     memory = {'arguments': 10**9, 'temporaries': 2 * 10**9}
-    return tpu.Compiled('v5e:4x4', config, 16, 4, useful, 60.0, memory, costs)
+    return tpu.Compiled('v5e:4x4', config, 16, 4, 1.6 * useful, useful, 60.0, memory, costs)
 
 
 def test_each_kernel_is_charged_its_own_share_of_the_matrix_unit(made):
@@ -86,6 +87,13 @@ def test_each_kernel_is_charged_its_own_share_of_the_matrix_unit(made):
     assert seconds['kernels'] == pytest.approx(0.6)
     assert made.step_seconds == pytest.approx(1.0)
     assert made.utilisation == pytest.approx(0.25)
+
+
+def test_the_slowest_of_products_memory_and_links_bounds_the_utilisation(made):
+    # Products take 1.6 * 0.25 s at the peak, 0.2 s the memory and 0.1 s the links.
+    assert made.bound == pytest.approx(0.25 / 0.4)
+    costs = dataclasses.replace(made.costs, hbm_bytes=round(0.5 * made.chip.bandwidth))
+    assert dataclasses.replace(made, costs=costs).bound == pytest.approx(0.25 / 0.5)
 
 
 def test_a_training_is_told_by_the_steps_estimate(made):

@@ -23,15 +23,18 @@ def test_chunks_change_nothing(rows, at_once):
     np.testing.assert_array_equal(cpu.in_chunks(rows_times_two, x, row_bytes), rows_times_two(x))
 
 
-@pytest.mark.parametrize('rows, expected', [(6, 3), (7, 1), (4, 2), (3, 3)])
-def test_a_chunk_is_as_many_rows_as_divide_the_batch_and_fit(rows, expected):
+@pytest.mark.parametrize(
+    'rows, width, expected',
+    [(6, 5, 3), (7, 5, 1), (4, 5, 2), (3, 5, 3), (12, cpu.WIDE, 3), (12, cpu.WIDE + 1, 6)],
+)
+def test_a_chunk_is_as_many_rows_as_divide_the_batch_and_fit(rows, width, expected):
     sizes = []
 
     def see(x):
         sizes.append(len(x))
         return x
 
-    x = jax.ShapeDtypeStruct((rows, 5), jnp.float32)
+    x = jax.ShapeDtypeStruct((rows, width), jnp.float32)
     with target.compiling_for('cpu'):
         jax.eval_shape(lambda x: cpu.in_chunks(see, x, cpu.CHUNK_BYTES // 3), x)
     assert min(sizes) == expected
