@@ -15,9 +15,9 @@ from amuse_jax.models import remat
 # Maps of all these resolutions are whole windows of 12 tokens where they are larger than one.
 AXES = {
     'batch': (1, 2, 4),
-    'questions': (1, 2, 3, 5),
-    'segments': (1, 5, 10, 20),
-    'resolution': (96, 192, 288, 384),
+    'questions': (1, 3, 5),
+    'segments': (1, 5, 10),
+    'resolution': (96, 192, 288),
     'kept': tuple(remat.POLICIES),
 }
 LABELS = {

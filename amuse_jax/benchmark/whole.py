@@ -112,8 +112,12 @@ def epoch(config: ConfigDict, with_compile: bool) -> Comparison:
 
       seconds = step / questions + storing / (questions * epochs)
 
-    Reading records, or stored tokens, is on neither side.
+    Reading records, or stored tokens, is on neither side. Layers keep their inputs alone for the
+    gradient: of all questions at once, their products would not fit beside the reference.
     """
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.loop.kept = 'inputs'
     count, epochs = config.train.questions, config.train.epochs
     ours, theirs = pair(config)
     universal = universal_encoder.UniversalEncoder(config).eval()

@@ -121,7 +121,6 @@ def test_figures_of_other_topologies_and_settings_stay(made, tmp_path):
     ]
 
 
-@pytest.mark.slow
 def test_processors_exchange_gradients_alone_once_per_part_in_bounded_memory():
     """Bounds as measured with jax 0.10.2, and a tenth more; a minute on one core."""
     parts, flag = 2, f'--xla_force_host_platform_device_count={CHIPS}'
