@@ -6,6 +6,7 @@ does not grow with depth. A tower can be run in pieces, because Amuse meets it i
 `tail`.
 """
 
+import functools
 import math
 import operator
 from collections.abc import Callable
@@ -133,10 +134,44 @@ class Stage(nnx.Module):
         Returns:
           (b, height*width, d).
         """
-        bias = jax.vmap(lambda block: nnx.merge(graphdef, block).position_bias())(state)
+        scanned = state, _position_biases(graphdef, state)
+        return self._scan(graphdef, lambda one: one, scanned, tokens, first)
 
-        def run_block(tokens, stacked, shifted=False):
-            state, bias = stacked
+    def run_some(
+        self,
+        graphdef: nnx.GraphDef,
+        state: nnx.State,
+        tokens: Array,
+        first: int | Array,
+        count: int,
+    ) -> Array:
+        """As `run`, for `count` of the stage's blocks, where they are taken one by one out of all.
+
+        A part of the stack would be a copy of its weights. In return a gradient towards the weights
+        is as large as all of them for each block: this is for frozen ones.
+
+        Args:
+          graphdef, state: of all blocks.
+          tokens, first: as for `run`.
+          count: how many.
+        """
+
+        def part(leaf):  # what the biases need of it is small; the rest of this copy is never made
+            return jax.lax.dynamic_slice_in_dim(leaf, first, count)
+
+        def at(one):
+            place, bias = one
+            index = functools.partial(jax.lax.dynamic_index_in_dim, index=place, keepdims=False)
+            return jax.tree.map(index, state), bias
+
+        biases = _position_biases(graphdef, jax.tree.map(part, state))
+        return self._scan(graphdef, at, (first + jnp.arange(count), biases), tokens, first)
+
+    def _scan(self, graphdef, at, scanned, tokens, first):
+        """Blocks one after the other; `at` makes of each one of `scanned` its state and bias."""
+
+        def run_block(tokens, one, shifted=False):
+            state, bias = at(one)
 
             def run(tokens):
                 return nnx.merge(graphdef, state)(tokens, bias, shifted)
@@ -146,26 +181,32 @@ class Stage(nnx.Module):
 
         run_block = remat.keeping(self.kept, run_block)
         if not self.window_map.shifts:
-            return jax.lax.scan(lambda x, one: (run_block(x, one), None), tokens, (state, bias))[0]
+            return jax.lax.scan(lambda x, one: (run_block(x, one), None), tokens, scanned)[0]
 
         odd = first % 2 == 1
 
         def run_pair(tokens, pair):
-            for place, shifted in enumerate((odd, odd ^ True)[: len(pair[1])]):
+            for place, shifted in enumerate((odd, odd ^ True)[: len(jax.tree.leaves(pair)[0])]):
                 tokens = run_block(tokens, jax.tree.map(operator.itemgetter(place), pair), shifted)
             return tokens, None
 
-        whole = len(bias) // 2
+        count = len(jax.tree.leaves(scanned)[0])
+        whole = count // 2
         pairs, rest = (
-            jax.tree.map(operator.itemgetter(part), (state, bias))
+            jax.tree.map(operator.itemgetter(part), scanned)
             for part in (slice(2 * whole), slice(2 * whole, None))
         )
         pairs = jax.tree.map(lambda leaf: leaf.reshape(whole, 2, *leaf.shape[1:]), pairs)
         if whole:
             tokens, _ = jax.lax.scan(run_pair, tokens, pairs)
-        if len(bias) % 2:
+        if count % 2:
             tokens, _ = run_pair(tokens, rest)
         return tokens
+
+
+def _position_biases(graphdef: nnx.GraphDef, state: nnx.State) -> Array:
+    """(n, heads, m, m) of the n blocks of `state`."""
+    return jax.vmap(lambda block: nnx.merge(graphdef, block).position_bias())(state)
 
 
 class Tower(nnx.Module):

@@ -127,7 +127,10 @@ class InteractiveEncoder(nnx.Module):
         """
         lead, mask = words.shape[:2], _fold(word_mask, 2)
         text = self.text.embed(_fold(words, 2), mask)
-        text_def, text_rounds = self._rounds_of(*self.text.layers())
+        text_def, layers = self.text.layers()
+        text_rounds = jax.tree.map(
+            lambda leaf: leaf.reshape(self.rounds, -1, *leaf.shape[1:]), layers
+        )
         adapters_def, adapters = nnx.split(self.adapters)
 
         def adapt(adapter, *tokens):
@@ -149,27 +152,18 @@ class InteractiveEncoder(nnx.Module):
             in_scan=False,
         )  # fmt: skip
         shapes = visual.shape, audio.shape
-        visual_def, visual_rounds = self._rounds_of(*self.visual.meeting())
-        audio_def, audio_rounds = self._rounds_of(*self.audio.meeting())
-        visual_step, audio_step = (
-            len(jax.tree.leaves(rounds)[0][0]) for rounds in (visual_rounds, audio_rounds)
-        )
 
         def run(carry, scanned):
             visual, audio, text = carry
-            index, visual_blocks, audio_blocks, layers, adapter = scanned
-            visual = self.visual.run_meeting(
-                visual_def, visual_blocks, _fold(visual, 3), index * visual_step
-            )
-            audio = self.audio.run_meeting(
-                audio_def, audio_blocks, _fold(audio, 3), index * audio_step
-            )
+            index, layers, adapter = scanned
+            visual = self._round(self.visual, _fold(visual, 3), index)
+            audio = self._round(self.audio, _fold(audio, 3), index)
             carry = exchange(
                 visual.reshape(shapes[0]), audio.reshape(shapes[1]), text, layers, adapter
             )
             return carry, None
 
-        later = at((visual_rounds, audio_rounds, text_rounds, adapters), slice(1, None))
+        later = at((text_rounds, adapters), slice(1, None))
         rounds = (jnp.arange(1, self.rounds), *later)
         (visual, audio, text), _ = jax.lax.scan(run, (visual, audio, text), rounds)
         return (
@@ -178,11 +172,11 @@ class InteractiveEncoder(nnx.Module):
             text.reshape(*lead, *text.shape[1:]),
         )
 
-    def _rounds_of(self, graphdef, state):
-        """A stack of blocks as [R, blocks per round, ...]."""
-        return graphdef, jax.tree.map(
-            lambda leaf: leaf.reshape(self.rounds, -1, *leaf.shape[1:]), state
-        )
+    def _round(self, tower, tokens: jax.Array, index: jax.Array) -> jax.Array:
+        """The blocks of a tower in one round, which may be traced; [b, n, d]."""
+        graphdef, state = tower.meeting()
+        count = len(jax.tree.leaves(state)[0]) // self.rounds
+        return tower.stages[2].run_some(graphdef, state, tokens, index * count, count)
 
     def _run(self, tower, tokens: jax.Array, first: int, last: int) -> jax.Array:
         """The blocks of rounds first..last - 1 of a tower, nothing exchanged; [b, n, d]."""
