@@ -30,6 +30,7 @@ _FREE = {
     'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'iota',
     'partition-id', 'replica-id', 'while', 'conditional', 'call',
 }  # fmt: skip
+_SLICES = 'dynamic-slice', 'slice', 'gather'  # they read of their first operand what they take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +198,8 @@ def _traffic(instruction: Instruction, others: Computation, computations: Comput
     inside = (
         computations.get(instruction.attribute('calls'), {}) if instruction.op == 'fusion' else {}
     )
+    if instruction.op.removesuffix('-start') in _SLICES:
+        return _taken(instruction, others)
     if instruction.op.endswith('-start'):  # its result names its operands too
         return sum(_bytes(instruction.shape))
     if not inside:
@@ -208,6 +211,15 @@ def _traffic(instruction: Instruction, others: Computation, computations: Comput
     )
 
 
+def _taken(instruction: Instruction, others: Computation) -> int:
+    """Of a slice by itself: what it takes is read, and written."""
+    arrays = [found.group() for found in _ARRAY.finditer(instruction.shape)]
+    taken = arrays[1 if instruction.op.endswith('-start') else 0]
+    source = others[instruction.operands[0]]
+    read = sum(_bytes(taken, only_hbm=False)) if sum(_bytes(source.shape)) else 0
+    return read + sum(_bytes(taken))
+
+
 def _read(parameter: Instruction, inside: Computation) -> int:
     """Of a fusion's parameter: the whole, or the slices of it that are used."""
     whole, total = sum(_bytes(parameter.shape)), 0
@@ -217,7 +229,7 @@ def _read(parameter: Instruction, inside: Computation) -> int:
         is_first = user.operands[0] == parameter.name
         if is_first and user.op == 'dynamic-update-slice':
             continue  # written in place
-        if not is_first or user.op not in ('dynamic-slice', 'slice', 'gather'):
+        if not is_first or user.op not in _SLICES:
             return whole
         total += sum(_bytes(user.shape, only_hbm=False)) if whole else 0
     return total

@@ -30,12 +30,16 @@ def test_collectives_are_told_by_kind_and_padded_size():
 def test_slices_count_as_slices_and_what_stays_on_the_chip_not_at_all():
     """Tokens come from memory once, and lie on the chip in the loop; its products are written."""
     product = WEIGHTS + TOKENS  # one of the seven weights is read, the result is written
+    fetched = 2 * WEIGHTS  # two of the seven, onto the chip
+    stored = WEIGHTS  # as many rows of the tokens, from the chip
     update = 2 * 128 * 4  # a row of 100 takes 128 places; it is read and put in its own
     reduced = 2 * 256 * 4
     gathered = 16 * 128 * 4 + 128 * 4  # one row is read
     kernel = 2 * TOKENS
     index = 128 * 4  # a number takes a row
-    expected = TOKENS + 7 * (product + update + reduced + 2 * index) + gathered + kernel
+    expected = (
+        TOKENS + 7 * (product + fetched + stored + update + reduced + 2 * index) + gathered + kernel
+    )
     assert hlo.costs(MODULE).hbm_bytes == pytest.approx(expected, rel=1e-3)
 
 
