@@ -60,12 +60,15 @@ def train_step(
         else:
             (value, sums), grads = _in_parts(gradient, batch, step_key, parts, mesh)
         is_finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(grads))
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        params, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(is_finite, new, old),
-            (params, opt_state),
-            (state.params, state.opt_state),
+
+        def update(params, opt_state):
+            updates, opt_state = optimizer.update(grads, opt_state, params)
+            return optax.apply_updates(params, updates), opt_state
+
+        # Chosen as a whole, parameters and moments change in place: a choice for each element would
+        # read all of them again.
+        params, opt_state = jax.lax.cond(
+            is_finite, update, lambda *old: old, state.params, state.opt_state
         )
         state = TrainState(
             step=state.step + 1,
