@@ -5,7 +5,7 @@ import sys
 
 # Of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-LARGEST = 2**31 - 1
+NEVER = -1  # a threshold is an int: no positive one lets a step's buffer of 3 GiB stay
 
 
 def keep_freed() -> None:
@@ -17,7 +17,7 @@ def keep_freed() -> None:
     glibc = _glibc()
     if glibc is not None:
         glibc.mallopt(M_MMAP_MAX, 0)
-        glibc.mallopt(M_TRIM_THRESHOLD, LARGEST)
+        glibc.mallopt(M_TRIM_THRESHOLD, NEVER)
         glibc.mallopt(M_TOP_PAD, 2**28)
 
 
