@@ -5,7 +5,7 @@ import sys
 
 # Of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-NEVER = -1  # a threshold is an int: no positive one lets a step's buffer of 3 GiB stay
+NEVER = -1  # a threshold is an int: with a positive one, what is beyond 2 GiB would be handed back
 
 
 def keep_freed() -> None:
