@@ -16,7 +16,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from amuse_jax import memory
+from amuse_jax.system import memory
 
 # Worker processes import this file again: what is heavy is imported inside the functions.
 
@@ -40,8 +40,9 @@ QUESTION = flags.DEFINE_string('question', '', 'For --stages=ask: a question in 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f'unexpected argument {argv[1]!r}; settings are given as --config.x=y')
-    from amuse_jax import hosts, preemption, settings
-    from amuse_jax.stages import StageError
+    from amuse_jax.errors import StageError
+    from amuse_jax.run import settings
+    from amuse_jax.system import hosts, preemption
 
     memory.keep_freed()
     config = CONFIG.value
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> None:
             hosts.start(COORDINATOR.value, PROCESS_ID.value, PROCESS_COUNT.value)
         _show_own_messages()
         preemption.watch(PREEMPTED_STATUS.value)
-        from amuse_jax import plan
+        from amuse_jax.run import plan
 
         if STAGES.value == ['summary']:
             plan.summarise(config)
@@ -86,7 +87,7 @@ def _parse(arguments: list[str]) -> list[str]:
 def _show_own_messages() -> None:
     """What this project logs, and warnings of the libraries; above the progress bars. Of several
     hosts, the first one says what all would."""
-    from amuse_jax import hosts
+    from amuse_jax.system import hosts
 
     logging.set_verbosity(logging.INFO if hosts.is_first() else logging.WARNING)
     own = str(Path(__file__).parent)

@@ -4,14 +4,13 @@ python -m amuse_jax.main --config=configs/demo.py
 python -m amuse_jax.main --config=configs/demo.py:without=rois     # one of Table 4's ablations
 """
 
-from amuse_jax import settings
-from configs import base
+from amuse_jax.config import default_config, parse_without
 
 
 def get_config(argument: str = ''):
-    c = base.get_config()
+    c = default_config()
     c.name = 'demo'
-    c.without = settings.parse_without(argument)
+    c.without = parse_without(argument)
     c.synthetic.update(videos=165, fps=5, questions_per_video=16, val_share=0.09, test_share=0.17)
     c.data.image_size = 128
     c.data.shard_videos = 10  # the last ones keep both cores busy

@@ -3,14 +3,13 @@
 python -m amuse_jax.main --config=configs/synthetic.py
 """
 
-from amuse_jax import settings
-from configs import base
+from amuse_jax.config import default_config, parse_without
 
 
 def get_config(argument: str = ''):
-    c = base.get_config()
+    c = default_config()
     c.name = 'synthetic'
-    c.without = settings.parse_without(argument)
+    c.without = parse_without(argument)
     c.synthetic.update(videos=4000, width=640, height=360, fps=15)
     c.rhythm.tracker = 'tempo'
     c.sources.stems = 'truth'

@@ -1,7 +1,7 @@
 """MUSIC-AVQA v1 at the paper's size: Tables 2 and 4.
 
     python -m amuse_jax.main --config=configs/v1.py                       # says what is needed
-    python -m amuse_jax.data.music_avqa check --root=DIR --annotations=v1
+    python -m amuse_jax.music_avqa check --root=DIR --annotations=v1
     python -m amuse_jax.main --config=configs/v1.py --config.data.root=DIR --config.rois.weights=F
     python -m amuse_jax.main --config=configs/v1.py --stages=summary      # needs no data
 
@@ -53,14 +53,13 @@ authors have corrected it since, and published results are on the correction (`v
 questions) or on the first release (9,185, of which 55 pairs contradict each other).
 """
 
-from amuse_jax import settings
-from configs import base
+from amuse_jax.config import default_config, parse_without
 
 
 def get_config(argument: str = ''):
-    c = base.get_config()
+    c = default_config()
     c.name = 'v1'
-    c.without = settings.parse_without(argument)
+    c.without = parse_without(argument)
     c.data.annotations = 'v1'
     c.model.dtype = 'bfloat16'
     c.checkpoints.update(

@@ -1,12 +1,10 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-
+from tests.paths import ROOT
 
 CLUSTERS = ('SLURM_', 'OMPI_', 'TPU_')  # variables by which --coordinator=auto finds the others
 
@@ -72,7 +70,7 @@ def test_without_its_data_a_config_says_what_is_needed(name, scheme, videos, tmp
     message = result.stderr[result.stderr.index('amuse_jax: no data: ') :]
     assert len(message.splitlines()) <= 24
     assert f'{videos} videos of 60 s' in message
-    assert f'python -m amuse_jax.data.music_avqa check --root=DIR --annotations={scheme}' in message
+    assert f'python -m amuse_jax.music_avqa check --root=DIR --annotations={scheme}' in message
 
 
 @pytest.mark.parametrize(
@@ -92,5 +90,5 @@ def test_a_misspelled_setting_is_named(tmp_path, argument, sentence):
 
 
 def test_the_process_that_trains_never_imports_torch():
-    code = "import sys; from amuse_jax import plan; assert 'torch' not in sys.modules"
+    code = "import sys; from amuse_jax.run import plan; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0

@@ -1,11 +1,12 @@
 """Nothing from outside is unpickled, in any module."""
 
 import ast
-from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / 'amuse_jax'
+from tests.paths import ROOT
+
+PACKAGE = ROOT / 'amuse_jax'
 MODULES = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob('*.py'))
 PICKLING = ('pickle', '_pickle', 'cloudpickle', 'dill', 'joblib', 'marshal', 'shelve')
 RUNNING = ('eval', 'exec', 'compile')
@@ -13,9 +14,9 @@ RUNNING = ('eval', 'exec', 'compile')
 # What these modules use of pickle: the class of PyTorch's error, and a run's own work on its way to
 # the machines that do it.
 USED = {
-    'annotate/detector.py': {'UnpicklingError'},
-    'annotate/sources_uss.py': {'UnpicklingError'},
-    'beam.py': {'dumps', 'loads'},
+    'regions/detector.py': {'UnpicklingError'},
+    'pretrained/separation.py': {'UnpicklingError'},
+    'system/beam.py': {'dumps', 'loads'},
 }
 
 
@@ -95,8 +96,8 @@ def test_what_would_be_found(source):
 
 
 def test_only_beam_unpickles_and_only_its_own_work():
-    assert findings('annotate/detector.py', 'import pickle\npickle.loads(data)')
-    source = (PACKAGE / 'beam.py').read_text()
+    assert findings('regions/detector.py', 'import pickle\npickle.loads(data)')
+    source = (PACKAGE / 'system/beam.py').read_text()
     (function,) = [
         node.name
         for node in ast.walk(ast.parse(source))

@@ -1,16 +1,1 @@
-"""What is found in each video once, offline: rhythm, sources and regions.
-
-Only the modules behind rois.py and sources_uss.py import PyTorch.
-"""
-
-import os
-import tempfile
-from pathlib import Path
-
-# Before any of them imports ultralytics: it would look for the network, print, install packages and
-# write its settings into the user's home.
-os.environ.update(YOLO_OFFLINE='true', YOLO_VERBOSE='false', YOLO_AUTOINSTALL='false')
-# PyTorch's threads wait asleep: awake they take the cores from each other where others work too,
-# and a step then takes ten times as long.
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
-os.environ.setdefault('YOLO_CONFIG_DIR', str(Path(tempfile.gettempdir()) / 'amuse_jax-ultralytics'))
+"""Labels of each video's sound, made once and offline: rhythm and sources (3.2)."""

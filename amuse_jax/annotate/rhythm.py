@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from amuse_jax.annotate import tempo
-from amuse_jax.stages import StageError
+from amuse_jax.errors import StageError
 
 SHORTEST_SECONDS = 1.0  # of sound in a segment; in less, no tempo can be told
 TRACKERS: dict[str, Callable[[np.ndarray, int], float]] = {

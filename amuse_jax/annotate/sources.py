@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from amuse_jax.data.vocabulary import INSTRUMENTS
-from amuse_jax.stages import StageError
+from amuse_jax.errors import StageError
+from amuse_jax.music_avqa.vocabulary import INSTRUMENTS
 
 
 def frequencies(

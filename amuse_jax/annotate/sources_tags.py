@@ -7,7 +7,7 @@ stems, two violins count as one.
 
 import numpy as np
 
-from amuse_jax.annotate import audioset
+from amuse_jax.pretrained import audioset
 from amuse_jax.pretrained.tagging import Found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from amuse_jax.annotate import rhythm
-from amuse_jax.data.vocabulary import INSTRUMENTS
+from amuse_jax.music_avqa.vocabulary import INSTRUMENTS
 
 
 @dataclasses.dataclass(frozen=True)

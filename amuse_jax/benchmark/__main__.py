@@ -35,7 +35,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from amuse_jax import memory
+from amuse_jax.system import memory
 
 # Processes of their own import this file again: what is heavy is imported inside the functions.
 
@@ -74,7 +74,7 @@ def main(argv: list[str]) -> None:
     if FREED.value == 'kept':
         memory.keep_freed()
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # PyTorch needs a GPU's too
-    from amuse_jax.stages import StageError
+    from amuse_jax.errors import StageError
 
     try:
         _run(CONFIG.value)
@@ -84,8 +84,8 @@ def main(argv: list[str]) -> None:
 
 def _tpu(config) -> None:
     os.environ['JAX_PLATFORMS'] = 'cpu'  # a TPU that is there is not what is asked about
-    from amuse_jax import stages
     from amuse_jax.benchmark import tpu
+    from amuse_jax.errors import StageError
 
     logging.set_verbosity(logging.WARNING)
     try:
@@ -94,7 +94,7 @@ def _tpu(config) -> None:
             made = tpu.compile_step(config, topology, given)
             print(tpu.told(made) + '\n', flush=True)
             tpu.keep(Path(OUT.value) / 'tpu.json', tpu.figures(made))
-    except stages.StageError as error:
+    except StageError as error:
         sys.exit(f'amuse_jax: {error}')
 
 
@@ -102,8 +102,8 @@ def _run(config) -> None:
     import jax
     import torch.compiler.config
 
-    from amuse_jax import settings
     from amuse_jax.benchmark import report, rows, sweeps
+    from amuse_jax.run import settings
 
     folder = Path(OUT.value).absolute()
     has_compiler = shutil.which(os.environ.get('CXX', 'g++')) is not None

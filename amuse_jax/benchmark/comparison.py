@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from amuse_jax import flops
 from amuse_jax.benchmark import timing
-from amuse_jax.stages import StageError
+from amuse_jax.errors import StageError
+from amuse_jax.models import flops
 
 TOLERANCES = {'float32': 1e-3, 'bfloat16': 5e-2}  # relative to the largest value
 Found = dict[str, np.ndarray]

@@ -13,14 +13,15 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from amuse_jax import flops
 from amuse_jax.benchmark import inputs, processes
 from amuse_jax.data.pipeline import Batch
+from amuse_jax.models import flops
 from amuse_jax.models.amuse import Amuse, AmuseConfig
 from amuse_jax.models.interactive_encoder import InteractiveEncoder
-from amuse_jax.training import answering, sharding, state
-from amuse_jax.training.answering import FRONT
+from amuse_jax.training import sharding, state
 from amuse_jax.training.step import train_step
+from amuse_jax.training.train import answering
+from amuse_jax.training.train.answering import FRONT
 
 
 def training_step(config: ConfigDict, keep_memory: bool) -> dict:

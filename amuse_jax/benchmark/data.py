@@ -9,15 +9,20 @@ import av
 from absl import logging
 from ml_collections import ConfigDict
 
-from amuse_jax import shards, stages
 from amuse_jax.benchmark import inputs, processes
 from amuse_jax.benchmark.timing import Times
-from amuse_jax.data import audio, guarded, pipeline, prepare, question_table, records
+from amuse_jax.data import pipeline, question_table, records
+from amuse_jax.data import stage as prepare
 from amuse_jax.data.pipeline import QuestionBatches
-from amuse_jax.data.questions import QuestionTokenizer
 from amuse_jax.data.records import RecordReader, ShardWriter
-from amuse_jax.synthetic import dataset
-from amuse_jax.synthetic.score import SECONDS
+from amuse_jax.data.tokenizer import QuestionTokenizer
+from amuse_jax.errors import StageError
+from amuse_jax.media import guarded
+from amuse_jax.media.log_mel import LogMel
+from amuse_jax.synthetic import stage as render
+from amuse_jax.synthetic.score.score import SECONDS
+from amuse_jax.system.files import write_atomically, write_json
+from amuse_jax.system.processes import this_process
 
 WIDTH, HEIGHT, FPS = 640, 360, 30
 VIDEOS = 3  # one per split
@@ -81,7 +86,7 @@ def _render(config: ConfigDict, folder: Path) -> Path:
         settings.update(videos=VIDEOS, width=WIDTH, height=HEIGHT, fps=FPS)
     if not (root / 'avqa-test.json').exists():
         logging.info('benchmark: renders %d videos', VIDEOS)
-        dataset.render(settings, root, workers=1)
+        render.render(settings, root, workers=1)
     return root
 
 
@@ -91,7 +96,7 @@ def _as_published(root: Path, folder: Path) -> Path:
     target = folder / 'videos' / source.name
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        shards.write_atomically(target, lambda beside: _encode(source, beside))
+        write_atomically(target, lambda beside: _encode(source, beside))
     return folder
 
 
@@ -116,9 +121,9 @@ def _encode(source: Path, target: Path) -> None:
 
 def _prepare(config: ConfigDict, root: Path, folder: Path, rounds: int) -> list[float]:
     """Seconds per video; the first one, for which the log-mel is compiled, is not counted."""
-    log_mel = audio.LogMel.from_settings(config)
+    log_mel = LogMel.from_settings(config)
     limits = guarded.Limits.from_settings(config.data)
-    work = prepare.Work(root, config.data.image_size, log_mel, limits, shards.this_process())
+    work = prepare.Work(root, config.data.image_size, log_mel, limits, this_process())
     names = sorted(path.stem for path in (root / 'videos').iterdir())
     seconds = []
     for index in range(rounds + 1):
@@ -128,7 +133,7 @@ def _prepare(config: ConfigDict, root: Path, folder: Path, rounds: int) -> list[
         prepare.write_records(work, [prepare.Pair(name, name, (), (None, None))], path)
         seconds.append(time.perf_counter() - begun)
         if records.read_contents(path)['quarantine']:
-            raise stages.StageError(f'{root} holds a video that cannot be prepared: {name}')
+            raise StageError(f'{root} holds a video that cannot be prepared: {name}')
         path.unlink()
     return seconds[1:]
 
@@ -161,8 +166,8 @@ def _multiply(config: ConfigDict, folder: Path) -> None:
         for question in questions
         if question['record'] == index % len(reader)
     ]
-    stages.write_json(folder / 'questions.json', rows)
-    shards.write_atomically(target, write)
+    write_json(folder / 'questions.json', rows)
+    write_atomically(target, write)
 
 
 def _read(config: ConfigDict, folder: Path, rounds: int) -> list[float]:

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from ml_collections import ConfigDict
 
-from amuse_jax.data import vocabulary
-from amuse_jax.data.audio import LogMel
 from amuse_jax.data.pipeline import Batch
+from amuse_jax.media.log_mel import LogMel
 from amuse_jax.models.amuse import Phrases
 from amuse_jax.models.summary import BERT_WORDS, CLASSES
+from amuse_jax.music_avqa import vocabulary
 
 QUESTIONS = 5  # about one video: as many as a video of MUSIC-AVQA has, about
 _CLS, _FIRST_WORD = 101, 1000  # BERT's ids

@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from amuse_jax import memory, shards
+from amuse_jax.system import memory
+from amuse_jax.system.processes import end_with_parent
 
 
 def run(function: Callable, *arguments, keep_memory: bool, one_core: bool = False) -> Any:
@@ -25,7 +26,7 @@ def run(function: Callable, *arguments, keep_memory: bool, one_core: bool = Fals
 
 
 def _begin(keep_memory: bool, one_core: bool) -> None:
-    shards.end_with_parent()
+    end_with_parent()
     if keep_memory:
         memory.keep_freed()
     if one_core and hasattr(os, 'sched_setaffinity'):

@@ -12,9 +12,9 @@ import jax
 import tabulate
 from ml_collections import ConfigDict
 
-from amuse_jax import stages
 from amuse_jax.benchmark import comparison
-from amuse_jax.stages import StageError
+from amuse_jax.errors import StageError
+from amuse_jax.system.files import write_json
 
 _KEYS = ('work', 'dtype', 'allocator')  # rows that agree in them replace each other
 _GIB = 2**30
@@ -70,19 +70,19 @@ class Figures:
     def add(self, row: dict) -> None:
         """Keeps a row, in place of one of the same work."""
         _put(self.rows, row, _KEYS)
-        stages.write_json(self._path, self._content)
+        write_json(self._path, self._content)
 
     def add_products(self, dtype: str, rates: Mapping[str, float]) -> None:
         """Keeps the rates of the matrix products that the rows of `dtype` are set against."""
         self._content['products'][dtype] = dict(rates)
-        stages.write_json(self._path, self._content)
+        write_json(self._path, self._content)
 
     def add_to_sweep(self, axis: str, row: dict) -> None:
         """Keeps a point of a sweep; `row['value']` is its place."""
         points = self.sweeps.setdefault(axis, [])
         _put(points, row, (*_KEYS, 'value'))
         points.sort(key=lambda point: point['value'])
-        stages.write_json(self._path, self._content)
+        write_json(self._path, self._content)
 
 
 def _put(rows: list[dict], row: dict, keys: Sequence[str]) -> None:

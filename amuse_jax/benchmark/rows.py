@@ -11,10 +11,10 @@ import jax
 import torch
 from ml_collections import ConfigDict
 
-from amuse_jax import memory
 from amuse_jax.benchmark import comparison, compiling, data, report, sweeps, timing, towers, whole
 from amuse_jax.benchmark.comparison import Comparison
-from amuse_jax.stages import StageError
+from amuse_jax.errors import StageError
+from amuse_jax.system import memory
 
 # make(config, with_compile) -> Comparison
 COMPARED: Mapping[str, Callable[[ConfigDict, bool], Comparison]] = {

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from amuse_jax import memory
+from amuse_jax.system import memory
 
 # Products in the shapes of Swin-V2-L's third stage for ten pictures, and a square one.
 PEAK_SHAPES = ((1440, 768, 3072), (1440, 3072, 768), (2048, 2048, 2048))

@@ -14,10 +14,11 @@ import tabulate
 from jax.experimental import topologies
 from ml_collections import ConfigDict
 
-from amuse_jax import flops, settings, stages
 from amuse_jax.benchmark import compiling, hlo, report
-from amuse_jax.models import summary, target
-from amuse_jax.stages import StageError
+from amuse_jax.errors import StageError
+from amuse_jax.models import flops, platform, summary
+from amuse_jax.run import settings
+from amuse_jax.system.files import write_json
 from amuse_jax.training import sharding
 
 # What is compiled unless the fields are set: 256 videos to a step, which 256 chips can share.
@@ -195,7 +196,7 @@ def compile_step(config: ConfigDict, topology: str, given: Collection[str]) -> C
     mesh = sharding.mesh(config.mesh, devices)
     config = fitted(config, given, sharding.shares(mesh))
     settings.check(config)
-    with target.compiling_for('tpu'):
+    with platform.compiling_for('tpu'):
         step, given = compiling.abstract_step(config, mesh)
         begun = time.perf_counter()
         traced = step.trace(*given)
@@ -272,7 +273,7 @@ def keep(path: Path, run: dict[str, Any]) -> None:
     """Writes a run's `figures` beside those of other settings, in place of those of the same."""
     runs = json.loads(path.read_text()).get('runs', []) if path.exists() else []
     others = [other for other in runs if other['settings'] != run['settings']]
-    stages.write_json(path, {'runs': [*others, run]})
+    write_json(path, {'runs': [*others, run]})
 
 
 def told(made: Compiled) -> str:

@@ -23,8 +23,10 @@ from amuse_jax.benchmark.reference import universal_encoder, weights
 from amuse_jax.data.pipeline import Batch
 from amuse_jax.models.amuse import Amuse, AmuseConfig
 from amuse_jax.models.universal_encoder import UniversalEncoder
-from amuse_jax.training import answering, pretrain, sharding, state
-from amuse_jax.training.answering import FRONT
+from amuse_jax.training import sharding, state
+from amuse_jax.training.pretrain import stage as pretrain
+from amuse_jax.training.train import answering
+from amuse_jax.training.train.answering import FRONT
 
 QUESTIONS = inputs.QUESTIONS
 

@@ -10,8 +10,8 @@ import dataclasses
 
 import numpy as np
 
-from amuse_jax.data import audio
-from amuse_jax.data.music_avqa import Question, fill
+from amuse_jax.media.log_mel import FLOOR_DB
+from amuse_jax.music_avqa import Question, fill
 
 OPPOSITE = {'left': 'right', 'right': 'left', 'leftest': 'rightest', 'rightest': 'leftest'}
 
@@ -64,8 +64,8 @@ def amplified(log_mel: np.ndarray, gain_db: float) -> np.ndarray:
     is exact wherever the power lies above the floor. What lies at the floor stays there: it is
     silence, or so faint that the log-mel does not tell its power.
     """
-    heard = np.maximum(log_mel.astype(np.float32) + np.float32(gain_db), audio.FLOOR_DB)
-    return np.where(log_mel > audio.FLOOR_DB, heard, audio.FLOOR_DB).astype(log_mel.dtype)
+    heard = np.maximum(log_mel.astype(np.float32) + np.float32(gain_db), FLOOR_DB)
+    return np.where(log_mel > FLOOR_DB, heard, FLOOR_DB).astype(log_mel.dtype)
 
 
 def shifted(array: np.ndarray, segment_mask: np.ndarray, by: int) -> np.ndarray:

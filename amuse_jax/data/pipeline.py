@@ -19,7 +19,7 @@ import numpy as np
 
 from amuse_jax.data import augment
 from amuse_jax.data.question_table import QuestionTable
-from amuse_jax.stages import StageError
+from amuse_jax.errors import StageError
 
 Batch = dict[str, np.ndarray]
 

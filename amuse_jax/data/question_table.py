@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amuse_jax.data import augment, vocabulary
-from amuse_jax.data.music_avqa import Question
-from amuse_jax.stages import StageError
+from amuse_jax.data import augment
+from amuse_jax.errors import StageError
+from amuse_jax.music_avqa import Question, vocabulary
 
 
 class Encoded(NamedTuple):

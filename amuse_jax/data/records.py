@@ -13,7 +13,8 @@ import msgpack
 from array_record.python import array_record_module
 from flax import serialization
 
-from amuse_jax import stages
+from amuse_jax.errors import StageError
+from amuse_jax.system import formats
 
 SUFFIX = '.array_record'
 
@@ -24,7 +25,7 @@ _WRITER = 'group_size:1'  # every record on its own: true random access
 
 def encode(record: Mapping) -> bytes:
     """Packs a dict of arrays, numbers, texts, lists and dicts."""
-    return serialization.msgpack_serialize({'format': stages.RECORD_FORMAT, **record})
+    return serialization.msgpack_serialize({'format': formats.RECORD_FORMAT, **record})
 
 
 def decode(data: bytes, where: str = 'a record') -> dict:
@@ -39,9 +40,9 @@ def decode(data: bytes, where: str = 'a record') -> dict:
     """
     try:
         record = serialization.msgpack_restore(data)
-        stages.refuse_newer(record.pop('format'), stages.RECORD_FORMAT, where)
+        formats.refuse_newer(record.pop('format'), formats.RECORD_FORMAT, where)
     except (ValueError, KeyError, TypeError, AttributeError, msgpack.UnpackException) as error:
-        raise stages.StageError(
+        raise StageError(
             f'{where} is not a record of amuse_jax ({error}); delete the file and run prepare again'
         ) from error
     return record
@@ -93,12 +94,10 @@ def shard_paths(folder: Path) -> list[Path]:
     """
     paths = sorted(folder.glob(f'[0-9]*-of-[0-9]*{SUFFIX}'))
     if not paths:
-        raise stages.StageError(
-            f'{folder} holds no records (*{SUFFIX}); run the stage prepare before'
-        )
+        raise StageError(f'{folder} holds no records (*{SUFFIX}); run the stage prepare before')
     expected = int(paths[0].name.removesuffix(SUFFIX).rpartition('-')[2])
     if len(paths) != expected:
-        raise stages.StageError(
+        raise StageError(
             f'{folder} holds {len(paths)} of {expected} record files; run prepare again to make '
             'the missing ones'
         )
@@ -169,8 +168,8 @@ def _open(path: Path) -> array_record_module.ArrayRecordReader:
     )
 
 
-def _damaged(path: Path, reason: str) -> stages.StageError:
-    return stages.StageError(
+def _damaged(path: Path, reason: str) -> StageError:
+    return StageError(
         f'{path} is not a whole record file ({reason}); delete it and run prepare again, which '
         'makes only what is missing'
     )

@@ -18,8 +18,8 @@ OUT = flags.DEFINE_string('out', '', 'Folder for the tables and the figure.')
 def main(argv: list[str]) -> None:
     if len(argv) < 4 or argv[1] != 'seeds' or not OUT.value:
         raise app.UsageError('expected seeds, two runs or more, and --out=FOLDER')
+    from amuse_jax.errors import StageError
     from amuse_jax.evaluation import seeds
-    from amuse_jax.stages import StageError
 
     try:
         print(seeds.write(Path(OUT.value), [seeds.read(Path(name)) for name in argv[2:]]))

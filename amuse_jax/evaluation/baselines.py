@@ -8,7 +8,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from amuse_jax.data.music_avqa import Question
+from amuse_jax.music_avqa import Question
 
 
 def most_frequent_answers(train: Sequence[Question], test: Sequence[Question]) -> list[str]:

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from amuse_jax.data.music_avqa import Question
 from amuse_jax.evaluation import tables
+from amuse_jax.music_avqa import Question
 
 LEVEL = 0.95
 RESAMPLES = 2000

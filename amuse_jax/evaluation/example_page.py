@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from amuse_jax.data import vocabulary
 from amuse_jax.evaluation import figures
+from amuse_jax.music_avqa import vocabulary
 
 
 @dataclasses.dataclass(frozen=True)

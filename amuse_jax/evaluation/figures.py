@@ -9,8 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from amuse_jax.data import vocabulary
 from amuse_jax.evaluation import tables
+from amuse_jax.music_avqa import vocabulary
 
 
 def training_curves(metrics: Path, path: Path) -> None:

@@ -13,10 +13,14 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from amuse_jax.annotate import rois
-from amuse_jax.data import music_avqa, prepare
+from amuse_jax import music_avqa
+from amuse_jax.data import stage as prepare
 from amuse_jax.data.records import RecordReader
-from amuse_jax.training import answering, predict, pretrain, seen, sharding, train
+from amuse_jax.regions import stage as rois
+from amuse_jax.training import sharding
+from amuse_jax.training.pretrain import stage as pretrain
+from amuse_jax.training.train import answering, leakage, predict
+from amuse_jax.training.train import stage as train
 
 SPLITS = ('test', music_avqa.REPHRASED)  # what is asked
 
@@ -99,8 +103,8 @@ def compare(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dic
     data = _with_other(config).data
     found = music_avqa.read(Path(data.root), data.annotations, data.rephrased, ('test',))
     questions = found.questions['test']
-    is_seen = seen.among(inputs['train'], questions)
-    seen.check(is_seen, config.evaluate.leaked)
+    is_seen = leakage.among(inputs['train'], questions)
+    leakage.check(is_seen, config.evaluate.leaked)
     return {'questions': len(questions), 'seen': int(is_seen.sum())}
 
 

@@ -5,8 +5,8 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from amuse_jax import stages
 from amuse_jax.evaluation import bootstrap, figures, published, tables
+from amuse_jax.system.manifest import read_manifest
 
 MARGIN = '± 95 %'
 INTERVAL_NOTE = (
@@ -140,7 +140,7 @@ def _write_page(
         '## Annotators and detector\n',
     ]
     for name in ('annotate', 'rois', 'pretrain'):
-        summary = stages.read_manifest(inputs[name])['summary']
+        summary = read_manifest(inputs[name])['summary']
         page.append(f'{name}\n\n```json\n{json.dumps(summary, indent=1)}\n```\n')
     page.append('## Accuracy per template\n\n' + (folder / 'templates.md').read_text())
     page.append('![accuracy per template](figures/templates.png)\n')

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from amuse_jax import stages
+from amuse_jax.errors import StageError
 from amuse_jax.evaluation import figures, published, report, tables
-from amuse_jax.stages import StageError
+from amuse_jax.system.manifest import changes, read_manifest
 
 MARGIN = '± deviation'
 
@@ -56,7 +56,7 @@ def read(path: Path) -> Run:
       StageError: it has no finished evaluate stage.
     """
     folder = path / 'evaluate' if (path / 'evaluate').is_dir() else path
-    if stages.read_manifest(folder) is None or not (folder / 'scores.json').is_file():
+    if read_manifest(folder) is None or not (folder / 'scores.json').is_file():
         raise StageError(
             f'{path} has no finished evaluate stage; expected the --workdir of a finished run, or '
             'an evaluate folder in it'
@@ -156,12 +156,12 @@ def _check(runs: Sequence[Run]) -> None:
                 'expected runs with seeds of their own (--config.seed=S)'
             )
         trained.add(model['fingerprint'])
-        changes = stages.changes(
+        changed = changes(
             *(_without_seeds(each.scores['model']['settings']) for each in (first, run))
         )
-        if changes:
+        if changed:
             raise StageError(
-                f'{run.path} was made otherwise than {first.path} ({changes}); expected runs that '
+                f'{run.path} was made otherwise than {first.path} ({changed}); expected runs that '
                 'differ in their seeds alone'
             )
         here, there = (each.scores['test_set']['name'] for each in (run, first))

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from amuse_jax.data import vocabulary
-from amuse_jax.data.music_avqa import Question
+from amuse_jax.music_avqa import Question, vocabulary
 
 # Column -> the question types it averages over, in the paper's order.
 COLUMNS = {

@@ -3,7 +3,7 @@ by how many of each type there are.
 
 Only rows that answer the same questions may stand beside each other, whatever the folder of the
 data set is called. Counts alone do not tell: of version 1 as first published, doubled questions
-keep one answer (data/music_avqa/splits.py), and what stays is as many as in the correction, some
+keep one answer (music_avqa/splits.py), and what stays is as many as in the correction, some
 of them with another answer.
 """
 
@@ -11,8 +11,8 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from amuse_jax.data.music_avqa import Question, known, layout
 from amuse_jax.evaluation import tables
+from amuse_jax.music_avqa import Question, layout, published_files
 
 _MAX_MISSING = 0.05  # of questions or videos that could not be used
 _FIRST_VERSION_ID = re.compile(r'(|sa|va|vv|esa|eva|evv)\d{8}')
@@ -52,8 +52,8 @@ class TestSet:
         return self._file.videos
 
     @property
-    def _file(self) -> known.KnownFile:
-        return known.FILES[layout.FILES[self.scheme]['test'][0]]
+    def _file(self) -> published_files.KnownFile:
+        return published_files.FILES[layout.FILES[self.scheme]['test'][0]]
 
 
 # Table 3's visual averages fit the balanced set's counts alone.

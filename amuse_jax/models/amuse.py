@@ -13,8 +13,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from amuse_jax.data import vocabulary
-from amuse_jax.data.questions import QuestionTokenizer
+from amuse_jax.data.tokenizer import QuestionTokenizer
 from amuse_jax.models import streams
 from amuse_jax.models.answer import AnswerConfig, AnswerHead
 from amuse_jax.models.htsat import HTSATConfig
@@ -22,6 +21,7 @@ from amuse_jax.models.interactive_encoder import Front, InteractiveConfig, Inter
 from amuse_jax.models.streams import StreamConfig, Streams
 from amuse_jax.models.swin_v2 import SwinV2Config
 from amuse_jax.models.text import TextConfig, TextTower
+from amuse_jax.music_avqa import vocabulary
 
 
 @dataclasses.dataclass(frozen=True)

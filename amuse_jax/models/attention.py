@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from amuse_jax.models import attention_kernel, target
+from amuse_jax.models import attention_kernel, platform
 
 
 def split_heads(x: jax.Array, heads: int) -> jax.Array:
@@ -58,7 +58,7 @@ def exchange(
     Returns:
       [..., n, heads * c] in value's dtype.
     """
-    if target.platform() != 'tpu':
+    if platform.current() != 'tpu':
         query, key, value = (split_heads(x, heads) for x in (query, key, value))
         mask = mask if mask is None else mask[..., None, None, :]
         return join_heads(attend(query, key, value, mask))
@@ -78,7 +78,7 @@ def exchange(
         query, key, value, *mask = arrays[:count]
         return attention_kernel.attend(query, key, value, arrays[count], None, *mask)
 
-    found = target.on_each_device(kernel, count, 1)(*batched, scale)
+    found = platform.on_each_device(kernel, count, 1)(*batched, scale)
     return found.reshape(*lead, *found.shape[2:])
 
 
@@ -119,7 +119,7 @@ def _by_head(like: jax.Array, heads: int) -> tuple[Callable, Callable]:
     def total(x):
         return x.astype(jnp.float32).sum(-1, keepdims=True)
 
-    if target.platform() != 'tpu':
+    if platform.current() != 'tpu':
         return split, total
     head = jnp.arange(like.shape[-1]) // channels
     same = (head[:, None] == head).astype(like.dtype)

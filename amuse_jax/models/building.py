@@ -14,7 +14,7 @@ from flax import nnx
 from jax import Array
 from jax.extend import random as extended_random
 
-from amuse_jax.models import target
+from amuse_jax.models import platform
 
 SALTS = np.array([0x9E3779B9, 0x85EBCA6B], np.uint32)
 FOLD = np.uint32(0xC2B2AE35)
@@ -39,7 +39,7 @@ def build(make: Callable[[nnx.Rngs], nnx.Module], seed: int) -> nnx.Module:
 
 def optimized(level: int) -> dict[str, int] | None:
     """Options of jax.jit: how hard XLA works at code for CPUs, from 0 to its default of 3."""
-    return {'xla_backend_optimization_level': level} if target.platform() == 'cpu' else None
+    return {'xla_backend_optimization_level': level} if platform.current() == 'cpu' else None
 
 
 def _mix(x: Array) -> Array:

@@ -9,15 +9,14 @@ import jax.numpy as jnp
 from flax import nnx
 from ml_collections import ConfigDict
 
-from amuse_jax import flops
-from amuse_jax.data import vocabulary
-from amuse_jax.data.audio import LogMel
-from amuse_jax.data.questions import PERSONS, QuestionTokenizer
-from amuse_jax.models import swin_v2
+from amuse_jax.data.tokenizer import PERSONS, QuestionTokenizer
+from amuse_jax.errors import StageError
+from amuse_jax.media.log_mel import LogMel
+from amuse_jax.models import flops, swin_v2
 from amuse_jax.models.amuse import Amuse, AmuseConfig, AmuseInputs, Phrases
 from amuse_jax.models.interactive_encoder import Front, InteractiveEncoder
 from amuse_jax.models.universal_encoder import UniversalEncoder
-from amuse_jax.stages import StageError
+from amuse_jax.music_avqa import vocabulary
 
 BERT_WORDS = 30522  # rows of the word table assumed where the tokenizer can't be had
 CLASSES = (*vocabulary.INSTRUMENTS, PERSONS[0])  # of the detector

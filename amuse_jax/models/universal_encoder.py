@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from amuse_jax.data import vocabulary
 from amuse_jax.models import swin_v2
 from amuse_jax.models.data_norm import DataNorm
 from amuse_jax.models.htsat import HTSAT, HTSATConfig
 from amuse_jax.models.swin_v2 import SwinV2, SwinV2Config
+from amuse_jax.music_avqa import vocabulary
 
 
 @flax.struct.dataclass

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from amuse_jax.models import attention_kernel, target
+from amuse_jax.models import attention_kernel, platform
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +199,7 @@ def attention(
         mask = jnp.asarray(allowed(window_map))
         if shifted is not True:
             mask |= ~shifted
-    attend = _attend_by_kernel if target.platform() == 'tpu' else _attend
+    attend = _attend_by_kernel if platform.current() == 'tpu' else _attend
     return attend(query, key, value, bias, scale, window_map, mask, cosine)
 
 
@@ -229,7 +229,7 @@ def _attend_by_kernel(query, key, value, bias, scale, window_map, mask, cosine):
     def kernel(query, key, value, scale, bias):
         return attention_kernel.attend(query, key, value, scale, bias, cosine=cosine)
 
-    x = target.on_each_device(kernel, 3, 2)(query, key, value, scale, bias)
+    x = platform.on_each_device(kernel, 3, 2)(query, key, value, scale, bias)
     return window_map.join(x.reshape(-1, 1, *shape[2:]))
 
 
@@ -247,7 +247,7 @@ def project(linear: nnx.Linear, tokens: Array) -> list[Array]:
     A kernel for TPUs takes them as arrays of their own: there they come from three products, whose
     results need not be cut apart.
     """
-    if target.platform() != 'tpu':
+    if platform.current() != 'tpu':
         return jnp.split(linear(tokens), 3, axis=-1)
     kernels = jnp.split(linear.kernel[...].astype(tokens.dtype), 3, axis=1)
     found = [tokens @ kernel for kernel in kernels]

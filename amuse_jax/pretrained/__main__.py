@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
     commands = {'convert': convert, 'tag': tag}
     if len(argv) != 2 or argv[1] not in commands:
         raise app.UsageError('expected one command, convert or tag')
-    from amuse_jax.stages import StageError
+    from amuse_jax.errors import StageError
 
     try:
         commands[argv[1]]()
@@ -35,8 +35,8 @@ def main(argv: list[str]) -> None:
 
 
 def convert() -> None:
+    from amuse_jax.errors import StageError
     from amuse_jax.pretrained import files, towers
-    from amuse_jax.stages import StageError
 
     if CONFIG.value is None or not SOURCE.value or not OUT.value:
         raise StageError('convert needs --config=FILE, --source=HUB_NAME_OR_FILE and --out=DIR')
@@ -47,16 +47,16 @@ def convert() -> None:
 
 
 def tag() -> None:
-    from amuse_jax.data import media, video
+    from amuse_jax.errors import StageError
+    from amuse_jax.media import container, video
     from amuse_jax.pretrained import tagging
-    from amuse_jax.stages import StageError
 
     if not SOURCE.value or not AUDIO.value:
         raise StageError('tag needs --source=HUB_NAME_OR_FILE and --audio=FILE')
     rate = tagging.FRONT_END.sample_rate
     try:
         samples, seconds = video.read_audio(Path(AUDIO.value), rate, LONGEST_SECONDS)
-    except media.MediaError as error:
+    except container.MediaError as error:
         raise StageError(f'{AUDIO.value}: {error.reason}') from error
     samples = samples[: round(seconds * rate)]
     if len(samples) < tagging.SHORTEST:

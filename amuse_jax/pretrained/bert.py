@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from amuse_jax.models.text import TextConfig
-from amuse_jax.pretrained.convert import Row, Table, dense, first_row, rules, same
+from amuse_jax.pretrained.key_mapping import Row, Table, dense, first_row, rules, same
 
 _IGNORED = {
     r'(.*\.)?pooler\..*': 'the tower gives tokens, no sentence vector',

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from amuse_jax.stages import StageError
+from amuse_jax.errors import StageError
 
 HUB_FILES = ('model.safetensors', 'pytorch_model.bin')  # the better first
 TORCH = ('.pt', '.pth', '.ckpt', '.bin')

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from amuse_jax.models.htsat import HTSATConfig
-from amuse_jax.pretrained.convert import Row, Table, dense, linear, norm, patches, rules, same
+from amuse_jax.pretrained.key_mapping import Row, Table, dense, linear, norm, patches, rules, same
 
 _CONSTANTS = {
     r'.*\.relative_position_index': 'follows from the window',
@@ -63,8 +63,8 @@ def original(config: HTSATConfig, tagger: bool = False) -> Table:
     made = rules(_PATCHES + _mel_norm('bn0'), '', tower)
     made += _stages(config, '', tower, _BLOCK)
     ignored = _CONSTANTS | {
-        r'spectrogram_extractor\..*': 'the front end is computed, see data/audio.py',
-        r'logmel_extractor\..*': 'the front end is computed, see data/audio.py',
+        r'spectrogram_extractor\..*': 'the front end is computed, see media/log_mel.py',
+        r'logmel_extractor\..*': 'the front end is computed, see media/log_mel.py',
         r'head\.(weight|bias)': 'the original never uses it: tscam_conv gives the classes',
     }
     if tagger:

@@ -7,7 +7,7 @@ from flax import nnx
 
 from amuse_jax.models.swin_v2 import SwinV2, SwinV2Classifier, SwinV2Config
 from amuse_jax.pretrained import files
-from amuse_jax.pretrained.convert import (
+from amuse_jax.pretrained.key_mapping import (
     Row,
     Table,
     dense,
@@ -17,8 +17,8 @@ from amuse_jax.pretrained.convert import (
     norm,
     patches,
     rules,
-    same,
-)  # fmt: skip
+    same,  # fmt: skip
+)
 
 _CONSTANTS = {
     r'.*\.attn_mask': 'follows from the window',

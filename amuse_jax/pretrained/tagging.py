@@ -11,13 +11,12 @@ import jax
 import numpy as np
 from flax import nnx
 
-from amuse_jax.annotate import audioset
-from amuse_jax.data import audio
+from amuse_jax.media.log_mel import LogMel, log_mel
 from amuse_jax.models.htsat import HTSATConfig, HTSATTagger
-from amuse_jax.pretrained import convert, files, htsat
+from amuse_jax.pretrained import audioset, files, htsat, key_mapping
 
 RELEASED = HTSATConfig(256, 4, 96, (2, 2, 6, 2), (4, 8, 16, 32), 8)
-FRONT_END = audio.LogMel(
+FRONT_END = LogMel(
     sample_rate=32000, window=1024, hop=320, mels=64, low_hz=50.0, high_hz=14000.0,
     segments=1, segment_seconds=10.0,
 )  # fmt: skip
@@ -54,7 +53,7 @@ class Tagger:
 
         @jax.jit
         def run(state, samples):
-            tags = nnx.merge(graphdef, state)(audio.log_mel(FRONT_END, samples))
+            tags = nnx.merge(graphdef, state)(log_mel(FRONT_END, samples))
             return tags.clip, tags.frames[:, ::repeats]
 
         self._run = run
@@ -98,7 +97,7 @@ def load(source: str) -> Tagger:
     arrays = files.read(source)
     classes = len(audioset.names())
     model = nnx.eval_shape(lambda: HTSATTagger(RELEASED, classes, rngs=nnx.Rngs(0)))
-    return Tagger(convert.fill(model, arrays, htsat.table(RELEASED, arrays, tagger=True)))
+    return Tagger(key_mapping.fill(model, arrays, htsat.table(RELEASED, arrays, tagger=True)))
 
 
 def describe(found: Found, count: int, columns: int = 60) -> str:

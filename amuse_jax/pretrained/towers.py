@@ -9,12 +9,13 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from ml_collections import ConfigDict
 
-from amuse_jax import stages
+from amuse_jax.errors import StageError
 from amuse_jax.models.htsat import HTSAT, HTSATConfig
 from amuse_jax.models.swin_v2 import SwinV2, SwinV2Config
 from amuse_jax.models.text import TextConfig, TextTower
-from amuse_jax.pretrained import bert, convert, files, htsat, swin_v2
-from amuse_jax.stages import StageError
+from amuse_jax.pretrained import bert, files, htsat, key_mapping, swin_v2
+from amuse_jax.system import formats
+from amuse_jax.system.files import write_json
 
 PARTS = ('visual', 'audio', 'text')
 Arrays = dict[str, np.ndarray]
@@ -65,7 +66,7 @@ def from_source(config: ConfigDict, part: str, source: Arrays) -> Arrays:
         table = htsat.table(model.config, names)
     else:
         table = bert.table(model.config, source)
-    return _by_name(convert.fill(model, source, table))
+    return _by_name(key_mapping.fill(model, source, table))
 
 
 def write_converted(config: ConfigDict, part: str, arrays: Arrays, folder: Path) -> None:
@@ -79,8 +80,8 @@ def write_converted(config: ConfigDict, part: str, arrays: Arrays, folder: Path)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder.absolute() / 'arrays', arrays)
     sizes = config.model[part].to_dict()
-    form = {'format': stages.CHECKPOINT_FORMAT}
-    stages.write_json(folder / 'tower.json', form | {'part': part, 'sizes': sizes})
+    form = {'format': formats.CHECKPOINT_FORMAT}
+    write_json(folder / 'tower.json', form | {'part': part, 'sizes': sizes})
 
 
 def _is_converted(where: str) -> bool:
@@ -89,7 +90,7 @@ def _is_converted(where: str) -> bool:
 
 def _read_converted(config: ConfigDict, part: str, folder: Path) -> Arrays:
     found = json.loads((folder / 'tower.json').read_text())
-    stages.refuse_newer(found.get('format', 1), stages.CHECKPOINT_FORMAT, folder)
+    formats.refuse_newer(found.get('format', 1), formats.CHECKPOINT_FORMAT, folder)
     if found['part'] != part:
         raise StageError(f'{folder} holds a tower for {found["part"]}; expected one for {part}')
     shapes = _by_name(_tower(config, part))
@@ -112,7 +113,7 @@ def _tower(config: ConfigDict, part: str) -> nnx.Module:
     if part == 'audio':
         sizes = HTSATConfig(mels=config.audio.mels, **sizes)
         return nnx.eval_shape(lambda: HTSAT(sizes, rngs=nnx.Rngs(0)))
-    from amuse_jax.data.questions import QuestionTokenizer
+    from amuse_jax.data.tokenizer import QuestionTokenizer
 
     vocab_size = QuestionTokenizer(config.model.text).vocab_size
     sizes.pop('tokenizer')

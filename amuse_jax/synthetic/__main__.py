@@ -11,11 +11,11 @@ from pathlib import Path
 
 from absl import app, flags
 
-from amuse_jax import stages
-from amuse_jax.synthetic import dataset
-from configs import base
+from amuse_jax.config import default_config
+from amuse_jax.errors import StageError
+from amuse_jax.synthetic import stage as render
 
-_DEFAULTS = base.get_config().synthetic
+_DEFAULTS = default_config().synthetic
 
 _OUT = flags.DEFINE_string('out', None, 'Folder to write to.', required=True)
 _WORKERS = flags.DEFINE_integer('workers', 0, 'Processes; 0: one per core.', lower_bound=0)
@@ -39,8 +39,8 @@ def main(argv: list[str]) -> None:
     settings = _DEFAULTS
     settings.update({name: flag.value for name, flag in _SETTINGS.items()})
     try:
-        summary = dataset.render(settings, Path(_OUT.value), _WORKERS.value)
-    except stages.StageError as error:
+        summary = render.render(settings, Path(_OUT.value), _WORKERS.value)
+    except StageError as error:
         sys.exit(f'amuse_jax.synthetic: {error}')
     questions = ', '.join(f'{count} {split}' for split, count in summary['questions'].items())
     print(f'{summary["videos"]} videos in {_OUT.value}, of which {summary["rendered"]} are new')

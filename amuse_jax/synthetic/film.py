@@ -7,10 +7,10 @@ import av
 import cv2
 import numpy as np
 
-from amuse_jax import shards
-from amuse_jax.synthetic import sound
-from amuse_jax.synthetic.picture import Box, Picture, Planes, Pose
-from amuse_jax.synthetic.score import Score
+from amuse_jax.synthetic.picture.picture import Box, Picture, Planes, Pose
+from amuse_jax.synthetic.score.score import Score
+from amuse_jax.synthetic.sound import sound
+from amuse_jax.system.files import write_atomically
 
 SEGMENTS = 10  # of a video; boxes are told for the middle of each
 EXTRA_BOX_TIMES = 4  # per video, at random, so that a detector sees more than the segments' middles
@@ -53,10 +53,8 @@ def write(
     stems = sound.play(score)
     picture = Picture(score, width, height)
     frames = picture.poses(np.arange(round(score.seconds * fps)) / fps)
-    shards.write_atomically(stems_path, lambda beside: sound.write_stems(stems, beside))
-    shards.write_atomically(
-        video_path, lambda beside: _encode(picture, frames, stems.sum(0), fps, beside)
-    )
+    write_atomically(stems_path, lambda beside: sound.write_stems(stems, beside))
+    write_atomically(video_path, lambda beside: _encode(picture, frames, stems.sum(0), fps, beside))
     seconds = _box_times(score)
     boxes: list[list[Box]] = [
         picture.boxes(frames[min(int(second * fps + 1e-6), len(frames) - 1)]) for second in seconds

@@ -24,8 +24,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from amuse_jax import hosts
-from amuse_jax.stages import CHECKPOINT_FORMAT, StageError, refuse_newer
+from amuse_jax.errors import StageError
+from amuse_jax.system import formats, hosts
 from amuse_jax.training.state import Arrays, TrainState
 
 # What Orbax and TensorStore raise over a damaged file, and Grain over a state it cannot take.
@@ -168,7 +168,7 @@ def keep_frozen(folder: Path, arrays: Arrays) -> Arrays:
         return arrays
     with ocp.StandardCheckpointer() as checkpointer:
         if not hosts.first_says(folder.exists()):
-            form = {'format': CHECKPOINT_FORMAT}
+            form = {'format': formats.CHECKPOINT_FORMAT}
             checkpointer.save(folder.absolute(), arrays, custom_metadata=form)
             return arrays
     return read_frozen(folder, arrays)
@@ -185,7 +185,7 @@ def read_frozen(folder: Path, template: Mapping[str, Any]) -> Arrays:
     with ocp.StandardCheckpointer() as checkpointer:
         try:
             known = checkpointer.metadata(folder.absolute()).custom_metadata or {}
-            refuse_newer(known.get('format', 1), CHECKPOINT_FORMAT, folder)
+            formats.refuse_newer(known.get('format', 1), formats.CHECKPOINT_FORMAT, folder)
             return checkpointer.restore(folder.absolute(), _shapes(template))
         except DAMAGE as error:
             raise _unreadable(folder, error) from error
@@ -276,7 +276,7 @@ def _set_aside(folder: Path, error: Exception) -> str:
 
 
 def _json(values: Mapping[str, Any]) -> ocp.args.JsonSave:
-    return ocp.args.JsonSave({**values, 'format': CHECKPOINT_FORMAT})
+    return ocp.args.JsonSave({**values, 'format': formats.CHECKPOINT_FORMAT})
 
 
 def _read_json(manager: ocp.CheckpointManager, step: int, name: str) -> dict:
@@ -288,7 +288,9 @@ def _read_json(manager: ocp.CheckpointManager, step: int, name: str) -> dict:
     read = manager.restore(step, args=ocp.args.Composite(**{name: ocp.args.JsonRestore()}))
     values = dict(read[name])
     where = Path(manager.directory) / str(step)
-    refuse_newer(values.pop('format', 1), CHECKPOINT_FORMAT, where)  # 1 was not written down
+    formats.refuse_newer(
+        values.pop('format', 1), formats.CHECKPOINT_FORMAT, where
+    )  # 1 was not written down
     return values
 
 

@@ -18,10 +18,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from amuse_jax import flops, hosts, preemption
 from amuse_jax.data import pipeline
-from amuse_jax.stages import StageError
-from amuse_jax.training import checkpoints, metrics, pace, sharding, state
+from amuse_jax.errors import StageError
+from amuse_jax.models import flops
+from amuse_jax.system import hosts, preemption
+from amuse_jax.training import checkpoints, metrics, sharding, state, throughput
 from amuse_jax.training.state import Arrays, Structure
 from amuse_jax.training.step import Evaluation, Loss, evaluation_step, means, train_step
 from amuse_jax.training.watchdog import Watchdog
@@ -146,7 +147,7 @@ class _Run:
         )
         self.shown, self.said_at = {}, -LINE_SECONDS
         self.saved_at = time.monotonic()
-        self.pace = pace.Pace(job.mesh)
+        self.pace = throughput.Throughput(job.mesh)
         self.counted = self._weight(self.state.sums)  # before the kill of a run that goes on
 
     def to_the_end(self) -> Arrays:
@@ -273,7 +274,7 @@ class _Run:
             loss = values.get('loss', float('nan'))
             logging.info(
                 '%s: step %d of %d, loss %.4f, %s',
-                self.job.name, self.step, self._last(), loss, pace.described(clock),
+                self.job.name, self.step, self._last(), loss, throughput.described(clock),
             )  # fmt: skip
         self.pace.restart()
         self.counted = 0.0

@@ -20,8 +20,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from amuse_jax.models import target
-from amuse_jax.stages import StageError
+from amuse_jax.errors import StageError
+from amuse_jax.models import platform
 from amuse_jax.training.state import Arrays, TrainState
 
 AXES = ('data', 'fsdp', 'tensor')
@@ -150,7 +150,7 @@ def gathered(arrays: Arrays, mesh: Mesh) -> Arrays:
 
 def shared_out(mesh: Mesh) -> contextlib.ContextDecorator:
     """Of a function to be compiled: its batches are shared out, also in kernels."""
-    return target.batches_over(mesh, LOGICAL['videos'])
+    return platform.batches_over(mesh, LOGICAL['videos'])
 
 
 def put(tree, shardings):

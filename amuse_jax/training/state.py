@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from amuse_jax.stages import StageError
+from amuse_jax.errors import StageError
 
 Arrays = dict[str, jax.Array]
 

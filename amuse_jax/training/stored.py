@@ -15,8 +15,10 @@ import grain
 import numpy as np
 from tqdm import tqdm
 
-from amuse_jax import hosts, preemption, stages
 from amuse_jax.data import pipeline
+from amuse_jax.errors import StageError
+from amuse_jax.system import hosts, preemption
+from amuse_jax.system.files import write_json
 from amuse_jax.training.watchdog import Watchdog
 
 FLUSH_SECONDS = 5.0
@@ -80,7 +82,7 @@ def read(folder: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
         try:
             arrays[name] = np.load(path, mmap_mode='r', allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise stages.StageError(
+            raise StageError(
                 f'{path} cannot be read ({error}); delete {folder} and run its stage again'
             ) from error
     return arrays
@@ -114,7 +116,7 @@ class _Rows:
         for part in self._parts.values():
             part.flush()
         if hosts.is_first():
-            stages.write_json(self._folder / 'rows.json', self.done)
+            write_json(self._folder / 'rows.json', self.done)
 
     def finish(self) -> None:
         """Gives the arrays their names."""

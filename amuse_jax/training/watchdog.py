@@ -9,8 +9,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from amuse_jax import hosts, shards
 from amuse_jax.data import pipeline
+from amuse_jax.system import hosts
+from amuse_jax.system.processes import this_process
 
 STUCK = 70  # exit status, EX_SOFTWARE of sysexits.h; launches start again
 OTHERS_SECONDS = 5.0  # to read what the others said; the disk may be what hangs
@@ -59,7 +60,7 @@ class Watchdog:
         """This process and its place, and for how many seconds it has been there."""
         place, since = self._place
         seconds = time.monotonic() - since
-        return f'{shards.this_process()}, for {seconds:.0f} s at {place}', seconds
+        return f'{this_process()}, for {seconds:.0f} s at {place}', seconds
 
     def _watch(self) -> None:
         while self._pauses():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis.extra import numpy as arrays
 
 from amuse_jax.annotate import rhythm, tempo
-from amuse_jax.stages import StageError
+from amuse_jax.errors import StageError
 
 RATE = 22050
 SETTINGS = dict(

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from amuse_jax.annotate import audioset, sources
-from amuse_jax.data.vocabulary import INSTRUMENTS
-from amuse_jax.stages import StageError
+from amuse_jax.annotate import sources
+from amuse_jax.errors import StageError
+from amuse_jax.music_avqa.vocabulary import INSTRUMENTS
+from amuse_jax.pretrained import audioset
 
 RATE = 8000
 VIOLIN, CELLO = INSTRUMENTS.index('violin'), INSTRUMENTS.index('cello')

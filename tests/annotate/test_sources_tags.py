@@ -1,7 +1,8 @@
 import numpy as np
 
-from amuse_jax.annotate import audioset, sources_tags
-from amuse_jax.data.vocabulary import INSTRUMENTS
+from amuse_jax.annotate import sources_tags
+from amuse_jax.music_avqa.vocabulary import INSTRUMENTS
+from amuse_jax.pretrained import audioset
 from amuse_jax.pretrained.tagging import Found
 
 SETTINGS = dict(segments=3, segment_seconds=2.0, window_seconds=1.0, threshold=0.2)

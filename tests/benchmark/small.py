@@ -1,10 +1,10 @@
 """Small copies of every part, which both sides can be built from in seconds."""
 
-from configs import base
+from amuse_jax.config import default_config
 
 
 def get_config():
-    c = base.get_config()
+    c = default_config()
     c.name = 'small'
     c.data.update(segments=3, segment_seconds=1.0, image_size=64)
     c.audio.mels = 32

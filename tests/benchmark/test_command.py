@@ -4,16 +4,15 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from amuse_jax.benchmark import compiling, processes, rows
 from amuse_jax.data import records
-from amuse_jax.stages import StageError
+from amuse_jax.errors import StageError
 from amuse_jax.training import sharding
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 # Every row of the table that the README shows.
 WORK = (
     'Swin-V2 forward, 3 frames',

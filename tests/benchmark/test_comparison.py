@@ -5,7 +5,7 @@ import torch
 
 from amuse_jax.benchmark import comparison, timing
 from amuse_jax.benchmark.comparison import Comparison, Side, Torch
-from amuse_jax.stages import StageError
+from amuse_jax.errors import StageError
 
 PRODUCT = timing.Product('a product', 100.0, lambda: None, {})
 

@@ -14,7 +14,9 @@ from amuse_jax.benchmark.reference import amuse as reference
 from amuse_jax.benchmark.reference import universal_encoder, weights
 from amuse_jax.models.amuse import Amuse, AmuseConfig
 from amuse_jax.models.universal_encoder import UniversalEncoder
-from amuse_jax.training import answering, pretrain, state
+from amuse_jax.training import state
+from amuse_jax.training.pretrain import stage as pretrain
+from amuse_jax.training.train import answering
 
 VIDEOS, QUESTIONS = 2, 3
 

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from amuse_jax.benchmark import report, sweeps
-from amuse_jax.stages import StageError
-from configs import base
+from amuse_jax.config import default_config
+from amuse_jax.errors import StageError
 
 ROW = {
     'work': 'a step', 'kind': 'same work', 'dtype': 'float32', 'allocator': 'kept', 'samples': 1,
@@ -21,7 +21,7 @@ COMPILE = {
 
 
 def test_rows_are_kept_at_once_and_replaced_when_measured_again(tmp_path):
-    path, config = tmp_path / 'figures.json', base.get_config()
+    path, config = tmp_path / 'figures.json', default_config()
     figures = report.Figures(path, config)
     figures.add(ROW)
     assert json.loads(path.read_text())['rows'] == [ROW]
@@ -34,7 +34,7 @@ def test_rows_are_kept_at_once_and_replaced_when_measured_again(tmp_path):
 
 
 def test_rates_of_products_are_told_and_kept(tmp_path):
-    path, config = tmp_path / 'figures.json', base.get_config()
+    path, config = tmp_path / 'figures.json', default_config()
     rates = {'JAX 8x8x8': 150e9, 'PyTorch 8x8x8': 195e9}
     report.Figures(path, config).add_products('float32', rates)
     report.Figures(path, config).add_products('bfloat16', rates)
@@ -43,7 +43,7 @@ def test_rates_of_products_are_told_and_kept(tmp_path):
 
 
 def test_figures_of_other_sizes_are_not_mixed(tmp_path):
-    path, config = tmp_path / 'figures.json', base.get_config()
+    path, config = tmp_path / 'figures.json', default_config()
     report.Figures(path, config).add(ROW)
     config.model.text.depth = 6
     with pytest.raises(StageError, match='choose another --out'):
@@ -51,7 +51,7 @@ def test_figures_of_other_sizes_are_not_mixed(tmp_path):
 
 
 def test_points_of_a_sweep_are_in_order_and_drawn(tmp_path):
-    figures = report.Figures(tmp_path / 'figures.json', base.get_config())
+    figures = report.Figures(tmp_path / 'figures.json', default_config())
     for value in (4, 1, 2, 2):
         figures.add_to_sweep('batch', ROW | {'value': value})
         figures.add_to_sweep('questions', ROW | {'value': value})

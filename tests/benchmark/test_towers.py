@@ -3,8 +3,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from amuse_jax.benchmark import comparison, timing, towers
 from amuse_jax.benchmark.reference import towers as reference
+from amuse_jax.errors import StageError
 from amuse_jax.models import summary
-from amuse_jax.stages import StageError
 from configs import v1
 
 PRODUCT = timing.Product('a product', 100.0, lambda: None, {})

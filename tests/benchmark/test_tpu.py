@@ -17,12 +17,12 @@ from jax.sharding import AbstractMesh
 from ml_collections import ConfigDict
 
 from amuse_jax.benchmark import compiling, hlo, tpu
+from amuse_jax.errors import StageError
 from amuse_jax.models.summary import BERT_WORDS
-from amuse_jax.stages import StageError
 from amuse_jax.training import sharding
 from configs import v1
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 CHIPS = 4  # of mesh_costs.py
 
 HAS_LIBTPU = importlib.util.find_spec('libtpu') is not None

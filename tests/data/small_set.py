@@ -3,8 +3,8 @@
 import hashlib
 import json
 
-from amuse_jax.data import prepare
-from configs import base
+from amuse_jax.config import default_config
+from amuse_jax.data import stage as prepare
 
 SPLITS = ('train', 'val', 'test')
 
@@ -27,7 +27,7 @@ def write_rows(root, *rows):
 
 
 def settings(root, **changes):
-    config = base.get_config()
+    config = default_config()
     config.data.update(
         root=str(root), segments=3, segment_seconds=2.0, image_size=16, shard_videos=2, workers=1
     )

@@ -6,10 +6,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from amuse_jax.data import audio, augment, vocabulary
-from amuse_jax.data.music_avqa import Question, fill
-from amuse_jax.synthetic import ask, compose, sound
-from configs import base
+from amuse_jax.config import default_config
+from amuse_jax.data import augment
+from amuse_jax.media.log_mel import FLOOR_DB, LogMel
+from amuse_jax.music_avqa import Question, fill, vocabulary
+from amuse_jax.synthetic.questions import templates
+from amuse_jax.synthetic.score import compose
+from amuse_jax.synthetic.sound import sound
 
 ABOUT_ORDER = {
     'Is the <FL> sound coming from the <LR> instrument?',
@@ -79,7 +82,7 @@ def questions_about(score):
             modality='', kind='', template=candidate.template, values=tuple(candidate.values),
             text=fill(candidate.template, candidate.values), answer=candidate.answer,
         )
-        for candidate in ask.candidates(score)
+        for candidate in templates.candidates(score)
     ]  # fmt: skip
 
 
@@ -121,7 +124,7 @@ def test_every_answer_stays_when_everybody_is_louder(gain_db):
 
 def test_an_amplified_log_mel_is_that_of_the_amplified_performance():
     """Up to the rounding of half floats, wherever it lies above the floor."""
-    front_end = audio.LogMel.from_settings(base.get_config())
+    front_end = LogMel.from_settings(default_config())
     score = next(score for score in SCORES if score.voiceover is None and len(score.performers) > 1)
     softer = amplified_score(score, -12.0)  # softer, so that no peak is scaled down
 
@@ -131,12 +134,12 @@ def test_an_amplified_log_mel_is_that_of_the_amplified_performance():
     soft, softest = log_mel(softer), log_mel(amplified_score(softer, -6.5))
     for gain_db, before, after in ((-6.5, soft, softest), (6.5, softest, soft)):
         found = augment.amplified(before, gain_db)
-        assert found.dtype == np.float16 and found.min() >= audio.FLOOR_DB
-        known = (before > audio.FLOOR_DB) | (gain_db < 0)
+        assert found.dtype == np.float16 and found.min() >= FLOOR_DB
+        known = (before > FLOOR_DB) | (gain_db < 0)
         assert known.mean() > 0.5
         # Half floats are 1/16 dB apart; near the floor a rounded -100 hides up to half of that.
         np.testing.assert_allclose(found[known], after[known], atol=0.15)
-        assert (found[~known] == audio.FLOOR_DB).all()
+        assert (found[~known] == FLOOR_DB).all()
 
 
 def test_silence_stays_silence():

@@ -8,10 +8,10 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from amuse_jax.data import augment, pipeline, question_table, vocabulary
+from amuse_jax.data import augment, pipeline, question_table
 from amuse_jax.data.augment import Augmentation
-from amuse_jax.data.music_avqa import Question
-from amuse_jax.stages import StageError
+from amuse_jax.errors import StageError
+from amuse_jax.music_avqa import Question, vocabulary
 
 COUNTS = (1, 2, 3, 5, 7, 2)  # questions of each record
 

@@ -4,9 +4,9 @@ import json
 import numpy as np
 import pytest
 
-from amuse_jax.data import question_table, vocabulary
-from amuse_jax.data.music_avqa import Question
-from amuse_jax.stages import StageError
+from amuse_jax.data import question_table
+from amuse_jax.errors import StageError
+from amuse_jax.music_avqa import Question, vocabulary
 
 
 class Sides:

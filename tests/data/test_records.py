@@ -5,8 +5,9 @@ import msgpack
 import numpy as np
 import pytest
 
-from amuse_jax import stages
 from amuse_jax.data import records
+from amuse_jax.errors import NewerFormat, StageError
+from amuse_jax.system import formats
 
 
 def record(index):
@@ -69,14 +70,14 @@ def test_threads_and_other_processes_share_a_reader(tmp_path):
 
 
 def test_an_empty_folder(tmp_path):
-    with pytest.raises(stages.StageError, match='run the stage prepare'):
+    with pytest.raises(StageError, match='run the stage prepare'):
         records.RecordReader(tmp_path)
 
 
 def test_a_missing_shard(tmp_path):
     write_shards(tmp_path, [1, 1, 1])
     (tmp_path / '00001-of-00003.array_record').unlink()
-    with pytest.raises(stages.StageError, match='2 of 3 record files'):
+    with pytest.raises(StageError, match='2 of 3 record files'):
         records.RecordReader(tmp_path)
 
 
@@ -85,14 +86,14 @@ def test_a_half_written_shard(share, tmp_path):
     path = write_shards(tmp_path, [2]) / '00000-of-00001.array_record'
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(stages.StageError, match='not a whole record file .*run prepare again'):
+    with pytest.raises(StageError, match='not a whole record file .*run prepare again'):
         records.RecordReader(tmp_path)
 
 
 def test_a_file_of_something_else(tmp_path):
     path = tmp_path / '00000-of-00001.array_record'
     path.write_text('not records\n' * 1000)
-    with pytest.raises(stages.StageError, match='not a whole record file'):
+    with pytest.raises(StageError, match='not a whole record file'):
         records.RecordReader(tmp_path)
 
 
@@ -101,7 +102,7 @@ def test_damage_inside_a_shard_is_found_when_it_is_read(tmp_path):
     data = bytearray(path.read_bytes())
     data[200:210] = b'0123456789'
     path.write_bytes(data)
-    with pytest.raises(stages.StageError, match='not a whole record file'):
+    with pytest.raises(StageError, match='not a whole record file'):
         records.RecordReader(tmp_path)[0]
 
 
@@ -110,13 +111,13 @@ def test_damage_inside_a_shard_is_found_when_it_is_read(tmp_path):
     [b'', b'\xc1', b'text', msgpack.packb([1]), msgpack.packb({}), msgpack.packb({'format': 'x'})],
 )
 def test_bytes_that_are_no_record(data):
-    with pytest.raises(stages.StageError, match='is not a record'):
+    with pytest.raises(StageError, match='is not a record'):
         records.decode(data)
 
 
 def test_a_newer_format_is_refused(monkeypatch):
-    monkeypatch.setattr(stages, 'RECORD_FORMAT', stages.RECORD_FORMAT + 1)
+    monkeypatch.setattr(formats, 'RECORD_FORMAT', formats.RECORD_FORMAT + 1)
     data = records.encode(record(0))
     monkeypatch.undo()
-    with pytest.raises(stages.NewerFormat, match='my file has format 2, .* up to 1; update amuse'):
+    with pytest.raises(NewerFormat, match='my file has format 2, .* up to 1; update amuse'):
         records.decode(data, 'my file')

@@ -3,9 +3,13 @@
 import jax
 import numpy as np
 import pytest
+from amuse_jax.system.files import write_json
 
-from amuse_jax import plan, stages
-from amuse_jax.training import answering, train
+from amuse_jax.run import plan
+from amuse_jax.run.stage import settings_of
+from amuse_jax.system import formats
+from amuse_jax.training.train import answering
+from amuse_jax.training.train import stage as train
 from tests.training import conftest as small
 
 tiny = small.tiny  # the fixture
@@ -30,12 +34,12 @@ def finished(tiny, tmp_path_factory):
     for name, stage in plan.stages_of(config).items():
         if name in inputs:
             manifest = {
-                'format': stages.FORMAT,
+                'format': formats.FORMAT,
                 'fingerprint': name,
-                'settings': stages.settings_of(stage, config),
+                'settings': settings_of(stage, config),
                 'summary': {},
             }
-            stages.write_json(inputs[name] / 'manifest.json', manifest)
+            write_json(inputs[name] / 'manifest.json', manifest)
     return config, inputs
 
 

@@ -2,10 +2,10 @@ import dataclasses
 
 import pytest
 
-from amuse_jax.data import music_avqa
-from amuse_jax.data.music_avqa import Question
+from amuse_jax import music_avqa
 from amuse_jax.evaluation import baselines, tables
-from tests.data.music_avqa import published
+from amuse_jax.music_avqa import Question
+from tests.music_avqa import published
 
 
 def question(template, answer, text=''):

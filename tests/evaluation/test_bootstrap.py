@@ -3,9 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from amuse_jax.data import vocabulary
-from amuse_jax.data.music_avqa import Question
 from amuse_jax.evaluation import bootstrap, tables
+from amuse_jax.music_avqa import Question, vocabulary
 
 
 def question(video, kind=('Audio', 'Counting')):

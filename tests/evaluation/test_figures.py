@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from amuse_jax.data import vocabulary
 from amuse_jax.evaluation import ablations, example_page, figures, tables
+from amuse_jax.music_avqa import vocabulary
 from tests.evaluation.read_back import from_csv
 
 

@@ -1,12 +1,12 @@
 import os
 import re
 
+from amuse_jax.config import default_config
 from amuse_jax.evaluation import other_data
-from configs import base
 
 
 def folder_name(root, **changes):
-    config = base.get_config()
+    config = default_config()
     config.evaluate.data.update(root=str(root), **changes)
     return other_data.folder_name(config)
 
@@ -39,7 +39,7 @@ def test_a_folders_name_is_not_too_long_for_a_disk(tmp_path):
 
 
 def test_whose_annotation_files_are_asked():
-    config = base.get_config()
+    config = default_config()
     config.data.annotations = 'v1-json'
     config.evaluate.data.annotations = 'v2-bias'
     assert other_data.annotations(config) == 'v1-json'

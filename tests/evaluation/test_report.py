@@ -4,11 +4,12 @@ import urllib.parse
 
 import numpy as np
 import pytest
+from amuse_jax.system.files import write_json
 
-from amuse_jax import stages
-from amuse_jax.data import vocabulary
-from amuse_jax.data.music_avqa import Question
-from amuse_jax.evaluation import evaluate, report, test_sets
+from amuse_jax.evaluation import report, test_sets
+from amuse_jax.evaluation import stage as evaluate
+from amuse_jax.music_avqa import Question, vocabulary
+from amuse_jax.system import formats
 from tests.evaluation.read_back import from_csv
 
 V1 = test_sets.KNOWN[0]
@@ -31,7 +32,7 @@ def write(folder, parts):
     """The report of some parts; returns its scores."""
     inputs = {name: folder / name for name in ('annotate', 'rois', 'pretrain', 'train')}
     for path in inputs.values():
-        stages.write_json(path / 'manifest.json', {'format': stages.FORMAT, 'summary': {}})
+        write_json(path / 'manifest.json', {'format': formats.FORMAT, 'summary': {}})
     (inputs['train'] / 'metrics.jsonl').write_text('{"step": 1, "loss": 2.0}\n')
     (folder / 'examples').mkdir()
     for name in EXAMPLES:

@@ -1,28 +1,30 @@
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from amuse_jax import plan, stages
+from amuse_jax.errors import StageError
 from amuse_jax.evaluation import seeds, tables
-from amuse_jax.stages import StageError
+from amuse_jax.run import plan
+from amuse_jax.run.stage import settings_of
+from amuse_jax.system import formats
+from amuse_jax.system.files import write_json
 from configs import demo
 from tests.evaluation.read_back import from_csv
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 METHODS = ('Amuse', 'question words')
 
 
-def settings_of(seed=0, **changes):
+def all_settings(seed=0, **changes):
     """Behind an evaluation of the demo with its seeds; changes such as rois__regions=3."""
     config = demo.get_config()
     changes = {name.replace('__', '.'): value for name, value in changes.items()}
     config.update_from_flattened_dict({'seed': seed, 'synthetic.seed': seed, **changes})
     found = {}
     for stage in plan.stages_of(config).values():
-        found |= stages.settings_of(stage, config)
+        found |= settings_of(stage, config)
     return found
 
 
@@ -44,11 +46,11 @@ def make_run(workdir, seed, test_set='', published='', folder='evaluate', parts=
     rng = np.random.default_rng(seed)
     scores = {
         'test_set': {'name': test_set, 'published': published},
-        'model': {'fingerprint': f'f{seed}', 'settings': settings_of(seed, **changes)},
+        'model': {'fingerprint': f'f{seed}', 'settings': all_settings(seed, **changes)},
         'parts': {name: make_part(rng) for name in ('test', *parts)},
     }
-    stages.write_json(workdir / folder / 'scores.json', scores)
-    stages.write_json(workdir / folder / 'manifest.json', {'format': stages.FORMAT})
+    write_json(workdir / folder / 'scores.json', scores)
+    write_json(workdir / folder / 'manifest.json', {'format': formats.FORMAT})
     return workdir
 
 

@@ -4,9 +4,8 @@ import math
 
 import pytest
 
-from amuse_jax.data import vocabulary
-from amuse_jax.data.music_avqa import Question
 from amuse_jax.evaluation import tables
+from amuse_jax.music_avqa import Question, vocabulary
 from tests.evaluation.read_back import from_csv
 
 

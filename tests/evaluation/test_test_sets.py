@@ -2,10 +2,10 @@ import random
 
 import pytest
 
-from amuse_jax.data import music_avqa, vocabulary
-from amuse_jax.data.music_avqa import Question
+from amuse_jax import music_avqa
 from amuse_jax.evaluation import test_sets
-from tests.data.music_avqa import published
+from amuse_jax.music_avqa import Question, vocabulary
+from tests.music_avqa import published
 
 
 def make(counts, videos, first_version, name='{:08d}'):

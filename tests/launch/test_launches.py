@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.paths import ROOT
 from tests.training import processes
 
-ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(ROOT.glob('launch/*.sh'))
 ARGUMENTS = ['--config=configs/v1.py', '--config.data.root=/data/with space', '--workdir=/mnt/w']
 WHERE = {
@@ -131,7 +131,7 @@ def test_gke_builds_starts_follows_and_deletes():
 
 @pytest.mark.parametrize('where', ['local', 'flink', 'spark'])
 def test_beam_prepares_annotates_and_finds_regions(where):
-    from amuse_jax import beam
+    from amuse_jax.system import beam
 
     (command,) = dry_run('beam.sh', where, *ARGUMENTS)
     assert '--stages=prepare,annotate,rois' in command and command[-3:] == ARGUMENTS

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from amuse_jax.data import vocabulary
-from amuse_jax.data.questions import QuestionTokenizer
+from amuse_jax.config import default_config
+from amuse_jax.data.tokenizer import QuestionTokenizer
 from amuse_jax.models import building
 from amuse_jax.models.amuse import Amuse, AmuseConfig, AmuseInputs, Phrases
-from configs import base, demo
+from amuse_jax.music_avqa import vocabulary
+from configs import demo
 
 CLASSES = (*vocabulary.INSTRUMENTS, 'player')
 VIDEOS, QUESTIONS, SEGMENTS, REGIONS, FEATURES = 2, 5, 3, 4, 6
@@ -188,7 +189,7 @@ def test_ablations_drop_their_streams(without, gone):
 def test_the_towers_are_left_alone_by_the_default_pattern():
     state = nnx.to_flat_state(nnx.state(make_amuse(), nnx.Param))
     names = {'.'.join(map(str, path)) for path, _ in state}
-    trainable = {name for name in names if re.search(base.get_config().train.trainable, name)}
+    trainable = {name for name in names if re.search(default_config().train.trainable, name)}
     fixed = {'.'.join(name.split('.')[:2]) for name in names - trainable}
     assert fixed == {'encoder.visual', 'encoder.audio'}
     assert {name.split('.')[0] for name in trainable} == {'encoder', 'answer', 'answer_streams'}

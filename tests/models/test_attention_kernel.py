@@ -8,8 +8,7 @@ from flax import nnx
 from jax.experimental.pallas import tpu as pltpu
 from jax.extend import core
 
-from amuse_jax import flops
-from amuse_jax.models import target, windows
+from amuse_jax.models import flops, platform, windows
 from amuse_jax.models.adapters import AdapterConfig, Adapters
 from amuse_jax.models.htsat import HTSATBlock
 from amuse_jax.models.swin_v2 import SwinV2Block
@@ -37,7 +36,7 @@ def inputs(case, dtype=np.float32):
     return (*attended, bias, scale), gradient, window_map, cosine
 
 
-def run(case, shifted, platform, dtype=np.float32, trained=5):
+def run(case, shifted, backend, dtype=np.float32, trained=5):
     """Attention, and its gradient towards the first `trained` of its arguments."""
     arguments, gradient, window_map, cosine = inputs(case, dtype)
 
@@ -48,7 +47,7 @@ def run(case, shifted, platform, dtype=np.float32, trained=5):
         output, pull = jax.vjp(lambda *first: attend(*first, *rest), *first)
         return output, pull(gradient)
 
-    with target.compiling_for(platform), pltpu.force_tpu_interpret_mode():
+    with platform.compiling_for(backend), pltpu.force_tpu_interpret_mode():
         return jax.jit(both)(arguments[:trained], arguments[trained:])
 
 
@@ -76,7 +75,7 @@ def test_a_bias_that_is_not_trained_gets_no_sums():
     arguments, gradient, window_map, _ = inputs(case)
 
     def outputs(trained):
-        with target.compiling_for('tpu'):
+        with platform.compiling_for('tpu'):
             program = jax.make_jaxpr(
                 lambda first, rest: jax.vjp(
                     lambda *first: windows.attention(*first, *rest, window_map, False), *first
@@ -95,10 +94,10 @@ def test_a_bias_that_is_not_trained_gets_no_sums():
 def test_bfloat16_is_as_exact_as_the_plain_path():
     exact, exact_gradients = run('two rows', False, 'cpu')
     errors = {}
-    for platform in ('cpu', 'tpu'):
-        output, gradients = run('two rows', False, platform, jnp.bfloat16)
+    for backend in ('cpu', 'tpu'):
+        output, gradients = run('two rows', False, backend, jnp.bfloat16)
         assert output.dtype == jnp.bfloat16
-        errors[platform] = [
+        errors[backend] = [
             float(np.abs(np.asarray(found, np.float32) - wanted).max() / np.abs(wanted).max())
             for found, wanted in zip((output, *gradients), (exact, *exact_gradients))
         ]
@@ -123,12 +122,12 @@ def test_a_block_is_the_same_with_it(kind, shifted):
         return jnp.sum(jnp.sin(block(x, block.position_bias(), place)))
 
     found = {}
-    for platform in ('cpu', 'tpu'):
-        with target.compiling_for(platform), pltpu.force_tpu_interpret_mode():
+    for backend in ('cpu', 'tpu'):
+        with platform.compiling_for(backend), pltpu.force_tpu_interpret_mode():
             traced = lambda *arguments: loss(*arguments)  # noqa: E731, one trace per platform
             static = () if shifted == 'traced' else (2,)
             run = jax.jit(jax.value_and_grad(traced, argnums=(0, 1)), static_argnums=static)
-            found[platform] = run(state, x, place)
+            found[backend] = run(state, x, place)
     for kernel, plain in zip(*(jax.tree.leaves(found[name]) for name in ('tpu', 'cpu'))):
         limit = 1e-5 * max(1.0, float(np.abs(plain).max()))
         np.testing.assert_allclose(kernel, plain, atol=limit)
@@ -146,8 +145,8 @@ def test_products_are_counted_as_those_of_the_plain_path(is_gradient):
         return output, pull(gradient)
 
     counts = []
-    for platform in ('cpu', 'tpu'):
-        with target.compiling_for(platform):
+    for backend in ('cpu', 'tpu'):
+        with platform.compiling_for(backend):
             program = jax.make_jaxpr(both if is_gradient else attend)(*arguments)
         counts.append(flops.of_products(program.jaxpr))
     assert counts[0] == counts[1] > 0
@@ -169,9 +168,9 @@ def test_adapters_are_the_same_with_it(questions):
         return sum(jnp.sum(jnp.sin(x)) for x in found)
 
     found = {}
-    for platform in ('cpu', 'tpu'):
-        with target.compiling_for(platform), pltpu.force_tpu_interpret_mode():
+    for backend in ('cpu', 'tpu'):
+        with platform.compiling_for(backend), pltpu.force_tpu_interpret_mode():
             traced = lambda *arguments: loss(*arguments)  # noqa: E731, one trace per platform
-            found[platform] = jax.jit(jax.value_and_grad(traced, (0, 1, 2, 3)))(state, *tokens)
+            found[backend] = jax.jit(jax.value_and_grad(traced, (0, 1, 2, 3)))(state, *tokens)
     for kernel, plain in zip(*(jax.tree.leaves(found[name]) for name in ('tpu', 'cpu'))):
         np.testing.assert_allclose(kernel, plain, atol=1e-5 * max(1.0, float(np.abs(plain).max())))

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amuse_jax.models import cpu, target
+from amuse_jax.models import cpu, platform
 from amuse_jax.models.gelu import gelu
 
 
@@ -35,7 +35,7 @@ def test_a_chunk_is_as_many_rows_as_divide_the_batch_and_fit(rows, width, expect
         return x
 
     x = jax.ShapeDtypeStruct((rows, width), jnp.float32)
-    with target.compiling_for('cpu'):
+    with platform.compiling_for('cpu'):
         jax.eval_shape(lambda x: cpu.in_chunks(see, x, cpu.CHUNK_BYTES // 3), x)
     assert min(sizes) == expected
 
@@ -44,7 +44,7 @@ def test_devices_that_share_rows_out_get_the_plain_program():
     x = jax.ShapeDtypeStruct((8, 4), jnp.float32)
     for count, is_whole in ((1, False), (2, True)):
         mesh = jax.sharding.AbstractMesh((count,), ('data',))
-        with target.compiling_for('cpu'), target.batches_over(mesh, ('data',)):
+        with platform.compiling_for('cpu'), platform.batches_over(mesh, ('data',)):
             program = jax.make_jaxpr(lambda x: cpu.in_chunks(gelu, x, cpu.CHUNK_BYTES // 2))(x)
         assert ('scan' not in str(program)) == is_whole
 
@@ -54,8 +54,8 @@ def test_other_platforms_get_the_plain_program():
         return cpu.in_chunks(gelu, x, cpu.CHUNK_BYTES // 2)
 
     x = jax.ShapeDtypeStruct((8, 4), jnp.float32)
-    for platform in ('cpu', 'gpu', 'tpu'):
-        with target.compiling_for(platform):
+    for backend in ('cpu', 'gpu', 'tpu'):
+        with platform.compiling_for(backend):
             program = str(jax.make_jaxpr(lambda x: run(x))(x))
         for special in ('scan', 'optimization_barrier'):
-            assert (special in program) == (platform == 'cpu'), (platform, special)
+            assert (special in program) == (backend == 'cpu'), (backend, special)

@@ -11,8 +11,8 @@ from transformers.models.clap.modeling_clap import ClapAudioModel
 
 from amuse_jax.models import htsat
 from amuse_jax.models.htsat import HTSAT, HTSATConfig
-from amuse_jax.pretrained import convert
 from amuse_jax.pretrained import htsat as names
+from amuse_jax.pretrained import key_mapping
 
 # Maps of 32, 16, 8 and 4 tokens: shifted windows, then one window.
 CONFIG = HTSATConfig(
@@ -48,7 +48,7 @@ def original():
 
 def converted(arrays):
     abstract = nnx.eval_shape(lambda: HTSAT(CONFIG, rngs=nnx.Rngs(0)))
-    return convert.fill(abstract, arrays, names.table(CONFIG, arrays))
+    return key_mapping.fill(abstract, arrays, names.table(CONFIG, arrays))
 
 
 @pytest.fixture(scope='module')

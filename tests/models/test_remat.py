@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amuse_jax import settings
 from amuse_jax.models import remat
+from amuse_jax.run import settings
 
 
 def layer(x, weights):

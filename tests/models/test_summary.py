@@ -3,11 +3,12 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from amuse_jax.data import vocabulary
-from amuse_jax.data.questions import QuestionTokenizer
+from amuse_jax.config import default_config
+from amuse_jax.data.tokenizer import QuestionTokenizer
 from amuse_jax.models import summary
 from amuse_jax.models.amuse import Amuse, AmuseConfig, Phrases
-from configs import base, demo
+from amuse_jax.music_avqa import vocabulary
+from configs import demo
 
 
 def test_parameters_are_those_of_the_model():
@@ -33,6 +34,6 @@ def test_products_in_a_scan_count_as_often_as_it_runs():
 
 @pytest.mark.slow
 def test_paper_size():
-    rows = {row.part: row for row in summary.describe(base.get_config())}
+    rows = {row.part: row for row in summary.describe(default_config())}
     assert rows['visual tower'].parameters == pytest.approx(195e6, rel=0.01)
     assert rows['audio tower'].parameters == pytest.approx(28e6, rel=0.02)

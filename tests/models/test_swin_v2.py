@@ -11,7 +11,7 @@ from transformers import Swinv2Config, Swinv2Model
 from amuse_jax.models import building, swin_v2
 from amuse_jax.models.swin_v2 import SwinV2, SwinV2Config
 from amuse_jax.models.windows import WindowMap
-from amuse_jax.pretrained import convert
+from amuse_jax.pretrained import key_mapping
 from amuse_jax.pretrained import swin_v2 as names
 
 # Maps of 16, 8, 4 and 2 tokens: shifted windows, one window, a window larger than the map.
@@ -54,7 +54,7 @@ def original():
 def converted(original, arrays):
     table = names.table(CONFIG, arrays)
     abstract = nnx.eval_shape(lambda: SwinV2(CONFIG, rngs=nnx.Rngs(0)))
-    return convert.fill(abstract, arrays, table)
+    return key_mapping.fill(abstract, arrays, table)
 
 
 @pytest.fixture(scope='module')

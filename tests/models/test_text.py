@@ -10,7 +10,7 @@ from transformers import BertConfig, BertModel
 
 from amuse_jax.models.text import TextConfig, TextTower
 from amuse_jax.pretrained import bert as names
-from amuse_jax.pretrained import convert
+from amuse_jax.pretrained import key_mapping
 
 CONFIG = TextConfig(vocab_size=50, max_words=12, width=32, depth=3, heads=4, mlp_width=48)
 ATOL = 1e-5
@@ -38,7 +38,7 @@ def original():
 def tower(original):
     abstract = nnx.eval_shape(lambda: TextTower(CONFIG, rngs=nnx.Rngs(0)))
     arrays = {name: array.numpy() for name, array in original.state_dict().items()}
-    return convert.fill(abstract, arrays, names.table(CONFIG, arrays))
+    return key_mapping.fill(abstract, arrays, names.table(CONFIG, arrays))
 
 
 @pytest.fixture(scope='module')

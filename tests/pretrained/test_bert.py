@@ -8,7 +8,7 @@ from flax import nnx
 from transformers import BertConfig, BertForPreTraining, RobertaConfig, RobertaForMaskedLM
 
 from amuse_jax.models.text import TextConfig, TextTower
-from amuse_jax.pretrained import bert, convert
+from amuse_jax.pretrained import bert, key_mapping
 
 CONFIG = TextConfig(vocab_size=30, max_words=8, width=16, depth=2, heads=2, mlp_width=32)
 
@@ -27,7 +27,7 @@ def source():
 
 def filled(arrays):
     abstract = nnx.eval_shape(lambda: TextTower(CONFIG, rngs=nnx.Rngs(0)))
-    return nnx.state(convert.fill(abstract, arrays, bert.table(CONFIG, arrays)))
+    return nnx.state(key_mapping.fill(abstract, arrays, bert.table(CONFIG, arrays)))
 
 
 def test_the_first_release_has_other_names_for_the_same_norms(source):
@@ -63,7 +63,7 @@ def test_roberta_counts_its_positions_from_two():
     config = dataclasses.replace(CONFIG, epsilon=1e-5)
     arrays = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     abstract = nnx.eval_shape(lambda: TextTower(config, rngs=nnx.Rngs(0)))
-    tower = convert.fill(abstract, arrays, bert.table(config, arrays))
+    tower = key_mapping.fill(abstract, arrays, bert.table(config, arrays))
     words = np.random.default_rng(0).integers(2, 30, (3, 8)).astype(np.int32)
     mask = np.arange(8) < np.array([[8], [5], [1]])
     words = np.where(mask, words, 1)

@@ -5,8 +5,8 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from amuse_jax.errors import StageError
 from amuse_jax.pretrained import files
-from amuse_jax.stages import StageError
 
 ARRAYS = {
     'a.weight': np.arange(6, dtype=np.float32).reshape(2, 3),

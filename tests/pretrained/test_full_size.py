@@ -14,13 +14,13 @@ from transformers import ClapAudioConfig
 from transformers.models.clap.modeling_clap import ClapAudioModel
 
 from amuse_jax.benchmark.reference import towers as reference
+from amuse_jax.config import default_config
 from amuse_jax.models import swin_v2
 from amuse_jax.models.htsat import HTSAT, HTSATTagger
 from amuse_jax.models.swin_v2 import SwinV2
-from amuse_jax.pretrained import convert, tagging
 from amuse_jax.pretrained import htsat as htsat_names
+from amuse_jax.pretrained import key_mapping, tagging
 from amuse_jax.pretrained import swin_v2 as swin_names
-from configs import base
 
 pytestmark = pytest.mark.slow
 LARGE = swin_v2.named('swinv2_large_window12_192')
@@ -28,7 +28,7 @@ HALF_WIDTH = 3e-2  # bfloat16 against float32
 
 
 def filled(build, table, arrays):
-    return convert.fill(nnx.eval_shape(build), arrays, table)
+    return key_mapping.fill(nnx.eval_shape(build), arrays, table)
 
 
 def close(ours, theirs):
@@ -69,7 +69,7 @@ def test_swin_v2_large_as_in_timm_after_every_stage(pixels):
 
 
 def test_swin_v2_large_as_in_hugging_face(pixels):
-    original = reference.build(base.get_config(), 'visual')
+    original = reference.build(default_config(), 'visual')
     arrays = reference.arrays(original)
     tower = filled(lambda: SwinV2(LARGE, rngs=nnx.Rngs(0)), swin_names.table(LARGE, arrays), arrays)
     output = jax.jit(lambda tower, x: tower(x))(tower, pixels)

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
@@ -10,14 +8,15 @@ from transformers.models.clap.modeling_clap import ClapAudioModel
 
 from amuse_jax.models import htsat
 from amuse_jax.models.htsat import HTSAT, HTSATConfig, HTSATTagger
-from amuse_jax.pretrained import convert
 from amuse_jax.pretrained import htsat as names
+from amuse_jax.pretrained import key_mapping
+from tests.paths import SHARED
 
 # Maps of 32, 16, 8 and 4 tokens: shifted windows, then one window.
 CONFIG = HTSATConfig(128, 4, 8, (2, 2, 1, 1), (1, 2, 2, 4), 4, mels=32)
 FULL = HTSATConfig(256, 4, 96, (2, 2, 6, 2), (4, 8, 16, 32), 8)
 CLASSES = 7
-KEYS = Path(__file__).parents[3] / 'shared/facts/checkpoint_keys/htsat_original.txt'
+KEYS = SHARED / 'facts/checkpoint_keys/htsat_original.txt'
 
 
 @pytest.fixture(scope='module')
@@ -29,7 +28,7 @@ def arrays(original_htsat):
 def tagger(arrays):
     source = {name: tensor.numpy() for name, tensor in arrays.items()}
     abstract = nnx.eval_shape(lambda: HTSATTagger(CONFIG, CLASSES, rngs=nnx.Rngs(0)))
-    return convert.fill(abstract, source, names.table(CONFIG, source, tagger=True))
+    return key_mapping.fill(abstract, source, names.table(CONFIG, source, tagger=True))
 
 
 @pytest.mark.parametrize('frames', [512, 300, 701, 1024])
@@ -64,9 +63,9 @@ def test_every_name_of_the_release_is_used_or_ignored(original_htsat):
     shapes = original_htsat.shapes(FULL, 527)
     source = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
     model = nnx.eval_shape(lambda: HTSATTagger(FULL, 527, rngs=nnx.Rngs(0)))
-    assert not convert.differences(model, source, names.table(FULL, source, tagger=True))
+    assert not key_mapping.differences(model, source, names.table(FULL, source, tagger=True))
     tower = nnx.eval_shape(lambda: HTSAT(FULL, rngs=nnx.Rngs(0)))
-    assert not convert.differences(tower, source, names.table(FULL, source))
+    assert not key_mapping.differences(tower, source, names.table(FULL, source))
 
 
 @pytest.mark.skipif(not KEYS.exists(), reason='needs the list of the released names')
@@ -87,4 +86,4 @@ def test_every_name_of_clap_is_used_or_ignored(fused):
         for name, tensor in model.state_dict().items()
     }
     tower = nnx.eval_shape(lambda: HTSAT(FULL, rngs=nnx.Rngs(0)))
-    assert not convert.differences(tower, source, names.table(FULL, source))
+    assert not key_mapping.differences(tower, source, names.table(FULL, source))

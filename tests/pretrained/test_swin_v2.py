@@ -10,9 +10,9 @@ from transformers import Swinv2Config, Swinv2ForImageClassification
 
 from amuse_jax.models import swin_v2
 from amuse_jax.models.swin_v2 import SwinV2, SwinV2Classifier, SwinV2Config
-from amuse_jax.pretrained import convert
+from amuse_jax.pretrained import key_mapping
 from amuse_jax.pretrained import swin_v2 as names
-from amuse_jax.pretrained.convert import ConversionError
+from amuse_jax.pretrained.key_mapping import ConversionError
 
 # Shifted windows in two stages; the bias of one was trained with larger windows.
 CONFIG = SwinV2Config(64, 4, 8, (2, 1, 2, 1), (1, 2, 2, 4), 4, (0, 8, 8, 4))
@@ -85,7 +85,7 @@ def converted(arrays, classifier=True, config=CONFIG):
     build = SwinV2Classifier if classifier else SwinV2
     sizes = (CLASSES,) if classifier else ()
     abstract = nnx.eval_shape(lambda: build(config, *sizes, rngs=nnx.Rngs(0)))
-    return convert.fill(abstract, arrays, names.table(config, arrays, classifier))
+    return key_mapping.fill(abstract, arrays, names.table(config, arrays, classifier))
 
 
 @pytest.fixture(scope='module')
@@ -150,7 +150,7 @@ def test_named_sizes_are_timms(name):
     arrays = {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
     config = swin_v2.named(name)
     model = nnx.eval_shape(lambda: SwinV2(config, rngs=nnx.Rngs(0)))
-    assert not convert.differences(model, arrays, names.table(config, arrays))
+    assert not key_mapping.differences(model, arrays, names.table(config, arrays))
     windows = [layer.blocks[0].attn.pretrained_window_size[0] for layer in theirs.layers]
     assert windows == list(config.pretrained_windows)
     assert config.image_size == theirs.patch_embed.img_size[0]
@@ -174,7 +174,7 @@ def test_every_name_of_the_full_size_is_used_or_ignored(naming):
     shapes = MODELS[naming](LARGE, 21841, 'meta').state_dict()
     arrays = {name: np.broadcast_to(np.float32(0), tensor.shape) for name, tensor in shapes.items()}
     model = nnx.eval_shape(lambda: SwinV2Classifier(LARGE, 21841, rngs=nnx.Rngs(0)))
-    assert not convert.differences(model, arrays, names.table(LARGE, arrays, classifier=True))
+    assert not key_mapping.differences(model, arrays, names.table(LARGE, arrays, classifier=True))
 
 
 def test_sizes_of_another_model_are_named():

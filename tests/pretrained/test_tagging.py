@@ -8,10 +8,9 @@ import soundfile
 import torch
 from flax import nnx
 
-from amuse_jax.annotate import audioset
-from amuse_jax.data import audio
+from amuse_jax.media.log_mel import log_mel
 from amuse_jax.models.htsat import HTSATConfig, HTSATTagger
-from amuse_jax.pretrained import tagging
+from amuse_jax.pretrained import audioset, tagging
 
 # As many frames as the released one, in few and thin blocks.
 CONFIG = HTSATConfig(256, 8, 8, (1, 1, 1, 1), (1, 2, 2, 4), 4)
@@ -35,7 +34,7 @@ def noise(seconds, seed=0):
 def test_a_piece_of_ten_seconds_is_the_towers(model, tagger):
     samples = noise(10)
     found = tagger(samples)
-    tags = jax.jit(lambda x: model(audio.log_mel(tagging.FRONT_END, x)))(samples[None])
+    tags = jax.jit(lambda x: model(log_mel(tagging.FRONT_END, x)))(samples[None])
     np.testing.assert_allclose(found.clip, tags.clip[0], atol=1e-5)
     assert found.timeline.shape == (16, 527) and found.step_seconds == 10 / 16
     frames_per_step = CONFIG.frames // 16
@@ -58,7 +57,7 @@ def test_longer_sounds_are_tagged_in_pieces(tagger):
 def test_shorter_sounds_are_stretched_as_in_the_original(model, tagger):
     samples = noise(4)
     found = tagger(samples)
-    tags = jax.jit(lambda x: model(audio.log_mel(tagging.FRONT_END, x)))(samples[None])
+    tags = jax.jit(lambda x: model(log_mel(tagging.FRONT_END, x)))(samples[None])
     np.testing.assert_allclose(found.clip, tags.clip[0], atol=1e-5)
     assert len(found.timeline) == 16 and found.step_seconds == 4 / 16
     with pytest.raises(ValueError, match='at least 1024'):

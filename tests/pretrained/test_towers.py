@@ -2,7 +2,6 @@ import importlib
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,21 +12,22 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2
 from transformers import BertConfig, BertModel, ClapAudioConfig
 from transformers.models.clap.modeling_clap import ClapAudioModel
 
-from amuse_jax import stages
+from amuse_jax.config import default_config
+from amuse_jax.errors import NewerFormat, StageError
 from amuse_jax.models import swin_v2
 from amuse_jax.models.htsat import HTSATConfig
 from amuse_jax.models.swin_v2 import SwinV2Config
 from amuse_jax.pretrained import files, tagging, towers
-from amuse_jax.stages import StageError
-from amuse_jax.training import pretrain, state
-from configs import base
+from amuse_jax.system.files import write_json
+from amuse_jax.training import state
+from amuse_jax.training.pretrain import stage as pretrain
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 SIZES = """
-from configs import base
+from amuse_jax.config import default_config
 
 def get_config():
-    c = base.get_config()
+    c = default_config()
     tower = dict(patch=4, width=8, depths=(1, 1, 2, 1), heads=(1, 2, 2, 4), window=4)
     c.audio.mels = 32
     c.model.visual.update(tower, image_size=64)
@@ -49,7 +49,7 @@ def config():
 @pytest.fixture(scope='module')
 def checkpoints(config, tmp_path_factory):
     """A file of random weights for each part, in the classes that people train."""
-    from amuse_jax.data.questions import QuestionTokenizer
+    from amuse_jax.data.tokenizer import QuestionTokenizer
 
     folder = tmp_path_factory.mktemp('checkpoints')
     torch.manual_seed(0)
@@ -122,8 +122,8 @@ def test_a_converted_folder_is_the_file_without_pytorch(config, checkpoints, tmp
     with pytest.raises(StageError, match='does not fit the sizes in config.model.visual'):
         towers.load(config, 'visual')
     kept = json.loads((tmp_path / 'tower/tower.json').read_text())
-    stages.write_json(tmp_path / 'tower/tower.json', kept | {'format': kept['format'] + 1})
-    with pytest.raises(stages.NewerFormat, match='tower has format 3, .* update amuse_jax'):
+    write_json(tmp_path / 'tower/tower.json', kept | {'format': kept['format'] + 1})
+    with pytest.raises(NewerFormat, match='tower has format 3, .* update amuse_jax'):
         towers.load(config, 'visual')
 
 
@@ -137,7 +137,7 @@ def test_a_mistake_on_the_command_line_is_one_sentence():
 @pytest.mark.slow
 def test_converting_swin_v2_large_takes_less_than_thrice_its_size(tmp_path):
     """Peak resident memory above that of a process that has imported everything."""
-    config = SwinV2Config(**base.get_config().model.visual)
+    config = SwinV2Config(**default_config().model.visual)
     shapes = {
         name: tensor
         for name, tensor in SwinTransformerV2(
@@ -149,10 +149,10 @@ def test_converting_swin_v2_large_takes_less_than_thrice_its_size(tmp_path):
     size = sum(tensor.numel() * 4 for tensor in shapes.values())
     program = """
 import resource, sys, jax, torch, timm
-from configs import base
+from amuse_jax.config import default_config
 from amuse_jax.pretrained import files, towers
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-towers.from_source(base.get_config(), 'visual', files.read(sys.argv[1]))
+towers.from_source(default_config(), 'visual', files.read(sys.argv[1]))
 print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
 """
     command = [sys.executable, '-c', program, str(tmp_path / 'large.pth')]

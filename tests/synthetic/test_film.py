@@ -6,7 +6,7 @@ import pytest
 import soundfile
 
 from amuse_jax.synthetic import film
-from amuse_jax.synthetic.score import Note, Performer, Score
+from amuse_jax.synthetic.score.score import Note, Performer, Score
 
 SECONDS = 6.0
 SIZE = dict(width=192, height=108, fps=10)

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from amuse_jax.data import records, vocabulary
-from amuse_jax.data.music_avqa import Question
-from configs import base
+from amuse_jax.config import default_config
+from amuse_jax.data import records
+from amuse_jax.music_avqa import Question, vocabulary
 from tests.training import processes
 
 VIDEOS = {'train': 9, 'val': 3, 'test': 2}
@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 
 def tiny_config():
     """The smallest towers that have all parts."""
-    config = base.get_config()
+    config = default_config()
     config.name = 'tiny'
     config.data.update(segments=SEGMENTS, image_size=SIDE)
     config.audio.mels = MELS
@@ -172,7 +172,7 @@ def _write_regions(random, folder, count):
 @pytest.fixture(scope='session')
 def pretrained(tiny, tmp_path_factory):
     """(config, inputs with pretrain, the stage's summary)."""
-    from amuse_jax.training import pretrain
+    from amuse_jax.training.pretrain import stage as pretrain
 
     config, inputs = tiny
     folder = tmp_path_factory.mktemp('pretrain')
@@ -183,7 +183,7 @@ def pretrained(tiny, tmp_path_factory):
 @pytest.fixture(scope='session')
 def trained(pretrained, tmp_path_factory):
     """(config, inputs with pretrain and train, the stage's summary)."""
-    from amuse_jax.training import train
+    from amuse_jax.training.train import stage as train
 
     config, inputs, _ = pretrained
     folder = tmp_path_factory.mktemp('train')

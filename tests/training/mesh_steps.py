@@ -17,13 +17,14 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from amuse_jax.data import vocabulary
-from amuse_jax.data.questions import QuestionTokenizer
+from amuse_jax.data.tokenizer import QuestionTokenizer
 from amuse_jax.models import building
 from amuse_jax.models.amuse import Amuse, AmuseConfig, Phrases
 from amuse_jax.models.text import TextConfig, TextTower
-from amuse_jax.training import answering, sharding, state
+from amuse_jax.music_avqa import vocabulary
+from amuse_jax.training import sharding, state
 from amuse_jax.training.step import train_step
+from amuse_jax.training.train import answering
 
 VIDEOS, QUESTIONS, WORDS, STEPS = 8, 2, 6, 5
 ANSWERS = len(vocabulary.ANSWERS)

@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from amuse_jax.training import pace
-
-ROOT = Path(__file__).parents[2]
+from amuse_jax.training import throughput
+from tests.paths import ROOT
 
 
 def environment(devices: int = 1) -> dict[str, str]:
@@ -70,7 +69,7 @@ def ends(processes: Sequence[subprocess.Popen], seconds: float = 300.0, status: 
 def rows_of(folder: Path) -> list[dict]:
     """The lines of metrics without what depends on the clock."""
     rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
-    return [{name: row[name] for name in row if name not in pace.CLOCK} for row in rows]
+    return [{name: row[name] for name in row if name not in throughput.CLOCK} for row in rows]
 
 
 def has_begun(folder: Path, since: float) -> bool:

@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 import pytest
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from amuse_jax.stages import NewerFormat, StageError
+from amuse_jax.errors import NewerFormat, StageError
 from amuse_jax.training import checkpoints, state
 
 # Orbax leaves reads behind when one of them fails.

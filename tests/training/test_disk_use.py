@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from amuse_jax import disk
+from amuse_jax.run import disk
 
 VIDEOS = 14
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amuse_jax import hosts
+from amuse_jax.system import hosts
 from amuse_jax.training import loop, watchdog
 from tests.training.processes import ends, lines_in, rows_of, said, until
 

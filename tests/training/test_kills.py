@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from amuse_jax.training import answering, checkpoints, pretrain, state, stored
+from amuse_jax.training import checkpoints, state, stored
+from amuse_jax.training.pretrain import stage as pretrain
+from amuse_jax.training.train import answering
 from tests.training.processes import ends, lines_in, rows_of, start, until
 
 SCRIPT = Path(__file__).with_name('tiny_stage.py')

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from absl import logging
 
-from amuse_jax.stages import StageError
+from amuse_jax.errors import StageError
 from amuse_jax.training import checkpoints, loop
 from tests.training.processes import ends, has_begun, lines_in, rows_of, until
 

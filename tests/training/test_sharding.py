@@ -15,10 +15,11 @@ from flax import nnx
 from jax.sharding import AbstractMesh
 from ml_collections import ConfigDict
 
+from amuse_jax.errors import StageError
 from amuse_jax.models.amuse import Amuse, AmuseConfig, Phrases
 from amuse_jax.models.summary import BERT_WORDS
-from amuse_jax.stages import StageError
-from amuse_jax.training import pretrain, sharding, state
+from amuse_jax.training import sharding, state
+from amuse_jax.training.pretrain import stage as pretrain
 from configs import v1
 
 HERE = Path(__file__).parent

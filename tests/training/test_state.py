@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from amuse_jax.stages import StageError
+from amuse_jax.errors import StageError
 from amuse_jax.training import state
 
 

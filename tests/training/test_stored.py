@@ -6,7 +6,7 @@ import grain
 import numpy as np
 import pytest
 
-from amuse_jax.stages import StageError
+from amuse_jax.errors import StageError
 from amuse_jax.training import stored
 from amuse_jax.training.watchdog import Watchdog
 from tests.training import processes
@@ -86,7 +86,8 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from ml_collections import ConfigDict
 import test_stored
-from amuse_jax.stages import Stage, StageError, run_stage
+from amuse_jax.errors import StageError
+from amuse_jax.run.stage import Stage, run_stage
 
 def run(config, folder, inputs):
     test_stored.fill(folder, test_stored.batches, test_stored.compute, count=1_000_000)

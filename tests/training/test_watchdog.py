@@ -13,7 +13,7 @@ from tests.training import processes
 STUCK = """
 import sys, time
 from pathlib import Path
-from amuse_jax import hosts
+from amuse_jax.system import hosts
 from amuse_jax.training.watchdog import Watchdog
 
 hosts._count = 2

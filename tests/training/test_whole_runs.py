@@ -12,7 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amuse_jax import plan, stages
+from amuse_jax.run import plan
+from amuse_jax.run.stage import fingerprint, settings_of
+from amuse_jax.system import formats
+from amuse_jax.system.files import write_json
+from tests.paths import ROOT
 from tests.training import processes
 
 CONFIG = Path(__file__).with_name('tiny_run.py')
@@ -27,27 +31,27 @@ def make_workdir(workdir, inputs):
         if name in inputs:
             shutil.copytree(inputs[name], folder)
         manifest = {
-            'format': stages.FORMAT,
+            'format': formats.FORMAT,
             'stage': name,
-            'fingerprint': stages.fingerprint(chosen[name], config, chosen),
-            'settings': stages.settings_of(chosen[name], config),
+            'fingerprint': fingerprint(chosen[name], config, chosen),
+            'settings': settings_of(chosen[name], config),
             'summary': {},
         }
-        stages.write_json(folder / 'manifest.json', manifest)
+        write_json(folder / 'manifest.json', manifest)
     return workdir
 
 
 def finish(workdir, count, devices, *arguments):
     """Runs main in so many processes of so many devices, to its end."""
     arguments = [f'--config={CONFIG}', f'--workdir={workdir}', *arguments]
-    command = [processes.ROOT / 'launch/local.sh', str(count), *arguments]
+    command = [ROOT / 'launch/local.sh', str(count), *arguments]
     if count == 1:
         command = [sys.executable, '-m', 'amuse_jax.main', *arguments]
     environment = processes.environment(devices) | {
         'PYTHON': sys.executable, 'PORT': str(processes.free_port()), 'RESTARTS': '0',
     }  # fmt: skip
     log = workdir.with_suffix('.log')
-    started = processes.start(command, log, env=environment, cwd=processes.ROOT)
+    started = processes.start(command, log, env=environment, cwd=ROOT)
     try:
         processes.ends([started], 1800)
     finally:
@@ -86,7 +90,7 @@ def test_a_second_run_in_the_workdir_is_refused_and_sigterm_ends_the_first(tmp_p
         '--config.data.workers=1', f'--workdir={tmp_path}/run',
     ]  # fmt: skip
     command = [sys.executable, '-m', 'amuse_jax.main', *arguments]
-    options = dict(cwd=processes.ROOT, env=processes.environment())
+    options = dict(cwd=ROOT, env=processes.environment())
     first = processes.start(command, tmp_path / 'log', **options)
     try:
         processes.until((tmp_path / 'run/render/started').exists, [first])

@@ -13,12 +13,13 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+from amuse_jax.system.files import full_disk_as_error
 from flax import nnx
 from ml_collections import ConfigDict
 
-from amuse_jax import hosts, preemption
 from amuse_jax.data import pipeline
-from amuse_jax.stages import StageError, full_disk_told
+from amuse_jax.errors import StageError
+from amuse_jax.system import hosts, preemption
 from amuse_jax.training import loop, sharding, state
 
 VIDEOS, BATCH = 24, 4
@@ -141,7 +142,7 @@ if __name__ == '__main__':
         hosts.start(f'localhost:{port}', *map(int, numbers))
     preemption.watch(0)
     try:
-        with full_disk_told('toy', Path(target)):
+        with full_disk_as_error('toy', Path(target)):
             params = loop.fit(*job(Path(target), **json.loads(options)))
     except preemption.Preempted:
         print('preempted')

@@ -14,7 +14,7 @@ import grain
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from amuse_jax import hosts, preemption
+from amuse_jax.system import hosts, preemption
 from amuse_jax.training import checkpoints, sharding, state
 
 ROUNDS = 30

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from amuse_jax import hosts, preemption
-from amuse_jax.stages import Stage, run_stage
+from amuse_jax.run.stage import Stage, run_stage
+from amuse_jax.system import hosts, preemption
 
 if __name__ == '__main__':
     target, options, port, *numbers = sys.argv[1:]

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from amuse_jax.benchmark.reference import towers
-from amuse_jax.data import vocabulary
+from amuse_jax.music_avqa import vocabulary
 
 STREAMS = ('rhythm_visual', 'rhythm_audio', 'source_visual', 'source_audio')
 

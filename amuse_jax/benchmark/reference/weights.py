@@ -18,8 +18,8 @@ from amuse_jax.benchmark.reference import towers
 from amuse_jax.models.htsat import HTSATConfig
 from amuse_jax.models.swin_v2 import SwinV2Config
 from amuse_jax.models.text import TextConfig
-from amuse_jax.pretrained import bert, convert, htsat, swin_v2
-from amuse_jax.pretrained.convert import Rule, Table, linear, same
+from amuse_jax.pretrained import bert, htsat, key_mapping, swin_v2
+from amuse_jax.pretrained.key_mapping import Rule, Table, linear, same
 
 _PARTS = {towers.VisualTower: 'visual', towers.AudioTower: 'audio', towers.TextTower: 'text'}
 # Lists there, leading axes here; the towers' own are in their tables.
@@ -39,7 +39,7 @@ def fill(model: nnx.Module, reference: nn.Module, config: ConfigDict) -> nnx.Mod
     Raises:
       ConversionError: they do not fit.
     """
-    return convert.fill(model, towers.arrays(reference), table(reference, config))
+    return key_mapping.fill(model, towers.arrays(reference), table(reference, config))
 
 
 def train_only(reference: nn.Module, config: ConfigDict, trainable: str) -> list[nn.Parameter]:

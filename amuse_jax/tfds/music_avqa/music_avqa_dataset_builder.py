@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from amuse_jax import stages
-from amuse_jax.data import music_avqa, vocabulary
+from amuse_jax import music_avqa
 from amuse_jax.data.records import RecordReader
-from amuse_jax.stages import StageError
+from amuse_jax.errors import StageError
+from amuse_jax.music_avqa import vocabulary
+from amuse_jax.system.manifest import read_manifest
 
 SHARD_EXAMPLES = 64  # TFDS holds a shard in memory: 120 MB
 TYPES = tuple('/'.join(kind) for kind in vocabulary.TYPES)
@@ -130,7 +131,7 @@ class Builder(tfds.core.ShardBasedBuilder):
           StageError: says which.
         """
         record, name = reader[0], self.builder_config.name
-        manifest = stages.read_manifest(prepared)
+        manifest = read_manifest(prepared)
         if manifest is None:
             raise StageError(
                 f'the stage prepare is not finished in {prepared}; start it again to go on'

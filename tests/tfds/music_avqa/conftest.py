@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from amuse_jax.system.files import write_json
 
-from amuse_jax import stages
 from amuse_jax.data import records
+from amuse_jax.system import formats
 
 SPLITS = {'train': (0, 1, 2), 'val': (1, 3), 'test': (0, 1)}  # which records each asks about
 ANNOTATIONS = {'v1': 'v1', 'v2': 'v2-balance', 'synthetic': 'plain'}
@@ -47,8 +48,8 @@ def write_prepared(folder: Path, name: str) -> Path:
     ]
     (folder / 'videos.json').write_text(json.dumps(contents))
     (folder / 'questions.json').write_text(json.dumps(questions))
-    manifest = {'format': stages.FORMAT, 'settings': {'data.annotations': ANNOTATIONS[name]}}
-    stages.write_json(folder / 'manifest.json', manifest)
+    manifest = {'format': formats.FORMAT, 'settings': {'data.annotations': ANNOTATIONS[name]}}
+    write_json(folder / 'manifest.json', manifest)
     return folder
 
 

@@ -2,9 +2,10 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+
+from tests.paths import ROOT
 
 for _name in ('tensorflow', 'dill', 'tensorflow_datasets'):
     pytest.importorskip(_name, reason=f"TFDS's test of builders needs {_name}")
@@ -12,8 +13,6 @@ for _name in ('tensorflow', 'dill', 'tensorflow_datasets'):
 import tensorflow_datasets as tfds  # noqa: E402
 
 from amuse_jax.tfds.music_avqa import music_avqa_dataset_builder as builders  # noqa: E402
-
-ROOT = Path(__file__).parents[3]
 
 
 def test_the_command_builds_it(prepared, tmp_path):

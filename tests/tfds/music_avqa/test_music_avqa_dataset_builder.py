@@ -3,19 +3,18 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from amuse_jax.data import vocabulary
 from amuse_jax.data.records import RecordReader
-from amuse_jax.stages import StageError
+from amuse_jax.errors import StageError
+from amuse_jax.music_avqa import vocabulary
+from tests.paths import ROOT
 
 tfds = pytest.importorskip('tensorflow_datasets', reason="the extra 'tfds' is not installed")
 builders = pytest.importorskip('amuse_jax.tfds.music_avqa.music_avqa_dataset_builder')
 
-ROOT = Path(__file__).parents[3]
 ARRAYS = ('frames', 'frame_mask', 'log_mel', 'audio_mask')
 
 
@@ -69,7 +68,6 @@ assert 'tensorflow' not in sys.modules
 READ = """
 import sys
 import tensorflow_datasets as tfds
-
 source = tfds.data_source('music_avqa/synthetic', split='train', data_dir=sys.argv[1])
 assert len(source) == 3 and source[2]['frames'].shape == (3, 16, 16, 3)
 assert [len(each['questions']['text']) for each in source] == [1, 2, 3]

@@ -1,0 +1,240 @@
+"""The annotate stage: rhythm labels and source frequencies of every record (Sec. 3.2).
+
+One pass over the sounds, in shards that are kept, so that a run that was killed goes on. Leaves
+rhythm.npy (N, T) float32, bpm.npy (N, T + 1) float32 (the last is the whole sound's) and
+sources.npy (N, T, 22) float32, in the order of videos.json, and report.json.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import json
+import multiprocessing
+import os
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from amuse_jax import music_avqa
+from amuse_jax.annotate import rhythm, sources, truth
+from amuse_jax.errors import StageError
+from amuse_jax.media import container, video
+from amuse_jax.music_avqa.vocabulary import INSTRUMENTS
+from amuse_jax.system.files import write_atomically, write_json
+from amuse_jax.system.processes import end_with_parent
+from amuse_jax.system.sharded import map_shards
+
+ARRAYS = ('rhythm', 'bpm', 'sources')
+THREADS = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS', 'NUMBA_NUM_THREADS')
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a worker needs to know; see the config's sections `data`, `rhythm` and `sources`."""
+
+    root: Path
+    segments: int
+    segment_seconds: float
+    rhythm: dict
+    sources: dict
+
+
+def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
+    """Annotates all records.
+
+    Args:
+      config: of the run.
+      folder: the stage's own.
+      inputs: the folders of `prepare` and, where performances are rendered, `render`.
+
+    Returns:
+      Counts, and precision and recall where the truth is known.
+
+    Raises:
+      StageError: there is no source of stems, a setting is wrong, or a shard is damaged.
+    """
+    records = json.loads((inputs['prepare'] / 'videos.json').read_text())
+    job = Job(
+        root=Path(music_avqa.data_root(config, inputs)),
+        segments=config.data.segments,
+        segment_seconds=config.data.segment_seconds,
+        rhythm=config.rhythm.to_dict(),
+        sources=config.sources.to_dict(),
+    )
+    sound_ids = [record['sound_id'] for record in records]
+    paths = _annotate_all(job, sound_ids, folder / 'shards', config)
+    arrays = _merge(paths, len(records))
+    for name, values in arrays.items():
+        write_atomically(folder / f'{name}.npy', functools.partial(_save, values=values))
+    report = {
+        'records': len(records),
+        'stems': job.sources['stems'],
+        'segments_with_rhythm_change': int(arrays['rhythm'].sum()),
+        'segments_per_instrument': {
+            name: int((arrays['sources'][..., index] > 0).sum())
+            for index, name in enumerate(INSTRUMENTS)
+        },
+    }
+    report |= _against_truth(job, sound_ids, arrays)
+    write_json(folder / 'report.json', report)
+    return {
+        name: report[name] for name in report if not name.endswith(('instrument', 'instruments'))
+    }
+
+
+def annotate_shard(job: Job, sound_ids: Sequence[str], path: Path) -> None:
+    """Writes the annotations of some sounds to an .npz file with the arrays ARRAYS."""
+    rhythms, frequencies = [], []
+    for sound_id in sound_ids:
+        rhythms.append(_rhythm(job, sound_id))
+        frequencies.append(_frequencies(job, sound_id))
+    bpm = [np.append(found.bpm, np.float32(found.mean_bpm)) for found in rhythms]
+    labels = [found.labels for found in rhythms]
+    np.savez(path, rhythm=np.stack(labels), bpm=np.stack(bpm), sources=np.stack(frequencies))
+
+
+def _rhythm(job: Job, sound_id: str) -> rhythm.Rhythm:
+    rate = job.rhythm['sample_rate']
+    return rhythm.annotate(
+        _sound(job, sound_id, rate),
+        rate,
+        segments=job.segments,
+        segment_seconds=job.segment_seconds,
+        rhythm_seconds=job.rhythm['segment_seconds'],
+        threshold=job.rhythm['threshold'],
+        tracker=job.rhythm['tracker'],
+    )
+
+
+def _frequencies(job: Job, sound_id: str) -> np.ndarray:
+    if job.sources['stems'] == 'tags':
+        from amuse_jax.annotate import sources_tags
+        from amuse_jax.pretrained import tagging
+
+        tagger = tagging.load(job.sources['weights'])
+        return sources_tags.frequencies(
+            tagger(_sound(job, sound_id, tagging.FRONT_END.sample_rate)),
+            segments=job.segments,
+            segment_seconds=job.segment_seconds,
+            window_seconds=job.sources['window_seconds'],
+            threshold=job.sources['threshold_score'],
+        )
+    if job.sources['stems'] == 'truth':
+        stems, owners, rate = sources.truth_stems(job.root, sound_id)
+    else:
+        from amuse_jax.pretrained import separation
+
+        rate, owners = separation.SAMPLE_RATE, np.arange(len(INSTRUMENTS))
+        separate = separation.load(job.sources['weights'])
+        stems = separate(_sound(job, sound_id, rate))
+    return sources.frequencies(
+        stems,
+        owners,
+        rate,
+        segments=job.segments,
+        segment_seconds=job.segment_seconds,
+        window_seconds=job.sources['window_seconds'],
+        threshold_db=job.sources['threshold_db'],
+    )
+
+
+def _sound(job: Job, sound_id: str, sample_rate: int) -> np.ndarray:
+    """The sound of a video, (samples,) float32, without the padding."""
+    path = music_avqa.video_path(job.root, sound_id)
+    try:
+        samples, seconds = video.read_audio(path, sample_rate, job.segments * job.segment_seconds)
+    except container.MediaError as error:
+        raise StageError(
+            f'{path} could be read by the prepare stage, but no longer ({error.reason}); '
+            'add prepare to --stages to look through the videos again'
+        ) from error
+    return samples[: round(seconds * sample_rate)]
+
+
+def _annotate_all(
+    job: Job, sound_ids: Sequence[str], folder: Path, config: ConfigDict
+) -> list[Path]:
+    annotate_all = functools.partial(
+        map_shards,
+        functools.partial(annotate_shard, job),
+        sound_ids,
+        folder,
+        suffix='.npz',
+        shard_size=config.data.shard_videos,
+        description='annotate',
+        beam=config.data.beam,
+    )
+    with _single_threaded_children():
+        if job.sources['stems'] == 'truth':
+            return annotate_all(workers=config.data.workers)
+    # PyTorch stays out of this process, which may train later. Its networks use the accelerator, or
+    # all cores, from one.
+    context = multiprocessing.get_context('spawn')
+    with concurrent.futures.ProcessPoolExecutor(
+        1, mp_context=context, initializer=end_with_parent
+    ) as pool:
+        return pool.submit(annotate_all, workers=1).result()
+
+
+@contextlib.contextmanager
+def _single_threaded_children() -> Iterator[None]:
+    """One thread per worker process: there is one process per core. Set before they start."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, '1'))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _merge(paths: Sequence[Path], count: int) -> dict[str, np.ndarray]:
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in ARRAYS}
+    for path in paths:
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                for name in ARRAYS:
+                    parts[name].append(file[name])
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise StageError(
+                f'{path} is damaged ({error}); delete it and start the same command again'
+            ) from error
+    merged = {name: np.concatenate(values) for name, values in parts.items()}
+    assert all(len(values) == count for values in merged.values())
+    return merged
+
+
+def _save(path: Path, values: np.ndarray) -> None:
+    np.save(path, values, allow_pickle=False)
+
+
+def _against_truth(job: Job, sound_ids: Sequence[str], arrays: Mapping[str, np.ndarray]) -> dict:
+    """Precision and recall on the sounds whose truth is there; nothing where there is none."""
+    known = [
+        index
+        for index, sound_id in enumerate(sound_ids)
+        if (job.root / 'truth' / f'{sound_id}.json').is_file()
+    ]
+    if not known:
+        return {}
+    result = truth.report(
+        [sources.read_truth(job.root, sound_ids[index]) for index in known],
+        arrays['rhythm'][known],
+        arrays['sources'][known],
+        job.segment_seconds,
+        job.rhythm['threshold'],
+    )
+    for name in ('rhythm', 'sources'):
+        logging.info(
+            'annotate: %s against the truth of %d performances: precision %.3f, recall %.3f',
+            name, len(known), result[name]['precision'], result[name]['recall'],
+        )  # fmt: skip
+    return result

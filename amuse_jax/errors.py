@@ -1,0 +1,25 @@
+"""The errors that a user can act on, and how they list names."""
+
+from collections.abc import Sequence
+
+_NAMED = 5
+
+
+class StageError(Exception):
+    """A problem that the user can fix.
+
+    The message says what was found, what was expected and what to do.
+    """
+
+
+class NewerFormat(StageError):
+    """A file was written by a newer version of amuse_jax. It is intact and must not be deleted."""
+
+
+def first_few(names: Sequence[str], separator: str) -> str:
+    """Return the first five names, joined by `separator`, and the number of the others.
+
+    Example: 'a, b, c, d, e, and 7 more'.
+    """
+    more = [f'and {len(names) - _NAMED:,} more'] if len(names) > _NAMED else []
+    return separator.join([*names[:_NAMED], *more])

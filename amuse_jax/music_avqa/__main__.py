@@ -1,0 +1,54 @@
+"""Checks a folder of MUSIC-AVQA: files, counts, videos.
+
+python -m amuse_jax.music_avqa check --root=DIR --annotations=v1
+python -m amuse_jax.music_avqa check --root=DIR --annotations=v2-balance --json=found.json
+
+Prints what is there beside what was published; every video is read, on all cores. The exit status
+is 1 if training on the folder would be wrong.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from absl import app, flags
+
+from amuse_jax.music_avqa import layout
+
+ROOT = flags.DEFINE_string('root', '', 'The folder, with videos/ and annotation files.')
+ANNOTATIONS = flags.DEFINE_enum('annotations', 'v1', layout.SCHEMES, 'As config.data.annotations.')
+REPHRASED = flags.DEFINE_string('rephrased', '', 'As config.data.rephrased.')
+WORKERS = flags.DEFINE_integer('workers', 0, 'Processes; 0: one per core.', lower_bound=0)
+JSON = flags.DEFINE_string('json', '', 'File to write everything to, with every video by name.')
+
+
+def main(argv: list[str]) -> None:
+    if argv[1:] != ['check']:
+        raise app.UsageError('expected one command, check')
+    from amuse_jax.config import default_config
+    from amuse_jax.errors import StageError
+    from amuse_jax.media import guarded
+    from amuse_jax.music_avqa import check
+    from amuse_jax.system.files import write_json
+
+    root = Path(ROOT.value)
+    if not ROOT.value or not root.is_dir():
+        sys.exit(f'amuse_jax: --root is {ROOT.value!r}; expected the folder of the data set')
+    data = default_config().data
+    allowed, limits = data.max_broken_share, guarded.Limits.from_settings(data)
+    try:
+        report = check.check(
+            root, ANNOTATIONS.value, REPHRASED.value, allowed, limits, WORKERS.value
+        )
+    except StageError as error:
+        sys.exit(f'amuse_jax: {error}')
+    print(report.text())
+    if JSON.value:
+        write_json(Path(JSON.value), dataclasses.asdict(report))
+    if report.wrong:
+        sys.exit('\namuse_jax: training on this would be wrong:\n- ' + '\n- '.join(report.wrong))
+    print('\nFit to train on.')
+
+
+if __name__ == '__main__':
+    app.run(main)

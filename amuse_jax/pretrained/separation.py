@@ -1,0 +1,234 @@
+"""Stems of the 22 instruments by Universal Source Separation (Kong et al. 2023), package `uss`.
+
+The package tags every two seconds of the sound with AudioSet's 527 classes (Cnn14). Where a class
+of the wanted instrument is at least as probable as 0.2, a network (ResUNet30) that is told the
+probabilities of those classes separates it; everywhere else the stem is exactly silent.
+
+Only a process that does nothing else imports this module's packages: they bring PyTorch.
+"""
+
+import _codecs
+import functools
+import importlib.util
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from amuse_jax.errors import StageError
+from amuse_jax.pretrained import audioset
+
+SAMPLE_RATE = 32000  # Hz, of all its networks
+SEGMENT_SECONDS = 2.0  # tagged and separated at once
+CLASSES = 527
+
+# What a folder of weights holds, by the names under which they were published.
+CHECKPOINT = 'ss_model=resunet30,querynet=at_soft,data=full,devices=8,step=1000000.ckpt'
+TAGGER = 'Cnn14_mAP=0.431.pth'
+LABELS = 'class_labels_indices.csv'
+LABELS_BYTES = 14675  # the package takes a file of another size for a broken download
+
+
+class Separator:
+    """Separates a mixture into one stem per instrument.
+
+    Args:
+      weights: a folder with CHECKPOINT, TAGGER and LABELS; None: the package's own downloads, under
+        ~/.cache.
+
+    Raises:
+      StageError: the package is not installed, or a file is missing or of another model.
+    """
+
+    def __init__(self, weights: Path | None):
+        _require_package()
+        _place_labels(weights)
+        import torch
+        from uss import config
+        from uss.models.pl_modules import LitSeparation
+        from uss.models.query_nets import Cnn14_Wrapper
+        from uss.models.resunet import ResUNet30
+        from uss.utils import load_pretrained_panns
+
+        checkpoint, tagger = _weight_files(weights)
+        self._device = 'cuda' if torch.cuda.is_available() else 'cpu'
+        self._classes = audioset.class_indices(config.LB_TO_IX)
+        self._tagger = load_pretrained_panns('Cnn14', checkpoint_path='', freeze=True)
+        query = Cnn14_Wrapper(bottleneck_type='at_soft', base_checkpoint_path='', freeze_base=True)
+        network = ResUNet30(input_channels=1, output_channels=1, condition_size=CLASSES)
+        tagger_state = _read(tagger, 'model')
+        state = _read(checkpoint, 'state_dict')
+        query_state = _under('query_net.', state) or _with_prefix('base.', tagger_state)
+        _load(self._tagger, tagger_state, tagger)
+        _load(query, query_state, checkpoint)
+        _load(network, _under('ss_model.', state), checkpoint)
+        self._model = LitSeparation(
+            ss_model=network,
+            query_net=query,
+            anchor_segment_detector=None,
+            anchor_segment_mixer=None,
+            loss_function=None,
+            optimizer_type=None,
+            learning_rate=None,
+            lr_lambda_func=None,
+        ).to(self._device)
+        self._tagger.to(self._device)
+
+    def __call__(self, waveform: np.ndarray) -> np.ndarray:
+        """Separates a sound.
+
+        Args:
+          waveform: (samples,) float32 at SAMPLE_RATE.
+
+        Returns:
+          (samples, 22) float32, in the order of INSTRUMENTS.
+        """
+        from uss import inference
+
+        samples = int(SEGMENT_SECONDS * SAMPLE_RATE)
+        probabilities = inference.calculate_segment_at_probs(
+            audio=waveform, segment_samples=samples, at_model=self._tagger, device=self._device
+        )
+        stems = {}
+        for classes in set(self._classes):  # bassoon and suona share theirs
+            stems[classes] = inference.separate_by_query_conditions(
+                audio=waveform,
+                segment_samples=samples,
+                at_probs=probabilities,
+                subclass_indexes=list(classes),
+                pl_model=self._model,
+                device=self._device,
+            ).astype(np.float32)
+        return np.stack([stems[classes] for classes in self._classes], axis=1)
+
+
+@functools.cache
+def load(weights: str) -> Separator:
+    """The process's separator; `weights` as in config.sources.weights ('': own download)."""
+    return Separator(Path(weights) if weights else None)
+
+
+def check(weights: str) -> None:
+    """Looks for the package, and for the files where `weights` names their folder; quickly.
+
+    Raises:
+      StageError: what is not there.
+    """
+    _require_package()
+    if weights:
+        _weight_files(Path(weights))
+
+
+def _require_package() -> None:
+    if importlib.util.find_spec('uss') is None:
+        raise StageError(
+            "config.sources.stems is 'uss', but the package uss is not installed; run "
+            "pip install '.[uss]', or set config.sources.stems to 'tags', or to 'truth' for "
+            'performances that were rendered'
+        )
+
+
+def _place_labels(weights: Path | None) -> None:
+    """Puts LABELS where `uss` and `panns_inference` read it while they are imported.
+
+    Without it both call wget then, `uss` at an address that is gone, and `uss` fails on the empty
+    file that is left.
+    """
+    places = (
+        Path.home() / '.cache' / 'uss' / 'metadata' / LABELS,
+        Path.home() / 'panns_data' / LABELS,
+    )
+    candidates = (*places, weights / LABELS) if weights else places
+    found = _whole(candidates)
+    if found is None and weights is None:
+        places[1].unlink(missing_ok=True)  # empty after a failed download; kept, it stays empty
+        import panns_inference  # noqa: F401  downloads it to places[1]
+
+        found = _whole(places)
+    if found is None:
+        wanted = weights or places[0].parent
+        raise StageError(
+            f"the source separation needs AudioSet's {LABELS} ({LABELS_BYTES} bytes) in {wanted}, "
+            'and it is not there and could not be downloaded; fetch it and put it there'
+        )
+    for place in places:
+        if _whole((place,)) is None:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(found, place)
+
+
+def _whole(candidates: tuple[Path, ...]) -> Path | None:
+    whole = [p for p in candidates if p.is_file() and p.stat().st_size == LABELS_BYTES]
+    return whole[0] if whole else None
+
+
+def _weight_files(weights: Path | None) -> tuple[Path, Path]:
+    """The checkpoint's and the tagger's path."""
+    if weights is not None:
+        for name in (CHECKPOINT, TAGGER):
+            if not (weights / name).is_file():
+                raise StageError(
+                    f'config.sources.weights is {weights}, which has no file {name}; '
+                    f'expected there {CHECKPOINT}, {TAGGER} and {LABELS}'
+                )
+        return weights / CHECKPOINT, weights / TAGGER
+    from uss.config import panns_paths_dict
+    from uss.uss_inference import model_paths_dict
+    from uss.utils import get_path
+
+    paths = []
+    for meta in (model_paths_dict['at_soft']['checkpoint'], panns_paths_dict['Cnn14']):
+        path = Path(get_path(meta))
+        size = path.stat().st_size if path.exists() else 0
+        if size != meta['size']:
+            raise StageError(
+                f'the weights of the source separation could not be downloaded: {path} has {size} '
+                f'bytes, expected {meta["size"]}; fetch {meta["remote_path"]} and put it there, or '
+                'set config.sources.weights to a folder that holds it'
+            )
+        paths.append(path)
+    return paths[0], paths[1]
+
+
+def _read(path: Path, key: str) -> dict:
+    """The weights in a published file, without running anything that it may hold."""
+    import pickle
+
+    import torch
+
+    # Beside the weights PANNs' files hold arrays, the training sampler's state.
+    reconstruct = np.empty(0).__reduce__()[0]
+    arrays = [np.ndarray, np.dtype, _codecs.encode, *map(type, map(np.dtype, '?ilqfd'))]
+    arrays += [(reconstruct, f'{module}.multiarray._reconstruct') for module in _NUMPY_CORES]
+    try:
+        with torch.serialization.safe_globals(arrays):
+            content = torch.load(path, map_location='cpu', weights_only=True)
+        return content[key]
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+        raise StageError(
+            f'{path} cannot be read as the published weights ({str(error).splitlines()[0]}); '
+            'download it again'
+        ) from error
+
+
+_NUMPY_CORES = ('numpy.core', 'numpy._core')  # before and since NumPy 2
+
+
+def _under(prefix: str, state: dict) -> dict:
+    return {
+        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+    }
+
+
+def _with_prefix(prefix: str, state: dict) -> dict:
+    return {prefix + name: value for name, value in state.items()}
+
+
+def _load(module, state: dict, path: Path) -> None:
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise StageError(
+            f'{path} holds another model than {type(module).__name__}: '
+            + ' '.join(str(error).split())[:300]
+        ) from error

@@ -1,0 +1,150 @@
+"""Checks of the settings, made before a run starts."""
+
+import importlib.util
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from amuse_jax import music_avqa
+from amuse_jax.config import PARTS
+from amuse_jax.errors import StageError
+from amuse_jax.run import needs
+
+STEMS = ('truth', 'uss', 'tags')
+TRACKERS = ('librosa', 'tempo')
+TOWERS_FROM = ('', 'sources')
+KEPT = ('everything', 'products', 'inputs')
+LEAKED = ('refuse', 'apart')
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses values that no run could work with, before anything is computed.
+
+    Raises:
+      StageError: one sentence on the first such value.
+    """
+    _one_of('without', config.without, ('', *PARTS))
+    _one_of('sources.stems', config.sources.stems, STEMS)
+    _one_of('rhythm.tracker', config.rhythm.tracker, TRACKERS)
+    _one_of('train.towers_from', config.train.towers_from, TOWERS_FROM)
+    for name in ('data.annotations', 'evaluate.data.annotations'):
+        _one_of(name, _value(config, name), music_avqa.SCHEMES)
+    _one_of('loop.kept', config.loop.kept, KEPT)
+    _one_of('evaluate.leaked', config.evaluate.leaked, LEAKED)
+    _one_of('model.dtype', config.model.dtype, ('float32', 'bfloat16'))
+    for name in POSITIVE:
+        value = _value(config, name)
+        if value <= 0:
+            raise StageError(f'config.{name} is {value}; expected a positive number')
+    for name in SHARES:
+        value = _value(config, name)
+        if not 0 <= value <= 1:
+            raise StageError(f'config.{name} is {value}; expected a share, from 0 to 1')
+    if config.train.batch_size % config.train.parts:
+        raise StageError(
+            f'config.train.batch_size is {config.train.batch_size}; expected a multiple of '
+            f'config.train.parts, which is {config.train.parts}'
+        )
+    if config.data.beam and importlib.util.find_spec('apache_beam') is None:
+        raise StageError(
+            'config.data.beam is set, but Apache Beam is not installed; run '
+            "pip install '.[beam]', or leave it empty to work in processes"
+        )
+    _check_towers(config)
+
+
+def check_data(config: ConfigDict) -> None:
+    """Refuses a config that names no data set and renders none.
+
+    Raises:
+      StageError: what is missing; for MUSIC-AVQA itself a screen on how to bring it.
+    """
+    if config.data.root:
+        if not Path(config.data.root).is_dir():
+            raise StageError(
+                f'config.data.root is {config.data.root!r}, which is no folder; expected the '
+                'folder that holds videos/ and the annotation files'
+            )
+    elif not config.synthetic.videos:
+        if config.data.annotations != 'plain':
+            raise StageError(needs.message(config))
+        raise StageError(
+            'no data: config.data.root is empty and config.synthetic.videos is 0; set '
+            '--config.data.root=DIR to the folder of the data set, or render one by '
+            '--config=configs/demo.py'
+        )
+    other = config.evaluate.data.root
+    if other and not Path(other).is_dir():
+        raise StageError(
+            f'config.evaluate.data.root is {other!r}, which is no folder; expected another data '
+            'set to evaluate on, or nothing for the test questions of the run itself'
+        )
+
+
+POSITIVE = (
+    'data.segments',
+    'data.segment_seconds',
+    'data.image_size',
+    'data.shard_videos',
+    'data.read_seconds',
+    'data.read_gigabytes',
+    'audio.sample_rate',
+    'audio.hop',
+    'audio.mels',
+    'rhythm.segment_seconds',
+    'rhythm.threshold',
+    'sources.window_seconds',
+    'rois.image_size',
+    'rois.regions',
+    'pretrain.epochs',
+    'pretrain.batch_size',
+    'pretrain.learning_rate',
+    'train.batch_size',
+    'train.parts',
+    'train.questions',
+    'train.learning_rate',
+    'evaluate.batch_size',
+)
+SHARES = ('train.mirror', 'train.time_shift')
+
+
+def _value(config: ConfigDict, name: str):
+    for part in name.split('.'):
+        config = config[part]
+    return config
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        expected = ', '.join(repr(choice) for choice in allowed)
+        raise StageError(f'config.{name} is {value!r}; expected one of {expected}')
+
+
+def _check_towers(config: ConfigDict) -> None:
+    rounds = config.model.adapters.rounds
+    layers = {
+        'visual.depths[2]': config.model.visual.depths[2],
+        'audio.depths[2]': config.model.audio.depths[2],
+        'text.depth': config.model.text.depth,
+    }
+    for name, depth in layers.items():
+        if depth % rounds:
+            raise StageError(
+                f'config.model.{name} is {depth}, which is no multiple of the '
+                f'{rounds} rounds in config.model.adapters.rounds'
+            )
+    if config.model.visual.image_size != config.data.image_size:
+        raise StageError(
+            f'config.model.visual.image_size is {config.model.visual.image_size}, but frames are '
+            f'prepared at config.data.image_size = {config.data.image_size}; make them equal'
+        )
+    if config.audio.mels and config.model.audio.image_size % config.audio.mels:
+        raise StageError(
+            f'config.model.audio.image_size is {config.model.audio.image_size}; expected a '
+            f'multiple of config.audio.mels = {config.audio.mels}'
+        )
+    if config.pretrain.segments > config.data.segments:
+        raise StageError(
+            f'config.pretrain.segments is {config.pretrain.segments}; expected at most '
+            f'config.data.segments = {config.data.segments}'
+        )

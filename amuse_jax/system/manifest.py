@@ -1,0 +1,40 @@
+"""`manifest.json`: what a finished stage was made from."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from amuse_jax.errors import StageError
+from amuse_jax.system.formats import FORMAT, refuse_newer
+
+
+def read_manifest(folder: Path) -> dict | None:
+    """Read the manifest of a finished stage; return None where there is none.
+
+    Raises:
+      StageError: the file is not a manifest, or a newer version wrote it.
+    """
+    path = folder / 'manifest.json'
+    if not path.exists():
+        return None
+    try:
+        manifest = json.loads(path.read_text())
+        refuse_newer(manifest['format'], FORMAT, path)
+    except (ValueError, KeyError, TypeError) as error:
+        raise StageError(
+            f'{path} is not a manifest ({error}); delete the folder {folder} to make it again'
+        ) from error
+    return manifest
+
+
+def changes(old: Mapping, new: Mapping, prefix: str = '') -> str:
+    """What differs, as 'data.image_size is 128 and was 64, ...'."""
+    found = []
+    for name in sorted(set(old) | set(new)):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            inner = changes(before, after, f'{prefix}{name}.')
+            found += [inner] if inner else []
+        elif before != after:
+            found.append(f'{prefix}{name} is {after!r} and was {before!r}')
+    return ', '.join(found)

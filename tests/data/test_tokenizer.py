@@ -1,0 +1,119 @@
+import itertools
+import re
+
+import numpy as np
+import pytest
+import transformers
+from ml_collections import ConfigDict
+
+from amuse_jax import music_avqa
+from amuse_jax.data import tokenizer
+from amuse_jax.errors import StageError
+from amuse_jax.music_avqa import vocabulary
+
+
+def make(name='questions', max_words=20):
+    return tokenizer.QuestionTokenizer(ConfigDict(dict(tokenizer=name, max_words=max_words)))
+
+
+def every_question():
+    for template in vocabulary.TEMPLATES:
+        places = re.findall('<[^<>]+>', template)
+        for values in itertools.product(*[vocabulary.PLACEHOLDERS[place] for place in places]):
+            yield music_avqa.fill(template, values)
+
+
+def test_every_question_there_can_be_fits_into_20_words():
+    texts = sorted(set(every_question()))
+    assert len(texts) == 11468
+    ids, mask = make().encode(texts)
+    assert ids.dtype == np.int32 and ids.shape == mask.shape == (11468, 20)
+    assert mask.sum(1).max() == 19  # with [CLS], [SEP] and '?'
+    words = tokenizer.question_words()
+    assert not (ids == words.index('[UNK]')).any()
+    assert not any(words[index].startswith('##') for index in np.unique(ids))
+    assert len(np.unique(ids, axis=0)) == 11468
+
+
+def test_a_question_is_words_between_two_marks():
+    reader = make(max_words=9)
+    ids, mask = reader.encode(['Is the acoustic_guitar louder\uff1f', 'is'])
+    assert reader.words(ids[0]) == (
+        ['[CLS]', 'is', 'the', 'acoustic', 'guitar', 'louder', '?', '[SEP]', '[PAD]']
+    )
+    assert mask.sum(1).tolist() == [8, 3]
+    assert (ids[~mask] == reader.pad_id).all()
+
+
+def test_unknown_words_fall_to_pieces():
+    reader = make()
+    ids, mask = reader.encode(['Who plays violins?'])
+    words = reader.words(ids[0, : mask.sum()])
+    assert '[UNK]' not in words
+    assert words[-4:] == ['violin', '##s', '?', '[SEP]']
+    assert ''.join(words[1:4]) == 'w##h##o'
+
+
+def test_a_long_question_is_cut_before_its_last_mark():
+    reader = make(max_words=6)
+    ids, mask = reader.encode(['How many musical instruments were heard throughout the video?'])
+    assert mask.all() and reader.words(ids[0])[-1] == '[SEP]'
+
+
+def test_phrases():
+    reader = make()
+    names = [*vocabulary.ANSWERS, 'player', 'person']
+    ids, mask = reader.phrases(names)
+    assert ids.shape == mask.shape == (44, 3)
+    spelt = [' '.join(reader.words(row[kept])) for row, kept in zip(ids, mask)]
+    assert spelt == [name.replace('_', ' ') for name in names]
+
+
+def test_the_vocabulary_is_fixed():
+    words = tokenizer.question_words()
+    assert len(words) == len(set(words)) == make().vocab_size == 217
+    assert words[:4] == ('[PAD]', '[UNK]', '[CLS]', '[SEP]')
+    assert words[-2:] == ('yes', 'zero')
+
+
+def test_a_vocabulary_of_bert_gives_berts_tokens(tmp_path):
+    path = tmp_path / 'vocab.txt'
+    path.write_text('\n'.join(tokenizer.question_words()))
+    theirs = transformers.BertTokenizer(str(path))
+    ours = make(str(path), max_words=24)
+    texts = ['Is the violin on the left louder than the drum?', 'Where is the loudest instrument?']
+    expected = theirs(texts, padding='max_length', max_length=24)
+    ids, mask = ours.encode(texts)
+    np.testing.assert_array_equal(ids, expected['input_ids'])
+    np.testing.assert_array_equal(mask, np.array(expected['attention_mask'], bool))
+
+
+def test_a_saved_tokenizer_reads_the_same(tmp_path):
+    reader = make()
+    path = tmp_path / 'tokenizer.json'
+    reader._tokenizer.save(str(path))
+    again = make(str(path))
+    for ours, theirs in zip(reader.encode(['Is it?']), again.encode(['Is it?'])):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize('name', ['nowhere/vocab.txt', 'nowhere/tokenizer.json', '/a/b/c'])
+def test_a_missing_file_is_named(name):
+    with pytest.raises(StageError, match=name):
+        make(name)
+
+
+def test_files_that_are_no_tokenizers(tmp_path):
+    (tmp_path / 'vocab.txt').write_text('just\nwords\n')
+    (tmp_path / 'tokenizer.json').write_text('{}')
+    for name in ('vocab.txt', 'tokenizer.json'):
+        with pytest.raises(StageError, match='expected'):
+            make(str(tmp_path / name))
+
+
+def test_a_hub_name_without_the_hub_is_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
+    with pytest.raises(StageError, match='give its path') as caught:
+        make('nobody/no-tokenizer')
+    assert '\n' not in str(caught.value)

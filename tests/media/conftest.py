@@ -1,0 +1,3 @@
+from tests.media import writing
+
+media = writing.media  # the fixture

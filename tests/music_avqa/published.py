@@ -1,0 +1,17 @@
+"""MUSIC-AVQA's published annotation files, which are not part of this project."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.paths import SHARED
+
+FOLDER = SHARED / 'data/music_avqa'
+
+
+def path(name: str) -> Path:
+    """One of them, such as 'v2_test_bias'; where it is not here, the test is skipped."""
+    found = FOLDER / f'{name}.json'
+    if not found.exists():
+        pytest.skip(f'{found} is not here')
+    return found

@@ -1,0 +1,6 @@
+"""Folders that tests refer to."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]  # of the repository
+SHARED = ROOT.parent / 'shared'  # real annotation files and key lists; absent in most clones

@@ -1,0 +1,112 @@
+"""Universal Source Separation: what is missing is said; the real networks give counted stems."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+from amuse_jax.annotate import sources
+from amuse_jax.errors import StageError
+from amuse_jax.music_avqa.vocabulary import INSTRUMENTS
+from amuse_jax.pretrained import audioset, separation
+
+VIOLIN, CELLO = INSTRUMENTS.index('violin'), INSTRUMENTS.index('cello')
+installed = importlib.util.find_spec('uss') is not None
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty home folder: the packages keep their files under it."""
+    monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+    return tmp_path / 'home'
+
+
+def write_labels(path) -> list[str]:
+    """Writes a file of AudioSet's form and length with the classes in use; returns its names."""
+    used = sorted({name for classes in audioset.CLASSES.values() for name in classes})
+    names = used + [f'class {index}' for index in range(len(used), separation.CLASSES)]
+    rows = [f'{index},/m/{index:05d},"{name}"\n' for index, name in enumerate(names)]
+    text = 'index,mid,display_name\n' + ''.join(rows)
+    missing = separation.LABELS_BYTES - len(text)
+    path.write_text(text[:-2] + ' ' * missing + text[-2:])
+    assert path.stat().st_size == separation.LABELS_BYTES
+    return names
+
+
+@pytest.mark.skipif(installed, reason='the package uss is installed')
+def test_missing_package_is_one_sentence(tmp_path):
+    with pytest.raises(StageError, match=r"uss is not installed; run pip install '\.\[uss\]'"):
+        separation.Separator(tmp_path)
+
+
+def test_labels_are_put_where_the_packages_look(tmp_path, home):
+    write_labels(tmp_path / separation.LABELS)
+    empty = home / 'panns_data' / separation.LABELS  # what a failed download leaves
+    empty.parent.mkdir(parents=True)
+    empty.touch()
+    separation._place_labels(tmp_path)
+    for place in (empty, home / '.cache' / 'uss' / 'metadata' / separation.LABELS):
+        assert place.read_bytes() == (tmp_path / separation.LABELS).read_bytes()
+
+
+def test_missing_files_are_named(tmp_path, home):
+    with pytest.raises(StageError, match=f'{separation.LABELS} .14675 bytes. in {tmp_path}'):
+        separation._place_labels(tmp_path)
+    with pytest.raises(StageError, match=f'has no file {separation.CHECKPOINT}'):
+        separation._weight_files(tmp_path)
+
+
+def test_published_files_are_read_without_unpickling(tmp_path):
+    torch = pytest.importorskip('torch')
+    sampler = {'indexes': np.arange(5), 'weights': np.ones(3, np.float32), 'pointer': 3}
+    torch.save({'model': {'w': torch.ones(2)}, 'sampler': sampler}, tmp_path / 'good.pth')
+    assert separation._read(tmp_path / 'good.pth', 'model')['w'].tolist() == [1, 1]
+    with pytest.raises(StageError, match='cannot be read as the published weights'):
+        separation._read(tmp_path / 'good.pth', 'state_dict')
+
+    torch.save({'model': tmp_path}, tmp_path / 'code.pth')  # names a class outside the list
+    with pytest.raises(StageError, match='code.pth cannot be read'):
+        separation._read(tmp_path / 'code.pth', 'model')
+    (tmp_path / 'cut.pth').write_bytes((tmp_path / 'good.pth').read_bytes()[:300])
+    with pytest.raises(StageError, match='cut.pth cannot be read'):
+        separation._read(tmp_path / 'cut.pth', 'model')
+
+
+@pytest.mark.skipif(not installed, reason="the package uss is not installed (pip install '.[uss]')")
+def test_real_networks_separate_what_the_tagger_hears(tmp_path, home):
+    """Random weights of the real networks, but a tagger that hears a violin and nothing else."""
+    import torch
+
+    names = write_labels(tmp_path / separation.LABELS)
+    separation._place_labels(tmp_path)
+    from panns_inference.models import Cnn14
+    from uss.models.resunet import ResUNet30
+
+    torch.manual_seed(0)
+    tagger = Cnn14(
+        sample_rate=32000, window_size=1024, hop_size=320, mel_bins=64, fmin=50, fmax=14000,
+        classes_num=527,
+    )  # fmt: skip
+    with torch.no_grad():
+        tagger.fc_audioset.weight.zero_()
+        tagger.fc_audioset.bias.fill_(-9.0)
+        tagger.fc_audioset.bias[names.index('Violin, fiddle')] = 9.0
+    torch.save({'model': tagger.state_dict()}, tmp_path / separation.TAGGER)
+    network = ResUNet30(input_channels=1, output_channels=1, condition_size=527)
+    state = {f'ss_model.{name}': value for name, value in network.state_dict().items()}
+    torch.save({'state_dict': state}, tmp_path / separation.CHECKPOINT)
+
+    separate = separation.load(str(tmp_path))
+    rate = separation.SAMPLE_RATE
+    sound = np.random.default_rng(0).normal(0, 0.1, 3 * rate).astype(np.float32)
+    stems = separate(sound)
+    assert stems.shape == (3 * rate, 22) and stems.dtype == np.float32
+    assert np.abs(stems[:, VIOLIN]).max() > 1e-6
+    assert not np.delete(stems, VIOLIN, axis=1).any()
+
+    counted = sources.frequencies(
+        stems, np.arange(22), rate,
+        segments=2, segment_seconds=2.0, window_seconds=1.0, threshold_db=-90.0,
+    )  # fmt: skip
+    np.testing.assert_allclose(counted[:, VIOLIN], [1, 0.5])
+    assert counted[:, CELLO].sum() == 0

@@ -1,0 +1,145 @@
+"""What the stages leave at the paper's size, and that a run too large for the disk never begins."""
+
+import collections
+import json
+import shutil
+
+import pytest
+from amuse_jax.system.files import write_json
+
+from amuse_jax.config import default_config
+from amuse_jax.errors import StageError
+from amuse_jax.evaluation import other_data
+from amuse_jax.run import disk, plan
+from amuse_jax.run.stage import fingerprint
+from configs import demo, v1
+
+GB = 1e9
+
+
+def free(monkeypatch, size):
+    usage = collections.namedtuple('usage', 'total used free')
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage(0, 0, size))
+
+
+@pytest.mark.parametrize('videos', [9288, 10518])
+def test_what_grows_with_the_videos_at_the_papers_size(videos):
+    config = v1.get_config()
+    segment = 192 * 192 * 3 + 601 * 64 * 2
+    assert disk.of_records(config, videos) == videos * 10 * segment
+    assert disk.of_regions(config, videos) == 2 * videos * 10 * 12 * (8 + 2 + 2 + 448 * 2)
+    features = disk.of_pretraining(config, videos) - disk.of_pretraining(config, 0)
+    assert features == videos * 10 * (2 * (2 * (1536 + 768) + 1 + 22) + 1)
+    tokens = disk.of_training(config, videos) - disk.of_training(config, 0)
+    assert tokens == videos * 10 * 4 * (12 * 12 * 768 + 16 * 16 * 384)
+    config.train.encoded_dtype = 'float16'
+    assert disk.of_training(config, videos) - disk.of_training(config, 0) == tokens / 2
+    config.train.trainable = '.'
+    assert disk.of_training(config, videos) == disk.of_training(config, 0)
+
+
+def test_checkpoints_at_the_papers_size():
+    """Three of them, each with the parameters and two moments; two times 195 + 28 million."""
+    config = v1.get_config()
+    assert disk.of_pretraining(config, 0) == pytest.approx(3 * 12 * 2 * 0.223 * GB, rel=0.01)
+    config.without = 'encoder'
+    assert disk.of_training(config, 9288) == pytest.approx((3 * 12 + 8) * 0.109 * GB, rel=0.01)
+
+
+def write_annotations(root, videos):
+    root.mkdir()
+    for split, names in videos.items():
+        rows = [
+            {
+                'video_id': name,
+                'type': '["Audio", "Counting"]',
+                'question_content': 'Is there a <Object> sound?',
+                'templ_values': '["violin"]',
+                'anser': 'yes',
+            }
+            | ({'unmatch_audio': sound} if sound else {})
+            for name, sound in names
+        ]
+        (root / f'avqa-{split}.json').write_text(json.dumps(rows))
+
+
+def test_records_are_counted_before_there_are_any(tmp_path):
+    write_annotations(
+        tmp_path / 'set',
+        {
+            'train': [('a', None), ('b', None)],
+            'val': [('a', None), ('a', 'b')],
+            'test': [('c', None)],
+        },
+    )
+    config = default_config()
+    config.data.root = str(tmp_path / 'set')
+    left = disk.left(config, tmp_path, [plan.stages_of(config)['prepare']])
+    assert left == {tmp_path / 'prepare': disk.of_records(config, 4)}
+
+
+def test_a_run_too_large_for_the_disk_does_not_begin(tmp_path, monkeypatch):
+    free(monkeypatch, 10**6)
+    config = demo.get_config()
+    with pytest.raises(StageError, match=r'up to .* GB in .*prepare 0\.\d+, rois .*train'):
+        plan.run(config, tmp_path, [])
+    with pytest.raises(StageError, match=r'train-without-rois'):
+        plan.run(config, tmp_path, ['ablations'])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there_already_is_not_counted_again(tmp_path):
+    config = demo.get_config()
+    prepare = [plan.stages_of(config)['prepare']]
+    (needed,) = disk.left(config, tmp_path, prepare).values()
+    half = tmp_path / 'prepare' / 'records' / '00000-of-00002.array_record'
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b'x' * 4096 * 100)
+    with open(tmp_path / 'prepare' / 'sparse', 'wb') as file:
+        file.truncate(10**9)
+    assert disk.left(config, tmp_path, prepare) == {tmp_path / 'prepare': needed - 4096 * 100}
+
+
+def complete(config, workdir, *names):
+    chosen = plan.stages_of(config)
+    for name in names:
+        mark = fingerprint(chosen[name], config, chosen)
+        manifest = {'format': 1, 'fingerprint': mark, 'settings': {}, 'summary': {}}
+        write_json(chosen[name].path(workdir) / 'manifest.json', manifest)
+
+
+def test_a_finished_stage_is_not_counted(tmp_path, monkeypatch):
+    config = demo.get_config()
+    complete(config, tmp_path, 'render', 'prepare')
+    free(monkeypatch, 10**6)
+    with pytest.raises(StageError, match=r'GB in .* \(rois 0\.\d+, pretrain '):
+        plan.run(config, tmp_path, [])
+
+
+def test_another_data_set_is_counted_by_its_test_videos(tmp_path, monkeypatch):
+    write_annotations(
+        tmp_path / 'other',
+        {
+            'train': [('a', None)],
+            'val': [('b', None)],
+            'test': [('c', None), ('c', 'd'), ('c', None)],
+        },
+    )
+    config = demo.get_config()
+    config.evaluate.data.root = str(tmp_path / 'other')
+    workdir = tmp_path / 'run'
+    chosen = plan.stages_of(config)
+    left = disk.left(config, workdir, chosen.values())
+    on = workdir / other_data.folder_name(config)
+    assert left[on / 'prepare'] == disk.of_records(config, 2)
+    assert left[on / 'rois'] == disk.of_regions(config, 2)
+    stored = disk.of_pretraining(config, 2) - disk.of_pretraining(config, 0)
+    stored //= 2  # the predictors' first features are pretraining's alone
+    stored += disk.of_training(config, 2) - disk.of_training(config, 0)
+    assert left[on / 'features'] == stored
+    assert left[workdir / 'prepare'] == disk.of_records(config, config.synthetic.videos)
+
+    complete(config, workdir, *(name for name in chosen if not name.startswith('test_')))
+    free(monkeypatch, 1000)
+    with pytest.raises(StageError, match=rf'GB in .* \({on.name}/prepare 0\.\d+, {on.name}/rois 0'):
+        plan.run(config, workdir, [])

@@ -1,0 +1,46 @@
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from amuse_jax.music_avqa import layout
+from amuse_jax.run import needs
+from tests.paths import ROOT
+
+
+@pytest.mark.parametrize('name', ['v1', 'v2'])
+@pytest.mark.parametrize('scheme', [scheme for scheme in layout.SCHEMES if scheme != 'plain'])
+def test_a_screen_that_names_every_file(name, scheme):
+    config = importlib.import_module(f'configs.{name}').get_config()
+    config.data.annotations = scheme
+    text = needs.message(config)
+    assert len(text.splitlines()) <= 24 and max(map(len, text.splitlines())) <= 100
+    for split, names in layout.FILES[scheme].items():
+        assert (f'DIR/{names[0]}' in text) == (not layout.is_optional(scheme, split))
+    assert f'check --root=DIR --annotations={scheme}' in text
+    assert f'--config=configs/{name}.py --config.data.root=DIR' in text
+    assert '--config.rois.weights=WEIGHTS' in text and "pip install '.[uss]'" in text
+    assert ('10,518 videos' if scheme.startswith('v2') else '9,288 videos') in text
+
+
+@pytest.mark.parametrize(
+    ('name', 'sizes'),
+    [
+        # 92,880 segments: 110,592 + 2 * 38,464 bytes; 12 regions of 448 numbers, twice; 4,631
+        # numbers, beside 223 M parameters twice; 208,896 float32, beside 332 M parameters.
+        ('v1', '128 GB (prepare 17, rois 2, pretrain 17, train 92)'),
+        ('v2', '141 GB (prepare 20, rois 2, pretrain 17, train 102)'),  # 105,180
+    ],
+)
+def test_how_much_disk_it_takes(name, sizes):
+    config = importlib.import_module(f'configs.{name}').get_config()
+    assert f'in --workdir: at most {sizes}.' in needs.message(config)
+    config.train.encoded_dtype = 'float16'
+    assert {'v1': 'pretrain 17, train 53).', 'v2': 'train 58).'}[name] in needs.message(config)
+
+
+def test_a_config_is_loaded_without_jax():
+    """Worker processes load it too."""
+    code = "import sys; from configs import v1; v1.get_config(); assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)

@@ -1,0 +1,97 @@
+import importlib
+import re
+import sys
+
+import pytest
+from ml_collections import ConfigDict
+
+from amuse_jax.errors import StageError
+from amuse_jax.run import settings
+from tests.paths import ROOT
+
+CONFIGS = ('v1', 'v2', 'demo', 'synthetic')
+
+
+def _config(name, argument=''):
+    return importlib.import_module(f'configs.{name}').get_config(argument)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_every_config_passes_its_checks(name, tmp_path):
+    config = _config(name)
+    if not config.synthetic.videos:
+        config.data.root = str(tmp_path)
+    settings.check(config)
+    settings.check_data(config)
+    assert config.name == name
+
+
+@pytest.mark.parametrize('part', settings.PARTS)
+def test_an_ablation_is_named_behind_the_file(part):
+    assert _config('demo', f'without={part}').without == part
+
+
+@pytest.mark.parametrize('argument', ['rois', 'without=drums', 'with=rois', 'without='])
+def test_an_unknown_argument_is_refused(argument):
+    with pytest.raises(ValueError, match=r'expected without=encoder\|rhythm\|sources\|rois'):
+        _config('demo', argument)
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'sentence'),
+    [
+        ('without', 'drums', "config.without is 'drums'; expected one of"),
+        ('sources.stems', 'spleeter', "config.sources.stems is 'spleeter'; expected one of"),
+        ('model.dtype', 'float8', "config.model.dtype is 'float8'"),
+        ('train.batch_size', 0, 'config.train.batch_size is 0; expected a positive number'),
+        (
+            'train.parts',
+            3,
+            'batch_size is 4; expected a multiple of config.train.parts, which is 3',
+        ),
+        ('train.time_shift', 1.5, 'config.train.time_shift is 1.5; expected a share, from 0 to 1'),
+        ('data.image_size', 96, 'make them equal'),
+        ('model.adapters.rounds', 5, 'is no multiple of the 5 rounds'),
+        ('pretrain.segments', 11, 'expected at most config.data.segments = 10'),
+        ('model.audio.image_size', 100, 'expected a multiple of config.audio.mels = 64'),
+        (
+            'data.annotations',
+            'v3',
+            "config.data.annotations is 'v3'; expected one of 'plain', 'v1'",
+        ),
+        ('evaluate.leaked', 'hide', "config.evaluate.leaked is 'hide'; expected one of 'refuse'"),
+        ('evaluate.data.root', '/no/such/folder', 'expected another data set to evaluate on'),
+        ('rhythm.tracker', 'ear', "config.rhythm.tracker is 'ear'"),
+        ('data.root', '/no/such/folder', 'which is no folder; expected the folder'),
+        ('synthetic.videos', 0, 'no data: config.data.root is empty'),
+    ],
+)
+def test_a_wrong_value_is_one_sentence(name, value, sentence):
+    config = _config('demo')
+    config.update_from_flattened_dict({name: value})
+    with pytest.raises(StageError, match=re.escape(sentence)) as caught:
+        settings.check(config)
+        settings.check_data(config)
+    assert '\n' not in str(caught.value)
+
+
+def _leaves(config, prefix=''):
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from _leaves(value, f'{prefix}{name}.')
+        else:
+            yield prefix + name
+
+
+def test_every_setting_is_read_somewhere():
+    code = '\n'.join(p.read_text() for p in (ROOT / 'amuse_jax').rglob('*.py'))
+    idle = [n for n in _leaves(_config('demo')) if not re.search(rf'\b{n.split(".")[-1]}\b', code)]
+    assert not idle
+
+
+def test_beam_that_is_not_installed_is_explained(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'apache_beam', None)
+    config = _config('demo')
+    config.data.beam = '--runner=FnApiRunner'
+    with pytest.raises(StageError, match=r"not installed; run pip install '\.\[beam\]'"):
+        settings.check(config)
