@@ -9,7 +9,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
-import json
 import multiprocessing
 import os
 import zipfile
@@ -22,6 +21,7 @@ from ml_collections import ConfigDict
 
 from amuse_jax import music_avqa
 from amuse_jax.annotate import rhythm, sources, truth
+from amuse_jax.data.prepared import Prepared
 from amuse_jax.errors import StageError
 from amuse_jax.media import container, video
 from amuse_jax.music_avqa.vocabulary import INSTRUMENTS
@@ -58,7 +58,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     Raises:
       StageError: there is no source of stems, a setting is wrong, or a shard is damaged.
     """
-    records = json.loads((inputs['prepare'] / 'videos.json').read_text())
+    records = Prepared(inputs['prepare']).videos
     job = Job(
         root=Path(music_avqa.data_root(config, inputs)),
         segments=config.data.segments,

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,7 +58,7 @@ def run(
         frames=seen['frames'],
         boxes=regions['boxes'],
         classes=regions['classes'],
-        class_names=json.loads((folders['rois'] / 'classes.json').read_text()),
+        class_names=rois.class_names(folders['rois']),
         sources=known['sources'][0],
         rhythm=known['rhythm'][0],
         labels_from='predicted by the universal encoder',

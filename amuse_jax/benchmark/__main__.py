@@ -86,12 +86,15 @@ def _tpu(config) -> None:
     os.environ['JAX_PLATFORMS'] = 'cpu'  # a TPU that is there is not what is asked about
     from amuse_jax.benchmark import tpu
     from amuse_jax.errors import StageError
+    from amuse_jax.run import settings
 
     logging.set_verbosity(logging.WARNING)
     try:
         given = config_flags.get_override_values(flags.FLAGS['config'])
         for topology in TOPOLOGY.value:
-            made = tpu.compile_step(config, topology, given)
+            fitted = tpu.fitted(config, given, tpu.shares(config, topology))
+            settings.check(fitted)
+            made = tpu.compile_step(fitted, topology)
             print(tpu.told(made) + '\n', flush=True)
             tpu.keep(Path(OUT.value) / 'tpu.json', tpu.figures(made))
     except StageError as error:

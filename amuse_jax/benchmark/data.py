@@ -1,6 +1,5 @@
 """Preparing videos and reading records, each on one core, on performances rendered for it."""
 
-import json
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -14,14 +13,15 @@ from amuse_jax.benchmark.timing import Times
 from amuse_jax.data import pipeline, question_table, records
 from amuse_jax.data import stage as prepare
 from amuse_jax.data.pipeline import QuestionBatches
-from amuse_jax.data.records import RecordReader, ShardWriter
+from amuse_jax.data.prepared import Prepared, write_tables
+from amuse_jax.data.records import ShardWriter
 from amuse_jax.data.tokenizer import QuestionTokenizer
 from amuse_jax.errors import StageError
 from amuse_jax.media import guarded
 from amuse_jax.media.log_mel import LogMel
 from amuse_jax.synthetic import stage as render
 from amuse_jax.synthetic.score.score import SECONDS
-from amuse_jax.system.files import write_atomically, write_json
+from amuse_jax.system.files import write_atomically
 from amuse_jax.system.processes import this_process
 
 WIDTH, HEIGHT, FPS = 640, 360, 30
@@ -150,23 +150,24 @@ def _multiply(config: ConfigDict, folder: Path) -> None:
     with config.unlocked():
         config.data.update(root='', workers=1)
     prepare.run(config, prepared, {'render': folder / 'performances'})
-    reader = RecordReader(prepared / 'records')
-    questions = json.loads((prepared / 'questions.json').read_text())
+    made = Prepared(prepared)
+    reader = made.reader()
     names = [f'video{index:04d}' for index in range(RECORDS)]
+    videos = [{'video_id': name, 'sound_id': name} for name in names]
 
     def write(path: Path) -> None:
         writer = ShardWriter(path)
         for index, name in enumerate(names):
             writer.write(reader[index % len(reader)] | {'video_id': name, 'sound_id': name})
-        writer.close({'videos': [{'video_id': name, 'sound_id': name} for name in names]})
+        writer.close({'videos': videos})
 
     rows = [
         question | {'record': index, 'split': 'train'}
         for index in range(RECORDS)
-        for question in questions
+        for question in made.rows
         if question['record'] == index % len(reader)
     ]
-    write_json(folder / 'questions.json', rows)
+    write_tables(folder, videos, rows)
     write_atomically(target, write)
 
 
@@ -181,7 +182,7 @@ def _read(config: ConfigDict, folder: Path, rounds: int) -> list[float]:
         size=config.train.questions,
         videos=config.train.batch_size,
         arrays=inputs.features(config, RECORDS),
-        reader=RecordReader(folder / 'records'),
+        reader=Prepared(folder).reader(),
     )
     videos = config.train.batch_size
     epochs = -(-videos * BATCHES * (rounds + 1) // RECORDS)

@@ -17,7 +17,6 @@ from ml_collections import ConfigDict
 from amuse_jax.benchmark import compiling, hlo, report
 from amuse_jax.errors import StageError
 from amuse_jax.models import flops, platform, summary
-from amuse_jax.run import settings
 from amuse_jax.system.files import write_json
 from amuse_jax.training import sharding
 
@@ -162,13 +161,22 @@ class Compiled:
         }
 
 
+def shares(config: ConfigDict, topology: str) -> int:
+    """Return the number of parts into which the chips of a topology share out a batch.
+
+    Raises:
+      StageError: see `describe` and `sharding.mesh`.
+    """
+    return sharding.shares(sharding.mesh(config.mesh, describe(topology)))
+
+
 def fitted(config: ConfigDict, given: Collection[str], shares: int) -> ConfigDict:
-    """The config with DEFAULTS, and in so many parts that a chip takes VIDEOS_AT_ONCE.
+    """Return the config with DEFAULTS, and with as many parts as let a chip take VIDEOS_AT_ONCE.
 
     Args:
       config: the sizes.
       given: names of fields that stay as they are, such as 'train.parts'.
-      shares: into how many parts chips share out a batch.
+      shares: the number of parts into which chips share out a batch.
     """
     config = config.copy_and_resolve_references()
     with config.unlocked():
@@ -180,13 +188,12 @@ def fitted(config: ConfigDict, given: Collection[str], shares: int) -> ConfigDic
     return config
 
 
-def compile_step(config: ConfigDict, topology: str, given: Collection[str]) -> Compiled:
+def compile_step(config: ConfigDict, topology: str) -> Compiled:
     """Compiles the step of `config.train.batch_size` videos, shared out by `config.mesh`.
 
     Args:
-      config: the sizes; fields that are not `given` may get others, see `fitted`.
+      config: what `fitted` returns.
       topology: such as 'v5e:4x4'.
-      given: names of fields that were set, such as 'train.parts'.
 
     Raises:
       StageError: libtpu is not installed, the topology is unknown, the batch or a parameter can't
@@ -194,8 +201,6 @@ def compile_step(config: ConfigDict, topology: str, given: Collection[str]) -> C
     """
     devices = describe(topology)
     mesh = sharding.mesh(config.mesh, devices)
-    config = fitted(config, given, sharding.shares(mesh))
-    settings.check(config)
     with platform.compiling_for('tpu'):
         step, given = compiling.abstract_step(config, mesh)
         begun = time.perf_counter()

@@ -1,7 +1,6 @@
 """The questions that prepare left, as arrays: words, answers, and the same for mirrored videos."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amuse_jax.data import augment
+from amuse_jax.data.prepared import Prepared
 from amuse_jax.errors import StageError
 from amuse_jax.music_avqa import Question, vocabulary
 
@@ -55,12 +55,12 @@ def read(prepared: Path, tokenizer: Any) -> QuestionTable:
     Raises:
       StageError: an answer is not one of the 42.
     """
-    rows = json.loads((prepared / 'questions.json').read_text())
-    questions = tuple(map(Question.from_json, rows))
+    found = Prepared(prepared)
+    questions = tuple(found.questions())
     unknown = sorted({q.answer for q in questions} - set(vocabulary.ANSWERS))
     if unknown:
         raise StageError(
-            f'{prepared / "questions.json"} has answers that are not among the 42: '
+            f'{found.questions_file} has answers that are not among the 42: '
             f'{", ".join(unknown[:5])}; run the stage prepare again'
         )
     index = {answer: i for i, answer in enumerate(vocabulary.ANSWERS)}
@@ -75,5 +75,5 @@ def read(prepared: Path, tokenizer: Any) -> QuestionTable:
         plain=encode(questions),
         mirrored=encode([augment.mirrored(question) for question in questions]),
         is_about_order=np.array([q.template in vocabulary.ABOUT_ORDER for q in questions], bool),
-        records=np.array([row['record'] for row in rows], np.int32),
+        records=np.array([row['record'] for row in found.rows], np.int32),
     )

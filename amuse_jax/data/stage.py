@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 
 from amuse_jax import music_avqa
 from amuse_jax.data import records
+from amuse_jax.data.prepared import Prepared, write_tables
 from amuse_jax.errors import NewerFormat, StageError, first_few
 from amuse_jax.media import guarded, video
 from amuse_jax.media.log_mel import LogMel
@@ -99,7 +100,7 @@ def run(
     log_mel = LogMel.from_settings(config)
     limits = guarded.Limits.from_settings(config.data)
     work = Work(root, config.data.image_size, log_mel, limits, this_process())
-    folder_of_records = folder / 'records'
+    folder_of_records = Prepared(folder).records_folder
     _keep_only_fresh(folder_of_records, pairs, work, config.data.shard_videos)
     try:
         paths = map_shards(
@@ -321,8 +322,7 @@ def _collect(folder: Path, paths: Sequence[Path], pairs: Sequence[Pair], allowed
         if (pair.video_id, pair.sound_id) in index
         for question in pair.questions
     ]
-    write_json(folder / 'videos.json', videos)
-    write_json(folder / 'questions.json', questions)
+    write_tables(folder, videos, questions)
     summary = {
         'videos': len(videos),
         'questions': dict(collections.Counter(question['split'] for question in questions)),

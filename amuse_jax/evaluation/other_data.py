@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from amuse_jax import music_avqa
 from amuse_jax.data import stage as prepare
-from amuse_jax.data.records import RecordReader
+from amuse_jax.data.prepared import Prepared
 from amuse_jax.regions import stage as rois
 from amuse_jax.training import sharding
 from amuse_jax.training.pretrain import stage as pretrain
@@ -67,8 +67,7 @@ def asked(inputs: Mapping[str, Path]) -> Asked:
 
 def splits_of(prepared: Path) -> list[str]:
     """'test', and 'rephrased' where there are such questions."""
-    rows = json.loads((prepared / 'questions.json').read_text())
-    there = {row['split'] for row in rows}
+    there = {row['split'] for row in Prepared(prepared).rows}
     return [split for split in SPLITS if split == 'test' or split in there]
 
 
@@ -132,7 +131,7 @@ def encode(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict
     Raises:
       StageError: the config does not fit the trained model.
     """
-    reader = RecordReader(inputs['test_prepare'] / 'records')
+    reader = Prepared(inputs['test_prepare']).reader()
     structure, arrays = pretrain.load(config, inputs['pretrain'])
     mesh = sharding.mesh(config.mesh)
     store = pretrain.encoding(structure, mesh)

@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from amuse_jax.data import records
+from amuse_jax.data.prepared import Prepared
 from amuse_jax.errors import StageError
 from amuse_jax.evaluation import (
     baselines,
@@ -28,6 +28,7 @@ from amuse_jax.evaluation import (
 )
 from amuse_jax.evaluation.other_data import Asked
 from amuse_jax.music_avqa import REPHRASED, Question, vocabulary
+from amuse_jax.regions import stage as rois
 from amuse_jax.system import hosts
 from amuse_jax.system.files import write_json
 from amuse_jax.system.manifest import read_manifest
@@ -114,8 +115,7 @@ def read_questions(prepared: Path, split: str) -> list[Question]:
     Raises:
       StageError: there are none.
     """
-    rows = json.loads((prepared / 'questions.json').read_text())
-    chosen = [Question.from_json(row) for row in rows if row['split'] == split]
+    chosen = Prepared(prepared).questions(split)
     if not chosen:
         raise StageError(
             f'{prepared} holds no {split} question; evaluate needs train and test questions'
@@ -246,14 +246,14 @@ def _write_lines(path: Path, lines: Sequence[dict]) -> None:
 
 def _draw_examples(config: ConfigDict, folder: Path, asked: Asked, rows: Rows) -> None:
     """One page each for `config.evaluate.examples` questions of different types."""
-    reader = records.RecordReader(asked.prepare / 'records')
+    reader = Prepared(asked.prepare).reader()
     regions = {
         name: np.load(asked.rois / f'{name}.npy', mmap_mode='r') for name in ('boxes', 'classes')
     }
     labels = {
         name: np.load(asked.labels / f'{name}.npy', mmap_mode='r') for name in ('sources', 'rhythm')
     }
-    class_names = json.loads((asked.rois / 'classes.json').read_text())
+    class_names = rois.class_names(asked.rois)
     for number, (question, prediction) in enumerate(_varied(rows, config.evaluate.examples)):
         record = prediction['record']
         evidence = example_page.Evidence(

@@ -15,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from amuse_jax import music_avqa
+from amuse_jax.data.prepared import Prepared
 from amuse_jax.system.processes import end_with_parent
 
 
@@ -45,10 +46,9 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     report = folder / 'report.json'
     if not report.exists():  # written last
         root = music_avqa.data_root(config, inputs)
-        records = json.loads((inputs['prepare'] / 'videos.json').read_text())
-        questions = json.loads((inputs['prepare'] / 'questions.json').read_text())
-        split_of = {records[q['record']]['video_id']: q['split'] for q in questions}
-        video_ids = [record['video_id'] for record in records]
+        prepared = Prepared(inputs['prepare'])
+        video_ids = [video['video_id'] for video in prepared.videos]
+        split_of = {video_ids[row['record']]: row['split'] for row in prepared.rows}
         in_own_process(_make, config, folder, root, video_ids, split_of)
     summary = json.loads(report.read_text())
     if summary['map50'] is not None:
@@ -66,6 +66,11 @@ def of_video(config: ConfigDict, folder: Path, path: Path) -> dict[str, np.ndarr
       MediaError: the video cannot be read.
     """
     return in_own_process(_find, config, folder / 'detector.pt', path)
+
+
+def class_names(folder: Path) -> list[str]:
+    """Read the names of the detector's classes from the stage's folder."""
+    return json.loads((folder / 'classes.json').read_text())
 
 
 def in_own_process(work: Callable, *arguments):

@@ -157,7 +157,9 @@ def test_chips_exchange_gradients_alone_and_no_more_when_there_are_more(small):
         config.model.dtype = 'bfloat16'
         config.train.batch_size = videos
         given = ('train.batch_size', 'train.parts', 'loop.kept')
-        found[topology] = tpu.compile_step(config, topology, given)
+        found[topology] = tpu.compile_step(
+            tpu.fitted(config, given, tpu.shares(config, topology)), topology
+        )
     few, many = found.values()
     assert set(few.costs.collectives) == set(many.costs.collectives) == {'all-reduce'}
     exchanged = [sum(made.costs.collectives.values()) for made in (few, many)]
@@ -172,8 +174,9 @@ def test_chips_exchange_gradients_alone_and_no_more_when_there_are_more(small):
 @pytest.mark.slow
 def test_v1_fits_a_v5e_and_exchanges_its_gradients_once_per_part():
     """A quarter of an hour on two cores."""
-    made = tpu.compile_step(v1.get_config(), 'v5e:4x4', given=())
-    config = made.config
+    config = v1.get_config()
+    config = tpu.fitted(config, (), tpu.shares(config, 'v5e:4x4'))
+    made = tpu.compile_step(config, 'v5e:4x4')
     assert made.bytes < made.chip.memory
     assert set(made.costs.collectives) == {'all-reduce'}
     limit = config.train.parts * 1.2 * gradient_bytes(config)

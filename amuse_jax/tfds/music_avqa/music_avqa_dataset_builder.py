@@ -5,7 +5,6 @@ TFDS needs no TensorFlow for it in the format array_record.
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from amuse_jax import music_avqa
+from amuse_jax.data.prepared import Prepared
 from amuse_jax.data.records import RecordReader
 from amuse_jax.errors import StageError
 from amuse_jax.music_avqa import vocabulary
@@ -118,11 +118,10 @@ class Builder(tfds.core.ShardBasedBuilder):
     def _shard_iterators_per_split(
         self, dl_manager: tfds.download.DownloadManager
     ) -> Mapping[str, Sequence[Callable[[], Iterator[Example]]]]:
-        prepared = Path(dl_manager.manual_dir)
-        reader = RecordReader(prepared / 'records')
-        self._check(reader, prepared)
-        rows = json.loads((prepared / 'questions.json').read_text())
-        return {split: _shards(reader, rows, split) for split in music_avqa.SPLITS}
+        prepared = Prepared(dl_manager.manual_dir)
+        reader = prepared.reader()
+        self._check(reader, prepared.folder)
+        return {split: _shards(reader, prepared.rows, split) for split in music_avqa.SPLITS}
 
     def _check(self, reader: RecordReader, prepared: Path) -> None:
         """Refuses records of another data set, or of other shapes, than the config's.

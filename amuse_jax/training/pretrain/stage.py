@@ -10,7 +10,6 @@ bool.
 """
 
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from ml_collections import ConfigDict
 from sklearn.metrics import average_precision_score
 
 from amuse_jax.data import pipeline
+from amuse_jax.data.prepared import Prepared
 from amuse_jax.data.records import RecordReader
 from amuse_jax.errors import StageError
 from amuse_jax.models import building
@@ -52,7 +52,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
       StageError: no train or no val videos, labels that do not fit the records, or a mesh that
         cannot share out the model or the batches.
     """
-    reader = RecordReader(inputs['prepare'] / 'records')
+    reader = Prepared(inputs['prepare']).reader()
     labels = stored.read(inputs['annotate'], LABELS)
     _check_labels(labels, len(reader), inputs['annotate'])
     splits = records_by_split(inputs['prepare'])
@@ -136,10 +136,7 @@ def records_by_split(prepared: Path) -> dict[str, list[int]]:
     Raises:
       StageError: there are none of one kind.
     """
-    rows = json.loads((prepared / 'questions.json').read_text())
-    train, val = (
-        {row['record'] for row in rows if row['split'] == split} for split in ('train', 'val')
-    )
+    train, val = map(Prepared(prepared).records_of, ('train', 'val'))
     splits = {'train': sorted(train), 'val': sorted(val - train)}
     for split, records in splits.items():
         if not records:

@@ -1,7 +1,6 @@
 """What Amuse trains and answers on: the model of a config, its batches, and its loss."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,12 +12,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from amuse_jax.data import pipeline, question_table
+from amuse_jax.data.prepared import Prepared
 from amuse_jax.data.records import RecordReader
 from amuse_jax.data.tokenizer import QuestionTokenizer
 from amuse_jax.errors import StageError
 from amuse_jax.models.amuse import Amuse, AmuseConfig, AmuseInputs, AmuseOutput, Phrases
 from amuse_jax.models.interactive_encoder import Front
 from amuse_jax.pretrained import towers
+from amuse_jax.regions import stage as regions
 from amuse_jax.training import sharding, stored
 from amuse_jax.training.pretrain import stage as pretrain
 from amuse_jax.training.state import Arrays
@@ -40,7 +41,7 @@ REGIONS = ('boxes', 'classes', 'scores', 'features')
 
 def build(config: ConfigDict, rois: Path, rngs: nnx.Rngs) -> Amuse:
     """The config's Amuse with random weights, for the detector classes of the rois stage."""
-    class_names = json.loads((rois / 'classes.json').read_text())
+    class_names = regions.class_names(rois)
     phrases = Phrases.from_settings(QuestionTokenizer(config.model.text), class_names)
     return Amuse(AmuseConfig.from_settings(config), phrases, rngs=rngs)
 
@@ -127,7 +128,7 @@ class Source:
                 arrays |= stored.read(self.encoded, FRONT if is_open else CLOSED)
             else:
                 reader = self.reader()
-        records = len(json.loads((self.inputs['prepare'] / 'videos.json').read_text()))
+        records = len(Prepared(self.inputs['prepare']).videos)
         for name, array in arrays.items():
             if len(array) != records:
                 raise StageError(
@@ -140,7 +141,7 @@ class Source:
         )
 
     def reader(self) -> RecordReader:
-        return RecordReader(self.inputs['prepare'] / 'records')
+        return Prepared(self.inputs['prepare']).reader()
 
 
 def inputs_of(model: Amuse, batch: Mapping[str, jax.Array], *, is_open: bool) -> AmuseInputs:

@@ -1,0 +1,69 @@
+"""The console script `amuse`: one name for the commands of this package.
+
+    amuse train configs/demo.py --workdir=runs/demo
+    amuse check --root=DIR --annotations=v1
+
+Each command is also a module that `python -m` runs; `amuse COMMAND --help` lists its options.
+"""
+
+import runpy
+import sys
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A command of the console script.
+
+    Attributes:
+      module: the module that `python -m` runs.
+      arguments: arguments that the module gets before those of the user.
+      help: what the command does, in one line.
+    """
+
+    module: str
+    arguments: tuple[str, ...]
+    help: str
+
+
+COMMANDS = {
+    'train': Command(
+        'amuse_jax.main', (), 'Run all stages of a config: amuse train CONFIG.py [--config.x=y].'
+    ),
+    'summary': Command(
+        'amuse_jax.main',
+        ('--stages=summary',),
+        'Print parameters, FLOPs and shapes: amuse summary CONFIG.py.',
+    ),
+    'check': Command('amuse_jax.music_avqa', ('check',), 'Check a folder that holds MUSIC-AVQA.'),
+    'convert': Command(
+        'amuse_jax.pretrained', ('convert',), 'Convert a published checkpoint of a tower.'
+    ),
+    'tag': Command('amuse_jax.pretrained', ('tag',), 'Name the sounds in an audio or video file.'),
+    'synthetic': Command('amuse_jax.synthetic', (), 'Render performances with questions.'),
+    'seeds': Command(
+        'amuse_jax.evaluation', ('seeds',), 'Average the tables of runs with other seeds.'
+    ),
+    'benchmark': Command('amuse_jax.benchmark', (), 'Measure the speed beside PyTorch.'),
+}
+_TAKE_A_CONFIG = ('train', 'summary')
+
+
+def main() -> None:
+    """Run the command that the first argument names."""
+    name, *arguments = sys.argv[1:] or ['--help']
+    if name in ('--help', '-h', 'help'):
+        print(_help())
+        return
+    if name not in COMMANDS:
+        sys.exit(f'amuse: {name} is unknown; expected one of {", ".join(COMMANDS)}')
+    command = COMMANDS[name]
+    if name in _TAKE_A_CONFIG and arguments and not arguments[0].startswith('-'):
+        arguments[0] = f'--config={arguments[0]}'
+    sys.argv = [f'amuse {name}', *command.arguments, *arguments]
+    runpy.run_module(command.module, run_name='__main__')
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f'  {name:{width}}  {command.help}' for name, command in COMMANDS.items()]
+    return '\n'.join(['usage: amuse COMMAND [ARGUMENTS]', '', *lines])
