@@ -1,9 +1,10 @@
-"""The console script `amuse`: one name for the commands of this package.
+"""The console script `amuse`, which starts every command of this package.
 
     amuse train configs/demo.py --workdir=runs/demo
     amuse check --root=DIR --annotations=v1
 
-Each command is also a module that `python -m` runs; `amuse COMMAND --help` lists its options.
+Every command can also be run as a module with `python -m`. `amuse COMMAND --help` lists its
+options.
 """
 
 import runpy
@@ -15,9 +16,9 @@ class Command(NamedTuple):
     """A command of the console script.
 
     Attributes:
-      module: the module that `python -m` runs.
-      arguments: arguments that the module gets before those of the user.
-      help: what the command does, in one line.
+      module: the module that is run.
+      arguments: arguments that the module gets before the user's own arguments.
+      help: a line that says what the command does.
     """
 
     module: str
@@ -43,9 +44,9 @@ COMMANDS = {
     'seeds': Command(
         'amuse_jax.evaluation', ('seeds',), 'Average the tables of runs with other seeds.'
     ),
-    'benchmark': Command('amuse_jax.benchmark', (), 'Measure the speed beside PyTorch.'),
+    'benchmark': Command('amuse_jax.benchmark', (), 'Compare the speed with PyTorch.'),
 }
-_TAKE_A_CONFIG = ('train', 'summary')
+_CONFIG_COMMANDS = ('train', 'summary')
 
 
 def main() -> None:
@@ -57,7 +58,7 @@ def main() -> None:
     if name not in COMMANDS:
         sys.exit(f'amuse: {name} is unknown; expected one of {", ".join(COMMANDS)}')
     command = COMMANDS[name]
-    if name in _TAKE_A_CONFIG and arguments and not arguments[0].startswith('-'):
+    if name in _CONFIG_COMMANDS and arguments and not arguments[0].startswith('-'):
         arguments[0] = f'--config={arguments[0]}'
     sys.argv = [f'amuse {name}', *command.arguments, *arguments]
     runpy.run_module(command.module, run_name='__main__')

@@ -1,21 +1,23 @@
-"""Default settings. Section, equation and table numbers in the comments refer to the paper.
+"""Default settings of every stage.
 
-The files in configs/ start from `default_config()` and change what differs.
+Section, equation and table numbers in the comments refer to the paper. The files in configs/ start
+from `default_config()` and change some of its values.
 """
 
 from ml_collections import ConfigDict
 
-PARTS = ('encoder', 'rhythm', 'sources', 'rois')  # that can be left out: the ablations of Table 4
+# The parts of the model that the ablations of Table 4 leave out.
+PARTS = ('encoder', 'rhythm', 'sources', 'rois')
 
 
 def parse_without(argument: str) -> str:
-    """Read the argument behind the name of a config, `configs/demo.py:without=rois`.
+    """Parse the argument after a config file's name, as in `configs/demo.py:without=rois`.
 
     Returns:
       The part to leave out; '' for none.
 
     Raises:
-      ValueError: the argument is neither empty nor `without=` and one of PARTS.
+      ValueError: the argument is neither empty nor `without=` with one of PARTS.
     """
     if not argument:
         return ''
@@ -31,90 +33,95 @@ def default_config() -> ConfigDict:
     """Return the default settings, at the size of the paper's models."""
     c = ConfigDict()
     c.name = 'base'
-    c.seed = 0  # of pretraining and training; data has seeds of its own
-    c.without = ''  # part left out, as in Table 4: encoder, rhythm, sources or rois
+    c.seed = 0  # seed of pretraining and training; rendering and the detector have their own
+    c.without = ''  # part to leave out (Table 4): encoder, rhythm, sources or rois; '' for none
 
-    # Rendered performances; 0 videos: none, config.data.root holds a data set.
+    # Rendered performances.
     c.synthetic = ConfigDict(
         dict(
-            videos=0,
+            videos=0,  # number of videos; 0 to use the data set in data.root
             seed=0,
-            width=320,
-            height=180,
-            fps=10,
+            width=320,  # pixels
+            height=180,  # pixels
+            fps=10,  # frames per second
             questions_per_video=12,
-            val_share=0.1,
-            test_share=0.2,
+            val_share=0.1,  # share of the videos in the split val
+            test_share=0.2,  # share of the videos in the split test
         )
     )
 
     c.data = ConfigDict(
         dict(
-            root='',  # folder with videos/ and annotation files; '': what the render stage wrote
-            # Which annotation files: plain (avqa-{train,val,test}.json), v1, v1-json, v1-by-video,
-            # v2-balance or v2-bias; see amuse_jax/music_avqa/layout.py.
+            root='',  # folder with videos/ and annotation files; '' for the render stage's folder
+            # Scheme of the annotation files: plain (avqa-{train,val,test}.json), v1, v1-json,
+            # v1-by-video, v2-balance or v2-bias (music_avqa/layout.py).
             annotations='plain',
-            # MUSIC-AVQA-R's rephrased test questions: its file or folder, from root; '': none.
+            # File or folder of MUSIC-AVQA-R's rephrased test questions, relative to root or
+            # absolute; '' for none.
             rephrased='',
-            segments=10,  # T, 4.1
-            segment_seconds=6.0,  # t, Eq. 4
-            image_size=192,
-            max_broken_share=0.05,  # of the videos; more is an error
-            # A video is set aside if its picture or its sound takes longer to read, or more memory
-            # (in 1e9 bytes). For a minute of 640x360 the two take 0.7 s and 0.2 GB together; for a
-            # minute of 4K, of which every frame must be decoded, about 60 s and 0.2 GB.
+            segments=10,  # T, segments per video (Sec. 4.1)
+            segment_seconds=6.0,  # t, length of a segment (Eq. 4)
+            image_size=192,  # S, height and width of the stored frames in pixels
+            max_broken_share=0.05,  # largest share of unusable videos, or of malformed rows
+            # Limits of time and memory (1e9 bytes) for reading the picture or the sound of one
+            # video. A video that exceeds them is set aside. One minute of 640x360 takes 0.7 s and
+            # 0.2 GB for both together. One minute of 4K takes about 60 s and 0.2 GB if every frame
+            # must be decoded.
             read_seconds=300.0,
             read_gigabytes=4.0,
-            shard_videos=64,  # records per file; what a kill costs each worker
-            workers=0,  # processes for per-video work; 0: one per core
-            # Options of an Apache Beam pipeline that prepares, annotates and finds regions instead,
-            # such as '--runner=FlinkRunner --flink_master=HOST:8081'; '': none.
+            shard_videos=64,  # records per file; a killed worker loses at most this many
+            workers=0,  # processes for per-video work; 0 for one per core
+            # Options of an Apache Beam pipeline that does the per-video work instead, such as
+            # '--runner=FlinkRunner --flink_master=HOST:8081'; '' for no pipeline.
             beam='',
         )
     )
-    # HTS-AT's front end (Chen et al. 2022, its released configuration).
+    # Log-mel front end of HTS-AT (Chen et al. 2022, released configuration): sample rate in Hz,
+    # window and hop in samples.
     c.audio = ConfigDict(
         dict(sample_rate=32000, window=1024, hop=320, mels=64, low_hz=50.0, high_hz=14000.0)
     )
 
-    # Eq. 4-6. The authors' released code uses 3 s and 0.3.
+    # Rhythm labels, Eq. 4-6. The authors' released code uses 3 s and 0.3.
     c.rhythm = ConfigDict(
         dict(
             segment_seconds=6.0,
-            threshold=0.25,  # share of the whole audio's tempo
+            threshold=0.25,  # smallest labelled change of tempo, as a share of the video's tempo
             sample_rate=22050,  # Hz, librosa's default
-            # 'librosa': its beat tracker; 'tempo': the same tempo without placing beats, quicker.
+            # 'librosa' for its beat tracker; 'tempo' for the same tempo without beats, faster.
             tracker='librosa',
         )
     )
+    # Source labels.
     c.sources = ConfigDict(
         dict(
-            # 'uss': Universal Source Separation; 'truth': a rendered performance's own stems;
-            # 'tags': no stems, HTS-AT's AudioSet classes (pretrained/tagging.py).
+            # 'uss' for Universal Source Separation, 'truth' for the stems of rendered performances,
+            # 'tags' for HTS-AT's AudioSet classes instead of stems (pretrained/tagging.py).
             stems='uss',
-            weights='',  # of uss, '': its own download; of HTS-AT's tagger, a file or a hub name
+            # Weights of uss ('' for its own download), or of HTS-AT's tagger (a file or hub name).
+            weights='',
             window_seconds=1.0,  # an instrument is counted once per window in which it sounds
-            threshold_db=-40.0,  # a stem sounds above this level, relative to full scale
-            threshold_score=0.2,  # a class is heard from this score on
+            threshold_db=-40.0,  # level from which a stem sounds, in dB relative to full scale
+            threshold_score=0.2,  # score from which a class is heard
         )
     )
-    # 3.3: YOLOv8.
+    # Regions of interest, YOLOv8 (Sec. 3.3).
     c.rois = ConfigDict(
         dict(
-            weights='',  # any YOLOv8 .pt file; '': train one on the data set's boxes
-            image_size=640,  # pixels of the longer side
+            weights='',  # any YOLOv8 .pt file; '' to train a detector on the data set's boxes
+            image_size=640,  # longer side in pixels
             regions=12,  # K, best boxes per segment
             min_score=0.25,  # ultralytics' default
-            max_overlap=0.7,  # IoU with a better region of the same class; ultralytics' default
-            feature_size=448,  # channels of the three feature maps that the regions are pooled from
+            max_overlap=0.7,  # largest IoU with a better box of a class; ultralytics' default
+            feature_size=448,  # channels of the three pooled feature maps together
             detector=ConfigDict(
                 dict(
-                    width=0.25,  # of YOLOv8's channels; 0.25 is YOLOv8n, 0.5 YOLOv8s
-                    depth=0.33,  # of YOLOv8's layers; 0.33 is YOLOv8n and YOLOv8s
+                    width=0.25,  # factor on YOLOv8's channels: 0.25 for YOLOv8n, 0.5 for YOLOv8s
+                    depth=0.33,  # factor on YOLOv8's layers: 0.33 for YOLOv8n and YOLOv8s
                     epochs=50,
-                    batch_size=16,
-                    frames=0,  # pictures per video to learn from; 0: all whose boxes are known
-                    learning_rate=0.1,  # highest, of Muon
+                    batch_size=16,  # frames
+                    frames=0,  # training frames per video; 0 for all frames with known boxes
+                    learning_rate=0.1,  # highest learning rate of Muon
                     seed=0,
                 )
             ),
@@ -123,8 +130,8 @@ def default_config() -> ConfigDict:
 
     c.model = ConfigDict(
         dict(
-            dtype='float32',
-            # Swin-V2-L, 4.1
+            dtype='float32',  # dtype of the computation; parameters are float32
+            # Swin-V2-L (Sec. 4.1); image_size, patch and window in pixels, pixels and tokens.
             visual=ConfigDict(
                 dict(
                     image_size=192,
@@ -135,7 +142,7 @@ def default_config() -> ConfigDict:
                     window=12,
                 )
             ),
-            # HTS-AT, 4.1
+            # HTS-AT (Sec. 4.1); image_size is the side of the folded log-mel.
             audio=ConfigDict(
                 dict(
                     image_size=256,
@@ -146,30 +153,30 @@ def default_config() -> ConfigDict:
                     window=8,
                 )
             ),
+            # BERT base.
             text=ConfigDict(
                 dict(
-                    # Hub name or tokenizer.json; 'questions': the data set's own words.
+                    # Hub name, tokenizer.json or vocab.txt; 'questions' for the data set's words.
                     tokenizer='bert-base-uncased',
-                    max_words=32,
+                    max_words=32,  # N, tokens per question
                     width=768,
                     depth=12,
                     heads=12,
                     mlp_width=3072,
-                    epsilon=1e-12,  # of its norms; RoBERTa's is 1e-5
+                    epsilon=1e-12,  # epsilon of the norms; RoBERTa's is 1e-5
                 )
             ),
-            adapters=ConfigDict(
-                dict(rounds=6, width=256, heads=4, mlp_width=512)
-            ),  # 4.1: after every third layer
+            # One round of adapters after every third visual layer (Sec. 4.1).
+            adapters=ConfigDict(dict(rounds=6, width=256, heads=4, mlp_width=512)),
             answer=ConfigDict(
                 dict(width=512, heads=8, layers=3, mlp_width=1024, probes=8, dropout=0.1)
             ),
         )
     )
-    # What the towers start from: a name on the Hugging Face hub, a file, or a folder written by
-    # `python -m amuse_jax.pretrained convert`; '': random weights.
+    # Initial weights of the towers: a name on the Hugging Face hub, a file, or a folder written by
+    # `python -m amuse_jax.pretrained convert`; '' for random weights.
     c.checkpoints = ConfigDict(dict(visual='', audio='', text=''))
-    # Eq. 7-10 and 4.1, stage one
+    # Stage one: the universal encoder (Eq. 7-10, Sec. 4.1).
     c.pretrain = ConfigDict(
         dict(
             epochs=10,
@@ -177,77 +184,79 @@ def default_config() -> ConfigDict:
             segments=10,  # consecutive segments of each video in a step
             learning_rate=1e-3,
             predictor_width=512,
-            swap=0.0,  # share of videos that get another one's pictures: the sound has the answer
-            # The predictors learn alone first, on the towers' features; 0: not, as in the paper.
+            # Share of videos that get the frames of another video; the labels stay the sound's.
+            swap=0.0,
+            # Epochs in which the predictors learn alone, on the towers' features; 0 in the paper.
             predictor_epochs=0,
             predictor_learning_rate=1e-3,
-            mix=0.0,  # share of segments whose sound is mixed with another video's
+            mix=0.0,  # share of segments whose sound is mixed with that of another video
         )
     )
-    # 4.1, stage two
+    # Stage two: Amuse (Sec. 4.1).
     c.train = ConfigDict(
         dict(
-            # First epochs, in which the adapters stay closed: the towers run once per video.
+            # Head epochs: first epochs, with closed adapters, in which the towers run once per
+            # video.
             head_epochs=0,
-            epochs=20,
+            epochs=20,  # epochs with open adapters
             batch_size=8,  # videos
-            # With open adapters: parts of a batch that a step takes one after the other. Memory
-            # falls, and nothing else changes but what dropout draws.
+            # With open adapters: number of parts of a batch, computed one after the other. More
+            # parts take less memory and change only the random numbers of dropout.
             parts=1,
-            questions=5,  # per video in a step
-            # With open adapters: questions per video and epoch, drawn anew; 0: all of them.
+            questions=5,  # questions per video in a step
+            # With open adapters: questions per video and epoch, drawn anew; 0 for all.
             open_questions=0,
             learning_rate=1e-4,
-            head_learning_rate=1e-4,  # in the head epochs; after a warm-up it falls along a cosine
+            # Learning rate of the head epochs; after a warm-up it falls along a cosine.
+            head_learning_rate=1e-4,
             head_warmup_epochs=0,
-            head_final_share=1.0,  # of head_learning_rate, at the end of the head epochs
-            halve_every=5,  # epochs
-            # Changes to the videos of an epoch under which the answers stay true: the share of
-            # them mirrored left to right, with their questions and answers; the most dB by which
-            # they get louder or softer; the share shifted in time, where no question asks about
-            # order. Frozen towers' tokens are stored: no gain then, no mirror with open adapters.
+            head_final_share=1.0,  # final learning rate of the head epochs / head_learning_rate
+            halve_every=5,  # epochs after which the learning rate is halved
+            # Augmentations that leave the answers true (data/augment.py): share of mirrored videos;
+            # largest gain or attenuation in dB; share of videos shifted in time. Tokens of frozen
+            # towers are stored, so then there is no gain, and no mirroring with open adapters.
             mirror=0.0,
             gain_db=0.0,
             time_shift=0.0,
             trainable='adapters|text|answer',  # regular expression over parameter paths
-            encoded_dtype='float32',  # of the frozen towers' stored tokens; float16 halves them
-            towers_from='',  # 'sources': start the towers from the pretrained source encoder
+            encoded_dtype='float32',  # dtype of the frozen towers' stored tokens
+            towers_from='',  # 'sources' to start the towers from the pretrained source encoder
         )
     )
-    # Of both training stages; none of it changes what they learn.
+    # Settings of both training stages; they do not change the result.
     c.loop = ConfigDict(
         dict(
             log_steps=10,  # steps per line of metrics
-            checkpoint_seconds=300.0,  # between checkpoints; each phase's end has one anyway
-            keep=2,  # newest checkpoints
-            # Of each layer for its gradient: 'everything', 'products' (with weights; the rest is
-            # computed again) or 'inputs': time against memory.
-            kept='products',
-            max_refused=20,  # steps whose loss or gradient is not finite; more stop the run
-            # Longest wait for a batch, a step or a checkpoint; then the run ends and says where it
-            # was stuck. 0: any.
+            checkpoint_seconds=300.0,  # time between checkpoints; each phase also ends with one
+            keep=2,  # number of newest checkpoints to keep
+            # Values that each layer keeps for its gradient: 'everything', 'products' (of its weight
+            # matrices) or 'inputs'. Fewer kept values take less memory and more computation.
+            remat_policy='products',
+            max_refused=20,  # steps that may be refused because loss or gradient is not finite
+            # Longest wait for a batch, a step or a checkpoint, after which the run stops and
+            # reports where it was stuck; 0 for no limit.
             stuck_seconds=1800.0,
-            optimization_level=3,  # of XLA for CPUs; a run of minutes gains by less
+            optimization_level=3,  # XLA's level on CPUs; short runs are faster with a lower one
         )
     )
-    # How many devices share what (training/sharding.py); -1: all that are left. The product is the
-    # number of devices. None of it changes what is learned.
+    # Number of devices along each axis of the mesh (training/sharding.py); -1 for all that are
+    # left. The product is the number of devices. The mesh does not change the result.
     c.mesh = ConfigDict(
         dict(
-            data=-1,  # the videos of a batch
-            fsdp=1,  # the videos too, and the parameters with their optimiser state
-            tensor=1,  # the hidden layers of the MLPs
+            data=-1,  # devices that share the videos of a batch
+            fsdp=1,  # devices that share the videos, the parameters and the optimiser state
+            tensor=1,  # devices that share the hidden layers of the MLPs
         )
     )
     c.evaluate = ConfigDict(
         dict(
-            batch_size=8,
-            examples=6,
-            # Test questions that the trained model knows, in training or validation: 'refuse' more
-            # than one in a hundred, or report them 'apart' from the others.
+            batch_size=8,  # videos
+            examples=6,  # pages with an example
+            # Test questions that are also among the model's train or validation questions: 'refuse'
+            # to go on if they are more than 1 %, or report them 'apart' from the others.
             leaked='refuse',
-            # Another data set, whose test questions are asked instead: values that replace those of
-            # `data`. root '': the run's own test questions.
+            # Another data set whose test questions are asked instead; its values replace those of
+            # `data`. With root '' the run's own test questions are asked.
             data=ConfigDict(dict(root='', annotations='plain', rephrased='')),
         )
     )

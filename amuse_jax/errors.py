@@ -1,4 +1,4 @@
-"""The errors that a user can act on, and how they list names."""
+"""The errors that a user can act on, and a helper that lists names in their messages."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,11 @@ class StageError(Exception):
 
 
 class NewerFormat(StageError):
-    """A file was written by a newer version of amuse_jax. It is intact and must not be deleted."""
+    """A newer version of amuse_jax wrote the file. It is intact and must not be deleted."""
 
 
 def first_few(names: Sequence[str], separator: str) -> str:
-    """Return the first five names, joined by `separator`, and the number of the others.
+    """Return the first five names, joined by `separator`, and the number of all others.
 
     Example: 'a, b, c, d, e, and 7 more'.
     """

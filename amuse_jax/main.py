@@ -1,12 +1,12 @@
-"""The whole job: from videos to the accuracy table.
+"""The command that runs all stages, from videos to the accuracy table.
 
 python -m amuse_jax.main --config=configs/demo.py
 python -m amuse_jax.main --config=configs/demo.py --stages=summary
 python -m amuse_jax.main --config=configs/demo.py --stages=ablations
 python -m amuse_jax.main --config=configs/demo.py --stages=ask --video=F.mp4 --question="..."
 
-Of several hosts, each runs the same command with a --coordinator; all see one workdir. launch/ has
-scripts that do so.
+With several hosts, every host runs the same command with a --coordinator, and all of them use one
+workdir. The scripts in launch/ do this.
 """
 
 import sys
@@ -18,26 +18,33 @@ from ml_collections import config_flags
 
 from amuse_jax.system import memory
 
-# Worker processes import this file again: what is heavy is imported inside the functions.
+# Worker processes import this file again, so heavy modules are imported inside the functions.
 
-CONFIG = config_flags.DEFINE_config_file('config', None, 'Configuration, such as configs/demo.py.')
-WORKDIR = flags.DEFINE_string('workdir', '', 'Folder of the run; runs/<config.name> when empty.')
+CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, such as configs/demo.py.')
+WORKDIR = flags.DEFINE_string(
+    'workdir', '', "The run's folder; if empty, runs/<config.name> is used."
+)
 STAGES = flags.DEFINE_list(
-    'stages', [], 'Stages to run; when empty, all whose artefacts are missing or out of date.'
+    'stages', [], 'Stages to run; if empty, all whose results are missing or out of date.'
 )
 VIDEO = flags.DEFINE_string('video', '', 'For --stages=ask: a video file.')
 COORDINATOR = flags.DEFINE_string(
-    'coordinator', '', 'Of several hosts: HOST:PORT of the first, or auto where the cluster tells.'
+    'coordinator',
+    '',
+    'With several hosts: HOST:PORT of the first one, or auto if the cluster provides it.',
 )
-PROCESS_ID = flags.DEFINE_integer('process_id', 0, 'With HOST:PORT: which of them this is, from 0.')
-PROCESS_COUNT = flags.DEFINE_integer('process_count', 1, 'With HOST:PORT: how many there are.')
+PROCESS_ID = flags.DEFINE_integer(
+    'process_id', 0, 'With HOST:PORT: the number of this process, from 0.'
+)
+PROCESS_COUNT = flags.DEFINE_integer('process_count', 1, 'With HOST:PORT: the number of processes.')
 PREEMPTED_STATUS = flags.DEFINE_integer(
-    'preempted_status', 0, 'To exit with after SIGTERM; launches tell by it to start again.'
+    'preempted_status', 0, 'Exit status after SIGTERM; launch scripts restart the run on it.'
 )
 QUESTION = flags.DEFINE_string('question', '', 'For --stages=ask: a question in plain English.')
 
 
 def main(argv: list[str]) -> None:
+    """Run the stages or the command that the flags name."""
     if len(argv) > 1:
         raise app.UsageError(f'unexpected argument {argv[1]!r}; settings are given as --config.x=y')
     from amuse_jax.errors import StageError
@@ -50,9 +57,9 @@ def main(argv: list[str]) -> None:
     try:
         settings.check(config)
         if COORDINATOR.value:
-            hosts.start(COORDINATOR.value, PROCESS_ID.value, PROCESS_COUNT.value)
-        _show_own_messages()
-        preemption.watch(PREEMPTED_STATUS.value)
+            hosts.initialize(COORDINATOR.value, PROCESS_ID.value, PROCESS_COUNT.value)
+        _filter_log()
+        preemption.handle_sigterm(PREEMPTED_STATUS.value)
         from amuse_jax.run import plan
 
         if STAGES.value == ['summary']:
@@ -62,21 +69,21 @@ def main(argv: list[str]) -> None:
         else:
             plan.run(config, workdir, STAGES.value)
     except StageError as error:
-        hosts.leave(f'amuse_jax: {error}')
+        hosts.exit_at_once(f'amuse_jax: {error}')
     except preemption.Preempted:
         print(preemption.MESSAGE, file=sys.stderr)
         sys.exit(PREEMPTED_STATUS.value)
     except Exception as error:
         if hosts.count() == 1:
             raise
-        hosts.leave_over(error)
+        hosts.exit_on_error(error)
 
 
 def _parse(arguments: list[str]) -> list[str]:
-    """The flags; whatever a config file, ml_collections or absl refuses is one sentence."""
+    """Parse the flags, and exit with one sentence if the config or a flag is wrong."""
     try:
         rest = flags.FLAGS(arguments)
-        CONFIG.value.name  # noqa: B018  a file that could not be loaded says so only when used
+        CONFIG.value.name  # noqa: B018  a config that could not be loaded fails only when it is used
         return rest
     except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         text = str(error).strip('\'"').replace('\\n', ' ').replace('\\', '')
@@ -84,9 +91,11 @@ def _parse(arguments: list[str]) -> list[str]:
         sys.exit(f'amuse_jax: a setting on the command line is wrong: {sentence}')
 
 
-def _show_own_messages() -> None:
-    """What this project logs, and warnings of the libraries; above the progress bars. Of several
-    hosts, the first one says what all would."""
+def _filter_log() -> None:
+    """Log this project's messages, but only warnings of libraries.
+
+    With several hosts, only the first one logs messages that all hosts would log.
+    """
     from amuse_jax.system import hosts
 
     logging.set_verbosity(logging.INFO if hosts.is_first() else logging.WARNING)

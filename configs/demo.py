@@ -1,7 +1,18 @@
-"""The whole of Amuse on performances it renders itself, in ten minutes on two CPU cores.
+"""A small Amuse on performances that the run renders itself: the whole paper, with no data needed.
 
 python -m amuse_jax.main --config=configs/demo.py
 python -m amuse_jax.main --config=configs/demo.py:without=rois     # one of Table 4's ablations
+
+Needs: the packages in requirements.txt (PyTorch trains the detector); at most 1.3 GB of disk.
+
+Time: 9 minutes on two cores of an Intel Xeon with AVX-512, measured while the shared machine was
+slow; nearly twice as fast at other hours.
+
+Memory: 3.4 GB in all processes together, measured on the same kind of machine with 40 of the 165
+videos and fewer epochs.
+
+Result: 57.5 % of the test questions, measured as the mean of the seeds 0, 1 and 2 (59.4, 60.3 and
+52.9). The most frequent answer to each template reaches 39.2 %. docs/demo.md has the whole table.
 """
 
 from amuse_jax.config import default_config, parse_without

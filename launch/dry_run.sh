@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by the launches: with --dry-run first, `run COMMAND...` only prints the command.
+# Sourced by the launch scripts. If --dry-run is the first argument, `run COMMAND...` only prints.
 DRY_RUN=
 if [[ ${1:-} == --dry-run ]]; then
   DRY_RUN=1

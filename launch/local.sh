@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Several processes on this host:  launch/local.sh [--dry-run] PROCESSES ARGUMENTS-OF-MAIN...
+# Runs several processes on this host:  launch/local.sh [--dry-run] PROCESSES ARGUMENTS-OF-MAIN...
 #
-# When one of them is killed or stuck, all are started again, up to RESTARTS times, and go on where
-# they were; a mistake (exit status 1) is not tried again. After SIGTERM or Ctrl-C all save and this ends
-# with 75; what has not ended GRACE (30) seconds later is killed, as by a cloud, and this ends with 137.
-# With GPUS=1 process i has GPU i, else all use the CPU.
+# If a process is killed or hangs, all processes are restarted and resume, up to RESTARTS (5) times.
+# A permanent error (exit status 1) is not retried. After SIGTERM or Ctrl-C all processes save and
+# the script exits with 75. Processes that still run GRACE (30) seconds later are killed, as a cloud
+# would do, and the script exits with 137. With GPUS=1 process i uses GPU i; otherwise all use the
+# CPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=launch/dry_run.sh
 source launch/dry_run.sh
-count=$1 python=${PYTHON:-python} woken='' stopping='' pids=() killers=()
+count=$1 python=${PYTHON:-python} signalled='' stopping='' pids=() kill_timers=()
 shift
 
 start_all() {
@@ -22,31 +23,31 @@ start_all() {
   done
 }
 
-wait_for_all() { # `status` is that of the first that failed; the others cannot go on without it
-  local left code
+wait_for_all() { # sets `status` to that of the first failure; the others cannot go on without it
+  local remaining code
   status=0
-  for ((left = ${#pids[@]}; left > 0; left--)); do
-    code=0 woken=''
+  for ((remaining = ${#pids[@]}; remaining > 0; remaining--)); do
+    code=0 signalled=''
     wait -n || code=$?
-    if [[ $woken ]]; then ((++left)); continue; fi # a signal came, nobody has ended
+    if [[ $signalled ]]; then ((++remaining)); continue; fi # a signal, not an exit
     ((code == 0 || status)) && continue
     status=$code
     ((code == 75)) || kill -KILL "${pids[@]}" 2> /dev/null || true
   done
 }
 
-stop_all() { # only the first process works in some stages; it does not look for signals there
-  woken=1 stopping=1
+stop_all() { # the kill is needed: stages that only the first process runs do not react to SIGTERM
+  signalled=1 stopping=1
   kill -TERM "${pids[@]}" 2> /dev/null || true
-  { sleep "${GRACE:-30}"; kill -KILL "${pids[@]}"; } &> /dev/null & killers+=($!)
-  disown # `wait` is for the processes
+  { sleep "${GRACE:-30}"; kill -KILL "${pids[@]}"; } &> /dev/null & kill_timers+=($!)
+  disown # so that `wait` does not wait for the timer
 }
 
-trap 'kill -KILL "${pids[@]}" "${killers[@]}" 2> /dev/null || true' EXIT
+trap 'kill -KILL "${pids[@]}" "${kill_timers[@]}" 2> /dev/null || true' EXIT
 trap stop_all TERM INT
 for ((restarts = ${RESTARTS:-5}; ; restarts--)); do
   start_all "$@"
   wait_for_all
   [[ ! $stopping ]] && ((status > 1 && restarts > 0)) || exit "$status"
-  echo "launch/local.sh: a process ended with status $status; starting all again" >&2
+  echo "launch/local.sh: a process ended with status $status; restarting all" >&2
 done

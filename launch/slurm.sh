@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# GPU nodes under Slurm:  sbatch --nodes=4 launch/slurm.sh ARGUMENTS-OF-MAIN...
+# Runs on GPU nodes under Slurm:  sbatch --nodes=4 launch/slurm.sh ARGUMENTS-OF-MAIN...
 #
-# One process per GPU; the environment VENV (.venv) and --workdir lie on a disk that all nodes see.
-# Preempted, or a node or a process lost, or at the end of its time, the job is queued again and goes
-# on where it was; after a mistake (exit status 1) it is not. Before: launch/slurm.sh --dry-run
-# ARGUMENTS-OF-MAIN... prints the command.
+# Starts one process per GPU. The environment VENV (.venv) and --workdir must be on a disk that all
+# nodes see. The job is requeued and resumes after a preemption, after the loss of a node or a
+# process, and at its time limit. After a permanent error (exit status 1) it is not requeued.
+# launch/slurm.sh --dry-run ARGUMENTS-OF-MAIN... prints the command without running it.
 #SBATCH --job-name=amuse_jax
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=8
@@ -20,7 +20,7 @@ cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}"
 # shellcheck source=launch/dry_run.sh
 source launch/dry_run.sh
 
-trap : USR1 # two minutes before the time is over: ends the wait
+trap : USR1 # Slurm sends it two minutes before the time limit; it ends the wait below
 run srun --kill-on-bad-exit=1 --label "${VENV:-.venv}/bin/python" -m amuse_jax.main \
   --coordinator=auto --preempted_status=75 "$@" &
 status=0

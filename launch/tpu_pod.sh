@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# A TPU pod by gcloud:  launch/tpu_pod.sh [--dry-run] NAME ARGUMENTS-OF-MAIN...
+# Runs on a TPU pod with gcloud:  launch/tpu_pod.sh [--dry-run] NAME ARGUMENTS-OF-MAIN...
 #
-#   ZONE             where
-#   TYPE, VERSION    of the TPU and of its software: v5litepod-16 and v2-alpha-tpuv5-lite
-#   SHARE            an NFS export, HOST:/PATH, mounted at /mnt/amuse: --workdir and data lie there
+#   ZONE             zone of the pod
+#   TYPE, VERSION    TPU type and software version (v5litepod-16 and v2-alpha-tpuv5-lite)
+#   SHARE            NFS export HOST:/PATH, mounted at /mnt/amuse; --workdir and data must be on it
 #
-# Creates the pod where there is none, copies this commit to it, installs the extra tpu (no PyTorch),
-# runs on all workers, follows their log and deletes the pod. A preempted pod, or a request that failed,
-# is made anew and the run goes on where it was. Whatever else fails, a mistake too, is tried three
-# times in one pod; then it ends and leaves the pod for a look.
+# The script creates the pod if it does not exist, copies this commit to it, installs the extra tpu
+# (no PyTorch), runs on all workers, follows their log and deletes the pod. A preempted pod or a
+# failed request is created again, and the run resumes. Any other failure, including a permanent
+# error, is tried three times in one pod; then the script exits and keeps the pod for inspection.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=launch/dry_run.sh
@@ -24,32 +24,32 @@ create() {
   run "${tpus[@]}" queued-resources create "$name" --node-id="$name" --zone="$ZONE" --spot \
     --accelerator-type="${TYPE:-v5litepod-16}" --runtime-version="${VERSION:-v2-alpha-tpuv5-lite}"
 }
-get_pod() {
+ensure_pod() {
   until [[ $(state) == ACTIVE ]]; do
     case $(state) in '') create && failures=0 ;; FAILED | SUSPENDED) delete ;; esac || return
     [[ ! $DRY_RUN ]] || break
     sleep 30
   done
 }
-everywhere() {
+on_workers() {
   run "${tpus[@]}" tpu-vm ssh "$name" --zone="$ZONE" --worker=all --batch-size=all --command="$1"
 }
 install() {
   run git archive --format=tar.gz --output="$archive" HEAD &&
     run "${tpus[@]}" tpu-vm scp "$archive" "$name:amuse_jax.tar.gz" --zone="$ZONE" --worker=all &&
-    everywhere "rm -rf amuse_jax && mkdir amuse_jax && tar -xzf amuse_jax.tar.gz -C amuse_jax && \
+    on_workers "rm -rf amuse_jax && mkdir amuse_jax && tar -xzf amuse_jax.tar.gz -C amuse_jax && \
 pip install --user uv && .local/bin/uv venv --allow-existing --python=3.11 .venv && \
 .local/bin/uv pip install --python=.venv './amuse_jax[tpu]' && \
 sudo apt-get install --yes nfs-common && sudo mkdir -p /mnt/amuse && \
 { mountpoint -q /mnt/amuse || sudo mount -o lookupcache=positive $SHARE /mnt/amuse; }"
 }
 
-# A run whose connection broke would hold the TPU.
+# If the connection breaks, the old run keeps the TPU, so it is stopped before the next one starts.
 stop="for signal in TERM KILL; do ! pkill -\$signal -f '[a]muse_jax.main' || sleep 30; done"
 main="cd amuse_jax && ../.venv/bin/python -m amuse_jax.main --coordinator=auto \
 --preempted_status=75 $(printf '%q ' "$@")"
-until get_pod && everywhere "$stop" && install && everywhere "$main"; do
-  sleep 60 # a preempted pod may say for a while that it is ACTIVE
+until ensure_pod && on_workers "$stop" && install && on_workers "$main"; do
+  sleep 60 # a preempted pod may still report ACTIVE for a while
   [[ $(state) == @(SUSPEND*|FAILED) ]] || ((++failures < 3)) || exit 1
 done
 delete

@@ -2,5 +2,5 @@
 
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]  # of the repository
-SHARED = ROOT.parent / 'shared'  # real annotation files and key lists; absent in most clones
+ROOT = Path(__file__).parents[1]  # the repository
+SHARED = ROOT.parent / 'shared'  # real annotation files and key lists; most clones lack it

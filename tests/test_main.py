@@ -6,7 +6,7 @@ import pytest
 
 from tests.paths import ROOT
 
-CLUSTERS = ('SLURM_', 'OMPI_', 'TPU_')  # variables by which --coordinator=auto finds the others
+CLUSTERS = ('SLURM_', 'OMPI_', 'TPU_')  # prefixes of the variables that --coordinator=auto reads
 
 
 def run(*arguments):
@@ -63,7 +63,7 @@ def test_a_mistake_is_one_sentence(tmp_path, arguments, sentence):
 @pytest.mark.parametrize(
     ('name', 'scheme', 'videos'), [('v1', 'v1', '9,288'), ('v2', 'v2-balance', '10,518')]
 )
-def test_without_its_data_a_config_says_what_is_needed(name, scheme, videos, tmp_path):
+def test_a_config_without_its_data_says_what_is_needed(name, scheme, videos, tmp_path):
     result = run(f'--config=configs/{name}.py', f'--workdir={tmp_path}')
     assert result.returncode == 1 and 'Traceback' not in result.stderr
     assert not list(tmp_path.iterdir())
@@ -89,6 +89,6 @@ def test_a_misspelled_setting_is_named(tmp_path, argument, sentence):
     assert sentence in result.stderr
 
 
-def test_the_process_that_trains_never_imports_torch():
+def test_the_training_process_never_imports_torch():
     code = "import sys; from amuse_jax.run import plan; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0

@@ -1,4 +1,4 @@
-"""Where the rhythm changes: Eq. 4-6 of the paper."""
+"""Beats are found here: the tempo of each snippet, and where it changes (Eq. 4-6 of the paper)."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import numpy as np
 from amuse_jax.annotate import tempo
 from amuse_jax.errors import StageError
 
-SHORTEST_SECONDS = 1.0  # of sound in a segment; in less, no tempo can be told
+SHORTEST_SECONDS = 1.0  # a shorter snippet has no tempo
 TRACKERS: dict[str, Callable[[np.ndarray, int], float]] = {
     'librosa': tempo.track,
     'tempo': tempo.estimate,
@@ -17,12 +17,12 @@ TRACKERS: dict[str, Callable[[np.ndarray, int], float]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Rhythm:
-    """The rhythm annotation of one audio.
+    """The rhythm annotation of one sound.
 
     Attributes:
       labels: (T,) float32 in {0, 1}: 1 where the tempo changes from this segment to the next.
       bpm: (T,) float32 beats per minute of each segment; 0 where it is silent or past the end.
-      mean_bpm: beats per minute of the whole audio.
+      mean_bpm: beats per minute of the whole sound.
     """
 
     labels: np.ndarray
@@ -40,23 +40,24 @@ def annotate(
     threshold: float,
     tracker: str,
 ) -> Rhythm:
-    """Labels the T segments of a record.
+    """Label the T segments of a record.
 
-    Beats are tracked in snippets of `rhythm_seconds` (Eq. 4), which need not be the record's
-    segments: `to_segments` then carries labels and tempi over. Sound behind the last segment is
-    left out.
+    Beats are tracked in snippets of `rhythm_seconds` (Eq. 4). Where a snippet is not as long as a
+    segment, `to_segments` maps labels and tempi to segments. Sound after the last segment is
+    ignored.
 
     Args:
-      waveform: (samples,) float32; shorter than T segments: what is missing has label 0 and 0 bpm.
-      sample_rate: Hz.
-      segments: T.
+      waveform: (samples,) float32. Where it is shorter than T segments, the segments without sound
+        get label 0 and 0 bpm.
+      sample_rate: in Hz.
+      segments: number of segments, T.
       segment_seconds: length of a record's segment.
-      rhythm_seconds: t of Eq. 4.
-      threshold: share of the whole audio's tempo in Eq. 5.
-      tracker: BT: 'librosa' is its beat tracker, 'tempo' the same number without placing beats.
+      rhythm_seconds: length of a snippet, t of Eq. 4.
+      threshold: share of the whole sound's tempo in Eq. 5.
+      tracker: the beat tracker BT: 'librosa', or 'tempo' for the same number without placing beats.
 
     Raises:
-      StageError: another tracker is named.
+      StageError: `tracker` is unknown.
     """
     if tracker not in TRACKERS:
         raise StageError(
@@ -76,14 +77,14 @@ def annotate(
 
 
 def snippets(waveform: np.ndarray, sample_rate: int, seconds: float) -> list[np.ndarray]:
-    """Eq. 4: a_i = A[i t : (i + 1) t].
+    """Cut a sound into snippets, Eq. 4: a_i = A[i t : (i + 1) t].
 
-    A last snippet of less than SHORTEST_SECONDS is left out.
+    The last snippet is dropped if it is shorter than SHORTEST_SECONDS.
 
     Args:
       waveform: (samples,).
-      sample_rate: Hz.
-      seconds: t.
+      sample_rate: in Hz.
+      seconds: length of a snippet, t.
     """
     edges = range(0, len(waveform), round(seconds * sample_rate))
     pieces = [waveform[edge : edge + edges.step] for edge in edges]
@@ -91,14 +92,14 @@ def snippets(waveform: np.ndarray, sample_rate: int, seconds: float) -> list[np.
 
 
 def change_labels(bpm: np.ndarray, mean_bpm: float, threshold: float) -> np.ndarray:
-    """Eq. 5-6: label_i = 1 if |bpm_i - bpm_{i+1}| > threshold * mean_bpm, else 0.
+    """Label changes of tempo, Eq. 5-6: label_i = 1 if |bpm_i - bpm_{i+1}| > threshold * mean_bpm.
 
-    The last snippet has no successor and gets 0.
+    All other labels are 0, also the last one, because the last snippet has no successor.
 
     Args:
       bpm: (n,) tempo of each snippet.
-      mean_bpm: BT(A), the tempo of the whole audio.
-      threshold: share of `mean_bpm`; the paper's is 0.25.
+      mean_bpm: tempo of the whole sound, BT(A).
+      threshold: share of `mean_bpm`; 0.25 in the paper.
 
     Returns:
       (n,) float32 in {0, 1}.
@@ -115,17 +116,17 @@ def to_segments(
     segments: int,
     segment_seconds: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Carries the annotation of n snippets over to a record's T segments.
+    """Map the labels and tempi of n snippets to the T segments of a record.
 
-    Label i tells of a change at the snippet's end, (i + 1) t; a segment is labelled 1 if any change
-    lies in it or at its end. Its tempo is that of the snippets in it, weighed by how much each
-    fills of it. With segments as long as snippets both are the snippets' own.
+    Label i marks a change at the end of snippet i, at (i + 1) t. A segment gets label 1 if a change
+    lies in it or at its end. Its tempo is the mean over its snippets, weighted by their overlap
+    with it. If segments are as long as snippets, labels and tempi stay as they are.
 
     Args:
       labels: (n,) in {0, 1}.
-      bpm: (n,).
+      bpm: (n,) beats per minute.
       rhythm_seconds: length of a snippet.
-      segments: T.
+      segments: number of segments, T.
       segment_seconds: length of a segment.
 
     Returns:

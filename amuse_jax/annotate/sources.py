@@ -1,12 +1,13 @@
-"""How often each instrument sounds in each segment, counted from separated stems (Sec. 3.2, ii).
+"""Source frequencies from separated stems: how often each instrument sounds (Sec. 3.2, ii).
 
 The paper separates the sound into sources and counts "how often the specified instruments appear"
 per segment. Here a segment is divided into windows, and the frequency of an instrument is
 
   number of (stem of that instrument, window) pairs in which the stem sounds / number of windows
 
-so 0 is an instrument that is not heard, 1 one that sounds throughout, and two violins that both
-play throughout give 2. A stem sounds in a window where its RMS level is above a threshold.
+A stem sounds in a window if its RMS level is above a threshold. The frequency of an instrument is 0
+if it is silent and 1 if it sounds throughout the segment. For two violins that both play throughout
+the segment it is 2.
 """
 
 import json
@@ -29,22 +30,23 @@ def frequencies(
     window_seconds: float,
     threshold_db: float,
 ) -> np.ndarray:
-    """Counts the instruments in every segment.
+    """Compute the frequency of every instrument in every segment.
 
     Args:
-      stems: (samples, stems) float32 at full scale 1, or int16. Past their end they are silent.
-      owners: (stems,) int, index into INSTRUMENTS of what each stem holds; -1 is not counted.
-      sample_rate: Hz.
-      segments: T.
+      stems: (samples, stems), float32 with full scale 1, or int16. After its end a stem is silent.
+      owners: (stems,) int, the instrument of each stem as an index into INSTRUMENTS; stems with -1
+        are not counted.
+      sample_rate: samples per second.
+      segments: number of segments T.
       segment_seconds: length of a segment; a multiple of `window_seconds`.
       window_seconds: length of a window.
-      threshold_db: RMS level relative to full scale above which a stem sounds.
+      threshold_db: RMS level, in dB relative to full scale, above which a stem sounds.
 
     Returns:
-      (T, 22) float32, 0 where an instrument is silent.
+      (T, 22) float32, 0 for a silent instrument.
 
     Raises:
-      StageError: the windows do not divide a segment.
+      StageError: a segment is not a whole number of windows.
     """
     windows = round(segment_seconds / window_seconds)
     if windows < 1 or abs(windows * window_seconds - segment_seconds) > 1e-6:
@@ -55,17 +57,17 @@ def frequencies(
         )
     levels = levels_db(stems, round(window_seconds * sample_rate), segments * windows)
     sounds = (levels > threshold_db).reshape(segments, windows, len(owners)).mean(axis=1)
-    of_instrument = owners[:, None] == np.arange(len(INSTRUMENTS))
-    return (sounds @ of_instrument).astype(np.float32)
+    is_owner = owners[:, None] == np.arange(len(INSTRUMENTS))
+    return (sounds @ is_owner).astype(np.float32)
 
 
 def levels_db(stems: np.ndarray, window: int, count: int) -> np.ndarray:
-    """RMS level of every window of every stem.
+    """Compute the RMS level of every window of every stem.
 
     Args:
-      stems: (samples, stems) float32 at full scale 1, or int16.
-      window: samples.
-      count: windows; what the stems lack is silent, what they have beyond is left out.
+      stems: (samples, stems), float32 with full scale 1, or int16.
+      window: number of samples per window.
+      count: number of windows; shorter stems are padded with silence, longer ones are cut off.
 
     Returns:
       (count, stems) float64 in dB relative to full scale; -inf for digital silence.
@@ -80,21 +82,21 @@ def levels_db(stems: np.ndarray, window: int, count: int) -> np.ndarray:
 
 
 def truth_stems(root: Path, video_id: str) -> tuple[np.ndarray, np.ndarray, int]:
-    """The true stems of a rendered performance, one per sounding performer.
+    """Read the true stems of a rendered performance, one for each performer who sounds.
 
-    A performer whose sound is another instrument's counts as the one that is heard; a voice-over is
-    no instrument.
+    If a performer is heard with another instrument than the one that is seen, the heard instrument
+    is the owner of the stem. A voice-over has no owner.
 
     Args:
       root: the data set's folder, which holds truth/ID.json and truth/ID.flac.
-      video_id: whose sound.
+      video_id: video whose sound is read.
 
     Returns:
-      stems (samples, channels) int16, owners (channels,) int as `frequencies` takes them, and the
-      sample rate in Hz.
+      stems (samples, channels) int16, owners (channels,) int as in `frequencies`, and the sample
+      rate in Hz.
 
     Raises:
-      StageError: the data set has no truth, or not this video's.
+      StageError: the data set has no truth for this video, or it cannot be read.
     """
     truth = read_truth(root, video_id)
     try:
@@ -114,10 +116,10 @@ def truth_stems(root: Path, video_id: str) -> tuple[np.ndarray, np.ndarray, int]
 
 
 def read_truth(root: Path, video_id: str) -> dict:
-    """What is known of a rendered performance, truth/ID.json.
+    """Read truth/ID.json, the description of a rendered performance.
 
     Raises:
-      StageError: it is not there, or no JSON.
+      StageError: the file is missing or is not valid JSON.
     """
     path = root / 'truth' / f'{video_id}.json'
     try:
@@ -129,4 +131,6 @@ def read_truth(root: Path, video_id: str) -> dict:
             "performances have their stems; set config.sources.stems='uss' to separate them"
         ) from error
     except ValueError as error:
-        raise StageError(f'{path} is no JSON ({error}); render the performances again') from error
+        raise StageError(
+            f'{path} is not valid JSON ({error}); render the performances again'
+        ) from error

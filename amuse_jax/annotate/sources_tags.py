@@ -1,43 +1,43 @@
-"""Source frequencies from an audio tagger, HTS-AT, instead of separated stems.
+"""Source frequencies from the audio tagger HTS-AT instead of separated stems.
 
-An instrument sounds in a window where the mean score of one of its AudioSet classes (see audioset)
-is at least a threshold; its frequency in a segment is the share of such windows. So unlike with
-stems, two violins count as one.
+An instrument sounds in a window if the mean score of one of its AudioSet classes (see audioset) is
+at least a threshold. Its frequency in a segment is the share of windows in which it sounds. Unlike
+with stems, two violins therefore count as one.
 """
 
 import numpy as np
 
 from amuse_jax.pretrained import audioset
-from amuse_jax.pretrained.tagging import Found
+from amuse_jax.pretrained.tagging import SoundTags
 
 
 def frequencies(
-    found: Found,
+    tags: SoundTags,
     *,
     segments: int,
     segment_seconds: float,
     window_seconds: float,
     threshold: float,
 ) -> np.ndarray:
-    """Counts the instruments in every segment.
+    """Compute the frequency of every instrument in every segment.
 
     Args:
-      found: the tagged sound; past its end it is silent.
-      segments: T.
+      tags: tags of the sound; after its end it is silent.
+      segments: number of segments T.
       segment_seconds: length of a segment; a multiple of `window_seconds`.
       window_seconds: length of a window.
-      threshold: score in [0, 1] from which a class is heard.
+      threshold: lowest score, in [0, 1], at which a class is heard.
 
     Returns:
       (T, 22) float32 in [0, 1].
     """
     per_segment = round(segment_seconds / window_seconds)
     windows = segments * per_segment
-    middles = (np.arange(len(found.timeline)) + 0.5) * found.step_seconds
+    middles = (np.arange(len(tags.timeline)) + 0.5) * tags.step_seconds
     window_of = (middles / window_seconds).astype(int)
-    scores = np.zeros((windows, found.timeline.shape[1]))
+    scores = np.zeros((windows, tags.timeline.shape[1]))
     for window in range(windows):
-        inside = found.timeline[window_of == window]
+        inside = tags.timeline[window_of == window]
         if len(inside):
             scores[window] = inside.mean(0)
     labels = {name: index for index, name in enumerate(audioset.names())}

@@ -1,8 +1,9 @@
 """The annotate stage: rhythm labels and source frequencies of every record (Sec. 3.2).
 
-One pass over the sounds, in shards that are kept, so that a run that was killed goes on. Leaves
-rhythm.npy (N, T) float32, bpm.npy (N, T + 1) float32 (the last is the whole sound's) and
-sources.npy (N, T, 22) float32, in the order of videos.json, and report.json.
+The stage reads every sound once and writes the annotations in shards. The shards are kept, so that
+a killed run can continue. It then writes, in the order of videos.json, rhythm.npy (N, T) float32,
+bpm.npy (N, T + 1) float32, whose last column is the tempo of the whole sound, and sources.npy
+(N, T, 22) float32; and report.json.
 """
 
 import concurrent.futures
@@ -35,7 +36,7 @@ THREADS = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS', 'NUMBA_
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What a worker needs to know; see the config's sections `data`, `rhythm` and `sources`."""
+    """Settings of a worker, from the config's sections `data`, `rhythm` and `sources`."""
 
     root: Path
     segments: int
@@ -45,18 +46,18 @@ class Job:
 
 
 def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
-    """Annotates all records.
+    """Annotate all records.
 
     Args:
-      config: of the run.
-      folder: the stage's own.
-      inputs: the folders of `prepare` and, where performances are rendered, `render`.
+      config: the config of the run.
+      folder: the stage's folder.
+      inputs: folders of `prepare` and, if performances are rendered, `render`.
 
     Returns:
-      Counts, and precision and recall where the truth is known.
+      Numbers of records and labels, and the precision and recall if the truth is known.
 
     Raises:
-      StageError: there is no source of stems, a setting is wrong, or a shard is damaged.
+      StageError: the stems cannot be read or separated, a setting is wrong, or a shard is damaged.
     """
     records = Prepared(inputs['prepare']).videos
     job = Job(
@@ -88,20 +89,20 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
 
 
 def annotate_shard(job: Job, sound_ids: Sequence[str], path: Path) -> None:
-    """Writes the annotations of some sounds to an .npz file with the arrays ARRAYS."""
+    """Write the annotations of some sounds to an .npz file with the arrays named in ARRAYS."""
     rhythms, frequencies = [], []
     for sound_id in sound_ids:
         rhythms.append(_rhythm(job, sound_id))
         frequencies.append(_frequencies(job, sound_id))
-    bpm = [np.append(found.bpm, np.float32(found.mean_bpm)) for found in rhythms]
-    labels = [found.labels for found in rhythms]
+    bpm = [np.append(each.bpm, np.float32(each.mean_bpm)) for each in rhythms]
+    labels = [each.labels for each in rhythms]
     np.savez(path, rhythm=np.stack(labels), bpm=np.stack(bpm), sources=np.stack(frequencies))
 
 
 def _rhythm(job: Job, sound_id: str) -> rhythm.Rhythm:
     rate = job.rhythm['sample_rate']
     return rhythm.annotate(
-        _sound(job, sound_id, rate),
+        _read_sound(job, sound_id, rate),
         rate,
         segments=job.segments,
         segment_seconds=job.segment_seconds,
@@ -118,7 +119,7 @@ def _frequencies(job: Job, sound_id: str) -> np.ndarray:
 
         tagger = tagging.load(job.sources['weights'])
         return sources_tags.frequencies(
-            tagger(_sound(job, sound_id, tagging.FRONT_END.sample_rate)),
+            tagger(_read_sound(job, sound_id, tagging.FRONT_END.sample_rate)),
             segments=job.segments,
             segment_seconds=job.segment_seconds,
             window_seconds=job.sources['window_seconds'],
@@ -131,7 +132,7 @@ def _frequencies(job: Job, sound_id: str) -> np.ndarray:
 
         rate, owners = separation.SAMPLE_RATE, np.arange(len(INSTRUMENTS))
         separate = separation.load(job.sources['weights'])
-        stems = separate(_sound(job, sound_id, rate))
+        stems = separate(_read_sound(job, sound_id, rate))
     return sources.frequencies(
         stems,
         owners,
@@ -143,15 +144,15 @@ def _frequencies(job: Job, sound_id: str) -> np.ndarray:
     )
 
 
-def _sound(job: Job, sound_id: str, sample_rate: int) -> np.ndarray:
-    """The sound of a video, (samples,) float32, without the padding."""
+def _read_sound(job: Job, sound_id: str, sample_rate: int) -> np.ndarray:
+    """Read the sound of a video, (samples,) float32, without padding."""
     path = music_avqa.video_path(job.root, sound_id)
     try:
         samples, seconds = video.read_audio(path, sample_rate, job.segments * job.segment_seconds)
     except container.MediaError as error:
         raise StageError(
-            f'{path} could be read by the prepare stage, but no longer ({error.reason}); '
-            'add prepare to --stages to look through the videos again'
+            f'{path} could be read by the prepare stage, but it can no longer be read '
+            f'({error.reason}); add prepare to --stages to check the videos again'
         ) from error
     return samples[: round(seconds * sample_rate)]
 
@@ -172,8 +173,8 @@ def _annotate_all(
     with _single_threaded_children():
         if job.sources['stems'] == 'truth':
             return annotate_all(workers=config.data.workers)
-    # PyTorch stays out of this process, which may train later. Its networks use the accelerator, or
-    # all cores, from one.
+    # This process may train later and must not import PyTorch. One worker is enough, because the
+    # networks use the accelerator or all cores.
     context = multiprocessing.get_context('spawn')
     with concurrent.futures.ProcessPoolExecutor(
         1, mp_context=context, initializer=end_with_parent
@@ -183,7 +184,10 @@ def _annotate_all(
 
 @contextlib.contextmanager
 def _single_threaded_children() -> Iterator[None]:
-    """One thread per worker process: there is one process per core. Set before they start."""
+    """Let worker processes that start inside the block use one thread each.
+
+    There is one worker process per core.
+    """
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, '1'))
     try:
@@ -205,7 +209,7 @@ def _merge(paths: Sequence[Path], count: int) -> dict[str, np.ndarray]:
                     parts[name].append(file[name])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise StageError(
-                f'{path} is damaged ({error}); delete it and start the same command again'
+                f'{path} is damaged ({error}); delete it and run the same command again'
             ) from error
     merged = {name: np.concatenate(values) for name, values in parts.items()}
     assert all(len(values) == count for values in merged.values())
@@ -217,7 +221,7 @@ def _save(path: Path, values: np.ndarray) -> None:
 
 
 def _against_truth(job: Job, sound_ids: Sequence[str], arrays: Mapping[str, np.ndarray]) -> dict:
-    """Precision and recall on the sounds whose truth is there; nothing where there is none."""
+    """Compute precision and recall on the sounds whose truth is known; {} if there are none."""
     known = [
         index
         for index, sound_id in enumerate(sound_ids)

@@ -1,4 +1,4 @@
-"""What the annotators should have found in rendered performances, and how well they did."""
+"""True annotations of rendered performances, and the annotators' precision and recall on them."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ from amuse_jax.music_avqa.vocabulary import INSTRUMENTS
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """Precision and recall of yes-or-no annotations.
+    """Precision and recall of binary annotations.
 
     Attributes:
-      found: how many the annotator marked.
-      true: how many there are.
-      both: how many of the true ones it marked.
+      found: number of positives that the annotator found.
+      true: number of positives in the truth.
+      both: number of positives in the truth that the annotator found.
     """
 
     found: int
@@ -25,15 +25,16 @@ class Score:
 
     @property
     def precision(self) -> float:
-        """Share of the marked ones that are true; 0 where none is marked."""
+        """Share of the found positives that are in the truth; 0 if none was found."""
         return self.both / self.found if self.found else 0.0
 
     @property
     def recall(self) -> float:
-        """Share of the true ones that are marked; 0 where there are none."""
+        """Share of the positives in the truth that were found; 0 if there are none."""
         return self.both / self.true if self.true else 0.0
 
     def to_json(self) -> dict:
+        """Return the counts, the precision and the recall as JSON values."""
         return dataclasses.asdict(self) | {
             'precision': round(self.precision, 4),
             'recall': round(self.recall, 4),
@@ -41,26 +42,26 @@ class Score:
 
 
 def score(found: np.ndarray, true: np.ndarray) -> Score:
-    """Compares two bool arrays of one shape."""
+    """Compare two bool arrays of the same shape."""
     return Score(int(found.sum()), int(true.sum()), int((found & true).sum()))
 
 
 def rhythm_changes(
     truth: Mapping, segments: int, segment_seconds: float, threshold: float
 ) -> np.ndarray:
-    """Eq. 6 with the score's own tempo in place of the beat tracker's.
+    """Compute the labels of Eq. 6 from the score's tempo instead of the beat tracker's.
 
-    A segment's tempo is the one that holds for the longest part of it, and 0 where nobody plays, as
-    a beat tracker would say; the whole performance's is the mean over time.
+    The tempo of a segment is the one that holds for the longest part of it. It is 0 if nobody plays
+    in the segment, as for a beat tracker. The tempo of the whole performance is the mean over time.
 
     Args:
-      truth: of a performance, as truth/ID.json holds it.
-      segments: T.
+      truth: the contents of truth/ID.json.
+      segments: number of segments T.
       segment_seconds: length of a segment.
-      threshold: of Eq. 5.
+      threshold: threshold of Eq. 5.
 
     Returns:
-      (T,) bool; False after the end.
+      (T,) bool; False after the performance's end.
     """
     starts, tempi = (np.array(column, float) for column in zip(*truth['tempo']))
     ends = np.append(starts[1:], truth['seconds'])
@@ -76,7 +77,13 @@ def rhythm_changes(
 
 
 def active(truth: Mapping, segments: int, segment_seconds: float) -> np.ndarray:
-    """(T, 22) bool: whether the instrument is heard at any time of the segment."""
+    """Return whether each instrument is heard at any time of each segment, (T, 22) bool.
+
+    Args:
+      truth: the contents of truth/ID.json.
+      segments: number of segments T.
+      segment_seconds: length of a segment.
+    """
     result = np.zeros((segments, len(INSTRUMENTS)), bool)
     edges = np.arange(segments) * segment_seconds
     for performer in truth['performers']:
@@ -93,18 +100,18 @@ def report(
     segment_seconds: float,
     threshold: float,
 ) -> dict:
-    """Precision and recall of both annotators.
+    """Compute the precision and recall of the rhythm and source annotations.
 
     Args:
-      truths: of n performances.
+      truths: the contents of truth/ID.json for n performances.
       labels: (n, T) rhythm labels.
-      sources: (n, T, 22) source frequencies; an instrument is found where it is above 0.
+      sources: (n, T, 22) source frequencies; an instrument is found if its frequency is above 0.
       segment_seconds: length of a segment.
-      threshold: of Eq. 5.
+      threshold: threshold of Eq. 5.
 
     Returns:
-      JSON values: `performances`, and for `rhythm`, `sources` and each of `instruments` the numbers
-      of `Score`.
+      JSON values: 'performances', their number; and the numbers of `Score` for 'rhythm', for
+      'sources' and, in 'instruments', for each instrument.
     """
     segments = labels.shape[1]
     changes = [rhythm_changes(t, segments, segment_seconds, threshold) for t in truths]

@@ -1,0 +1,1 @@
+"""Questions about any video file; asker.py answers them with the trained model of a workdir."""

@@ -1,4 +1,7 @@
-"""What both sides do: that they agree, and how long and how much memory each takes."""
+"""Comparison of several implementations of the same work: results, time and memory.
+
+An implementation is called a side: JAX, PyTorch, and PyTorch with torch.compile.
+"""
 
 import copy
 import dataclasses
@@ -16,29 +19,30 @@ from amuse_jax.errors import StageError
 from amuse_jax.models import flops
 
 TOLERANCES = {'float32': 1e-3, 'bfloat16': 5e-2}  # relative to the largest value
-Found = dict[str, np.ndarray]
+Results = dict[str, np.ndarray]
 
-# Kinds of rows: every side computes the same graph; or all find the same, and JAX by less work,
-# because it shares and stores what the reference computes again.
+# Kinds of rows. WORK: every side computes the same graph. RESULT: all sides have the same results,
+# but JAX does less work, because it shares and stores what the reference computes again.
 WORK, RESULT = 'same work', 'same result'
 
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """One way of doing the work.
+    """One implementation of the work.
 
     Attributes:
-      run: does it, and returns by name what it found when it is done; what another side finds under
-        the same name must be equal.
-      held: bytes of weights, optimiser and inputs.
-      compile_seconds: that XLA took; None for PyTorch, whose first run compiles.
-      planned: bytes that XLA plans with beyond `held`, used where they can't be measured.
+      run: does the work and returns its results by name when they are complete. Results of several
+        sides under the same name must be equal.
+      held_bytes: size of weights, optimizer state and inputs.
+      compile_seconds: XLA's compile time; None for PyTorch, which compiles in its first run.
+      planned_bytes: memory that XLA plans to use beyond `held_bytes`. It stands in for the peak on
+        accelerators.
     """
 
-    run: Callable[[], Found]
-    held: int
+    run: Callable[[], Results]
+    held_bytes: int
     compile_seconds: float | None = None
-    planned: int = 0
+    planned_bytes: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,15 +50,16 @@ class Comparison:
     """One row of the table.
 
     Attributes:
-      work: its name.
+      work: the row's name.
       kind: WORK or RESULT.
-      samples: videos, questions or pictures in `seconds`.
-      flops: of the matrix products of JAX in `seconds`.
-      sides: by name; 'JAX' is what the others are compared with.
-      expected: what the sides must find in their first run.
-      seconds: from every side's seconds to those of the work, of the sides that do all of it, where
-        that is made up of several runs or a side is another one's part.
-      more: from the sides' medians to further figures of the row.
+      samples: number of videos, questions or pictures that `seconds` covers.
+      flops: FLOPs of JAX's matrix products in `seconds`.
+      sides: the sides by name; the others are compared with 'JAX'.
+      expected: results that the first run of every side must have.
+      seconds: a function from the measured seconds of all sides to the seconds of the work, for
+        every side that does all of it. It is needed if the work consists of several runs, or if a
+        side is a part of another one.
+      extra: a function from the medians of all sides to further figures of the row.
     """
 
     work: str
@@ -62,93 +67,117 @@ class Comparison:
     samples: int
     flops: float
     sides: dict[str, Side]
-    expected: Found = dataclasses.field(default_factory=dict)
+    expected: Results = dataclasses.field(default_factory=dict)
     seconds: Callable[[Mapping[str, float]], dict[str, float]] = dict
-    more: Callable[[Mapping[str, float]], dict[str, float]] = lambda medians: {}
+    extra: Callable[[Mapping[str, float]], dict[str, float]] = lambda medians: {}
 
 
-def measure(made: Comparison, dtype: str, rounds: int, product: timing.Product) -> dict:
-    """The row's figures; JAX's rate is set against that of `product`, which takes turns too.
+def measure(comparison: Comparison, dtype: str, rounds: int, product: timing.Product) -> dict:
+    """Measure a row and return its figures.
+
+    Args:
+      comparison: the row's sides.
+      dtype: the compute dtype, which decides the tolerance.
+      rounds: number of measured repetitions of each side.
+      product: the matrix product with whose rate JAX's rate is compared; it is timed in turn with
+        the sides.
+
+    Returns:
+      The figures, as JSON values.
 
     Raises:
-      StageError: the sides differ.
+      StageError: the results of the sides differ.
     """
-    first, peaks = _check(made, dtype)
-    runs = {name: side.run for name, side in made.sides.items()}
-    times = timing.in_turns({**runs, 'product': product.run}, rounds)
+    sides = comparison.sides
+    first_seconds, peaks = _check_results(comparison, dtype)
+    runs = {name: side.run for name, side in sides.items()}
+    times = timing.time_interleaved({**runs, 'product': product.run}, rounds)
     medians = {name: value.median for name, value in times.items()}
     peak = product.flops / medians.pop('product')
-    seconds = made.seconds(medians)
-    rate = made.flops / seconds['JAX']
-    rounds_of = [made.seconds({n: times[n].seconds[i] for n in runs}) for i in range(rounds)]
-    spread = {n: timing.Times(tuple(each[n] for each in rounds_of)).spread for n in seconds}
-    compiling = {n: side.compile_seconds for n, side in made.sides.items() if side.compile_seconds}
-    if 'torch.compile' in made.sides:  # it compiles when it is first called
-        compiling['torch.compile'] = first['torch.compile'] - medians['torch.compile']
+    seconds = comparison.seconds(medians)
+    rate = comparison.flops / seconds['JAX']
+    by_round = [comparison.seconds({n: times[n].seconds[i] for n in runs}) for i in range(rounds)]
+    spread = {n: timing.Times(tuple(each[n] for each in by_round)).spread for n in seconds}
+    compile_seconds = {n: side.compile_seconds for n, side in sides.items() if side.compile_seconds}
+    if 'torch.compile' in sides:  # it compiles in its first run
+        first = first_seconds['torch.compile']
+        compile_seconds['torch.compile'] = first - medians['torch.compile']
     return {
-        'work': made.work,
-        'kind': made.kind,
-        'samples': made.samples,
+        'work': comparison.work,
+        'kind': comparison.kind,
+        'samples': comparison.samples,
         'seconds': seconds,
         'spread': spread,
-        'samples_per_second': {name: made.samples / value for name, value in seconds.items()},
+        'samples_per_second': {name: comparison.samples / value for name, value in seconds.items()},
         'times_faster': {
             name: value / seconds['JAX'] for name, value in seconds.items() if name != 'JAX'
         },
-        'flops': made.flops,
+        'flops': comparison.flops,
         'flops_per_second': rate,
         'peak_flops_per_second': peak,
         'share_of_peak': rate / peak,
         'peak_bytes': peaks,
-        'planned_bytes': {name: side.planned for name, side in made.sides.items() if side.planned},
-        'compile_seconds': compiling,
-        **made.more(medians),
+        'planned_bytes': {n: side.planned_bytes for n, side in sides.items() if side.planned_bytes},
+        'compile_seconds': compile_seconds,
+        **comparison.extra(medians),
     }
 
 
-def _check(made: Comparison, dtype: str) -> tuple[dict[str, float], dict[str, int | None]]:
-    """Runs every side twice, and compares what they find: a training step's second loss tells
-    whether its gradient was right. Returns the seconds of the first run and the peak in bytes of
-    the second one, by side."""
-    seconds, found = {}, {}
-    for name, side in made.sides.items():
-        begun = time.perf_counter()
-        found[name] = side.run()
-        seconds[name] = time.perf_counter() - begun
-    agree(made.work, found | {'what is expected': made.expected}, TOLERANCES[dtype])
+def _check_results(
+    comparison: Comparison, dtype: str
+) -> tuple[dict[str, float], dict[str, int | None]]:
+    """Run every side twice and compare the results.
+
+    The second loss of a training step shows whether the first gradient was right.
+
+    Returns:
+      Seconds of the first run, and peak memory in bytes of the second run, by side.
+    """
+    seconds, results = {}, {}
+    for name, side in comparison.sides.items():
+        start = time.perf_counter()
+        results[name] = side.run()
+        seconds[name] = time.perf_counter() - start
+    with_expected = results | {'the expected values': comparison.expected}
+    check_agreement(comparison.work, with_expected, TOLERANCES[dtype])
     peaks = {}
-    for name, side in made.sides.items():
-        found[name], peaks[name] = _with_peak(side)
-    agree(made.work, found, TOLERANCES[dtype])
+    for name, side in comparison.sides.items():
+        results[name], peaks[name] = _run_with_peak(side)
+    check_agreement(comparison.work, results, TOLERANCES[dtype])
     return seconds, peaks
 
 
-def _with_peak(side: Side) -> tuple[Found, int | None]:
-    """What a run finds, and how many bytes the side takes at most."""
-    if jax.default_backend() != 'cpu' and side.planned:
-        return side.run(), side.held + side.planned
+def _run_with_peak(side: Side) -> tuple[Results, int | None]:
+    """Run a side once; return its results and its peak memory in bytes, None if it is unknown."""
+    if jax.default_backend() != 'cpu' and side.planned_bytes:
+        return side.run(), side.held_bytes + side.planned_bytes
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        return side.run(), side.held + torch.cuda.max_memory_allocated() - before
-    found = {}
-    more = timing.peak_bytes(lambda: found.update(side.run()))
-    return found, None if more is None else side.held + more
+        return side.run(), side.held_bytes + torch.cuda.max_memory_allocated() - before
+    results = {}
+    added = timing.peak_bytes(lambda: results.update(side.run()))
+    return results, None if added is None else side.held_bytes + added
 
 
-def agree(work: str, found: Mapping[str, Found], tolerance: float) -> None:
-    """Compares what several sides found under the same name.
+def check_agreement(work: str, results: Mapping[str, Results], tolerance: float) -> None:
+    """Check that the results of several sides under the same name are equal.
+
+    Args:
+      work: the row's name, for the message.
+      results: the results of every side, by side.
+      tolerance: allowed difference, relative to the largest value.
 
     Raises:
-      StageError: two of them differ by more than `tolerance` of the largest value.
+      StageError: two results differ by more.
     """
     known: dict[str, tuple[str, np.ndarray]] = {}
-    for side, results in found.items():
-        for name, value in results.items():
+    for side, by_name in results.items():
+        for name, value in by_name.items():
             value = np.asarray(value, np.float32)
-            other, theirs = known.setdefault(name, (side, value))
-            largest = np.maximum(np.abs(value), np.abs(theirs)).max()
-            error = float(np.abs(value - theirs).max() / largest)
+            other, other_value = known.setdefault(name, (side, value))
+            largest = np.maximum(np.abs(value), np.abs(other_value)).max()
+            error = float(np.abs(value - other_value).max() / largest)
             if not error < tolerance:
                 raise StageError(
                     f'{work}: {name} of {other} and of {side} differ by {error:.1e} of the largest '
@@ -157,77 +186,84 @@ def agree(work: str, found: Mapping[str, Found], tolerance: float) -> None:
 
 
 class Program(NamedTuple):
-    """What XLA makes of a function.
+    """A function compiled by XLA.
 
     Attributes:
       call: the compiled function.
-      seconds: that tracing, lowering and compiling took.
-      held: bytes of those of its inputs that it uses.
-      planned: bytes that a call takes beyond its inputs, by the compiler's plan.
-      flops: of its matrix products.
+      seconds: time of tracing, lowering and compiling.
+      held_bytes: size of the inputs that the function uses.
+      planned_bytes: memory that a call takes beyond its inputs, as the compiler plans it.
+      flops: FLOPs of its matrix products.
     """
 
     call: Callable
     seconds: float
-    held: int
-    planned: int
+    held_bytes: int
+    planned_bytes: int
     flops: float
 
 
-def compiled(function: Callable, *inputs) -> Program:
-    """Compiles a function, jitted already or not, for inputs that it is not called with."""
-    begun = time.perf_counter()
+def compile_program(function: Callable, *inputs) -> Program:
+    """Compile a function, jitted or not, for these inputs, without calling it."""
+    start = time.perf_counter()
     jitted = function if hasattr(function, 'trace') else jax.jit(function)
     traced = jitted.trace(*inputs)
-    made = traced.lower().compile()
-    seconds = time.perf_counter() - begun
-    plan = made.memory_analysis()
+    compiled = traced.lower().compile()
+    seconds = time.perf_counter() - start
+    plan = compiled.memory_analysis()
     planned = plan.temp_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
     held = plan.argument_size_in_bytes
-    return Program(made, seconds, held, planned, flops.of_products(traced.jaxpr))
+    return Program(compiled, seconds, held, planned, flops.count_matmul_flops(traced.jaxpr))
 
 
 def jax_bytes(tree) -> int:
+    """Return the size in bytes of all arrays in a pytree."""
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
-def torch_bytes(*held: nn.Module | Mapping[str, torch.Tensor]) -> int:
-    """Bytes of parameters, buffers and inputs; what several of them share counts once."""
+def torch_bytes(*groups: nn.Module | Mapping[str, torch.Tensor]) -> int:
+    """Return the size in bytes of modules and inputs; a tensor that is shared counts once."""
     tensors = {}
-    for one in held:
-        values = [*one.parameters(), *one.buffers()] if isinstance(one, nn.Module) else one.values()
+    for group in groups:
+        is_module = isinstance(group, nn.Module)
+        values = [*group.parameters(), *group.buffers()] if is_module else group.values()
         tensors |= {tensor.data_ptr(): tensor.nbytes for tensor in values}
     return sum(tensors.values())
 
 
 @dataclasses.dataclass(frozen=True)
 class Torch:
-    """How PyTorch runs: on the GPU if there is one, in `dtype` by autocast."""
+    """PyTorch's settings: it runs on the GPU if there is one, with autocast to `dtype`."""
 
     dtype: str
 
     @property
     def device(self) -> str:
+        """The name of the device."""
         return 'cuda' if torch.cuda.is_available() else 'cpu'
 
     def place(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the inputs on the device."""
         return {name: tensor.to(self.device) for name, tensor in inputs.items()}
 
     def autocast(self) -> torch.autocast:
+        """Return the autocast context; it does nothing for float32."""
         dtype = getattr(torch, self.dtype)
         return torch.autocast(self.device, dtype, enabled=dtype != torch.float32)
 
-    def done(self, value: torch.Tensor) -> np.ndarray:
-        """Waits for a result, and fetches it."""
+    def fetch(self, value: torch.Tensor) -> np.ndarray:
+        """Wait for a result and return it as a float32 array on the host."""
         return value.detach().float().cpu().numpy()
 
     def variants(self, model: nn.Module, with_compile: bool) -> dict[str, nn.Module]:
-        """The model as each of PyTorch's sides runs it; each trains parameters of its own, and
-        frozen ones are shared."""
+        """Return the model for each of PyTorch's sides, by the side's name.
+
+        The sides share frozen parameters; each side has its own copy of the trainable ones.
+        """
         model = model.to(self.device)
-        found = {'PyTorch': model}
+        models = {'PyTorch': model}
         if with_compile:
             shared = [p for p in model.parameters() if not p.requires_grad]
             own = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
-            found['torch.compile'] = torch.compile(own)
-        return found
+            models['torch.compile'] = torch.compile(own)
+        return models

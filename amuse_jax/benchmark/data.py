@@ -1,4 +1,7 @@
-"""Preparing videos and reading records, each on one core, on performances rendered for it."""
+"""Measurements of preparing videos and of reading records, each on one core.
+
+The videos are synthetic performances, rendered here.
+"""
 
 import time
 from fractions import Fraction
@@ -26,35 +29,55 @@ from amuse_jax.system.processes import this_process
 
 WIDTH, HEIGHT, FPS = 640, 360, 30
 VIDEOS = 3  # one per split
-RECORDS = 64  # of the three videos, over and over: more than a processor's cache holds
-BATCHES = 32  # of a measured round of reading
-KEY_FRAME_SECONDS = 10  # of videos as they are published; the rendered ones have one per second
+RECORDS = 64  # copies of the three videos' records: more than a processor's cache holds
+BATCHES = 32  # in a measured round of reading
+KEY_FRAME_SECONDS = 10  # in published videos; rendered videos have a key frame every second
 
 
 def input_pipeline(config: ConfigDict, folder: Path, rounds: int, keep_memory: bool) -> list[dict]:
-    """Training batches with frames and log-mels: from records to arrays. The records were just
-    written or read, so they come from the system's page cache: no disk is waited for.
+    """Measure the reading of training batches with frames and log-mels, from records to arrays.
 
-    A sample is a video: its frames, its log-mels, stored features and regions, and some of its
-    questions. Reading is what training does (pipeline.QuestionBatches with a reader).
+    The records were just written or read, so they come from the system's page cache and no time is
+    spent on the disk. A sample is a video: its frames, its log-mels, stored features and regions,
+    and some of its questions. Training reads in the same way (pipeline.QuestionBatches with a
+    reader).
+
+    Args:
+      config: the sizes.
+      folder: the folder for videos and records.
+      rounds: number of measured repetitions.
+      keep_memory: whether the process keeps freed memory.
+
+    Returns:
+      The row, in a list.
     """
-    _render(config, folder)
-    _multiply(config, folder)
+    _render_videos(config, folder)
+    _write_repeated_records(config, folder)
     seconds = processes.run(
-        _read, config, folder, rounds, keep_memory=keep_memory, one_core=True
-    )  # of a sample
+        _read_seconds, config, folder, rounds, keep_memory=keep_memory, one_core=True
+    )  # per sample
     name = 'input pipeline, from records, per core'
     return [_row(name, Times(tuple(seconds)))]
 
 
 def prepare_videos(config: ConfigDict, folder: Path, rounds: int, keep_memory: bool) -> list[dict]:
-    """What a worker of the stage `prepare` does for a video: frames, log-mel, record.
+    """Measure what a worker of the stage `prepare` does per video: frames, log-mel, record.
 
-    Twice: for videos as they are rendered here, with a key frame per second, and for one with a key
-    frame every ten seconds and frames that refer to later ones, as published videos have.
+    This is measured twice: for videos as they are rendered here, with a key frame per second, and
+    for a video that is encoded as published ones are, with a key frame every ten seconds and frames
+    that refer to later frames.
+
+    Args:
+      config: the sizes.
+      folder: the folder for videos and records.
+      rounds: number of measured repetitions.
+      keep_memory: whether the process keeps freed memory.
+
+    Returns:
+      The two rows.
     """
-    root = _render(config, folder)
-    published = _as_published(root, folder / 'published')
+    root = _render_videos(config, folder)
+    published = _encode_as_published(root, folder / 'published')
     rows = []
     size = f'{SECONDS:.0f} s of {WIDTH}x{HEIGHT} video'
     for name, source in (
@@ -62,7 +85,7 @@ def prepare_videos(config: ConfigDict, folder: Path, rounds: int, keep_memory: b
         (f'prepare, per core: {size}, key frames {KEY_FRAME_SECONDS} s apart', published),
     ):
         seconds = processes.run(
-            _prepare, config, source, folder, rounds, keep_memory=keep_memory, one_core=True
+            _prepare_seconds, config, source, folder, rounds, keep_memory=keep_memory, one_core=True
         )
         rows.append(_row(name, Times(tuple(seconds))))
     return rows
@@ -78,69 +101,71 @@ def _row(work: str, times: Times) -> dict:
     }
 
 
-def _render(config: ConfigDict, folder: Path) -> Path:
-    """Renders the performances unless they are there, and returns the data set's folder."""
+def _render_videos(config: ConfigDict, folder: Path) -> Path:
+    """Render the performances unless they exist, and return the data set's folder."""
     root = folder / 'performances'
     settings = config.synthetic.copy_and_resolve_references()
     with settings.unlocked():
         settings.update(videos=VIDEOS, width=WIDTH, height=HEIGHT, fps=FPS)
     if not (root / 'avqa-test.json').exists():
-        logging.info('benchmark: renders %d videos', VIDEOS)
+        logging.info('benchmark: rendering %d videos', VIDEOS)
         render.render(settings, root, workers=1)
     return root
 
 
-def _as_published(root: Path, folder: Path) -> Path:
-    """A data set's folder with the first video, encoded again."""
+def _encode_as_published(root: Path, folder: Path) -> Path:
+    """Encode the first video again as published videos are, and return the data set's folder."""
     source = min((root / 'videos').iterdir())
     target = folder / 'videos' / source.name
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, lambda beside: _encode(source, beside))
+        write_atomically(target, lambda temporary: _encode(source, temporary))
     return folder
 
 
 def _encode(source: Path, target: Path) -> None:
-    """The pictures by libx264's defaults but for the distance of key frames; the sound as it is."""
+    """Encode a video with libx264's defaults, except the key frame distance; copy its audio."""
     options = {'g': str(KEY_FRAME_SECONDS * FPS), 'threads': '1'}
-    with av.open(str(source)) as read, av.open(str(target), 'w', format='mp4') as written:
-        pictures = written.add_stream('libx264', rate=FPS, options=options)
-        pictures.width, pictures.height, pictures.pix_fmt = WIDTH, HEIGHT, 'yuv420p'
-        sound = written.add_stream_from_template(read.streams.audio[0])
-        for packet in read.demux(read.streams.audio[0]):
+    with av.open(str(source)) as reader, av.open(str(target), 'w', format='mp4') as writer:
+        video = writer.add_stream('libx264', rate=FPS, options=options)
+        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, 'yuv420p'
+        audio = writer.add_stream_from_template(reader.streams.audio[0])
+        for packet in reader.demux(reader.streams.audio[0]):
             if packet.dts is not None:
-                packet.stream = sound
-                written.mux(packet)
-        read.seek(0)
-        for index, frame in enumerate(read.decode(read.streams.video[0])):
+                packet.stream = audio
+                writer.mux(packet)
+        reader.seek(0)
+        for index, frame in enumerate(reader.decode(reader.streams.video[0])):
             frame.pts, frame.time_base = index, Fraction(1, FPS)
             frame.pict_type = av.video.frame.PictureType.NONE
-            written.mux(pictures.encode(frame))
-        written.mux(pictures.encode(None))
+            writer.mux(video.encode(frame))
+        writer.mux(video.encode(None))
 
 
-def _prepare(config: ConfigDict, root: Path, folder: Path, rounds: int) -> list[float]:
-    """Seconds per video; the first one, for which the log-mel is compiled, is not counted."""
+def _prepare_seconds(config: ConfigDict, root: Path, folder: Path, rounds: int) -> list[float]:
+    """Return the seconds per video, without the first video, which compiles the log-mel."""
     log_mel = LogMel.from_settings(config)
     limits = guarded.Limits.from_settings(config.data)
-    work = prepare.Work(root, config.data.image_size, log_mel, limits, this_process())
+    settings = prepare.WorkerSettings(root, config.data.image_size, log_mel, limits, this_process())
     names = sorted(path.stem for path in (root / 'videos').iterdir())
     seconds = []
     for index in range(rounds + 1):
         name = names[index % len(names)]
         path = folder / f'prepared{records.SUFFIX}'
-        begun = time.perf_counter()
-        prepare.write_records(work, [prepare.Pair(name, name, (), (None, None))], path)
-        seconds.append(time.perf_counter() - begun)
+        start = time.perf_counter()
+        prepare.write_records(settings, [prepare.Pair(name, name, (), (None, None))], path)
+        seconds.append(time.perf_counter() - start)
         if records.read_contents(path)['quarantine']:
             raise StageError(f'{root} holds a video that cannot be prepared: {name}')
         path.unlink()
     return seconds[1:]
 
 
-def _multiply(config: ConfigDict, folder: Path) -> None:
-    """Prepares the videos and writes RECORDS records of them, with their questions, as `prepare`
-    leaves them."""
+def _write_repeated_records(config: ConfigDict, folder: Path) -> None:
+    """Prepare the videos and write RECORDS copies of their records and questions.
+
+    The files are in the format of the stage `prepare`.
+    """
     target = folder / 'records' / f'00000-of-00001{records.SUFFIX}'
     if target.exists():
         return
@@ -150,8 +175,8 @@ def _multiply(config: ConfigDict, folder: Path) -> None:
     with config.unlocked():
         config.data.update(root='', workers=1)
     prepare.run(config, prepared, {'render': folder / 'performances'})
-    made = Prepared(prepared)
-    reader = made.reader()
+    originals = Prepared(prepared)
+    reader = originals.reader()
     names = [f'video{index:04d}' for index in range(RECORDS)]
     videos = [{'video_id': name, 'sound_id': name} for name in names]
 
@@ -164,15 +189,15 @@ def _multiply(config: ConfigDict, folder: Path) -> None:
     rows = [
         question | {'record': index, 'split': 'train'}
         for index in range(RECORDS)
-        for question in made.rows
+        for question in originals.rows
         if question['record'] == index % len(reader)
     ]
     write_tables(folder, videos, rows)
     write_atomically(target, write)
 
 
-def _read(config: ConfigDict, folder: Path, rounds: int) -> list[float]:
-    """Seconds per sample of each round, after a first batch."""
+def _read_seconds(config: ConfigDict, folder: Path, rounds: int) -> list[float]:
+    """Return the seconds per sample of each round; the first batch is not measured."""
     text = config.model.text.copy_and_resolve_references()
     with text.unlocked():
         text.tokenizer = 'questions'
@@ -181,7 +206,7 @@ def _read(config: ConfigDict, folder: Path, rounds: int) -> list[float]:
         split='train',
         size=config.train.questions,
         videos=config.train.batch_size,
-        arrays=inputs.features(config, RECORDS),
+        arrays=inputs.random_features(config, RECORDS),
         reader=Prepared(folder).reader(),
     )
     videos = config.train.batch_size
@@ -190,8 +215,8 @@ def _read(config: ConfigDict, folder: Path, rounds: int) -> list[float]:
     next(iterator)
     seconds = []
     for _ in range(rounds):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(BATCHES):
             next(iterator)
-        seconds.append((time.perf_counter() - begun) / (BATCHES * videos))
+        seconds.append((time.perf_counter() - start) / (BATCHES * videos))
     return seconds

@@ -1,6 +1,7 @@
-"""What a program compiled for TPUs does in a run, read from the text of its optimised module.
+"""Costs of one run of a program compiled for TPUs, read from the text of its optimised module.
 
-XLA's own cost analysis counts the body of a loop once. Here everything counts as often as it runs.
+XLA's own cost analysis counts the body of a loop once. Here every instruction counts as often as it
+runs.
 """
 
 import dataclasses
@@ -9,8 +10,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-# How often a device sends the whole array of a collective, in a ring of many devices.
-SENT = {
+# How often each device sends the whole array, by collective, in a ring of many devices.
+RING_SENDS = {
     'all-reduce': 2,
     'all-gather': 1,
     'reduce-scatter': 1,
@@ -25,12 +26,12 @@ _NAME = re.compile(r'%([\w.\-]+)')
 _INSTRUCTION = re.compile(r'\s+(?:ROOT )?%([\w.\-]+) = ')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _KERNEL = re.compile(r'"cost_estimate":\{"flops":"(\d+)"')
-# They only name, move or group what others made.
-_FREE = {
+# These instructions only name, move or group the results of others.
+_NO_TRAFFIC = {
     'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'iota',
     'partition-id', 'replica-id', 'while', 'conditional', 'call',
 }  # fmt: skip
-_SLICES = 'dynamic-slice', 'slice', 'gather'  # they read of their first operand what they take
+_SLICES = 'dynamic-slice', 'slice', 'gather'  # they read only a part of their first operand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +39,11 @@ class Instruction:
     """One line of a computation.
 
     Attributes:
-      name, op: such as 'fusion.3' and 'fusion'.
-      shape: as written, layouts included.
-      arguments: what stands in its brackets: names of others, or a value.
-      rest: attributes, as written.
+      name: the instruction's name, such as 'fusion.3'.
+      op: the operation, such as 'fusion'.
+      shape: the result's shape as text, with layouts.
+      arguments: the text in the brackets: names of other instructions, or a value.
+      rest: the attributes as text.
     """
 
     name: str
@@ -52,25 +54,26 @@ class Instruction:
 
     @property
     def operands(self) -> list[str]:
+        """The names of the instructions in `arguments`."""
         return _NAME.findall(self.arguments)
 
     def attribute(self, name: str) -> str:
-        """The computation that an attribute such as `body` names; '' where there is none."""
-        found = re.search(rf'\b{name}=%([\w.\-]+)', self.rest)
-        return found.group(1) if found else ''
+        """Return the computation that an attribute such as `body` names; '' if it is missing."""
+        match = re.search(rf'\b{name}=%([\w.\-]+)', self.rest)
+        return match.group(1) if match else ''
 
 
 @dataclasses.dataclass
 class Costs:
-    """Of one run on one device.
+    """Costs of one run on one device.
 
     Attributes:
-      cycles: that the compiler expects, collectives apart.
-      hbm_bytes: read from and written to the memory, padding of the layouts included.
-      collectives: by kind, bytes of the whole arrays.
-      calls: by kind, how often.
-      kernel_flops: of hand-written kernels, by name and their own estimate; `cycles` lacks them.
-      scopes: cycles by the source's name of the operation.
+      cycles: cycles that the compiler estimates, without collectives and hand-written kernels.
+      hbm_bytes: bytes read from and written to HBM, with the padding of the layouts.
+      collectives: bytes of the whole arrays, by kind of collective.
+      calls: number of calls, by kind of collective.
+      kernel_flops: FLOPs of hand-written kernels by name, from their own estimates.
+      scopes: cycles by the operation's name in the source code.
     """
 
     cycles: int
@@ -82,25 +85,28 @@ class Costs:
 
 
 def costs(text: str) -> Costs:
-    """Costs of a module for TPUs, from `compiled.as_text()`.
+    """Return the costs of a module for TPUs.
+
+    Args:
+      text: the module's text, from `compiled.as_text()`.
 
     Raises:
-      ValueError: a loop whose number of runs is not known, or a text without entry.
+      ValueError: a loop's trip count is unknown, or the text has no entry computation.
     """
     computations, entry = _parse(text)
     total = Costs(0, 0, Counter(), Counter(), Counter(), Counter())
-    for instruction, times, others in _runs(computations, entry, 1):
-        for kind, size in _exchanged(instruction, others, computations):
+    for instruction, times, computation in _executed(computations, entry, 1):
+        for kind, size in _collectives(instruction, computation, computations):
             total.collectives[kind] += times * size
             total.calls[kind] += times
         if kernel := _KERNEL.search(instruction.rest):
-            name = instruction.name.split('.')[0]  # the compiler numbers them
+            name = instruction.name.split('.')[0]  # without the number that the compiler adds
             total.kernel_flops[name] += times * int(kernel.group(1))
         elif cycles := _CYCLES.search(instruction.rest):
             scope = re.search(r'op_name="([^"]*)"', instruction.rest)
             total.cycles += times * int(cycles.group(1))
             total.scopes[scope.group(1) if scope else ''] += times * int(cycles.group(1))
-        total.hbm_bytes += times * _traffic(instruction, others, computations)
+        total.hbm_bytes += times * _hbm_traffic(instruction, computation, computations)
     return total
 
 
@@ -109,8 +115,9 @@ Computations = dict[str, Computation]
 
 
 def _parse(text: str) -> tuple[Computations, str]:
+    """Return the module's computations by name, and the name of the entry computation."""
     computations, entry, current = {}, '', {}
-    # A kernel's metadata is written over several lines.
+    # The metadata of a kernel spans several lines.
     for line in re.sub(r'\n(?="|}})', ' ', text).splitlines():
         opening = re.match(r'(ENTRY )?%([\w.\-]+) \(', line)
         if opening:
@@ -124,63 +131,69 @@ def _parse(text: str) -> tuple[Computations, str]:
 
 
 def _instruction(name: str, text: str) -> Instruction:
-    end = _closing(text) + 1 if text.startswith('(') else text.index(' ')
+    """Parse the text to the right of `%name = `."""
+    end = _closing_bracket(text) + 1 if text.startswith('(') else text.index(' ')
     shape, rest = text[:end], text[end:].lstrip()
     op = rest[: rest.index('(')]
     rest = rest[len(op) :]
-    end = _closing(rest)
+    end = _closing_bracket(rest)
     return Instruction(name, op, shape, rest[1:end], rest[end + 1 :])
 
 
-def _closing(text: str) -> int:
-    """Where the bracket that `text` begins with is closed."""
+def _closing_bracket(text: str) -> int:
+    """Return the position of the bracket that closes the first character of `text`."""
     depth = 0
-    for place, letter in enumerate(text):
+    for position, letter in enumerate(text):
         depth += (letter == '(') - (letter == ')')
         if not depth:
-            return place
+            return position
     raise ValueError(f'expected a closed bracket in {text[:80]!r}')
 
 
-def _runs(
+def _executed(
     computations: Computations, name: str, times: int
 ) -> Iterator[tuple[Instruction, int, Computation]]:
-    """Every instruction that runs by itself, how often, and its computation."""
+    """Yield every instruction that is executed, how often it runs, and its computation.
+
+    Instructions inside a fusion are not executed one by one.
+    """
     for instruction in computations[name].values():
         if instruction.op == 'while':
-            count = times * _trips(computations, instruction)
-            yield from _runs(computations, instruction.attribute('body'), count)
+            count = times * _trip_count(computations, instruction)
+            yield from _executed(computations, instruction.attribute('body'), count)
         elif instruction.op in ('call', 'async-start'):
             called = instruction.attribute('to_apply') or instruction.attribute('calls')
-            yield from _runs(computations, called, times)
-        elif instruction.op == 'conditional':  # either way: they are small here
+            yield from _executed(computations, called, times)
+        elif instruction.op == 'conditional':  # all branches count: they are small here
             for branch in _NAME.findall(instruction.rest.split('metadata=')[0]):
                 if branch in computations:
-                    yield from _runs(computations, branch, times)
+                    yield from _executed(computations, branch, times)
         else:
             yield instruction, times, computations[name]
 
 
-def _exchanged(
-    instruction: Instruction, others: Computation, computations: Computations
+def _collectives(
+    instruction: Instruction, computation: Computation, computations: Computations
 ) -> Iterator[tuple[str, int]]:
-    """The collectives that an instruction is or holds: kind, bytes of the whole array."""
+    """Yield the collectives that an instruction is or contains: kind, bytes of the whole array."""
     kind = instruction.op.removesuffix('-start')
-    if kind in SENT:
-        given = sum(
-            sum(_bytes(others[name].shape, only_hbm=False)) for name in instruction.operands
+    if kind in RING_SENDS:
+        operand_bytes = sum(
+            sum(_array_bytes(computation[name].shape, only_hbm=False))
+            for name in instruction.operands
         )
-        made = sum(_bytes(instruction.shape, only_hbm=False))
+        result_bytes = sum(_array_bytes(instruction.shape, only_hbm=False))
         if instruction.op.endswith('-start') and kind != 'all-reduce':
-            made -= given  # its result names its operands too
-        yield kind, max(given, made)
+            result_bytes -= operand_bytes  # the result's shape lists the operands too
+        yield kind, max(operand_bytes, result_bytes)
     if instruction.op == 'fusion':
-        inside = computations.get(instruction.attribute('calls'), {})
-        for each in inside.values():
-            yield from _exchanged(each, inside, computations)
+        fused = computations.get(instruction.attribute('calls'), {})
+        for each in fused.values():
+            yield from _collectives(each, fused, computations)
 
 
-def _trips(computations: Computations, loop: Instruction) -> int:
+def _trip_count(computations: Computations, loop: Instruction) -> int:
+    """Return how often a while loop runs."""
     known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest)
     if known:
         return int(known.group(1))
@@ -191,65 +204,75 @@ def _trips(computations: Computations, loop: Instruction) -> int:
     return int(limits[0])
 
 
-def _traffic(instruction: Instruction, others: Computation, computations: Computations) -> int:
-    """Bytes between the chip and its memory; what the compiler placed on the chip costs none."""
-    if instruction.op in _FREE or instruction.op.endswith('-done'):
+def _hbm_traffic(
+    instruction: Instruction, computation: Computation, computations: Computations
+) -> int:
+    """Return the bytes moved between the chip and its HBM.
+
+    Arrays that the compiler placed in the chip's own memory cost nothing.
+    """
+    if instruction.op in _NO_TRAFFIC or instruction.op.endswith('-done'):
         return 0
-    inside = (
+    fused = (
         computations.get(instruction.attribute('calls'), {}) if instruction.op == 'fusion' else {}
     )
     if instruction.op.removesuffix('-start') in _SLICES:
-        return _taken(instruction, others)
-    if instruction.op.endswith('-start'):  # its result names its operands too
-        return sum(_bytes(instruction.shape))
-    if not inside:
-        return sum(_bytes(instruction.shape)) + sum(
-            sum(_bytes(others[name].shape)) for name in instruction.operands if name in others
+        return _slice_traffic(instruction, computation)
+    if instruction.op.endswith('-start'):  # the result's shape lists the operands too
+        return sum(_array_bytes(instruction.shape))
+    if not fused:
+        return sum(_array_bytes(instruction.shape)) + sum(
+            sum(_array_bytes(computation[name].shape))
+            for name in instruction.operands
+            if name in computation
         )
-    return _written(instruction, inside) + sum(
-        _read(each, inside) for each in inside.values() if each.op == 'parameter'
+    return _bytes_written(instruction, fused) + sum(
+        _bytes_read(each, fused) for each in fused.values() if each.op == 'parameter'
     )
 
 
-def _taken(instruction: Instruction, others: Computation) -> int:
-    """Of a slice by itself: what it takes is read, and written."""
-    arrays = [found.group() for found in _ARRAY.finditer(instruction.shape)]
-    taken = arrays[1 if instruction.op.endswith('-start') else 0]
-    source = others[instruction.operands[0]]
-    read = sum(_bytes(taken, only_hbm=False)) if sum(_bytes(source.shape)) else 0
-    return read + sum(_bytes(taken))
+def _slice_traffic(instruction: Instruction, computation: Computation) -> int:
+    """Return the traffic of a slice outside a fusion: the slice is read and written."""
+    arrays = [match.group() for match in _ARRAY.finditer(instruction.shape)]
+    piece = arrays[1 if instruction.op.endswith('-start') else 0]
+    source = computation[instruction.operands[0]]
+    read = sum(_array_bytes(piece, only_hbm=False)) if sum(_array_bytes(source.shape)) else 0
+    return read + sum(_array_bytes(piece))
 
 
-def _read(parameter: Instruction, inside: Computation) -> int:
-    """Of a fusion's parameter: the whole, or the slices of it that are used."""
-    whole, total = sum(_bytes(parameter.shape)), 0
-    for user in inside.values():
+def _bytes_read(parameter: Instruction, fused: Computation) -> int:
+    """Return the bytes read of a fusion's parameter: all of it, or the slices that are used."""
+    whole, total = sum(_array_bytes(parameter.shape)), 0
+    for user in fused.values():
         if parameter.name not in user.operands:
             continue
         is_first = user.operands[0] == parameter.name
         if is_first and user.op == 'dynamic-update-slice':
-            continue  # written in place
+            continue  # this array is updated in place
         if not is_first or user.op not in _SLICES:
             return whole
-        total += sum(_bytes(user.shape, only_hbm=False)) if whole else 0
+        total += sum(_array_bytes(user.shape, only_hbm=False)) if whole else 0
     return total
 
 
-def _written(fusion: Instruction, inside: Computation) -> int:
-    """Of a fusion's results: the whole, or the slices that are changed in place."""
-    updates = [each for each in inside.values() if each.op == 'dynamic-update-slice']
-    total = sum(_bytes(fusion.shape))
+def _bytes_written(fusion: Instruction, fused: Computation) -> int:
+    """Return the bytes written of a fusion's results: all, or the slices updated in place."""
+    updates = [each for each in fused.values() if each.op == 'dynamic-update-slice']
+    total = sum(_array_bytes(fusion.shape))
     for update in updates:
-        if sum(_bytes(update.shape)):
+        if sum(_array_bytes(update.shape)):
             whole, part = (
-                sum(_bytes(inside[n].shape, only_hbm=False)) for n in update.operands[:2]
+                sum(_array_bytes(fused[n].shape, only_hbm=False)) for n in update.operands[:2]
             )
             total -= max(0, whole - part)
     return max(0, total)
 
 
-def _bytes(shape: str, only_hbm: bool = True) -> Iterator[int]:
-    """Of each array of a shape, as it lies in memory; `S(1)` in a layout is the chip's own."""
+def _array_bytes(shape: str, only_hbm: bool = True) -> Iterator[int]:
+    """Yield the bytes of every array in a shape, with the padding of its layout.
+
+    `S(1)` in a layout means the chip's own memory; `only_hbm` leaves such arrays out.
+    """
     for kind, sizes, layout in _ARRAY.findall(shape):
         if only_hbm and re.search(r'S\([1-9]', layout):
             continue

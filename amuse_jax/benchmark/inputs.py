@@ -1,4 +1,4 @@
-"""What both sides are given: batches as the pipeline makes them, with random content."""
+"""Inputs for both sides: batches in the pipeline's format with random content."""
 
 from collections.abc import Mapping
 
@@ -12,13 +12,13 @@ from amuse_jax.models.amuse import Phrases
 from amuse_jax.models.summary import BERT_WORDS, CLASSES
 from amuse_jax.music_avqa import vocabulary
 
-QUESTIONS = 5  # about one video: as many as a video of MUSIC-AVQA has, about
-_CLS, _FIRST_WORD = 101, 1000  # BERT's ids
-PER_QUESTION = ('words', 'word_mask', 'answers')  # arrays of a batch, beside the weights
+QUESTIONS = 5  # per video: about as many as MUSIC-AVQA has
+_CLS, _FIRST_WORD = 101, 1000  # token ids of BERT
+PER_QUESTION = ('words', 'word_mask', 'answers')  # arrays with a question axis, except the weights
 
 
-def phrases() -> Phrases:
-    """Names of one to three word pieces, so that no tokenizer is needed."""
+def random_phrases() -> Phrases:
+    """Return names of one to three random word pieces, so that no tokenizer is needed."""
     random = np.random.default_rng(1)
 
     def rows(names):
@@ -35,21 +35,28 @@ def phrases() -> Phrases:
     )
 
 
-def draw(config: ConfigDict, videos: int = 1, questions: int = 1) -> Batch:
-    """A batch of pipeline.QuestionBatches with frames and log-mels: videos that have all segments,
-    questions of different lengths, each answered."""
+def random_batch(config: ConfigDict, videos: int = 1, questions: int = 1) -> Batch:
+    """Return a random batch of pipeline.QuestionBatches with frames and log-mels.
+
+    Every video has all segments; the questions have different lengths, and each has an answer.
+
+    Args:
+      config: the sizes.
+      videos: the number of videos.
+      questions: the number of questions per video.
+    """
     random = np.random.default_rng(0)
     words = _questions(random, (videos, questions), config.model.text.max_words)
     return {
         **words,
         'weights': np.ones((videos, questions), np.float32),
         **_media(random, config, videos),
-        **features(config, videos),
+        **random_features(config, videos),
     }
 
 
-def features(config: ConfigDict, videos: int) -> Batch:
-    """What the stages pretrain and rois leave of each video."""
+def random_features(config: ConfigDict, videos: int) -> Batch:
+    """Return random arrays in place of those that the stages pretrain and rois store per video."""
     random = np.random.default_rng(2)
     lead = videos, config.data.segments
     regions = (*lead, config.rois.regions)
@@ -75,8 +82,13 @@ def features(config: ConfigDict, videos: int) -> Batch:
     }
 
 
-def sample(batch: Mapping[str, np.ndarray], question: int) -> dict[str, torch.Tensor]:
-    """The batch's videos with one question each, as the reference takes them."""
+def torch_sample(batch: Mapping[str, np.ndarray], question: int) -> dict[str, torch.Tensor]:
+    """Return the batch's videos with one question each, as PyTorch tensors for the reference.
+
+    Args:
+      batch: a batch.
+      question: the index of the question, the same for every video.
+    """
     chosen = {
         name: array[:, question] if name in PER_QUESTION else array
         for name, array in batch.items()
@@ -87,6 +99,7 @@ def sample(batch: Mapping[str, np.ndarray], question: int) -> dict[str, torch.Te
 
 
 def _questions(random: np.random.Generator, lead: tuple[int, int], length: int) -> Batch:
+    """Return random questions; `lead` is (videos, questions) and `length` their longest length."""
     mask = np.arange(length) < random.integers(length // 3, length + 1, lead)[..., None]
     words = random.integers(_FIRST_WORD, BERT_WORDS, mask.shape) * mask
     words[..., 0] = _CLS
@@ -98,7 +111,7 @@ def _questions(random: np.random.Generator, lead: tuple[int, int], length: int) 
 
 
 def media_shapes(config: ConfigDict, videos: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Of frames and of log-mels."""
+    """Return the shapes of the frames (B, T, S, S, 3) and the log-mels (B, T, F, mels)."""
     segments, side = config.data.segments, config.data.image_size
     return (videos, segments, side, side, 3), (videos, *LogMel.from_settings(config).shape)
 

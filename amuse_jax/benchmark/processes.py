@@ -1,4 +1,4 @@
-"""Functions in fresh processes: first runs that are first, and one core that is one core."""
+"""Calls in fresh processes: nothing is compiled yet, and the number of cores can be limited."""
 
 import concurrent.futures
 import multiprocessing
@@ -11,21 +11,23 @@ from amuse_jax.system.processes import end_with_parent
 
 
 def run(function: Callable, *arguments, keep_memory: bool, one_core: bool = False) -> Any:
-    """`function(*arguments)` in a process of its own.
+    """Call `function(*arguments)` in a new process and return its result.
 
     Args:
-      function: a module's own; it and everything else travels to the process.
-      keep_memory: whether that process keeps freed memory.
-      one_core: whether it, threads and all, may use one core only (where the system can say so).
+      function: a module-level function, because it is pickled.
+      arguments: its arguments, which are pickled too.
+      keep_memory: whether the process keeps freed memory instead of returning it to the kernel.
+      one_core: whether the process and its threads may use only one core. Some systems cannot
+        limit this; it then has no effect.
     """
     context = multiprocessing.get_context('spawn')
     with concurrent.futures.ProcessPoolExecutor(
-        1, mp_context=context, initializer=_begin, initargs=(keep_memory, one_core)
+        1, mp_context=context, initializer=_set_up, initargs=(keep_memory, one_core)
     ) as pool:
         return pool.submit(function, *arguments).result()
 
 
-def _begin(keep_memory: bool, one_core: bool) -> None:
+def _set_up(keep_memory: bool, one_core: bool) -> None:
     end_with_parent()
     if keep_memory:
         memory.keep_freed()

@@ -1,4 +1,4 @@
-"""The benchmark's figures: a line per row, a table, and the file that keeps them."""
+"""The benchmark's figures: lines and tables of text, and the file in which they are saved."""
 
 import hashlib
 import json
@@ -16,21 +16,21 @@ from amuse_jax.benchmark import comparison
 from amuse_jax.errors import StageError
 from amuse_jax.system.files import write_json
 
-_KEYS = ('work', 'dtype', 'allocator')  # rows that agree in them replace each other
+_KEYS = ('work', 'dtype', 'allocator')  # a row replaces an earlier one with the same values
 _GIB = 2**30
-MOST_OF_ONE_QUESTION = 3.7  # the goal for five questions about a video, beside one
+GOAL_FOR_FIVE_QUESTIONS = 3.7  # goal for five questions about a video, in times of one question
 _HEADINGS = {
     comparison.WORK: 'The same work on every side:',
-    comparison.RESULT: 'The same result, by sharing and storing on the side of JAX:',
+    comparison.RESULT: 'The same result, where JAX shares and stores work:',
     '': 'JAX alone:',
 }
 
 
 class Figures:
-    """What was measured on one machine at one config's sizes; on the disk after every row.
+    """The figures of one machine at the sizes of one config; they are saved after every row.
 
-    Rows of earlier runs stay until they are measured again, so that a long run can be made in
-    pieces.
+    Rows of earlier runs stay until they are measured again, so a long run can be split into several
+    shorter ones.
 
     Args:
       path: the JSON file.
@@ -43,42 +43,44 @@ class Figures:
     def __init__(self, path: Path, config: ConfigDict):
         self._path = path
         sizes = config.to_json(sort_keys=True)
-        about = {
-            'machine': machine(),
+        identity = {
+            'machine': machine_name(),
             'config': config.name,
             'sizes': hashlib.sha256(sizes.encode()).hexdigest()[:16],
         }
-        self._content = about | {'products': {}, 'rows': [], 'sweeps': {}}
+        self._content = identity | {'products': {}, 'rows': [], 'sweeps': {}}
         if path.exists():
             before = json.loads(path.read_text())
-            for name, value in about.items():
+            for name, value in identity.items():
                 if before[name] != value:
                     raise StageError(
-                        f'{path} holds figures of {name} {before[name]}, these are of {value}; '
+                        f'{path} holds figures for {name} {before[name]}, expected {value}; '
                         'choose another --out'
                     )
             self._content = {'products': {}} | before
 
     @property
     def rows(self) -> list[dict]:
+        """The rows of the tables."""
         return self._content['rows']
 
     @property
     def sweeps(self) -> dict[str, list[dict]]:
+        """The points of the sweeps, by axis."""
         return self._content['sweeps']
 
     def add(self, row: dict) -> None:
-        """Keeps a row, in place of one of the same work."""
+        """Save a row; it replaces an earlier row of the same work."""
         _put(self.rows, row, _KEYS)
         write_json(self._path, self._content)
 
     def add_products(self, dtype: str, rates: Mapping[str, float]) -> None:
-        """Keeps the rates of the matrix products that the rows of `dtype` are set against."""
+        """Save the rates of the matrix products with which rows of `dtype` are compared."""
         self._content['products'][dtype] = dict(rates)
         write_json(self._path, self._content)
 
     def add_to_sweep(self, axis: str, row: dict) -> None:
-        """Keeps a point of a sweep; `row['value']` is its place."""
+        """Save a point of a sweep; `row['value']` is its position on the axis."""
         points = self.sweeps.setdefault(axis, [])
         _put(points, row, (*_KEYS, 'value'))
         points.sort(key=lambda point: point['value'])
@@ -93,8 +95,8 @@ def _put(rows: list[dict], row: dict, keys: Sequence[str]) -> None:
     rows.append(row)
 
 
-def machine() -> str:
-    """The processor or accelerator that the figures are of."""
+def machine_name() -> str:
+    """Return the name of the processor or accelerator on which the figures are measured."""
     device = jax.devices()[0]
     if device.platform != 'cpu':
         return f'{jax.device_count()} x {device.device_kind}'
@@ -107,18 +109,19 @@ def machine() -> str:
     return f'{cores} cores of {name}'
 
 
-def versions(*packages: str) -> dict[str, str]:
+def package_versions(*packages: str) -> dict[str, str]:
+    """Return the installed versions of packages, by name."""
     return {name: metadata.version(name) for name in packages}
 
 
-def products(dtype: str, rates: Mapping[str, float]) -> str:
-    """The rates of matrix products as one line."""
+def format_products(dtype: str, rates: Mapping[str, float]) -> str:
+    """Return the rates of matrix products as one line."""
     each = '; '.join(f'{name} {rate / 1e9:.0f} GFLOP/s' for name, rate in rates.items())
     return f'matrix products [{dtype}]: {each}'
 
 
-def line(row: Mapping) -> str:
-    """A row as one sentence."""
+def format_row(row: Mapping) -> str:
+    """Return a row as one line of text."""
     parts = [
         f'{side} {_seconds(value)} (±{row["spread"][side]:.0%})'
         for side, value in row.get('seconds', {}).items()
@@ -128,50 +131,53 @@ def line(row: Mapping) -> str:
         for side, value in row.get('times_faster', {}).items()
     ]
     if row.get('planned_bytes', {}).get('JAX'):
-        parts.append(f'JAX plans {row["planned_bytes"]["JAX"] / _GIB:.2g} GiB beside its inputs')
+        planned = row['planned_bytes']['JAX'] / _GIB
+        parts.append(f'JAX plans {planned:.2g} GiB in addition to its inputs')
     if 'share_of_peak' in row:
         parts.append(f'{row["share_of_peak"]:.0%} of the fastest product')
     if 'of_one_question' in row:
         parts.append(
             f'five questions in {row["of_one_question"]:.2f} times the time of one '
-            f'({_seconds(row["one_question_seconds"])}; goal: at most {MOST_OF_ONE_QUESTION})'
+            f'({_seconds(row["one_question_seconds"])}; goal: at most {GOAL_FOR_FIVE_QUESTIONS})'
         )
     if 'flops' not in row and 'samples_per_second' in row:
         parts.append(f'{row["samples_per_second"]["JAX"]:.3g} samples/s')
     if 'from_cache_seconds' in row:
         compiling = row['compile_seconds']['JAX']
         parts.append(f'{compiling:.1f} s, from the cache {row["from_cache_seconds"]:.1f} s')
-    at = f' = {row["value"]}' if 'value' in row else ''  # of a sweep
-    return f'{row["work"]}{at} [{row["dtype"]}, {row["allocator"]}]: ' + '; '.join(parts)
+    value = f' = {row["value"]}' if 'value' in row else ''  # a point of a sweep
+    return f'{row["work"]}{value} [{row["dtype"]}, {row["allocator"]}]: ' + '; '.join(parts)
 
 
-def tables(rows: Sequence[Mapping]) -> str:
-    """A table of each kind of rows, so that speed at the same work is not mixed up with work
-    saved."""
-    found = []
+def format_tables(rows: Sequence[Mapping]) -> str:
+    """Return one table per kind of row: the same work must not be confused with saved work."""
+    tables = []
     for kind, heading in _HEADINGS.items():
         if chosen := [row for row in rows if row.get('kind', '') == kind]:
-            found.append(f'{heading}\n\n{table(chosen)}')
-    return '\n\n'.join(found)
+            tables.append(f'{heading}\n\n{format_table(chosen)}')
+    return '\n\n'.join(tables)
 
 
-def table(rows: Sequence[Mapping]) -> str:
-    """The rows as a Markdown table: seconds (half the quartiles' distance), how many times faster
-    JAX is than each other side, and what else is known of JAX's side."""
+def format_table(rows: Sequence[Mapping]) -> str:
+    """Return rows as a Markdown table.
+
+    It has the seconds of each side with their spread (half the interquartile range), how many times
+    as fast JAX is as each other side, and all further figures of JAX. Empty columns are left out.
+    """
     sides = list(dict.fromkeys(side for row in rows for side in row.get('seconds', ())))
     lines = []
     for row in rows:
         seconds, spread = row.get('seconds', {}), row.get('spread', {})
-        shown = {'work': row['work'], 'dtype': row['dtype'], 'freed memory': row['allocator']}
+        cells = {'work': row['work'], 'dtype': row['dtype'], 'freed memory': row['allocator']}
         for side in sides:
-            shown[f'{side} s'] = (
+            cells[f'{side} s'] = (
                 f'{_number(seconds[side])} ±{spread[side]:.0%}' if side in seconds else ''
             )
         for side in sides[1:]:
-            shown[f'x {side}'] = _number(row.get('times_faster', {}).get(side))
+            cells[f'x {side}'] = _number(row.get('times_faster', {}).get(side))
         peaks = row.get('peak_bytes', {})
         lines.append(
-            shown
+            cells
             | {
                 'samples/s': _number(row.get('samples_per_second', {}).get('JAX')),
                 'GFLOP/s': _number(row.get('flops_per_second'), 1e-9),

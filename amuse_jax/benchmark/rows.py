@@ -1,4 +1,4 @@
-"""The rows of the table, and measuring them one after the other."""
+"""The list of all rows, and the loop that measures them."""
 
 import contextlib
 import dataclasses
@@ -16,8 +16,8 @@ from amuse_jax.benchmark.comparison import Comparison
 from amuse_jax.errors import StageError
 from amuse_jax.system import memory
 
-# make(config, with_compile) -> Comparison
-COMPARED: Mapping[str, Callable[[ConfigDict, bool], Comparison]] = {
+# Functions build(config, with_compile) -> Comparison.
+COMPARISONS: Mapping[str, Callable[[ConfigDict, bool], Comparison]] = {
     **{part: functools.partial(towers.compare, part, 'forward') for part in towers.PARTS},
     **{
         f'{part}-gradient': functools.partial(towers.compare, part, 'gradient')
@@ -28,10 +28,10 @@ COMPARED: Mapping[str, Callable[[ConfigDict, bool], Comparison]] = {
     'questions': whole.five_questions,
     'epoch': whole.epoch,
 }
-# measure(config, folder, rounds, keep_memory) -> rows; there is no PyTorch side.
-OWN = {'pipeline': data.input_pipeline, 'prepare': data.prepare_videos}
-COMPILED = 'compile'
-ROWS = (*COMPARED, COMPILED, *OWN)
+# Functions measure(config, folder, rounds, keep_memory) -> rows. There is no PyTorch side.
+JAX_ONLY = {'pipeline': data.input_pipeline, 'prepare': data.prepare_videos}
+COMPILE = 'compile'
+ROWS = (*COMPARISONS, COMPILE, *JAX_ONLY)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,16 +39,16 @@ class Plan:
     """What to measure.
 
     Attributes:
-      rows: of ROWS.
-      sweeps: of sweeps.AXES.
-      dtypes: float32, bfloat16.
-      rounds: measured repetitions.
+      rows: names from ROWS.
+      sweeps: names from sweeps.AXES.
+      dtypes: 'float32' or 'bfloat16'.
+      rounds: number of measured repetitions.
       with_compile: whether torch.compile is a side.
-      freed_memory: kept or returned, what this process does with it.
-      folder: for what is rendered and prepared.
+      freed_memory: 'kept' or 'returned': what this process does with freed memory.
+      folder: the folder for rendered videos and prepared records.
 
     Raises:
-      StageError: an unknown name.
+      StageError: a name is unknown.
     """
 
     rows: Sequence[str]
@@ -74,53 +74,61 @@ class Plan:
 
 
 def measure(config: ConfigDict, plan: Plan, figures: report.Figures) -> None:
-    """Measures the plan's rows and sweeps; every figure is printed and kept when it is there.
+    """Measure the plan's rows and sweeps; print and save every row at once.
+
+    Args:
+      config: the sizes.
+      plan: what to measure.
+      figures: where the rows are saved.
 
     Raises:
-      StageError: the sides differ, or the config leaves out a part of the model.
+      StageError: results of the sides differ, or the config leaves out a part of the model.
     """
     if config.without:
         raise StageError(
-            f'the benchmark compares the whole model; the config is without {config.without}'
+            f'the benchmark compares the whole model, but config.without is {config.without!r}'
         )
-    done, versions = [], report.versions('jax', 'torch', 'transformers')
+    done, versions = [], report.package_versions('jax', 'torch', 'transformers')
 
-    def keep(row: dict, dtype: str, axis: str = '') -> None:
+    def save(row: dict, dtype: str, axis: str = '') -> None:
         row = row | {'dtype': dtype, 'allocator': plan.freed_memory, 'versions': versions}
         if axis:
             figures.add_to_sweep(axis, row)
         else:
             figures.add(row)
             done.append(row)
-        print(report.line(row), flush=True)
+        print(report.format_row(row), flush=True)
 
     for dtype in plan.dtypes:
         sizes = with_dtype(config, dtype)
-        names = [name for name in plan.rows if name in COMPARED]
+        names = [name for name in plan.rows if name in COMPARISONS]
         if names or plan.sweeps:
             with _precision(dtype):
                 product = timing.fastest_product(dtype)
             figures.add_products(dtype, product.rates)
-            print(report.products(dtype, product.rates), flush=True)
+            print(report.format_products(dtype, product.rates), flush=True)
         for name in names:
-            make = functools.partial(COMPARED[name], sizes, plan.with_compile)
-            keep(_compared(make, dtype, plan, product), dtype)
+            build = functools.partial(COMPARISONS[name], sizes, plan.with_compile)
+            save(_measure_row(build, dtype, plan, product), dtype)
         for axis in plan.sweeps:
             for value in sweeps.AXES[axis]:
-                make = functools.partial(sweeps.at, sizes, axis, value)
-                row = _compared(make, dtype, plan, product)
-                keep(row | {'value': value, 'work': sweeps.LABELS[axis]}, dtype, axis)
-        if COMPILED in plan.rows:
-            keep(compiling.training_step(sizes, plan.freed_memory == 'kept'), dtype)
+                build = functools.partial(sweeps.comparison_at, sizes, axis, value)
+                row = _measure_row(build, dtype, plan, product)
+                save(row | {'value': value, 'work': sweeps.LABELS[axis]}, dtype, axis)
+        if COMPILE in plan.rows:
+            save(compiling.training_step(sizes, plan.freed_memory == 'kept'), dtype)
     for name in plan.rows:
-        if name in OWN:
-            for row in OWN[name](config, plan.folder, plan.rounds, plan.freed_memory == 'kept'):
-                keep(row, '')
+        if name in JAX_ONLY:
+            for row in JAX_ONLY[name](
+                config, plan.folder, plan.rounds, plan.freed_memory == 'kept'
+            ):
+                save(row, '')
     if done:
-        print('\n' + report.tables(done))
+        print('\n' + report.format_tables(done))
 
 
 def with_dtype(config: ConfigDict, dtype: str) -> ConfigDict:
+    """Return the config with another compute dtype."""
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.model.dtype = dtype
@@ -128,16 +136,16 @@ def with_dtype(config: ConfigDict, dtype: str) -> ConfigDict:
 
 
 def _precision(dtype: str) -> contextlib.AbstractContextManager:
-    """GPUs and TPUs take float32 for less otherwise."""
+    """Return the context of JAX's matmul precision; without it, accelerators round float32."""
     return jax.default_matmul_precision('highest' if dtype == 'float32' else 'default')
 
 
-def _compared(
-    make: Callable[[], Comparison], dtype: str, plan: Plan, product: timing.Product
+def _measure_row(
+    build: Callable[[], Comparison], dtype: str, plan: Plan, product: timing.Product
 ) -> dict:
-    """The row of a comparison, of which nothing is left in memory afterwards."""
+    """Return the row of a comparison, and free everything that it held in memory."""
     with _precision(dtype):
-        row = comparison.measure(make(), dtype, plan.rounds, product)
+        row = comparison.measure(build(), dtype, plan.rounds, product)
     gc.collect()
     jax.clear_caches()
     torch.compiler.reset()

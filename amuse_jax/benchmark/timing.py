@@ -1,4 +1,4 @@
-"""Measuring several ways of doing the same work side by side."""
+"""Timing of several implementations in turn, the fastest matrix product, and peak memory."""
 
 import dataclasses
 import functools
@@ -15,61 +15,66 @@ import torch
 
 from amuse_jax.system import memory
 
-# Products in the shapes of Swin-V2-L's third stage for ten pictures, and a square one.
+# Products (rows, depth, columns) of Swin-V2-L's third stage for ten frames, and a square one.
 PEAK_SHAPES = ((1440, 768, 3072), (1440, 3072, 768), (2048, 2048, 2048))
-LARGE_SHAPE = (8192, 8192, 8192)  # an accelerator's too: it does the others in less than a call
-LARGE_CALLS = 20  # of an accelerator for one wait
+LARGE_SHAPE = (8192, 8192, 8192)  # for accelerators, where the others take less time than a call
+LARGE_CALLS = 20  # calls between two waits on an accelerator
 PEAK_RESET = Path('/proc/self/clear_refs')
-PRODUCT_SECONDS = 0.3  # of one run of a Product: long enough to be timed beside anything
+PRODUCT_SECONDS = 0.3  # duration of Product.run, long enough for an exact measurement
 
 
 @dataclasses.dataclass(frozen=True)
 class Times:
-    """Seconds of the repetitions of one thing."""
+    """The seconds that each repetition took."""
 
     seconds: tuple[float, ...]
 
     @property
     def median(self) -> float:
+        """The median of the seconds."""
         return float(np.median(self.seconds))
 
     @property
     def spread(self) -> float:
-        """Half the distance between the quartiles, relative to the median."""
+        """Half the interquartile range, relative to the median."""
         low, high = np.percentile(self.seconds, [25, 75])
         return float((high - low) / 2 / self.median)
 
 
-def in_turns(
+def time_interleaved(
     runs: Mapping[str, Callable[[], Any]], rounds: int, warmup: int = 1
 ) -> dict[str, Times]:
-    """Runs each once per round, one after the other, so that a machine whose speed changes is as
-    fast for all of them.
+    """Time several functions in turn, each once per round.
+
+    A machine whose speed changes over time is then equally fast for all of them.
 
     Args:
-      runs: by name; each returns when its work is done.
-      rounds: how often.
-      warmup: rounds before, not measured.
+      runs: the functions by name; each returns when its work is complete.
+      rounds: number of measured rounds.
+      warmup: number of rounds before that, which are not measured.
+
+    Returns:
+      The times by name.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for index in range(-warmup, rounds):
         for name, run in runs.items():
-            begun = time.perf_counter()
+            start = time.perf_counter()
             run()
             if index >= 0:
-                seconds[name].append(time.perf_counter() - begun)
+                seconds[name].append(time.perf_counter() - start)
     return {name: Times(tuple(values)) for name, values in seconds.items()}
 
 
 @dataclasses.dataclass(frozen=True)
 class Product:
-    """This machine's fastest matrix product, of both libraries and PEAK_SHAPES.
+    """This machine's fastest matrix product, among both libraries and all measured shapes.
 
     Attributes:
-      name: library and shape.
-      flops: of a run, two for each multiplication and addition.
-      run: multiplies for about PRODUCT_SECONDS.
-      rates: FLOPs per second of every library and shape, by name.
+      name: the library and the shape.
+      flops: FLOPs of a run; a multiplication with its addition counts as two.
+      run: repeats the product for about PRODUCT_SECONDS.
+      rates: FLOPs per second by name, for every library and shape.
     """
 
     name: str
@@ -79,7 +84,12 @@ class Product:
 
 
 def fastest_product(dtype: str, rounds: int = 7) -> Product:
-    """Finds it for operands of `dtype`, float32 or bfloat16, at JAX's precision of the moment."""
+    """Find the fastest product, at JAX's current matmul precision.
+
+    Args:
+      dtype: the operands' dtype, 'float32' or 'bfloat16'.
+      rounds: number of measured rounds.
+    """
     is_large = jax.default_backend() != 'cpu'
     calls, shapes = (LARGE_CALLS, (*PEAK_SHAPES, LARGE_SHAPE)) if is_large else (1, PEAK_SHAPES)
     products, flops = {}, {}
@@ -89,15 +99,17 @@ def fastest_product(dtype: str, rounds: int = 7) -> Product:
             products[name] = make(rows, depth, columns, dtype)
             flops[name] = 2 * rows * depth * columns
     runs = {name: functools.partial(multiply, calls) for name, multiply in products.items()}
-    seconds = {n: each.median / calls for n, each in in_turns(runs, rounds, warmup=2).items()}
+    seconds = {
+        n: each.median / calls for n, each in time_interleaved(runs, rounds, warmup=2).items()
+    }
     rates = {name: flops[name] / seconds[name] for name in runs}
     best = max(rates, key=rates.get)
     count = math.ceil(PRODUCT_SECONDS / seconds[best])
     return Product(best, flops[best] * count, functools.partial(products[best], count), rates)
 
 
-# Each multiplies so many times, and waits once: a call takes an accelerator longer to begin than
-# a small product.
+# The functions below multiply `count` times and then wait once, because starting a call takes an
+# accelerator longer than a small product.
 
 
 def _jax_product(rows: int, depth: int, columns: int, dtype: str) -> Callable[[int], None]:
@@ -128,11 +140,13 @@ def _torch_product(rows: int, depth: int, columns: int, dtype: str) -> Callable[
 
 
 def peak_bytes(run: Callable[[], Any]) -> int | None:
-    """How much more memory this process takes while `run` runs than before; None where Linux does
-    not say. It runs either way."""
+    """Call `run` and return how much memory it added to this process at its peak, in bytes.
+
+    The result is None where the system does not tell, but `run` is called in any case.
+    """
     memory.release()
     try:
-        PEAK_RESET.write_text('5')  # the peak begins anew
+        PEAK_RESET.write_text('5')  # resets the peak, VmHWM
         before = _status_bytes('VmRSS')
     except OSError:
         before = None

@@ -1,4 +1,4 @@
-"""The towers and the adapters alone, in JAX and in PyTorch, with the same weights and inputs."""
+"""Rows of single towers and of the adapters, in JAX and in PyTorch."""
 
 from collections.abc import Callable
 
@@ -11,8 +11,8 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from amuse_jax.benchmark import comparison, inputs
-from amuse_jax.benchmark.comparison import Comparison, Found, Side, Torch
-from amuse_jax.benchmark.reference import adapters as their_adapters
+from amuse_jax.benchmark.comparison import Comparison, Results, Side, Torch
+from amuse_jax.benchmark.reference import adapters as torch_adapters
 from amuse_jax.benchmark.reference import amuse, weights
 from amuse_jax.benchmark.reference import towers as reference
 from amuse_jax.models import swin_v2
@@ -26,60 +26,61 @@ PARTS = (*reference.PARTS, 'adapters')
 
 
 def compare(part: str, work: str, config: ConfigDict, with_compile: bool) -> Comparison:
-    """Builds both sides.
+    """Build both sides with the same weights and inputs.
 
     Args:
-      part: of PARTS; 'adapters': those of one round, for one video and one question.
-      work: 'forward', or 'gradient' of all parameters (and of the adapters' inputs), forward
-        included.
-      config: sizes and dtype; one batch is a video's segments, or five questions.
-      with_compile: whether torch.compile is a side of its own.
+      part: a name from PARTS; 'adapters' are those of one round, for one video and one question.
+      work: 'forward', or 'gradient': the forward pass and the gradient with respect to all
+        parameters, and to the inputs of adapters.
+      config: sizes and dtype. A batch is the segments of a video, or five questions.
+      with_compile: whether torch.compile is a side.
     """
-    theirs = _theirs(config, part)
-    ours = weights.fill(nnx.eval_shape(lambda: _ours(config, part)), theirs, config)
-    given = _inputs(config, part)
-    side, flops, shapes = _jax_side(ours, part, work, given)
+    torch_model = _build_torch(config, part)
+    jax_model = weights.fill(nnx.eval_shape(lambda: _build_jax(config, part)), torch_model, config)
+    arrays = _inputs(config, part)
+    side, flops, shapes = _jax_side(jax_model, part, work, arrays)
     pytorch = Torch(config.model.dtype)
-    theirs.requires_grad_(work == 'gradient')
-    variants = pytorch.variants(theirs, with_compile)
-    others = {
-        name: _torch_side(pytorch, model, part, work, given, shapes)
+    torch_model.requires_grad_(work == 'gradient')
+    variants = pytorch.variants(torch_model, with_compile)
+    torch_sides = {
+        name: _torch_side(pytorch, model, part, work, arrays, shapes)
         for name, model in variants.items()
     }
     return Comparison(
-        work=title(config, part, work, len(given[0])),
+        work=title(config, part, work, len(arrays[0])),
         kind=comparison.WORK,
-        samples=len(given[0]),
+        samples=len(arrays[0]),
         flops=flops,
-        sides={'JAX': side, **others},
+        sides={'JAX': side, **torch_sides},
     )
 
 
 def title(config: ConfigDict, part: str, work: str, count: int) -> str:
+    """Return the row's name, such as 'Swin-V2-L forward, 10 frames'."""
     sizes = config.model.visual
-    named = {size: name for name, size in swin_v2.SIZES.items()}
-    letter = named.get((sizes.width, tuple(sizes.depths), tuple(sizes.heads)), '')[:1].upper()
-    name, of = {
+    size_names = {size: name for name, size in swin_v2.SIZES.items()}
+    letter = size_names.get((sizes.width, tuple(sizes.depths), tuple(sizes.heads)), '')[:1].upper()
+    name, samples = {
         'visual': (f'Swin-V2-{letter}' if letter else 'Swin-V2', f'{count} frames'),
         'audio': ('HTS-AT', f'{count} segments'),
         'text': ('text', f'{count} questions'),
         'adapters': ('adapters', 'one round'),
     }[part]
-    return f'{name} {work}, {of}'
+    return f'{name} {work}, {samples}'
 
 
-def _theirs(config: ConfigDict, part: str) -> torch.nn.Module:
+def _build_torch(config: ConfigDict, part: str) -> torch.nn.Module:
     if part != 'adapters':
         return reference.build(config, part, BERT_WORDS)
     torch.manual_seed(0)
     model = config.model
     widths = 4 * model.visual.width, 4 * model.audio.width, model.text.width
-    adapters = their_adapters.Adapters(*widths, model.adapters)
+    adapters = torch_adapters.Adapters(*widths, model.adapters)
     amuse.vary_norms(adapters)
     return adapters
 
 
-def _ours(config: ConfigDict, part: str) -> nnx.Module:
+def _build_jax(config: ConfigDict, part: str) -> nnx.Module:
     model, dtype, rngs = config.model, jnp.dtype(config.model.dtype), nnx.Rngs(0)
     if part == 'adapters':
         sizes = model.adapters
@@ -100,8 +101,8 @@ def _ours(config: ConfigDict, part: str) -> nnx.Module:
 
 
 def _inputs(config: ConfigDict, part: str) -> tuple[np.ndarray, ...]:
-    """One video's pictures (normalised) or log-mels, five questions, or one round's tokens."""
-    batch, random = inputs.draw(config, 1, inputs.QUESTIONS), np.random.default_rng(0)
+    """Return a video's normalised frames or log-mels, five questions, or tokens of one round."""
+    batch, random = inputs.random_batch(config, 1, inputs.QUESTIONS), np.random.default_rng(0)
     if part == 'visual':
         return (np.asarray(swin_v2.normalise(batch['frames'][0])),)
     if part == 'audio':
@@ -118,91 +119,92 @@ def _inputs(config: ConfigDict, part: str) -> tuple[np.ndarray, ...]:
     return *(x.astype(np.float32) for x in tokens), *masks
 
 
-def _our_output(part: str, module: nnx.Module, given: tuple) -> tuple[jax.Array, ...]:
+def _jax_outputs(part: str, module: nnx.Module, arrays: tuple) -> tuple[jax.Array, ...]:
     if part == 'adapters':
-        *tokens, word_mask, segment_mask = given
-        found = module(*(x[:, None] for x in tokens), word_mask[:, None], segment_mask)
-        return tuple(x[:, 0] for x in found)
-    found = module(*given)
-    return (found[:, 0] if part == 'text' else found.pooled,)
+        *tokens, word_mask, segment_mask = arrays
+        outputs = module(*(x[:, None] for x in tokens), word_mask[:, None], segment_mask)
+        return tuple(x[:, 0] for x in outputs)
+    output = module(*arrays)
+    return (output[:, 0] if part == 'text' else output.pooled,)
 
 
-def _jax_side(module: nnx.Module, part: str, work: str, given: tuple):
-    """The side, its FLOPs, and the shapes of the outputs."""
+def _jax_side(module: nnx.Module, part: str, work: str, arrays: tuple):
+    """Return JAX's side, its FLOPs, and the shapes of the outputs."""
     graphdef, params, rest = nnx.split(module, nnx.Param, ...)
 
-    def forward(params, rest, given):
-        found = _our_output(part, nnx.merge(graphdef, params, rest), given)
-        return [x.astype(jnp.float32) for x in found]
+    def forward(params, rest, arrays):
+        outputs = _jax_outputs(part, nnx.merge(graphdef, params, rest), arrays)
+        return [x.astype(jnp.float32) for x in outputs]
 
-    shapes = [x.shape for x in jax.eval_shape(forward, params, rest, given)]
-    weighing = _weighing(shapes)
+    shapes = [x.shape for x in jax.eval_shape(forward, params, rest, arrays)]
+    loss_weights = _loss_weights(shapes)
 
     def loss(params, tokens, rest, masks):
-        found = forward(params, rest, (*tokens, *masks))
-        return sum((x * weight).sum() for x, weight in zip(found, weighing))
+        outputs = forward(params, rest, (*tokens, *masks))
+        return sum((x * weight).sum() for x, weight in zip(outputs, loss_weights))
 
     def gradient(*inputs):
         value, gradients = jax.value_and_grad(loss, argnums=(0, 1))(*inputs)
         return value, optax.tree.norm(gradients), gradients
 
     if work == 'forward':
-        function, placed = forward, jax.device_put((params, rest, given))
+        function, placed = forward, jax.device_put((params, rest, arrays))
     else:
-        count = _differentiated(part, given)
+        count = _differentiated_count(part, arrays)
         function = gradient
-        placed = jax.device_put((params, given[:count], rest, given[count:]))
-    program = comparison.compiled(function, *placed)
+        placed = jax.device_put((params, arrays[:count], rest, arrays[count:]))
+    program = comparison.compile_program(function, *placed)
 
-    def run() -> Found:
-        found = jax.block_until_ready(program.call(*placed))
+    def run() -> Results:
+        outputs = jax.block_until_ready(program.call(*placed))
         if work == 'gradient':
-            return {'loss': np.asarray(found[0]), 'norm of the gradient': np.asarray(found[1])}
-        return {f'output {index}': np.asarray(x) for index, x in enumerate(found)}
+            value, norm, _ = outputs
+            return {'loss': np.asarray(value), 'norm of the gradient': np.asarray(norm)}
+        return {f'output {index}': np.asarray(x) for index, x in enumerate(outputs)}
 
-    side = Side(run, comparison.jax_bytes(placed), program.seconds, program.planned)
+    side = Side(run, comparison.jax_bytes(placed), program.seconds, program.planned_bytes)
     return side, program.flops, shapes
 
 
-def _differentiated(part: str, given: tuple) -> int:
-    """How many of the inputs' gradients are needed too: in training, those of adapters are."""
-    return sum(x.dtype == np.float32 for x in given) if part == 'adapters' else 0
+def _differentiated_count(part: str, arrays: tuple) -> int:
+    """Return how many inputs need a gradient: as in training, all tokens that enter adapters."""
+    return sum(x.dtype == np.float32 for x in arrays) if part == 'adapters' else 0
 
 
-def _weighing(shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
-    """What a loss multiplies the outputs with."""
+def _loss_weights(shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
+    """Return random arrays with which the loss multiplies the outputs."""
     random = np.random.default_rng(1)
     return [random.normal(size=shape).astype(np.float32) for shape in shapes]
 
 
 def _torch_side(
-    pytorch: Torch, model: Callable, part: str, work: str, given: tuple, shapes: list
+    pytorch: Torch, model: Callable, part: str, work: str, arrays: tuple, shapes: list
 ) -> Side:
-    placed = [torch.tensor(x).to(pytorch.device) for x in given]
-    weighing = [torch.tensor(x).to(pytorch.device) for x in _weighing(shapes)]
-    differentiated = placed[: _differentiated(part, given)]
+    placed = [torch.tensor(x).to(pytorch.device) for x in arrays]
+    loss_weights = [torch.tensor(x).to(pytorch.device) for x in _loss_weights(shapes)]
+    differentiated = placed[: _differentiated_count(part, arrays)]
     for x in differentiated:
         x.requires_grad_()
     parameters = [*model.parameters(), *differentiated]
 
-    def output() -> tuple[torch.Tensor, ...]:
+    def outputs() -> tuple[torch.Tensor, ...]:
         if part == 'adapters':
             return model(*placed)
         return (reference.output(part, model, tuple(placed)),)
 
     def forward():
         with torch.no_grad(), pytorch.autocast():
-            return {f'output {i}': pytorch.done(x) for i, x in enumerate(output())}
+            return {f'output {i}': pytorch.fetch(x) for i, x in enumerate(outputs())}
 
     def gradient():
         with pytorch.autocast():
-            value = sum((x.float() * weight).sum() for x, weight in zip(output(), weighing))
+            value = sum((x.float() * weight).sum() for x, weight in zip(outputs(), loss_weights))
         value.backward()
         gradients = [x.grad for x in parameters if x.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        for x in parameters:  # the next run's peak is to have them all
+        for x in parameters:  # so that the next run's peak includes all gradients
             x.grad = None
-        return {'loss': pytorch.done(value), 'norm of the gradient': pytorch.done(norm)}
+        return {'loss': pytorch.fetch(value), 'norm of the gradient': pytorch.fetch(norm)}
 
     held = comparison.torch_bytes(model, dict(enumerate(placed)))
     return Side(forward if work == 'forward' else gradient, held)

@@ -1,9 +1,9 @@
-"""Changes to a video that leave its answers true: mirrored, louder or softer, begun elsewhere.
+"""Augmentations that leave a video's answers true: mirroring, a gain, a shift in time.
 
-Mirrored, it exchanges left and right in its pictures and in its questions and answers. Louder or
-softer as a whole, it stays as loud as before in comparison. Begun at another segment, and its
-beginning put behind its end, it changes no answer but those on who comes in when
-(vocabulary.ABOUT_ORDER).
+Mirroring exchanges left and right in the frames, the questions and the answers. A gain makes the
+whole sound louder or softer, so every comparison of loudness keeps its answer. A shift in time
+starts the video at a later segment and moves the segments before it to the end. It can change only
+the answers to questions about the order of events (vocabulary.ABOUT_ORDER).
 """
 
 import dataclasses
@@ -18,12 +18,12 @@ OPPOSITE = {'left': 'right', 'right': 'left', 'leftest': 'rightest', 'rightest':
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """How much of an epoch is changed, and how far; 0: not at all.
+    """How often and how strongly the videos of an epoch are changed; 0 switches a change off.
 
     Attributes:
-      mirror: share of videos that are mirrored.
-      gain_db: most dB by which a video is louder or softer; all between are equally likely.
-      time_shift: share of videos that are shifted in time, where no question asks about order.
+      mirror: share of the videos that are mirrored.
+      gain_db: largest gain or attenuation in dB; gains are drawn uniformly from both sides of 0.
+      time_shift: share of the videos that are shifted in time, unless a question asks about order.
     """
 
     mirror: float = 0.0
@@ -34,9 +34,11 @@ class Augmentation:
 NONE = Augmentation()
 
 
-def mirrored(question: Question) -> Question:
-    """The question that has the same standing in the mirrored video: left and right are exchanged
-    in its values, its text and its answer."""
+def mirror_question(question: Question) -> Question:
+    """Return the question to ask about the mirrored video.
+
+    Left and right are exchanged in its values, its text and its answer.
+    """
     answer = OPPOSITE.get(question.answer, question.answer)
     values = tuple(OPPOSITE.get(value, value) for value in question.values)
     if values == question.values:
@@ -45,38 +47,46 @@ def mirrored(question: Question) -> Question:
     return dataclasses.replace(question, values=values, text=text, answer=answer)
 
 
-def mirrored_boxes(boxes: np.ndarray) -> np.ndarray:
-    """x0, y0, x1, y1 [..., 4] in [0, 1] of the picture, seen in a mirror."""
+def mirror_boxes(boxes: np.ndarray) -> np.ndarray:
+    """Mirror boxes left to right.
+
+    Args:
+      boxes: [..., 4] x0, y0, x1, y1 as fractions of the picture's width and height.
+    """
     x0, y0, x1, y1 = np.moveaxis(boxes, -1, 0)
     return np.stack([1 - x1, y0, 1 - x0, y1], axis=-1)
 
 
-def mirrored_frames(frames: np.ndarray) -> np.ndarray:
-    """[..., height, width, 3]."""
+def mirror_frames(frames: np.ndarray) -> np.ndarray:
+    """Mirror frames [..., height, width, 3] left to right."""
     return frames[..., ::-1, :]
 
 
-def amplified(log_mel: np.ndarray, gain_db: float) -> np.ndarray:
-    """The log-mel (dB) that the same sound gives when it is played `gain_db` louder.
+def apply_gain(log_mel: np.ndarray, gain_db: float) -> np.ndarray:
+    """Return the log-mel (dB) of the same sound played `gain_db` louder.
 
       10 log10 max(10^(gain / 10) power, floor) = max(10 log10 power + gain, 10 log10 floor)
 
-    is exact wherever the power lies above the floor. What lies at the floor stays there: it is
-    silence, or so faint that the log-mel does not tell its power.
+    This is exact wherever the power lies above the floor. A value at the floor stays there: it is
+    silence, or a sound so faint that the log-mel does not hold its power.
     """
-    heard = np.maximum(log_mel.astype(np.float32) + np.float32(gain_db), FLOOR_DB)
-    return np.where(log_mel > FLOOR_DB, heard, FLOOR_DB).astype(log_mel.dtype)
+    amplified = np.maximum(log_mel.astype(np.float32) + np.float32(gain_db), FLOOR_DB)
+    return np.where(log_mel > FLOOR_DB, amplified, FLOOR_DB).astype(log_mel.dtype)
 
 
-def shifted(array: np.ndarray, segment_mask: np.ndarray, by: int) -> np.ndarray:
-    """[T, ...] with every existing segment `by` places later and the last ones in front.
+def shift_segments(array: np.ndarray, segment_mask: np.ndarray, offset: int) -> np.ndarray:
+    """Move every existing segment `offset` places later, and the last ones to the beginning.
 
     Args:
-      array: what each segment has.
-      segment_mask: [T] bool; what does not exist, as behind the end of a short video, stays.
-      by: places among the existing segments.
+      array: [T, ...] one entry per segment.
+      segment_mask: [T] bool, True where the segment exists. The other segments, such as those after
+        the end of a short video, keep their places.
+      offset: number of places, counted among the existing segments.
+
+    Returns:
+      A shifted copy of `array`.
     """
     places = np.flatnonzero(segment_mask)
     result = array.copy()
-    result[places] = array[np.roll(places, by)]
+    result[places] = array[np.roll(places, offset)]
     return result

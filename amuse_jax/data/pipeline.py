@@ -1,10 +1,9 @@
-"""Batches of videos x questions through Grain: shuffled, repeatable, resumable in the middle of an
-epoch.
+"""Batches of videos and questions, read with Grain: shuffled, repeatable, resumable in mid-epoch.
 
-One item is a video with up to Q of its questions, so that what does not depend on the question is
-computed once per video. A video with more questions makes several items. Every epoch, in training
-as in evaluation, holds every question exactly once, unless it is told to take only a few of each
-video; what fills up the last item and the last batch weighs nothing.
+One item is a video with up to Q of its questions, so work that does not depend on the question is
+done once per video. A video with more than Q questions makes several items. Every epoch, in
+training and in evaluation, contains every question exactly once, unless it is limited to a few
+questions per video. Padding fills the last item of a video and the last batch; it has weight 0.
 """
 
 import contextlib
@@ -23,23 +22,25 @@ from amuse_jax.errors import StageError
 
 Batch = dict[str, np.ndarray]
 
-# Two threads read fastest on small machines, and leave the cores to the step on large ones; Grain's
-# own default of 16 is slower on two cores than 2.
-READING = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+# Two threads read fastest on small machines, and leave the cores to the step on large ones. On two
+# cores they are faster than Grain's default of 16.
+READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
 
-CONTENT = ('frames', 'log_mel')  # what a batch takes from a record
-_READS: dict[int, tuple[int, float]] = {}  # thread -> (record, since when) of a read under way
+RECORD_ARRAYS = ('frames', 'log_mel')  # the arrays that a batch takes from a record
+
+# Thread -> (record, start time) of every read in progress.
+_READS: dict[int, tuple[int, float]] = {}
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """One item of an epoch: the `part`-th slice of a video's questions.
+    """One item of an epoch: a video and one slice of its questions.
 
     Attributes:
-      record: index into videos.json.
-      questions: all of the video's questions in the split, as indices into the table; () for
-        padding.
-      part: which slice of them.
+      record: index of the video in videos.json.
+      questions: all of the video's questions in the split, as indices into the question table; ()
+        for padding.
+      part: number of the slice.
     """
 
     record: int
@@ -47,8 +48,14 @@ class Group:
     part: int
 
 
-def groups_of(table: QuestionTable, split: str, size: int) -> list[Group]:
-    """The items of one epoch over the split: every video, ceil(its questions / size) times."""
+def group_questions(table: QuestionTable, split: str, size: int) -> list[Group]:
+    """Return the items of one epoch: each video appears ceil(number of its questions / size) times.
+
+    Args:
+      table: all questions.
+      split: the split whose questions to take.
+      size: Q, questions per item.
+    """
     by_record: dict[int, list[int]] = {}
     for index, question in enumerate(table.questions):
         if question.split == split:
@@ -62,21 +69,26 @@ def groups_of(table: QuestionTable, split: str, size: int) -> list[Group]:
 
 @dataclasses.dataclass(frozen=True)
 class QuestionBatches:
-    """What a batch is made of; `epochs` and `once` make the batches.
+    """The source of a split's batches; `epochs` and `once` make them.
 
-    A batch holds, for V videos and Q questions: words, word_mask (V, Q, N); answers, question (V,
-    Q) int32, `question` being the index into the table; weights (V, Q) float32, 0 for padding;
-    record (V,) int32; and every array of `arrays` (V, ...) under its name. With a `reader` also
-    frames (V, T, S, S, 3) uint8 and log_mel (V, T, F, M) dB.
+    A batch of V videos and Q questions is a dict of
+      words, word_mask: (V, Q, N);
+      answers: (V, Q) int32, index into vocabulary.ANSWERS;
+      question: (V, Q) int32, index into the question table;
+      weights: (V, Q) float32, 0 for padding;
+      record: (V,) int32, index into videos.json;
+      frames (V, T, S, S, 3) uint8 and log_mel (V, T, F, M) dB, if there is a `reader`;
+      every array of `arrays`: (V, ...), under its name.
 
     Attributes:
-      table: the questions.
+      table: all questions.
       split: train, val, test or rephrased.
-      size: Q.
-      videos: V.
-      arrays: (records, T, ...) each, may be memory-mapped; `segment_mask` where time is shifted.
-      reader: a RecordReader, where the batch needs frames and log-mels.
-      rows: which of a batch's V rows are read here; None: all.
+      size: Q, questions per video.
+      videos: V, videos per batch.
+      arrays: (records, T, ...) arrays to add to the batch; they may be memory-mapped. A shift in
+        time needs `segment_mask` among them.
+      reader: a RecordReader, or None if the batch needs neither frames nor log-mels.
+      rows: the rows of each batch that this host reads; None for all V rows.
     """
 
     table: QuestionTable
@@ -94,14 +106,17 @@ class QuestionBatches:
         parts: int = 0,
         augmentation: augment.Augmentation = augment.NONE,
     ) -> grain.MapDataset:
-        """`count` shuffled epochs; its length is their number of batches.
+        """Return the batches of `count` shuffled epochs.
 
         Args:
-          count: how many.
-          seed: of the order of the videos and of each one's questions.
-          parts: most items of a video per epoch, so that an epoch asks it `parts * size` of its
-            questions, drawn anew; 0: all.
-          augmentation: how the videos are changed, drawn anew in every epoch.
+          count: number of epochs.
+          seed: seed of the videos' order, of each video's question order and of the augmentation.
+          parts: maximum number of items per video and epoch. Every epoch then draws at most
+            `parts * size` of a video's questions anew. 0 takes all questions.
+          augmentation: changes to the videos, drawn anew in every epoch.
+
+        Returns:
+          A dataset with one element per batch.
         """
         items = self._items(parts)
 
@@ -109,28 +124,28 @@ class QuestionBatches:
             # Below a shuffle, Grain's index goes on counting from epoch to epoch.
             rng = np.random.default_rng((seed, index // len(items), group.record))
             item = self._fetch(group, rng.permutation(group.questions))
-            return self._augmented(item, augmentation, rng)
+            return self._augment(item, augmentation, rng)
 
         dataset = grain.MapDataset.source(items).map_with_index(fetch).shuffle(seed=seed)
         return batched(dataset, self.videos, self.rows).repeat(count)
 
     def once(self) -> grain.MapDataset:
-        """The split in order, every question once."""
+        """Return the batches of one pass over the split, in order and without augmentation."""
         dataset = grain.MapDataset.source(self._items())
         dataset = dataset.map(lambda group: self._fetch(group, group.questions))
         return batched(dataset, self.videos, self.rows)
 
     def _items(self, parts: int = 0) -> list[Group]:
-        groups = groups_of(self.table, self.split, self.size)
+        groups = group_questions(self.table, self.split, self.size)
         if not groups:
             raise StageError(f'the data set has no {self.split} question; expected at least one')
         if parts:
             groups = [group for group in groups if group.part < parts]
-        return padded(groups, self.videos, Group(groups[0].record, (), 0))
+        return pad_to_multiple(groups, self.videos, Group(groups[0].record, (), 0))
 
     def _fetch(self, group: Group, order: Sequence[int]) -> Batch:
         chosen = order[group.part * self.size : (group.part + 1) * self.size]
-        # Padding repeats a question rather than being empty: no softmax ever runs over nothing.
+        # Padding repeats question 0 instead of being empty: a softmax needs at least one word.
         indices = np.zeros(self.size, np.int32)
         indices[: len(chosen)] = chosen
         item = {
@@ -139,48 +154,51 @@ class QuestionBatches:
             'question': indices,
             'record': np.int32(group.record),
         }
-        with noted(group.record):
+        with track_read(group.record):
             item |= {name: np.array(array[group.record]) for name, array in self.arrays.items()}
             if self.reader is not None:
                 record = self.reader[group.record]
-                item |= {name: record[name] for name in CONTENT}
+                item |= {name: record[name] for name in RECORD_ARRAYS}
         return item
 
-    def _augmented(
+    def _augment(
         self, item: Batch, augmentation: augment.Augmentation, rng: np.random.Generator
     ) -> Batch:
-        """The item changed as drawn; all of a video's items in an epoch draw alike."""
+        """Change the item at random; all items of a video change alike within an epoch."""
         if rng.random() < augmentation.mirror:
-            item = self._mirrored(item)
+            item = self._mirror(item)
         gain_db = augmentation.gain_db * rng.uniform(-1, 1)
         if gain_db and 'log_mel' in item:
-            item['log_mel'] = augment.amplified(item['log_mel'], gain_db)
+            item['log_mel'] = augment.apply_gain(item['log_mel'], gain_db)
         if rng.random() < augmentation.time_shift:
-            item = self._shifted(item, rng)
+            item = self._shift(item, rng)
         return item
 
-    def _mirrored(self, item: Batch) -> Batch:
-        """With questions, answers, boxes and frames of the mirrored video; features made beforehand
-        stay, which are averages over the picture or over a region."""
+    def _mirror(self, item: Batch) -> Batch:
+        """Mirror the item's questions, answers, boxes and frames.
+
+        Precomputed features stay: they are averages over a frame or over a region.
+        """
         encoded = self.table.mirrored._asdict()
         item = item | {name: array[item['question']] for name, array in encoded.items()}
-        for name, seen in (('boxes', augment.mirrored_boxes), ('frames', augment.mirrored_frames)):
+        for name, mirror in (('boxes', augment.mirror_boxes), ('frames', augment.mirror_frames)):
             if name in item:
-                item[name] = seen(item[name])
+                item[name] = mirror(item[name])
         return item
 
-    def _shifted(self, item: Batch, rng: np.random.Generator) -> Batch:
-        """With every segment that exists some places later, unless a question asks about order.
+    def _shift(self, item: Batch, rng: np.random.Generator) -> Batch:
+        """Shift the item's segments in time, unless one of its questions asks about order.
 
-        The predicted change of rhythm goes with its segment, whatever follows that one now.
+        A predicted change of rhythm moves with its segment, although another segment may now
+        follow it.
         """
         exists = item['segment_mask']
-        by = int(rng.integers(1, max(exists.sum(), 2)))
-        asked = item['question'][item['weights'] > 0]
-        if self.table.is_about_order[asked].any():
+        offset = int(rng.integers(1, max(exists.sum(), 2)))
+        questions = item['question'][item['weights'] > 0]
+        if self.table.is_about_order[questions].any():
             return item
-        names = [name for name in (*self.arrays, *CONTENT) if name in item]
-        return item | {name: augment.shifted(item[name], exists, by) for name in names}
+        names = [name for name in (*self.arrays, *RECORD_ARRAYS) if name in item]
+        return item | {name: augment.shift_segments(item[name], exists, offset) for name in names}
 
 
 def segment_runs(
@@ -194,25 +212,31 @@ def segment_runs(
     seed: int,
     rows: Sequence[int] | None = None,
 ) -> grain.MapDataset:
-    """Shuffled batches of random runs of consecutive segments, for pretraining (3.2).
+    """Return shuffled batches of random runs of consecutive segments, for pretraining (Sec. 3.2).
 
     Half of the videos are mirrored, which changes neither rhythm nor sources.
 
     Args:
       reader: RecordReader.
       labels: 'rhythm' (records, T) and 'sources' (records, T, 22).
-      records: which records.
+      records: indices of the records to use.
       videos: V, videos per batch.
-      segments: t, length of a run.
-      epochs: how often every record comes.
-      seed: of order, runs and mirrors.
-      rows: which of a batch's V rows are read here; None: all.
+      segments: t, segments in a run.
+      epochs: number of epochs; each contains every record once.
+      seed: seed of the order, the runs and the mirroring.
+      rows: the rows of each batch that this host reads; None for all V rows.
 
     Returns:
-      Batches of frames (V, t, S, S, 3) uint8, log_mel (V, t, F, M) dB, rhythm (V, t), sources (V,
-      t, 22), source_weights (V, t): 1 where the segment exists; rhythm_weights (V, t): 1 where the
-      next segment, which a rhythm label compares with (Eq. 6), is in the run too or there is none;
-      record (V,).
+      Batches, each a dict of
+        frames: (V, t, S, S, 3) uint8;
+        log_mel: (V, t, F, M) dB;
+        rhythm: (V, t);
+        sources: (V, t, 22);
+        segment_mask: (V, t) bool, True where the segment exists;
+        source_weights: (V, t), 1 where the segment exists, 0 elsewhere and for padding;
+        rhythm_weights: (V, t), equal to source_weights, but 0 for the run's last segment unless the
+          run ends with the video: a rhythm label compares a segment with the next one (Eq. 6);
+        record: (V,) index into videos.json.
     """
 
     def fetch(item: tuple[int, float], rng: np.random.Generator) -> Batch:
@@ -225,10 +249,11 @@ def segment_runs(
         if start + segments < total:
             run['rhythm_weights'][-1] = 0
         if rng.random() < 0.5:
-            run['frames'] = augment.mirrored_frames(run['frames'])
+            run['frames'] = augment.mirror_frames(run['frames'])
         return run | {'record': record}
 
-    dataset = grain.MapDataset.source(_weighted(records, videos)).random_map(fetch, seed=seed)
+    items = _weighted_records(records, videos)
+    dataset = grain.MapDataset.source(items).random_map(fetch, seed=seed)
     return batched(dataset.shuffle(seed=seed), videos, rows).repeat(epochs)
 
 
@@ -240,18 +265,30 @@ def stored_videos(
     seed: int,
     rows: Sequence[int] | None = None,
 ) -> grain.MapDataset:
-    """Shuffled batches of rows of `arrays`, which hold segment_mask (records, T); with weights as
-    segment_runs', and `rows` as there."""
+    """Return shuffled batches of stored arrays, for pretraining on features computed beforehand.
+
+    Args:
+      arrays: (records, T, ...) arrays by name; `segment_mask` (records, T) is one of them.
+      records: indices of the records to use.
+      videos: V, videos per batch.
+      epochs: number of epochs; each contains every record once.
+      seed: seed of the order.
+      rows: the rows of each batch that this host reads; None for all V rows.
+
+    Returns:
+      Batches with every array (V, T, ...) under its name, record (V,), and source_weights and
+      rhythm_weights (V, T), both 1 where the segment exists and 0 elsewhere and for padding.
+    """
 
     def fetch(item: tuple[int, float]) -> Batch:
         index, weight = item
-        with noted(index):
+        with track_read(index):
             item = {name: np.array(array[index]) for name, array in arrays.items()}
         weights = np.float32(weight) * item['segment_mask'].astype(np.float32)
         weights = {'source_weights': weights, 'rhythm_weights': weights}
         return item | weights | {'record': np.int32(index)}
 
-    dataset = grain.MapDataset.source(_weighted(records, videos)).map(fetch)
+    dataset = grain.MapDataset.source(_weighted_records(records, videos)).map(fetch)
     return batched(dataset.shuffle(seed=seed), videos, rows).repeat(epochs)
 
 
@@ -262,28 +299,33 @@ def whole_videos(
     videos: int,
     rows: Sequence[int] | None = None,
 ) -> grain.MapDataset:
-    """The records in order, all their segments, as batches like segment_runs'; padding weighs
-    nothing."""
+    """Return batches of whole videos in the order of `records`.
+
+    Arguments and batches are those of `segment_runs`, but a batch holds all T segments and its
+    rhythm_weights equal its source_weights.
+    """
 
     def fetch(item: tuple[int, float]) -> Batch:
         whole = _read_segments(reader, labels, *item)
         return whole | {'rhythm_weights': whole['source_weights']}
 
-    return batched(grain.MapDataset.source(_weighted(records, videos)).map(fetch), videos, rows)
+    dataset = grain.MapDataset.source(_weighted_records(records, videos)).map(fetch)
+    return batched(dataset, videos, rows)
 
 
 def batched(
     items: grain.MapDataset, videos: int, rows: Sequence[int] | None = None
 ) -> grain.MapDataset:
-    """Batches of `videos` items; or, of every such batch, only the items at the places `rows`.
+    """Return batches of `videos` items, or only some rows of these batches.
 
-    So hosts that take different rows read different records, and what they read together is the
-    same, in the same order, for any number of hosts. So is the state of the iterator.
+    Hosts with different rows read different records. Together they read the same records in the
+    same order, whatever their number, and the iterator's state does not depend on their number
+    either.
 
     Args:
-      items: their number is a multiple of `videos`.
-      videos: V.
-      rows: in order; None: all.
+      items: the items; their number is a multiple of `videos`.
+      videos: V, items in a whole batch.
+      rows: positions in the batch that this host reads, ascending; None for all.
     """
     if rows is None or len(rows) == videos:
         return items.batch(videos)
@@ -291,18 +333,18 @@ def batched(
 
 
 def iterate(dataset: grain.MapDataset) -> Iterator[Batch]:
-    """A prefetching iterator whose state can be saved (`get_state`) and set."""
-    return iter(dataset.to_iter_dataset(READING))
+    """Return a prefetching iterator; `get_state` and `set_state` save and restore its position."""
+    return iter(dataset.to_iter_dataset(READ_OPTIONS))
 
 
-def reads() -> list[tuple[int, float]]:
-    """Record and seconds so far of every read under way."""
-    return [(record, time.monotonic() - since) for record, since in list(_READS.values())]
+def reads_in_progress() -> list[tuple[int, float]]:
+    """Return the record and the elapsed seconds of every read that has not finished."""
+    return [(record, time.monotonic() - start) for record, start in list(_READS.values())]
 
 
 @contextlib.contextmanager
-def noted(record: int) -> Iterator[None]:
-    """Inside, this thread reads a record; `reads` tells."""
+def track_read(record: int) -> Iterator[None]:
+    """List the record in `reads_in_progress` while this thread reads it."""
     _READS[threading.get_ident()] = int(record), time.monotonic()
     try:
         yield
@@ -310,22 +352,22 @@ def noted(record: int) -> Iterator[None]:
         del _READS[threading.get_ident()]
 
 
-def padded(items: list, size: int, filler: Any) -> list:
-    """`items` with as many fillers behind them as make the length a multiple of `size`."""
+def pad_to_multiple(items: list, size: int, filler: Any) -> list:
+    """Append `filler` to the items until their number is a multiple of `size`."""
     return items + [filler] * (-len(items) % size)
 
 
-def _weighted(records: Sequence[int], videos: int) -> list[tuple[int, float]]:
-    """Records with weight 1, and as padding the first of them with weight 0."""
+def _weighted_records(records: Sequence[int], videos: int) -> list[tuple[int, float]]:
+    """Give every record weight 1, and pad with the first record at weight 0."""
     items = [(int(record), 1.0) for record in records]
-    return padded(items, videos, (int(records[0]), 0.0))
+    return pad_to_multiple(items, videos, (int(records[0]), 0.0))
 
 
 def _read_segments(
     reader: Any, labels: Mapping[str, np.ndarray], index: int, weight: float
 ) -> Batch:
-    """All segments of a record with their labels; segments that do not exist weigh nothing."""
-    with noted(index):
+    """Read all segments of a record, with their labels and weights."""
+    with track_read(index):
         content = reader[index]
     exists = content['frame_mask'] | content['audio_mask']
     return {

@@ -1,7 +1,7 @@
-"""What the prepare stage leaves in its folder, for the stages that read it.
+"""The folder that the prepare stage leaves, for the stages that read it.
 
-`videos.json` lists the records in order, `questions.json` all questions with their record, and
-`records/` holds the arrays.
+`videos.json` lists the records in order, `questions.json` lists all questions with their records,
+and `records/` holds the arrays.
 """
 
 import functools
@@ -30,22 +30,24 @@ class Prepared:
 
     @property
     def questions_file(self) -> Path:
+        """The path of questions.json."""
         return self.folder / _QUESTIONS
 
     @property
     def records_folder(self) -> Path:
+        """The path of the folder with the record shards."""
         return self.folder / _RECORDS
 
     @functools.cached_property
     def videos(self) -> list[dict]:
-        """Records in order, each with 'video_id', 'sound_id', 'seconds', 'shard' and 'position'."""
+        """One entry per record: 'video_id', 'sound_id', 'seconds', 'shard' and 'position'."""
         return json.loads((self.folder / _VIDEOS).read_text())
 
     @functools.cached_property
     def rows(self) -> list[dict]:
         """One entry per question: the attributes of `Question`, and 'record', an index into videos.
 
-        Rephrased questions have a split of their own, 'rephrased'.
+        Rephrased questions form a split of their own, 'rephrased'.
         """
         return json.loads(self.questions_file.read_text())
 
@@ -54,11 +56,11 @@ class Prepared:
         return [Question.from_json(row) for row in self.rows if split in (None, row['split'])]
 
     def records_of(self, split: str) -> set[int]:
-        """Return the records that have questions of a split."""
+        """Return the indices of the records that have questions in a split."""
         return {row['record'] for row in self.rows if row['split'] == split}
 
     def reader(self) -> RecordReader:
-        """Open the records.
+        """Open the records for reading.
 
         Raises:
           StageError: shards are missing, damaged or of a newer version.

@@ -1,4 +1,4 @@
-"""The questions that prepare left, as arrays: words, answers, and the same for mirrored videos."""
+"""All questions of a data set as arrays: token ids and answers, also for the mirrored videos."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,7 +17,8 @@ class Encoded(NamedTuple):
     """Questions and answers as numbers.
 
     Attributes:
-      words: (n, N) int32 word pieces; word_mask: (n, N) bool.
+      words: (n, N) int32, token ids.
+      word_mask: (n, N) bool, True on tokens and False on padding.
       answers: (n,) int32, index into vocabulary.ANSWERS.
     """
 
@@ -31,11 +32,11 @@ class QuestionTable:
     """All questions of a data set, encoded once.
 
     Attributes:
-      questions: as prepare left them.
-      plain: the questions.
-      mirrored: the same for the mirrored videos.
-      is_about_order: (n,) bool, whether the answer is another one when the video begins elsewhere.
-      records: (n,) int32, index into videos.json.
+      questions: the n questions, in the order of questions.json.
+      plain: the questions as they are written.
+      mirrored: the questions to ask about the mirrored videos.
+      is_about_order: (n,) bool, True where a shift of the video in time may change the answer.
+      records: (n,) int32, index of the question's video in videos.json.
     """
 
     questions: tuple[Question, ...]
@@ -46,7 +47,7 @@ class QuestionTable:
 
 
 def read(prepared: Path, tokenizer: Any) -> QuestionTable:
-    """Reads questions.json of the prepare stage and encodes its texts.
+    """Read the questions that the prepare stage wrote, and encode them.
 
     Args:
       prepared: the prepare stage's folder.
@@ -55,12 +56,12 @@ def read(prepared: Path, tokenizer: Any) -> QuestionTable:
     Raises:
       StageError: an answer is not one of the 42.
     """
-    found = Prepared(prepared)
-    questions = tuple(found.questions())
+    stage = Prepared(prepared)
+    questions = tuple(stage.questions())
     unknown = sorted({q.answer for q in questions} - set(vocabulary.ANSWERS))
     if unknown:
         raise StageError(
-            f'{found.questions_file} has answers that are not among the 42: '
+            f'{stage.questions_file} has answers that are not among the 42: '
             f'{", ".join(unknown[:5])}; run the stage prepare again'
         )
     index = {answer: i for i, answer in enumerate(vocabulary.ANSWERS)}
@@ -73,7 +74,7 @@ def read(prepared: Path, tokenizer: Any) -> QuestionTable:
     return QuestionTable(
         questions=questions,
         plain=encode(questions),
-        mirrored=encode([augment.mirrored(question) for question in questions]),
+        mirrored=encode([augment.mirror_question(question) for question in questions]),
         is_about_order=np.array([q.template in vocabulary.ABOUT_ORDER for q in questions], bool),
-        records=np.array([row['record'] for row in found.rows], np.int32),
+        records=np.array([row['record'] for row in stage.rows], np.int32),
     )

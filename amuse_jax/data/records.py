@@ -1,8 +1,8 @@
-"""Records: what `prepare` leaves of one video, in ArrayRecord shards, and how to read them.
+"""Records in ArrayRecord shards: one record holds the arrays and the questions of one video.
 
-A shard is one file that appears whole or not at all. Its last entry is not a record but the shard's
-contents: which videos it holds, and which were set aside and why. A record is msgpack, so that
-nothing is unpickled.
+A shard is one file, which appears complete or not at all. Its last entry is not a record but the
+shard's table of contents: the videos in it, and the videos that were set aside with the reasons.
+Records are packed with msgpack, so reading them never unpickles anything.
 """
 
 import threading
@@ -18,25 +18,25 @@ from amuse_jax.system import formats
 
 SUFFIX = '.array_record'
 
-# Reading ahead would fetch the neighbours of what a shuffled reader wants.
-_READER = 'readahead_buffer_size:0'
-_WRITER = 'group_size:1'  # every record on its own: true random access
+# Records are read in random order, so reading ahead would fetch records that are not needed next.
+_READER_OPTIONS = 'readahead_buffer_size:0'
+_WRITER_OPTIONS = 'group_size:1'  # one record per group, for true random access
 
 
 def encode(record: Mapping) -> bytes:
-    """Packs a dict of arrays, numbers, texts, lists and dicts."""
+    """Pack a dict of arrays, numbers, strings, lists and dicts."""
     return serialization.msgpack_serialize({'format': formats.RECORD_FORMAT, **record})
 
 
 def decode(data: bytes, where: str = 'a record') -> dict:
-    """Unpacks what `encode` packed; lists come back as lists, arrays read-only.
+    """Unpack what `encode` packed. Lists come back as lists, and arrays are read-only.
 
     Args:
-      data: the bytes.
-      where: what the message of an error calls them.
+      data: the packed record.
+      where: name of the record in error messages.
 
     Raises:
-      StageError: the bytes are no record, or a newer version packed them.
+      StageError: the bytes are not a record, or a newer version of amuse_jax packed them.
     """
     try:
         record = serialization.msgpack_restore(data)
@@ -49,33 +49,38 @@ def decode(data: bytes, where: str = 'a record') -> dict:
 
 
 class ShardWriter:
-    """Writes one shard, record by record; `close` makes it whole.
+    """A writer of one shard; the shard is complete after `close`.
 
     Args:
-      path: the file.
+      path: the file to write.
     """
 
     def __init__(self, path: Path):
-        self._writer = array_record_module.ArrayRecordWriter(str(path), _WRITER)
+        self._writer = array_record_module.ArrayRecordWriter(str(path), _WRITER_OPTIONS)
 
     def write(self, record: Mapping) -> None:
+        """Append one record."""
         self._writer.write(encode(record))
 
     def close(self, contents: Mapping) -> None:
-        """Ends the shard with its contents; `contents['videos']` has one dict per record."""
+        """Append the table of contents and close the file.
+
+        Args:
+          contents: 'videos' lists one dict per record, in order; other keys are up to the caller.
+        """
         self._writer.write(encode(contents))
         self._writer.close()
 
 
 def read_contents(path: Path) -> dict:
-    """What `ShardWriter.close` was given.
+    """Return a shard's table of contents, as it was passed to `ShardWriter.close`.
 
     Raises:
-      StageError: the file is not a whole shard.
+      StageError: the file is incomplete, damaged or of a newer version.
     """
     try:
         reader = _open(path)
-        count = reader.num_records()  # 0 of a file that breaks off; closing it says why
+        count = reader.num_records()  # 0 if the file is cut off; then close() raises the reason
         data = reader.read([count - 1])[0] if count else b''
         reader.close()
     except RuntimeError as error:
@@ -87,14 +92,14 @@ def read_contents(path: Path) -> dict:
 
 
 def shard_paths(folder: Path) -> list[Path]:
-    """The shards of a folder, in order.
+    """Return the paths of a folder's shards, in order.
 
     Raises:
-      StageError: there is none, or not all of them are there.
+      StageError: there are no shards, or some are missing.
     """
     paths = sorted(folder.glob(f'[0-9]*-of-[0-9]*{SUFFIX}'))
     if not paths:
-        raise StageError(f'{folder} holds no records (*{SUFFIX}); run the stage prepare before')
+        raise StageError(f'{folder} holds no records (*{SUFFIX}); run the stage prepare first')
     expected = int(paths[0].name.removesuffix(SUFFIX).rpartition('-')[2])
     if len(paths) != expected:
         raise StageError(
@@ -107,23 +112,24 @@ def shard_paths(folder: Path) -> list[Path]:
 class RecordReader:
     """Random access to the records of all shards, in the order of videos.json.
 
-    May be shared by threads, and sent to other processes, where it opens the files anew.
+    Threads may share a reader. A reader can also be pickled and sent to another process, which then
+    opens the files again.
 
     Args:
-      folder: the stage's folder of records, `prepare/records`.
+      folder: the prepare stage's folder of records, `prepare/records`.
 
     Attributes:
-      videos: the entries of videos.json.
+      videos: one entry per record: 'video_id', 'sound_id' and 'seconds'.
 
     Raises:
-      StageError: no shards, missing shards, a damaged shard, or one of a newer version.
+      StageError: there are no shards, a shard is missing or damaged, or a newer version wrote it.
     """
 
     def __init__(self, folder: Path):
         self._paths = shard_paths(Path(folder))
         contents = [read_contents(path) for path in self._paths]
         self.videos: list[dict] = [video for part in contents for video in part['videos']]
-        self._places = [
+        self._locations = [
             (shard, position)
             for shard, part in enumerate(contents)
             for position in range(len(part['videos']))
@@ -132,20 +138,21 @@ class RecordReader:
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._locations)
 
     def __getitem__(self, index: int) -> dict:
-        """Record `index`.
+        """Read one record.
 
         Returns:
-          'video_id', 'sound_id', 'seconds', 'frames' (T, S, S, 3) uint8, 'frame_mask' (T,) bool,
-          'log_mel' (T, F, M) float16 in dB, 'audio_mask' (T,) bool, 'questions': list of dicts.
+          A dict with 'video_id', 'sound_id', 'seconds', 'frames' (T, S, S, 3) uint8, 'frame_mask'
+          (T,) bool, 'log_mel' (T, F, M) float16 in dB, 'audio_mask' (T,) bool, and 'questions', a
+          list of dicts.
 
         Raises:
           IndexError: there is no such record.
-          StageError: its file is damaged.
+          StageError: the record's file is damaged.
         """
-        shard, position = self._places[index]
+        shard, position = self._locations[index]
         try:
             with self._lock:
                 if shard not in self._readers:
@@ -164,12 +171,12 @@ class RecordReader:
 
 def _open(path: Path) -> array_record_module.ArrayRecordReader:
     return array_record_module.ArrayRecordReader(
-        str(path), options=_READER, file_reader_buffer_size=32768
+        str(path), options=_READER_OPTIONS, file_reader_buffer_size=32768
     )
 
 
 def _damaged(path: Path, reason: str) -> StageError:
     return StageError(
         f'{path} is not a whole record file ({reason}); delete it and run prepare again, which '
-        'makes only what is missing'
+        'writes only the missing files'
     )

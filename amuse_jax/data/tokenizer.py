@@ -1,8 +1,8 @@
-"""Words for the text tower: questions, answers and class names as token ids.
+"""The question tokenizer: it turns questions, answers and class names into the text tower's tokens.
 
-The tokenizer 'questions' needs no download: a WordPiece vocabulary made here, in one fixed order,
-of every word that the 33 templates, their values and the 42 answers can hold, and of single
-letters, so that any other word is still encoded, piece by piece.
+The tokenizer named 'questions' needs no download. Its WordPiece vocabulary is built here, in a
+fixed order, from every word of the 33 templates, their values and the 42 answers. It also contains
+single letters, so that any other word is still encoded, in pieces.
 """
 
 import re
@@ -18,60 +18,64 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 from amuse_jax.errors import StageError
 from amuse_jax.music_avqa import vocabulary
 
-PERSONS = ('player', 'person')  # what a detector calls who plays
+PERSONS = ('player', 'person')  # detector class names for the people who play
 
 _SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]')
 _HUB_TIMEOUT_SECONDS = 5.0
 
 
 class QuestionTokenizer:
-    """Turns texts into the text tower's token ids.
+    """A tokenizer of the BERT or RoBERTa family, for questions and for class names.
 
     Args:
-      settings: `config.model.text`; of it `tokenizer` and `max_words` are read. `tokenizer` is
+      settings: `config.model.text`; its `tokenizer` and `max_words` are read. `tokenizer` is
         'questions', the path of a `tokenizer.json` or `vocab.txt`, or a name on the Hugging Face
         hub.
 
     Attributes:
-      max_words: tokens of an encoded question, special tokens and padding included.
-      vocab_size: rows of the word table that the tower needs.
-      pad_id: the id of padding; its mask is False.
+      max_words: N, the length of an encoded question, with special tokens and padding.
+      vocab_size: number of token ids, and so of the tower's word embeddings.
+      pad_id: token id of padding.
 
     Raises:
-      StageError: the tokenizer cannot be had.
+      StageError: the tokenizer cannot be read or downloaded.
     """
 
     def __init__(self, settings: ConfigDict):
         self.max_words: int = settings.max_words
-        self._tokenizer = _tokenizer(settings.tokenizer)
+        self._tokenizer = _load(settings.tokenizer)
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self.max_words)
         self.vocab_size: int = self._tokenizer.get_vocab_size()
         self.pad_id: int = _pad_id(self._tokenizer)
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Encodes questions with their special tokens; longer ones are cut, their last token kept.
+        """Encode questions, with special tokens.
+
+        A question of more than max_words tokens is truncated before its final special token.
 
         Returns:
-          Token ids (n, max_words) int32, and a mask (n, max_words) bool that is True on tokens.
+          Token ids (n, max_words) int32, and a mask (n, max_words) bool, True on tokens and False
+          on padding.
         """
-        encodings = self._tokenizer.encode_batch([_plain(text) for text in texts])
+        encodings = self._tokenizer.encode_batch([_normalise(text) for text in texts])
         return self._pad([encoding.ids for encoding in encodings], self.max_words)
 
-    def phrases(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Encodes answers, instruments or class names, without special tokens.
+    def encode_names(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Encode the names of answers, instruments or classes, without special tokens.
 
         Returns:
-          Token ids (n, length of the longest) int32, and a mask of the same shape, True on tokens.
+          Token ids (n, length of the longest name) int32, and a mask of the same shape, True on
+          tokens and False on padding.
         """
         encodings = self._tokenizer.encode_batch(
-            [_plain(name) for name in names], add_special_tokens=False
+            [_normalise(name) for name in names], add_special_tokens=False
         )
         ids = [encoding.ids for encoding in encodings]
         return self._pad(ids, max(map(len, ids), default=0))
 
-    def words(self, ids: Sequence[int]) -> list[str]:
-        """The tokens of one row of ids, as text."""
+    def to_tokens(self, ids: Sequence[int]) -> list[str]:
+        """Return the tokens of one row of ids as strings."""
         return [self._tokenizer.id_to_token(int(index)) for index in ids]
 
     def _pad(self, rows: list[list[int]], length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -83,24 +87,29 @@ class QuestionTokenizer:
         return ids, mask
 
 
-def question_words() -> tuple[str, ...]:
-    """The vocabulary of the tokenizer 'questions': special tokens, signs, word pieces, words."""
+def question_vocabulary() -> tuple[str, ...]:
+    """Return the tokens of the tokenizer 'questions'; the position of a token is its id.
+
+    They are the special tokens, punctuation, single letters and digits, the same as word pieces,
+    and the words in alphabetical order.
+    """
     texts = [re.sub('<[^<>]+>', ' ', template) for template in vocabulary.TEMPLATES]
     texts += [value for values in vocabulary.PLACEHOLDERS.values() for value in values]
     texts += [*vocabulary.ANSWERS, *PERSONS]
     letters = string.ascii_lowercase + string.digits
-    words = {word for text in texts for word in re.findall('[a-z]+', _plain(text).lower())}
+    words = {word for text in texts for word in re.findall('[a-z]+', _normalise(text).lower())}
     pieces = [f'##{letter}' for letter in letters]
     return (*_SPECIAL, *string.punctuation, *letters, *pieces, *sorted(words - set(letters)))
 
 
-def _plain(text: str) -> str:
+def _normalise(text: str) -> str:
+    """Replace underscores by spaces, and the full-width question mark of one template by '?'."""
     return text.replace('_', ' ').replace('\uff1f', '?')
 
 
-def _tokenizer(name: str) -> tokenizers.Tokenizer:
+def _load(name: str) -> tokenizers.Tokenizer:
     if name == 'questions':
-        return _word_piece(list(question_words()), lowercase=True)
+        return _word_piece(list(question_vocabulary()), lowercase=True)
     path = Path(name)
     if path.is_file():
         return _from_file(path)
@@ -118,21 +127,24 @@ def _from_file(path: Path) -> tokenizers.Tokenizer:
         missing = [word for word in _SPECIAL if word not in words]
         if missing:
             raise StageError(
-                f'{path} is no vocabulary of BERT: {", ".join(missing)} is missing; expected a '
+                f'{path} is not a BERT vocabulary: {", ".join(missing)} is missing; expected a '
                 'vocab.txt with one word per line'
             )
-        # BERT's cased vocabularies hold 'The', its uncased ones only 'the'.
+        # Cased BERT vocabularies contain 'The', uncased ones only 'the'.
         return _word_piece(words, lowercase='The' not in words)
     try:
         return tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing narrower
+    except Exception as error:  # the library raises plain Exception
         raise StageError(
             f'{path} is not a tokenizer: {error}; expected a tokenizer.json or a vocab.txt'
         ) from error
 
 
 def _from_hub(name: str) -> tokenizers.Tokenizer:
-    """From the local cache or the hub; one short look first, as the library tries for 30 s."""
+    """Load from the local cache or the hub.
+
+    A short request to the hub goes first, because the library itself retries for 30 s.
+    """
     import huggingface_hub
     from huggingface_hub import constants, utils
 
@@ -146,21 +158,22 @@ def _from_hub(name: str) -> tokenizers.Tokenizer:
     )
     if constants.HF_HUB_OFFLINE:
         raise StageError(
-            f'the tokenizer {name} is not in the local cache and the hub is switched off '
-            f'(HF_HUB_OFFLINE); {advice}'
+            f'the tokenizer {name} is not in the local cache, and access to the hub is switched '
+            f'off (HF_HUB_OFFLINE); {advice}'
         )
     session = utils.get_session()
     try:
         session.head(url, timeout=_HUB_TIMEOUT_SECONDS)
         return tokenizers.Tokenizer.from_pretrained(name)
-    except Exception as error:  # of the network or of the hub: many unrelated classes
+    except Exception as error:  # errors of the network and the hub have no common class
         raise StageError(
-            f'the tokenizer {name} could not be had from the Hugging Face hub ({error}); {advice}'
+            f'the tokenizer {name} could not be loaded from the Hugging Face hub ({error}); '
+            f'{advice}'
         ) from error
 
 
 def _word_piece(words: list[str], lowercase: bool) -> tokenizers.Tokenizer:
-    """BERT's tokenizer over a list of words: id i is words[i]."""
+    """Return BERT's tokenizer with this vocabulary; the id of words[i] is i."""
     ids = {word: index for index, word in enumerate(words)}
     tokenizer = tokenizers.Tokenizer(models.WordPiece(ids, unk_token='[UNK]'))
     tokenizer.add_special_tokens(list(_SPECIAL))
@@ -173,7 +186,7 @@ def _word_piece(words: list[str], lowercase: bool) -> tokenizers.Tokenizer:
 
 
 def _pad_id(tokenizer: tokenizers.Tokenizer) -> int:
-    for word in ('[PAD]', '<pad>'):  # BERT's, RoBERTa's
+    for word in ('[PAD]', '<pad>'):  # BERT, RoBERTa
         if tokenizer.token_to_id(word) is not None:
             return tokenizer.token_to_id(word)
     raise StageError(

@@ -1,10 +1,10 @@
-"""Finished runs side by side.
+"""Command that summarises several finished runs.
 
 python -m amuse_jax.evaluation seeds runs/v1-0 runs/v1-1 runs/v1-2 --out=runs/v1-seeds
 
-`seeds` prints every method's mean and deviation over runs that differ in their seeds alone, and
-writes table.{txt,md,csv} and accuracy.png to --out. A run is a workdir with a finished evaluate
-stage, or another evaluate folder in it, such as runs/v1-0/evaluate-without-rois.
+`seeds` prints the mean and the standard deviation of every method over runs that differ only in
+their seeds, and writes table.{txt,md,csv} and accuracy.png to --out. A run is given by its workdir,
+or by an evaluate folder in it, such as runs/v1-0/evaluate-without-rois.
 """
 
 import sys
@@ -12,12 +12,13 @@ from pathlib import Path
 
 from absl import app, flags
 
-OUT = flags.DEFINE_string('out', '', 'Folder for the tables and the figure.')
+OUT = flags.DEFINE_string('out', '', 'Folder to write the tables and the figure to.')
 
 
 def main(argv: list[str]) -> None:
+    """Run the command that the first word of the command line names."""
     if len(argv) < 4 or argv[1] != 'seeds' or not OUT.value:
-        raise app.UsageError('expected seeds, two runs or more, and --out=FOLDER')
+        raise app.UsageError('expected the word seeds, two or more runs, and --out=FOLDER')
     from amuse_jax.errors import StageError
     from amuse_jax.evaluation import seeds
 

@@ -1,4 +1,4 @@
-"""Table 4: the whole model beside the four without one of its parts."""
+"""Table 4 of the paper: the whole model, and four models without one of its parts."""
 
 import json
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from amuse_jax.evaluation import bootstrap, figures, published, report, tables
 
-# The paper's names of its rows.
+# The part that is left out -> name of the row in the paper.
 ROWS = {
     'encoder': 'w/o M.i.e.',
     'rhythm': 'w/o Rhy.',
@@ -17,13 +17,13 @@ ROWS = {
 
 
 def write(folder: Path, evaluated: Mapping[str, Path]) -> str:
-    """Collects the variants' rows into table.{txt,md,csv} and a figure.
+    """Write the rows of all variants to table.{txt,md,csv} and accuracy.png.
 
-    The paper's rows stand beside them where the test set is its.
+    If the test set is the paper's, they also show the paper's rows.
 
     Args:
-      folder: where they go.
-      evaluated: the finished evaluate folder of each left-out part; '' for the whole model.
+      folder: folder to write to.
+      evaluated: the finished evaluate folder for each part that is left out; '' is the whole model.
 
     Returns:
       The table for a terminal.
@@ -34,10 +34,10 @@ def write(folder: Path, evaluated: Mapping[str, Path]) -> str:
     intervals = {name: test['intervals']['Amuse'] for name, test in tests.items()}
     printed = published.ablations(scores['']['test_set']['published'])
     margins = bootstrap.margins(intervals)
-    beside = {row.method: row.row for row in printed}
-    shown = tables.with_margins(rows, margins, report.MARGIN) | published.marked(printed)
-    csv_rows = tables.with_bounds(rows, intervals) | beside
+    printed_rows = {row.method: row.row for row in printed}
+    displayed = tables.with_margins(rows, margins, report.MARGIN) | published.marked(printed)
+    csv_rows = tables.with_bounds(rows, intervals) | printed_rows
     notes = [report.INTERVAL_NOTE, *([report.published_note(printed)] if printed else [])]
-    text = tables.write(folder, [shown], csv_rows, notes, 'accuracy.png')
-    figures.accuracy_bars(rows, folder / 'accuracy.png', margins, beside)
+    text = tables.write(folder, [displayed], csv_rows, notes, 'accuracy.png')
+    figures.accuracy_bars(rows, folder / 'accuracy.png', margins, printed_rows)
     return f'\n{text}\n\ntable: {folder / "table.md"}'

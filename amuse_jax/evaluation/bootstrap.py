@@ -1,11 +1,14 @@
-"""How far an accuracy may be off by the choice of test videos: a bootstrap over videos.
+"""Confidence intervals of accuracies, by a bootstrap over test videos.
 
-The questions of one video hang together: whoever overlooks its cello is wrong in several of them.
-So whole videos are drawn with replacement, as many as there are, with all of their questions (a
-cluster bootstrap: Field and Welsh 2007), and the interval is the middle 95 % of the accuracies that
-come out (Efron's percentile interval). The draws are the same for every method and column.
+The questions about one video are not independent: a model that overlooks its cello gets several of
+them wrong. So each resample draws whole videos with replacement, with all of their questions (a
+cluster bootstrap: Field and Welsh 2007). The interval is the middle 95 % of the resamples'
+accuracies (Efron's percentile interval). All methods and columns share the same draws.
 
-It tells nothing of another seed of training: see evaluation/seeds.py.
+We do not use `scipy.stats.bootstrap` because it returns NaN for a column as soon as one resample
+has no question of that type, which happens for rare types of small test sets.
+
+These intervals do not cover the choice of the training seed: see evaluation/seeds.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +20,7 @@ from amuse_jax.music_avqa import Question
 
 LEVEL = 0.95
 RESAMPLES = 2000
-_AT_ONCE = 100  # resamples in memory
+_BATCH = 100  # resamples in memory at a time
 
 Interval = tuple[float, float]
 
@@ -25,20 +28,21 @@ Interval = tuple[float, float]
 def intervals(
     questions: Sequence[Question], is_correct: Mapping[str, Sequence[bool]], seed: int = 0
 ) -> dict[str, dict[str, Interval]]:
-    """The 95 % interval of every cell of the table.
+    """Compute the 95 % interval of every cell of the table.
 
     Args:
-      questions: n of them, at least one.
-      is_correct: (n,) by method.
-      seed: of the draws; the same one gives the same intervals.
+      questions: n questions, at least one.
+      is_correct: for each method, (n,) whether its answers are right.
+      seed: seed of the draws; the same seed gives the same intervals.
 
     Returns:
-      By method and column of tables.COLUMNS, (low, high) in per cent; NaN without a question.
+      For each method and column of tables.COLUMNS: (low, high) in per cent, or NaN if the column
+      has no question.
     """
     totals = _per_video(questions, is_correct)
     drawn = _resample(totals, np.random.default_rng(seed)) @ tables.MEMBERS
     asked, right = drawn[:, :1], drawn[:, 1:]
-    # A resample may miss a rare column altogether: it says nothing about it.
+    # A resample without a question of a rare type is left out of the percentiles of its columns.
     shares = 100 * np.divide(right, asked, out=np.full_like(right, np.nan), where=asked > 0)
     never = ~(asked > 0).any(axis=(0, 1))
     shares[..., never] = 0
@@ -51,18 +55,18 @@ def intervals(
     }
 
 
-def margins(found: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, float]]:
-    """Half of every interval's width."""
+def margins(intervals: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, float]]:
+    """Return half the width of every interval."""
     return {
         method: {column: (high - low) / 2 for column, (low, high) in row.items()}
-        for method, row in found.items()
+        for method, row in intervals.items()
     }
 
 
 def _per_video(
     questions: Sequence[Question], is_correct: Mapping[str, Sequence[bool]]
 ) -> np.ndarray:
-    """(V, 1 + methods, 9): per video and type how many questions, and how many each has right."""
+    """Count questions and right answers by video and type: (V, 1 + methods, 9), questions first."""
     videos, video = np.unique([q.video_id for q in questions], return_inverse=True)
     kinds = len(tables.MEMBERS)
     cell, size = video * kinds + tables.types_of(questions), len(videos) * kinds
@@ -72,12 +76,12 @@ def _per_video(
 
 
 def _resample(totals: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(RESAMPLES, 1 + methods, 9): the sums over V videos drawn with replacement."""
+    """Sum the counts over V videos drawn with replacement: (RESAMPLES, 1 + methods, 9)."""
     count = len(totals)
     flat = np.ascontiguousarray(totals, float).reshape(count, -1)
     found = []
-    for _ in range(0, RESAMPLES, _AT_ONCE):
-        drawn = rng.integers(count, size=(_AT_ONCE, count)) + count * np.arange(_AT_ONCE)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=_AT_ONCE * count).reshape(_AT_ONCE, count)
+    for _ in range(0, RESAMPLES, _BATCH):
+        drawn = rng.integers(count, size=(_BATCH, count)) + count * np.arange(_BATCH)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=_BATCH * count).reshape(_BATCH, count)
         found.append(times.astype(float) @ flat)
     return np.concatenate(found).reshape(RESAMPLES, *totals.shape[1:])

@@ -1,4 +1,4 @@
-"""One question on one page, in the manner of Fig. 4: what was seen, heard, asked and answered."""
+"""Example page in the style of Fig. 4: one question with its video, sounds and answer."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ from amuse_jax.music_avqa import vocabulary
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What the page shows of the video; T segments, K regions.
+    """What the page shows of the video, for T segments and K regions.
 
     Attributes:
-      frames: (T, S, S, 3) uint8.
+      frames: (T, S, S, 3) uint8, one frame per segment.
       boxes: (T, K, 4), xyxy in [0, 1] of the picture.
-      classes: (T, K), index into class_names; -1 where there is no region.
-      class_names: the detector's classes.
+      classes: (T, K), index into class_names; -1 for no region.
+      class_names: names of the detector's classes.
       sources: (T, 22), how often each instrument sounds.
-      rhythm: (T,), 1 where the tempo changes towards the next segment.
-      labels_from: where sources and rhythm come from, such as 'annotated' or 'predicted'.
+      rhythm: (T,), 1 if the tempo changes from this segment to the next.
+      labels_from: where sources and rhythm come from, such as 'annotated'.
       segment_seconds: length of a segment.
     """
 
@@ -45,14 +45,14 @@ def draw(
     answer: str | None,
     path: Path,
 ) -> None:
-    """Writes the page as PNG.
+    """Write the page as PNG.
 
     Args:
-      evidence: what was seen and heard.
-      question: the filled question.
+      evidence: frames, regions and labels of the video.
+      question: the text of the question.
       probabilities: (42,) over vocabulary.ANSWERS.
-      importance: weight per stream, summing to one.
-      answer: the true answer where it is known.
+      importance: importance score of each stream; they sum to one.
+      answer: the true answer; None if it is not known.
       path: the PNG to write.
     """
     figure = Figure(figsize=(13, 8), layout='constrained')
@@ -83,7 +83,7 @@ def _frames(panel, evidence: Evidence) -> None:
         axes.set_title(f'{seconds:.0f} s', fontsize=8, pad=1)
         for box, kind in zip(evidence.boxes[index].astype(float) * size, evidence.classes[index]):
             name = evidence.class_names[kind] if kind >= 0 else 'player'
-            if name == 'player':  # who plays is plain from the instrument; less ink reads better
+            if name == 'player':  # the instrument shows who plays; fewer boxes read better
                 continue
             colour = palette[kind % 10]
             x0, y0, x1, y1 = box
@@ -92,9 +92,9 @@ def _frames(panel, evidence: Evidence) -> None:
 
 
 def _timeline(axes, evidence: Evidence) -> None:
-    heard = [c for c in range(evidence.sources.shape[1]) if evidence.sources[:, c].max() > 0.2]
-    names = [vocabulary.INSTRUMENTS[c].replace('_', ' ') for c in heard]
-    strength = np.clip(evidence.sources[:, heard].T.astype(float), 0, 1)
+    audible = [c for c in range(evidence.sources.shape[1]) if evidence.sources[:, c].max() > 0.2]
+    names = [vocabulary.INSTRUMENTS[c].replace('_', ' ') for c in audible]
+    strength = np.clip(evidence.sources[:, audible].T.astype(float), 0, 1)
     change = np.clip(evidence.rhythm.astype(float), 0, 1)
     seconds = evidence.segment_seconds
     rows = np.vstack([strength, change[None]])

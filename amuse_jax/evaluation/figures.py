@@ -1,4 +1,8 @@
-"""The figures of a run: training curves, importance per question type (Fig. 5), accuracy bars."""
+"""Figures of a run.
+
+They show training curves, importance per question type (Fig. 5), and accuracy per question type and
+per template.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +18,12 @@ from amuse_jax.music_avqa import vocabulary
 
 
 def training_curves(metrics: Path, path: Path) -> None:
-    """Loss and validation accuracy over steps, from the metrics.jsonl of the train stage."""
+    """Plot loss and accuracy over steps, for training and validation.
+
+    Args:
+      metrics: metrics.jsonl of the train stage.
+      path: the PNG to write.
+    """
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     figure = Figure(figsize=(9, 3.2), layout='constrained')
     loss, accuracy = figure.subplots(1, 2)
@@ -32,7 +41,7 @@ def training_curves(metrics: Path, path: Path) -> None:
 
 
 def importance(predictions: Sequence[Mapping], path: Path) -> None:
-    """Fig. 5: mean importance of every stream (x) for every question type (y).
+    """Plot Fig. 5: the mean importance of every stream (x) for every question type (y).
 
     Args:
       predictions: rows of predictions.jsonl, with 'modality', 'kind' and 'importance' by stream.
@@ -49,13 +58,13 @@ def importance(predictions: Sequence[Mapping], path: Path) -> None:
         figsize=(1.1 * len(streams) + 2.5, 0.45 * len(rows) + 1.6), layout='constrained'
     )
     axes = figure.subplots()
-    shown = axes.imshow(rows, cmap='viridis', vmin=0, aspect='auto')
+    image = axes.imshow(rows, cmap='viridis', vmin=0, aspect='auto')
     axes.set_xticks(range(len(streams)), [s.replace('_', '\n') for s in streams])
     axes.set_yticks(range(len(names)), names)
     for y, row in enumerate(rows):
         for x, value in enumerate(row):
             axes.text(x, y, f'{value:.2f}', ha='center', va='center', color='w', fontsize=8)
-    figure.colorbar(shown, label='importance')
+    figure.colorbar(image, label='importance')
     save(figure, path)
 
 
@@ -65,13 +74,13 @@ def accuracy_bars(
     margins: Mapping[str, Mapping[str, float]] | None = None,
     published: Mapping[str, Mapping[str, float]] | None = None,
 ) -> None:
-    """Accuracy per question type, every method of the table beside the others.
+    """Plot the accuracy per question type as one bar for each method.
 
     Args:
-      rows: by method, each a colour.
+      rows: accuracies by method; each method has its own colour.
       path: the PNG to write.
-      margins: by method, half the length of its error bars; a method without has none.
-      published: by method, drawn as marks over the bars.
+      margins: half the length of the error bars, by method; other methods have no error bars.
+      published: accuracies of published methods, drawn as marks over the bars.
     """
     margins, published = margins or {}, published or {}
     columns = [*tables.TYPE_COLUMNS, 'Avg']
@@ -86,7 +95,7 @@ def accuracy_bars(
         axes.bar(places, heights, width, yerr=errors, error_kw={'lw': 0.8}, label=method)
     for index, (method, row) in enumerate(published.items()):
         heights = [row[column] for column in columns]
-        mark = Line2D.filled_markers[index + 1]  # the first is a point
+        mark = Line2D.filled_markers[index + 1]  # the first marker, a point, is left out
         axes.plot(
             range(len(columns)), heights, ls='', marker=mark, ms=4, c=f'{index / 10}', label=method
         )
@@ -99,10 +108,10 @@ def accuracy_bars(
 
 
 def template_marks(rows: Sequence[Mapping], path: Path) -> None:
-    """Accuracy per template, one line each with a mark of every method.
+    """Plot the accuracy per template: one line per template, with one mark for each method.
 
     Args:
-      rows: of tables.per_template.
+      rows: the rows of tables.per_template.
       path: the PNG to write.
     """
     figure = Figure(figsize=(10, 0.26 * len(rows) + 1.4), layout='constrained')
@@ -110,7 +119,9 @@ def template_marks(rows: Sequence[Mapping], path: Path) -> None:
     for index, method in enumerate(name for name in rows[0] if name not in tables.TEMPLATE_FIELDS):
         mark = Line2D.filled_markers[index + 1]
         axes.plot([row[method] for row in rows], range(len(rows)), mark, ms=5, label=method)
-    names = [row['template'].replace('\uff1f', '?') for row in rows]  # a sign that the font lacks
+    names = [
+        row['template'].replace('\uff1f', '?') for row in rows
+    ]  # the font has no full-width '?'
     labels = [f'{name} ({row["questions"]})' for name, row in zip(names, rows)]
     axes.set_yticks(range(len(rows)), labels)
     axes.invert_yaxis()
@@ -123,6 +134,6 @@ def template_marks(rows: Sequence[Mapping], path: Path) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes the figure as PNG, without the global state of pyplot."""
+    """Write the figure as PNG, without the global state of pyplot."""
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure).print_png(path)

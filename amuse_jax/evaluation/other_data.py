@@ -1,7 +1,8 @@
-"""Another data set's test questions, made ready for a trained model: `config.evaluate.data`.
+"""Stages that prepare another data set's test questions for a trained model.
 
-What the model takes of a video is made by the run's own detector, encoders and towers, with the
-run's own settings. Only the videos of test questions are prepared; nothing is trained.
+`config.evaluate.data` names the data set. The run's own detector, encoders and towers compute the
+model's inputs, with the run's own settings. Only the videos of test questions are prepared, and
+nothing is trained.
 """
 
 import dataclasses
@@ -22,20 +23,20 @@ from amuse_jax.training.pretrain import stage as pretrain
 from amuse_jax.training.train import answering, leakage, predict
 from amuse_jax.training.train import stage as train
 
-SPLITS = ('test', music_avqa.REPHRASED)  # what is asked
+SPLITS = ('test', music_avqa.REPHRASED)  # splits whose questions the evaluate stage answers
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
-    """Where the asked questions and their videos are described; folders.
+class TestData:
+    """Folders of the test questions and of everything that was computed from their videos.
 
     Attributes:
-      prepare: records and questions.
-      rois: regions.
-      features: the universal encoder's, in features/.
-      encoded: the frozen towers' tokens.
-      labels: sources.npy and rhythm.npy, for pictures.
-      labels_from: where these come from.
+      prepare: folder of the records and questions.
+      rois: folder of the regions.
+      features: folder whose features/ holds the features of the universal encoder.
+      encoded: folder of the frozen towers' tokens.
+      labels: folder of sources.npy and rhythm.npy, which the example pages show.
+      labels_from: where the labels come from, as text for the example pages.
     """
 
     prepare: Path
@@ -46,107 +47,119 @@ class Asked:
     labels_from: str
 
     def inputs(self, inputs: Mapping[str, Path]) -> dict[str, Path]:
-        """What predict.predict takes, for the model of the run's inputs."""
-        own = {'prepare': self.prepare, 'rois': self.rois, 'pretrain': self.features}
-        return {'train': inputs['train']} | own
+        """Return the inputs of predict.predict: the test data, and the model of `inputs`."""
+        return {
+            'train': inputs['train'],
+            'prepare': self.prepare,
+            'rois': self.rois,
+            'pretrain': self.features,
+        }
 
 
-def asked(inputs: Mapping[str, Path]) -> Asked:
-    """The other data set where its stages are among the inputs, else the run's own."""
+def find_test_data(inputs: Mapping[str, Path]) -> TestData:
+    """Return the folders of the other data set if `inputs` has them, else of the run's own."""
     if 'test_prepare' in inputs:
-        made = inputs['test_features']
-        return Asked(
-            inputs['test_prepare'], inputs['test_rois'], made, made / 'encoded',
-            made / 'features', 'predicted by the universal encoder',
+        features = inputs['test_features']
+        return TestData(
+            inputs['test_prepare'], inputs['test_rois'], features, features / 'encoded',
+            features / 'features', 'predicted by the universal encoder',
         )  # fmt: skip
-    return Asked(
+    return TestData(
         inputs['prepare'], inputs['rois'], inputs['pretrain'], inputs['train'] / 'encoded',
         inputs['annotate'], 'annotated',
     )  # fmt: skip
 
 
-def splits_of(prepared: Path) -> list[str]:
-    """'test', and 'rephrased' where there are such questions."""
-    there = {row['split'] for row in Prepared(prepared).rows}
-    return [split for split in SPLITS if split == 'test' or split in there]
+def test_splits(prepared: Path) -> list[str]:
+    """Return 'test', and 'rephrased' if the prepare stage's folder has rephrased questions."""
+    present = {row['split'] for row in Prepared(prepared).rows}
+    return [split for split in SPLITS if split == 'test' or split in present]
 
 
 def annotations(config: ConfigDict) -> str:
-    """Which annotation files the asked questions are from, as `data.annotations`."""
+    """Return which annotation files the test questions come from, as in `data.annotations`."""
     return (config.evaluate.data if config.evaluate.data.root else config.data).annotations
 
 
 def folder_name(config: ConfigDict) -> str:
-    """The folder in the workdir of all that is about the other data set.
+    """Return the name of the other data set's folder in the workdir.
 
-    Its name is one of its own for every root, annotations and rephrased questions, so that nothing
-    of one data set makes room for another's.
+    Every combination of root, annotations and rephrased questions has its own folder, so that one
+    data set never overwrites the files of another.
     """
     other = config.evaluate.data
     root = Path(other.root).resolve()
-    place = json.dumps([str(root), other.rephrased])
-    mark = hashlib.sha256(place.encode()).hexdigest()[:8]
+    identity = json.dumps([str(root), other.rephrased])
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     name = re.sub(r'[^A-Za-z0-9_.-]+', '-', root.name)[:80]
-    return f'on-{name}-{other.annotations}-{mark}'
+    return f'on-{name}-{other.annotations}-{digest}'
 
 
-def compare(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
-    """The stage test_questions: whether the model knows the questions, before videos are read.
+def check_questions(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
+    """Run the stage test_questions: check for leaked questions before any video is read.
+
+    A question is leaked if the model was trained or validated on it.
 
     Returns:
-      {'questions', 'seen'}.
+      'questions', the number of test questions, and 'seen', how many of them are leaked.
 
     Raises:
-      StageError: it knows too many of them (seen.py), or an annotation file cannot be read.
+      StageError: too many are leaked (leakage.py), or an annotation file cannot be read.
     """
-    data = _with_other(config).data
-    found = music_avqa.read(Path(data.root), data.annotations, data.rephrased, ('test',))
-    questions = found.questions['test']
-    is_seen = leakage.among(inputs['train'], questions)
-    leakage.check(is_seen, config.evaluate.leaked)
-    return {'questions': len(questions), 'seen': int(is_seen.sum())}
+    data = _test_config(config).data
+    annotations = music_avqa.read(Path(data.root), data.annotations, data.rephrased, ('test',))
+    questions = annotations.questions['test']
+    is_leaked = leakage.find_leaked(inputs['train'], questions)
+    leakage.check(is_leaked, config.evaluate.leaked)
+    return {'questions': len(questions), 'seen': int(is_leaked.sum())}
 
 
 def read_videos(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
-    """The stage test_prepare; see prepare.run."""
-    return prepare.run(_with_other(config), folder, {}, ('test',))
+    """Run the stage test_prepare, which is prepare.run for the test split alone."""
+    return prepare.run(_test_config(config), folder, {}, ('test',))
 
 
 def find_regions(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
-    """The stage test_rois: regions by the detector that the stage rois left; see rois.run."""
-    other = _with_other(config)
-    other.rois.weights = str(inputs['rois'] / 'detector.pt')
-    return rois.run(other, folder, {'prepare': inputs['test_prepare']})
+    """Run the stage test_rois, which is rois.run with the detector of the run's rois stage."""
+    test_config = _test_config(config)
+    test_config.rois.weights = str(inputs['rois'] / 'detector.pt')
+    return rois.run(test_config, folder, {'prepare': inputs['test_prepare']})
 
 
 def encode(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
-    """The stage test_features: what the run's frozen encoders and towers make of the videos.
+    """Run the stage test_features: encode the videos with the run's encoders and frozen towers.
 
-    Leaves features/ as the pretrain stage does and, where the towers are frozen, encoded/ as the
-    train stage does.
+    The stage writes features/, as the pretrain stage does, and encoded/, as the train stage does if
+    the towers are frozen.
 
     Returns:
-      {'videos'}.
+      'videos', the number of videos.
 
     Raises:
-      StageError: the config does not fit the trained model.
+      StageError: the config does not match the trained model.
     """
     reader = Prepared(inputs['test_prepare']).reader()
     structure, arrays = pretrain.load(config, inputs['pretrain'])
     mesh = sharding.mesh(config.mesh)
-    store = pretrain.encoding(structure, mesh)
+    store = pretrain.compile_encoder(structure, mesh)
     pretrain.store_features(config, reader, store, mesh, folder / 'features', arrays)
-    here = {'prepare': inputs['test_prepare'], 'rois': inputs['test_rois'], 'pretrain': folder}
-    structure, params, frozen = predict.load_parts(config, here | {'train': inputs['train']}, mesh)
+    test_inputs = {
+        'prepare': inputs['test_prepare'],
+        'rois': inputs['test_rois'],
+        'pretrain': folder,
+    }
+    structure, params, frozen = predict.load_parts(
+        config, test_inputs | {'train': inputs['train']}, mesh
+    )
     model = structure.merge(params | frozen)
     if model.encoder is not None and train.towers_are_frozen(params):
-        source = answering.Source(config, here, model.streams, folder / 'encoded')
+        source = answering.BatchSource(config, test_inputs, model.streams, folder / 'encoded')
         train.encode(config, folder / 'encoded', source, structure, params | frozen)
     return {'videos': len(reader)}
 
 
-def _with_other(config: ConfigDict) -> ConfigDict:
-    """The run's config with the other data set's place."""
-    other = config.copy_and_resolve_references()
-    other.data.update(config.evaluate.data)
-    return other
+def _test_config(config: ConfigDict) -> ConfigDict:
+    """Return the run's config with the other data set's root, annotations and so on."""
+    test_config = config.copy_and_resolve_references()
+    test_config.data.update(config.evaluate.data)
+    return test_config

@@ -1,9 +1,10 @@
-"""The rows of the paper's Tables 2-4, its own and its peers', as printed there (published.csv).
+"""The rows of the paper's Tables 2-4, for Amuse and its peers, as printed (published.csv).
 
-Printed averages do not always follow from the numbers they average. AVST's and DG-SCT's of Table 2
-count questions, as `tables.accuracies` does; LSTTA's are means over the types; the audio averages
-of Table 3, of Amuse and of its ablations weigh counting with 0.527 and comparing with 0.473, which
-is the share of neither test set (0.63 and 0.68). `doubtful` names such cells.
+Some printed averages do not follow from the numbers that they average. In Table 2, the averages of
+AVST and DG-SCT are over questions, as in `tables.accuracies`; those of LSTTA are means over types.
+The audio averages of Table 3, of Amuse and of its ablations weigh counting with 0.527 and comparing
+with 0.473, although the share of counting questions is 0.63 and 0.68 in the two test sets.
+`inconsistent_averages` finds such cells.
 """
 
 import csv
@@ -17,8 +18,8 @@ import numpy as np
 
 from amuse_jax.evaluation import tables, test_sets
 
-MARK = '*'  # behind a doubtful average
-_TOLERANCE = 0.05  # points; the rounding of the parts explains 0.01
+MARK = '*'  # stands after an inconsistent average
+_TOLERANCE = 0.05  # percentage points; rounding of the parts explains only 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,11 +27,11 @@ class Published:
     """One printed row.
 
     Attributes:
-      table: its number in the paper.
-      test_set: what it answers, as TestSet.published.
-      method: with its authors.
-      source: where it is printed.
-      row: in per cent; NaN where nothing is printed.
+      table: number of the table in the paper.
+      test_set: test set of the row, as in TestSet.published.
+      method: name of the method, with its authors.
+      source: where the row is printed.
+      row: accuracies in per cent; NaN if nothing is printed.
     """
 
     table: int
@@ -42,7 +43,7 @@ class Published:
 
 @functools.cache
 def read() -> tuple[Published, ...]:
-    """All rows, in the paper's order."""
+    """Return all rows, in the paper's order."""
     text = resources.files('amuse_jax.evaluation').joinpath('published.csv').read_text()
     return tuple(
         Published(
@@ -57,23 +58,24 @@ def read() -> tuple[Published, ...]:
 
 
 def methods(test_set: str) -> list[Published]:
-    """Table 2 for 'v1', Table 3 for 'v2', nothing for anything else."""
+    """Return the rows of Table 2 for 'v1' and of Table 3 for 'v2'; [] for other test sets."""
     return [row for row in read() if row.test_set == test_set and row.table in (2, 3)]
 
 
 def ablations(test_set: str) -> list[Published]:
-    """Table 4 for 'v1', nothing for anything else."""
+    """Return the rows of Table 4 for 'v1'; [] for other test sets."""
     return [row for row in read() if row.test_set == test_set and row.table == 4]
 
 
-def doubtful(row: Published) -> set[str]:
-    """The averages that miss those over its test set's questions by more than 0.05 points.
+def inconsistent_averages(row: Published) -> set[str]:
+    """Return the columns whose average does not follow from the row's accuracies per type.
 
-    A row of v1 may have been counted over either of its two files.
+    These averages differ by more than 0.05 percentage points from the average over the questions of
+    the test set. The test set of v1 has two versions; the one that fits the row better is taken.
     """
     printed = np.array([row.row[column] for column in tables.TYPE_COLUMNS])
     candidates = [known.counts for known in test_sets.KNOWN if known.published == row.test_set]
-    far = [
+    inconsistent = [
         {
             column
             for column in tables.AVERAGES
@@ -81,14 +83,14 @@ def doubtful(row: Published) -> set[str]:
         }
         for counts in candidates
     ]
-    return min(far, key=len)
+    return min(inconsistent, key=len)
 
 
 def marked(rows: Sequence[Published]) -> dict[str, dict[str, float | str]]:
-    """The rows by method, for a table: MARK stands behind every doubtful average."""
+    """Return the rows by method for a table, with MARK after every inconsistent average."""
     return {
         row.method: {
-            column: f'{value:.2f}{MARK}' if column in doubtful(row) else value
+            column: f'{value:.2f}{MARK}' if column in inconsistent_averages(row) else value
             for column, value in row.row.items()
         }
         for row in rows
@@ -96,6 +98,6 @@ def marked(rows: Sequence[Published]) -> dict[str, dict[str, float | str]]:
 
 
 def _average(printed: np.ndarray, counts: Sequence[int], column: str) -> float:
-    """Over questions; NaN where a part is."""
+    """Average over questions; return NaN if one of the parts is NaN."""
     member = tables.MEMBERS[:, list(tables.COLUMNS).index(column)]
     return float(np.average(printed[member], weights=np.array(counts)[member]))

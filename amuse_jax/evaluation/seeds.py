@@ -1,4 +1,4 @@
-"""Mean and deviation over runs that differ in their seeds alone."""
+"""Mean and standard deviation of accuracies over runs that differ only in their seeds."""
 
 import dataclasses
 import functools
@@ -10,18 +10,18 @@ import numpy as np
 
 from amuse_jax.errors import StageError
 from amuse_jax.evaluation import figures, published, report, tables
-from amuse_jax.system.manifest import changes, read_manifest
+from amuse_jax.system.manifest import describe_changes, read_manifest
 
 MARGIN = '± deviation'
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What an evaluate stage left.
+    """The results of a finished evaluate stage.
 
     Attributes:
-      path: as it was given.
-      scores: its scores.json.
+      path: path of the run, as the user gave it.
+      scores: contents of its scores.json.
     """
 
     path: Path
@@ -29,19 +29,19 @@ class Run:
 
     @property
     def rows(self) -> Mapping[str, tables.Row]:
-        """Of all parts, as report.labelled calls them."""
+        """Rows of all parts, by the names of report.labelled."""
         return report.labelled(self.scores['parts'], 'rows')
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """Over all runs, by row of the parts that all of them have, and by column.
+    """Statistics over all runs, by row and column, for the parts that all runs have.
 
     Attributes:
-      means: in per cent.
-      deviations: standard deviations of a run, from n - 1, in points.
-      margins: half of a run's 95 % interval over test videos, mean of the runs, in points; of
-        Amuse's rows.
+      means: mean accuracies in per cent.
+      deviations: sample standard deviations (n - 1) over the runs, in percentage points.
+      margins: for Amuse's rows, half the width of the 95 % interval over test videos, as the mean
+        over the runs, in percentage points.
     """
 
     means: dict[str, dict[str, float]]
@@ -50,10 +50,13 @@ class Summary:
 
 
 def read(path: Path) -> Run:
-    """A run's scores.
+    """Read the scores of a run.
+
+    Args:
+      path: the run's workdir, or an evaluate folder in it.
 
     Raises:
-      StageError: it has no finished evaluate stage.
+      StageError: the run has no finished evaluate stage.
     """
     folder = path / 'evaluate' if (path / 'evaluate').is_dir() else path
     if read_manifest(folder) is None or not (folder / 'scores.json').is_file():
@@ -65,25 +68,25 @@ def read(path: Path) -> Run:
 
 
 def summarise(runs: Sequence[Run]) -> Summary:
-    """Mean and deviation of every cell.
+    """Compute the mean and the standard deviation of every cell.
 
     Raises:
-      StageError: two are one run, or differ in more than seeds, or answer other test sets.
+      StageError: a run is given twice, or runs differ in more than seeds or in their test sets.
     """
     _check(runs)
     rows = [run.rows for run in runs]
     margins = [report.own_margins(run.scores['parts']) for run in runs]
     return Summary(
-        _over(rows, np.mean),
-        _over(rows, functools.partial(np.std, ddof=1)),
-        _over(margins, np.mean),
+        _aggregate(rows, np.mean),
+        _aggregate(rows, functools.partial(np.std, ddof=1)),
+        _aggregate(margins, np.mean),
     )
 
 
-def _over(
+def _aggregate(
     runs: Sequence[Mapping[str, tables.Row]], statistic: Callable[[list[float]], np.floating]
 ) -> dict[str, dict[str, float]]:
-    """A statistic of every cell of the rows that all runs have."""
+    """Compute a statistic of every cell, for the rows that all runs have."""
     shared = [label for label in runs[0] if all(label in rows for rows in runs)]
     return {
         label: {
@@ -95,44 +98,45 @@ def _over(
 
 
 def write(folder: Path, runs: Sequence[Run]) -> str:
-    """Writes table.{txt,md,csv} and accuracy.png.
+    """Write table.{txt,md,csv} and accuracy.png.
 
     Returns:
-      The table for a terminal.
+      The table as text, and the path of table.md.
 
     Raises:
-      StageError: as summarise.
+      StageError: see `summarise`.
     """
     summary = summarise(runs)
     test_set = runs[0].scores['test_set']
     peers = published.methods(test_set['published'])
-    beside = {row.method: row.row for row in peers}
+    peer_rows = {row.method: row.row for row in peers}
     main = {label: summary.means[label] for label in runs[0].scores['parts']['test']['rows']}
     parts = {label: row for label, row in summary.means.items() if label not in main}
-    shown = [_shown(main, summary) | published.marked(peers)]
-    shown += [_shown(parts, summary)] if parts else []
+    displayed = [_with_spread(main, summary) | published.marked(peers)]
+    displayed += [_with_spread(parts, summary)] if parts else []
     notes = [
         f'Mean and standard deviation over {len(runs)} runs'
         + (f' on {test_set["name"]}' if test_set['name'] else '')
-        + f'; overall accuracy of Amuse in each: {_each(runs)}.',
-        f"{report.INTERVAL_NOTE} Here it is the mean of the runs' own.",
+        + f'; overall accuracy of Amuse in each run: {_list_accuracies(runs)}.',
+        f'{report.INTERVAL_NOTE} Here it is the mean over the runs.',
         *([report.published_note(peers)] if peers else []),
     ]
-    text = tables.write(folder, shown, _csv_rows(runs, summary) | beside, notes, 'accuracy.png')
-    figures.accuracy_bars(main, folder / 'accuracy.png', summary.deviations, beside)
+    csv_rows = _csv_rows(runs, summary) | peer_rows
+    text = tables.write(folder, displayed, csv_rows, notes, 'accuracy.png')
+    figures.accuracy_bars(main, folder / 'accuracy.png', summary.deviations, peer_rows)
     return f'\n{text}\n\ntable: {folder / "table.md"}'
 
 
-def _shown(
+def _with_spread(
     rows: Mapping[str, tables.Row], summary: Summary
 ) -> dict[str, Mapping[str, float | str]]:
-    """The rows, each followed by its margins and its deviations."""
+    """Return the rows, each followed by its margins and its standard deviations."""
     with_deviations = tables.with_margins(rows, summary.deviations, MARGIN)
     return tables.with_margins(with_deviations, summary.margins, report.MARGIN)
 
 
 def _csv_rows(runs: Sequence[Run], summary: Summary) -> dict[str, tables.Row]:
-    """Means, deviations, margins, and every run's own rows."""
+    """Return means, deviations and margins, and the rows of every run."""
     result: dict[str, tables.Row] = {}
     for label, row in summary.means.items():
         result |= {label: row, f'{label}, deviation': summary.deviations[label]}
@@ -142,7 +146,7 @@ def _csv_rows(runs: Sequence[Run], summary: Summary) -> dict[str, tables.Row]:
     return result
 
 
-def _each(runs: Sequence[Run]) -> str:
+def _list_accuracies(runs: Sequence[Run]) -> str:
     return ', '.join(f'{run.rows["Amuse"]["Avg"]:.2f} ({run.path})' for run in runs)
 
 
@@ -152,28 +156,29 @@ def _check(runs: Sequence[Run]) -> None:
         model = run.scores['model']
         if model['fingerprint'] in trained:
             raise StageError(
-                f'{run.path} is one of the other runs over again (the same settings and seeds); '
-                'expected runs with seeds of their own (--config.seed=S)'
+                f'{run.path} repeats another of the runs (same settings and same seeds); '
+                'expected runs with different seeds (--config.seed=S)'
             )
         trained.add(model['fingerprint'])
-        changed = changes(
+        changed = describe_changes(
             *(_without_seeds(each.scores['model']['settings']) for each in (first, run))
         )
         if changed:
             raise StageError(
-                f'{run.path} was made otherwise than {first.path} ({changed}); expected runs that '
-                'differ in their seeds alone'
+                f'{run.path} has other settings than {first.path} ({changed}); expected runs that '
+                'differ only in their seeds'
             )
-        here, there = (each.scores['test_set']['name'] for each in (run, first))
-        if here != there:
+        test_set, first_test_set = (each.scores['test_set']['name'] for each in (run, first))
+        if test_set != first_test_set:
+            unpublished = 'an unpublished test set'
             raise StageError(
-                f'{run.path} answers {here or "a test set of its own"}, but {first.path} '
-                f'{there or "a test set of its own"}; expected one test set'
+                f'{run.path} was evaluated on {test_set or unpublished}, but {first.path} on '
+                f'{first_test_set or unpublished}; expected the same test set'
             )
 
 
 def _without_seeds(settings: Mapping) -> dict:
-    """Of training, of rendered performances and of the detector."""
+    """Remove the seeds of training, of rendered performances and of the detector."""
     return {
         name: _without_seeds(value) if isinstance(value, Mapping) else value
         for name, value in settings.items()

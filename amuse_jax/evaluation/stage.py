@@ -1,8 +1,8 @@
-"""The evaluate stage: answers to the test questions, and how good they are.
+"""The evaluate stage: answer the test questions and compute the accuracy.
 
-The questions are those of the run's own data set, or of another one (other_data.py). The table
-(tables.py) stands beside two baselines (baselines.py), and beside published rows where these answer
-the same questions (test_sets.py, published.py); report.py writes it down.
+The questions come from the run's own data set or from another one (other_data.py). The table
+(tables.py) also shows two baselines (baselines.py) and, if the test set is a published one
+(test_sets.py), the published rows (published.py). report.py writes the report.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from amuse_jax.evaluation import (
     tables,
     test_sets,
 )
-from amuse_jax.evaluation.other_data import Asked
+from amuse_jax.evaluation.other_data import TestData
 from amuse_jax.music_avqa import REPHRASED, Question, vocabulary
 from amuse_jax.regions import stage as rois
 from amuse_jax.system import hosts
@@ -36,69 +36,84 @@ from amuse_jax.training.train import leakage, predict
 
 METHODS = ('Amuse', 'most frequent answer', 'question words')
 
-Rows = list[tuple[Question, dict]]  # a question and its line of predictions.jsonl
+Predictions = list[tuple[Question, dict]]  # questions, each with its line of predictions.jsonl
 
 
 def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
-    """Evaluates the best checkpoint on the test questions, and on MUSIC-AVQA-R's where there are.
+    """Evaluate the best checkpoint on the test questions and, if there are any, rephrased ones.
 
-    Leaves predictions.jsonl (every question with probabilities and importance scores), scores.json,
-    table and templates.{txt,md,csv}, figures/, examples/ and report.md.
+    The stage writes predictions.jsonl (every question with probabilities and importance scores),
+    scores.json, table.{txt,md,csv}, templates.{txt,md,csv}, figures/, examples/ and report.md.
+
+    Args:
+      config: the config of the run.
+      folder: the stage's folder.
+      inputs: folders of the earlier stages by name.
 
     Returns:
-      The three methods' rows: accuracy in per cent by column of tables.COLUMNS.
+      The rows of the three methods: accuracy in per cent by column of tables.COLUMNS.
 
     Raises:
-      StageError: the data set has no test question, or the model knows too many of them (seen.py).
+      StageError: the data set has no test question, or the model was trained on too many of them
+        (leakage.py).
     """
-    asked = other_data.asked(inputs)
+    test_data = other_data.find_test_data(inputs)
     train = read_questions(inputs['prepare'], 'train')
-    splits = other_data.splits_of(asked.prepare)
-    questions = {split: read_questions(asked.prepare, split) for split in splits}
-    for is_seen in _seen(inputs['train'], questions).values():
-        leakage.check(is_seen, config.evaluate.leaked)  # before anything is computed
-    rows = {
-        split: _predictions(config, inputs, asked, split, len(part))
+    splits = other_data.test_splits(test_data.prepare)
+    questions = {split: read_questions(test_data.prepare, split) for split in splits}
+    for is_leaked in _find_leaked(inputs['train'], questions).values():
+        leakage.check(is_leaked, config.evaluate.leaked)  # before the model runs
+    predictions = {
+        split: _predict(config, inputs, test_data, split, len(part))
         for split, part in questions.items()
     }
-    if not hosts.is_first():  # all predict, the first one writes
+    if not hosts.is_first():  # all hosts predict, but only the first one writes
         return {}
-    _write_lines(folder / 'predictions.jsonl', [line for part in rows.values() for _, line in part])
+    lines = [line for part in predictions.values() for _, line in part]
+    _write_lines(folder / 'predictions.jsonl', lines)
 
-    questions = {split: [question for question, _ in part] for split, part in rows.items()}
-    is_seen = _seen(inputs['train'], questions)
-    answers = _answers(train, rows, questions)
+    questions = {split: [question for question, _ in part] for split, part in predictions.items()}
+    is_leaked = _find_leaked(inputs['train'], questions)
+    answers = _answers(train, predictions, questions)
     parts = {}
     for split in splits:
         parts |= _parts(
-            questions[split], answers[split], split, is_seen[split], config.evaluate.leaked
+            questions[split], answers[split], split, is_leaked[split], config.evaluate.leaked
         )
-    test = rows['test']
-    is_correct = parts['test'].is_correct
     scores = {
         'test_set': _test_set(parts['test'].questions, other_data.annotations(config)),
         'model': {
             'fingerprint': read_manifest(inputs['train'])['fingerprint'],
-            'settings': settings_behind(inputs) | {'evaluate.leaked': config.evaluate.leaked},
+            'settings': upstream_settings(inputs) | {'evaluate.leaked': config.evaluate.leaked},
         },
         'parts': {name: part.scores() for name, part in parts.items()},
     }
     write_json(folder / 'scores.json', scores)
-    _draw_examples(config, folder, asked, test)
-    templates = tables.per_template(parts['test'].questions, is_correct)
-    report.write(folder, inputs, scores, templates, [line for _, line in test])
+    _draw_examples(config, folder, test_data, predictions['test'])
+    templates = tables.per_template(parts['test'].questions, parts['test'].is_correct)
+    report.write(folder, inputs, scores, templates, [line for _, line in predictions['test']])
     return scores['parts']['test']['rows']
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Some of the questions, and by method which of them it has right."""
+    """A subset of the test questions, and which of them each method answers correctly.
+
+    Attributes:
+      questions: n questions.
+      is_correct: for each method, (n,) bool.
+    """
 
     questions: list[Question]
     is_correct: dict[str, np.ndarray]
 
     def scores(self) -> dict:
-        """{'questions': by column, 'rows': by method and column, 'intervals': the same}."""
+        """Compute the entry of scores.json.
+
+        Returns:
+          'questions': number of questions by column of tables.COLUMNS; 'rows': accuracies by method
+          and column; 'intervals': their 95 % intervals by method and column.
+        """
         return {
             'questions': tables.counts(self.questions),
             'rows': {
@@ -110,10 +125,10 @@ class Part:
 
 
 def read_questions(prepared: Path, split: str) -> list[Question]:
-    """The questions of a split that the prepare stage left in `prepared`.
+    """Read the questions of a split from the prepare stage's folder.
 
     Raises:
-      StageError: there are none.
+      StageError: the split has no question.
     """
     chosen = Prepared(prepared).questions(split)
     if not chosen:
@@ -123,71 +138,82 @@ def read_questions(prepared: Path, split: str) -> list[Question]:
     return chosen
 
 
-def settings_behind(inputs: Mapping[str, Path]) -> dict:
-    """The settings by which the stages in front of this one were made, under their dotted names."""
+def upstream_settings(inputs: Mapping[str, Path]) -> dict:
+    """Read the settings of all earlier stages from their manifests, by dotted name."""
     settings = {}
     for folder in inputs.values():
         settings |= read_manifest(folder)['settings']
     return settings
 
 
-def _seen(trained: Path, questions: Mapping[str, Sequence[Question]]) -> dict[str, np.ndarray]:
-    """By split, which questions the model knows; 'rephrased' ones by those of 'test', too."""
-    return _for_all(functools.partial(leakage.among, trained), questions)
+def _find_leaked(
+    train_folder: Path, questions: Mapping[str, Sequence[Question]]
+) -> dict[str, np.ndarray]:
+    """Return, for each split, which questions the model was trained or validated on.
+
+    All splits are searched together, so that a rephrased question is leaked if the test question
+    that it rephrases is leaked.
+    """
+    return _map_over_splits(functools.partial(leakage.find_leaked, train_folder), questions)
 
 
 def _answers(
-    train: Sequence[Question], rows: Mapping[str, Rows], questions: Mapping[str, Sequence[Question]]
+    train: Sequence[Question],
+    predictions: Mapping[str, Predictions],
+    questions: Mapping[str, Sequence[Question]],
 ) -> dict[str, dict[str, Sequence[str]]]:
-    """Every method's answers to the questions of each split.
+    """Return the answers of every method to the questions of each split.
 
-    A rephrased question is no template of `train`: the most frequent answer is that of the template
-    that it rephrases. Where not one of these is known, nothing is said of this method.
+    A rephrased question has no template of the train questions, so its most frequent answer is
+    looked up by the template of the test question that it rephrases. If no such test question is
+    known, the method 'most frequent answer' is left out for the rephrased questions.
     """
-    words = _for_all(functools.partial(baselines.question_words, train), questions)
+    words = _map_over_splits(functools.partial(baselines.answer_from_words, train), questions)
     answers = {}
     for split, part in questions.items():
-        answers[split] = {METHODS[0]: [line['predicted'] for _, line in rows[split]]}
+        answers[split] = {METHODS[0]: [line['predicted'] for _, line in predictions[split]]}
         if split == REPHRASED:
-            part = baselines.with_templates_of(questions['test'], part)
+            part = baselines.with_original_templates(questions['test'], part)
         if part:
             answers[split][METHODS[1]] = baselines.most_frequent_answers(train, part)
         answers[split][METHODS[2]] = words[split]
     return answers
 
 
-def _for_all(
+def _map_over_splits(
     function: Callable[[list[Question]], Sequence], questions: Mapping[str, Sequence[Question]]
 ) -> dict[str, np.ndarray]:
-    """By split, what the function says of its questions; it is called once with those of all."""
-    found = function([question for part in questions.values() for question in part])
+    """Call `function` once with the questions of all splits; return its results by split."""
+    results = function([question for part in questions.values() for question in part])
     ends = np.cumsum([len(part) for part in questions.values()])
-    return dict(zip(questions, np.split(np.asarray(found), ends[:-1])))
+    return dict(zip(questions, np.split(np.asarray(results), ends[:-1])))
 
 
 def _parts(
     questions: Sequence[Question],
     answers: Mapping[str, Sequence[str]],
     split: str,
-    is_seen: np.ndarray,
+    is_leaked: np.ndarray,
     leaked: str,
 ) -> dict[str, Part]:
-    """The split as a whole, and what of it is told apart.
+    """Divide the questions of a split ('test' or 'rephrased') into parts; omit empty parts.
 
-    'test' or 'rephrased' itself holds all questions, or with `leaked` 'apart' those that the model
-    does not know. 'SPLIT, head' and 'SPLIT, tail': of these, the ones with frequent and with rare
-    answers, where MUSIC-AVQA-R marks them (it has a file for each, and takes every average over the
-    questions of one). 'SPLIT, seen' or 'SPLIT, unseen': the ones that the model knows, or not.
+    A question is leaked if the model was trained or validated on it. 'SPLIT' has all questions; if
+    `leaked` is 'apart', it has only those that are not leaked. 'SPLIT, head' and 'SPLIT, tail' have
+    the questions of 'SPLIT' with frequent and with rare answers. Only MUSIC-AVQA-R marks these: it
+    has a file for each, and averages over the questions of one file. 'SPLIT, seen' (if `leaked` is
+    'apart') has the leaked questions. 'SPLIT, unseen' (if `leaked` is 'refuse' and some questions
+    are leaked) has the others.
     """
-    right = np.array([question.answer for question in questions])
-    is_correct = {method: np.array(given) == right for method, given in answers.items()}
+    true_answers = np.array([question.answer for question in questions])
+    is_correct = {method: np.array(given) == true_answers for method, given in answers.items()}
 
-    counted = ~is_seen if leaked == 'apart' else np.ones_like(is_seen)
+    counted = ~is_leaked if leaked == 'apart' else np.ones_like(is_leaked)
     frequency = np.array([question.frequency for question in questions])
     masks = {split: counted}
     masks |= {f'{split}, {name}': counted & (frequency == name) for name in ('head', 'tail')}
-    masks |= {f'{split}, seen': is_seen} if leaked == 'apart' else {}
-    masks |= {f'{split}, unseen': ~is_seen} if leaked == 'refuse' and is_seen.any() else {}
+    masks |= {f'{split}, seen': is_leaked} if leaked == 'apart' else {}
+    masks |= {f'{split}, unseen': ~is_leaked} if leaked == 'refuse' and is_leaked.any() else {}
     return {
         name: Part(
             [questions[index] for index in np.flatnonzero(mask)],
@@ -199,7 +225,12 @@ def _parts(
 
 
 def _test_set(questions: Sequence[Question], scheme: str) -> dict:
-    """What is known of the questions: {'name', 'published', 'questions', 'of'}; see TestSet."""
+    """Describe the test set for scores.json.
+
+    Returns:
+      'name' and 'published' as in test_sets.TestSet, or '' if the test set is not a published one;
+      'questions': number of questions; 'of': number of questions of the published test set.
+    """
     known = test_sets.recognise(questions, scheme)
     return {
         'name': known.name if known else '',
@@ -209,14 +240,14 @@ def _test_set(questions: Sequence[Question], scheme: str) -> dict:
     }
 
 
-def _predictions(
-    config: ConfigDict, inputs: Mapping[str, Path], asked: Asked, split: str, total: int
-) -> Rows:
-    """The split's questions, `total` of them, with their lines of predictions.jsonl."""
-    rows = []
-    found = predict.predict(config, asked.inputs(inputs), split, asked.encoded)
+def _predict(
+    config: ConfigDict, inputs: Mapping[str, Path], test_data: TestData, split: str, total: int
+) -> Predictions:
+    """Answer the split's questions; `total` is their number, for the progress bar."""
+    predictions = []
+    results = predict.predict(config, test_data.inputs(inputs), split, test_data.encoded)
     name, is_quiet = f'evaluate: {split}', not hosts.is_first()
-    for item in tqdm(found, total=total, desc=name, unit='question', disable=is_quiet):
+    for item in tqdm(results, total=total, desc=name, unit='question', disable=is_quiet):
         question = item.question
         best = int(np.argmax(item.probabilities))
         line = {
@@ -235,8 +266,8 @@ def _predictions(
                 stream: round(float(weight), 5) for stream, weight in item.importance.items()
             },
         }
-        rows.append((question, line))
-    return rows
+        predictions.append((question, line))
+    return predictions
 
 
 def _write_lines(path: Path, lines: Sequence[dict]) -> None:
@@ -244,18 +275,23 @@ def _write_lines(path: Path, lines: Sequence[dict]) -> None:
         file.writelines(json.dumps(line) + '\n' for line in lines)
 
 
-def _draw_examples(config: ConfigDict, folder: Path, asked: Asked, rows: Rows) -> None:
-    """One page each for `config.evaluate.examples` questions of different types."""
-    reader = Prepared(asked.prepare).reader()
+def _draw_examples(
+    config: ConfigDict, folder: Path, test_data: TestData, predictions: Predictions
+) -> None:
+    """Draw one page for each of `config.evaluate.examples` questions of different types."""
+    reader = Prepared(test_data.prepare).reader()
     regions = {
-        name: np.load(asked.rois / f'{name}.npy', mmap_mode='r') for name in ('boxes', 'classes')
+        name: np.load(test_data.rois / f'{name}.npy', mmap_mode='r')
+        for name in ('boxes', 'classes')
     }
     labels = {
-        name: np.load(asked.labels / f'{name}.npy', mmap_mode='r') for name in ('sources', 'rhythm')
+        name: np.load(test_data.labels / f'{name}.npy', mmap_mode='r')
+        for name in ('sources', 'rhythm')
     }
-    class_names = rois.class_names(asked.rois)
-    for number, (question, prediction) in enumerate(_varied(rows, config.evaluate.examples)):
-        record = prediction['record']
+    class_names = rois.class_names(test_data.rois)
+    examples = _choose_examples(predictions, config.evaluate.examples)
+    for number, (question, line) in enumerate(examples):
+        record = line['record']
         evidence = example_page.Evidence(
             frames=reader[record]['frames'],
             boxes=regions['boxes'][record],
@@ -263,29 +299,29 @@ def _draw_examples(config: ConfigDict, folder: Path, asked: Asked, rows: Rows) -
             class_names=class_names,
             sources=labels['sources'][record],
             rhythm=labels['rhythm'][record],
-            labels_from=asked.labels_from,
+            labels_from=test_data.labels_from,
             segment_seconds=config.data.segment_seconds,
         )
         example_page.draw(
             evidence,
             question.text,
-            np.array(prediction['probabilities']),
-            prediction['importance'],
+            np.array(line['probabilities']),
+            line['importance'],
             question.answer,
             folder / f'examples/{number:02d}-{question.video_id}.png',
         )
 
 
-def _varied(rows: Rows, count: int) -> Rows:
-    """`count` questions that walk through the types and through the videos."""
+def _choose_examples(predictions: Predictions, count: int) -> Predictions:
+    """Choose up to `count` questions, each about another video, taking the types in turn."""
     chosen, videos = [], set()
     while len(chosen) < count:
         before = len(chosen)
         for modality, kind in reversed(vocabulary.TYPES):
-            for question, prediction in rows:
+            for question, line in predictions:
                 fits = (question.modality, question.kind) == (modality, kind)
                 if fits and question.video_id not in videos and len(chosen) < count:
-                    chosen.append((question, prediction))
+                    chosen.append((question, line))
                     videos.add(question.video_id)
                     break
         if len(chosen) == before:

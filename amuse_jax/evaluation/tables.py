@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from amuse_jax.music_avqa import Question, vocabulary
 
-# Column -> the question types it averages over, in the paper's order.
+# Column -> the question types that it averages over, in the paper's order.
 COLUMNS = {
     'A Count': (('Audio', 'Counting'),),
     'A Comp': (('Audio', 'Comparative'),),
@@ -29,10 +29,10 @@ COLUMNS = {
 }
 TYPE_COLUMNS = tuple(name for name, kinds in COLUMNS.items() if len(kinds) == 1)
 AVERAGES = tuple(name for name, kinds in COLUMNS.items() if len(kinds) > 1)
-# (9, 13): whether a column counts a type's questions.
+# (9, 13) bool: whether a column (second axis) counts the questions of a type (first axis).
 MEMBERS = np.array([[kind in kinds for kinds in COLUMNS.values()] for kind in vocabulary.TYPES])
 
-TEMPLATE_FIELDS = ('template', 'questions')  # of a row of per_template; the others are methods
+TEMPLATE_FIELDS = ('template', 'questions')  # in a row of per_template; other fields are methods
 OTHER_TEMPLATES = 'other templates'
 
 Row = Mapping[str, float]
@@ -41,46 +41,53 @@ _TYPE_INDEX = {kind: index for index, kind in enumerate(vocabulary.TYPES)}
 
 
 def types_of(questions: Sequence[Question]) -> np.ndarray:
-    """(n,) int, every question's index into vocabulary.TYPES."""
+    """Return the index into vocabulary.TYPES of every question's type, (n,) int."""
     return np.array([_TYPE_INDEX[q.modality, q.kind] for q in questions], int)
 
 
 def counts(questions: Sequence[Question]) -> dict[str, int]:
-    """How many of the questions each column counts."""
-    asked = np.bincount(types_of(questions), minlength=len(MEMBERS)) @ MEMBERS
-    return dict(zip(COLUMNS, asked.tolist()))
+    """Return how many of the questions each column counts."""
+    totals = np.bincount(types_of(questions), minlength=len(MEMBERS)) @ MEMBERS
+    return dict(zip(COLUMNS, totals.tolist()))
 
 
 def accuracies(questions: Sequence[Question], is_correct: Sequence[bool]) -> dict[str, float]:
-    """One row: per column the share of its questions answered correctly, in per cent.
+    """Compute one row of the table: the accuracy of every column in per cent.
 
-    Every average counts questions, not types, as all published code does. A column without a
+    Every average is over questions, not over types, as in all published code. A column without a
     question is NaN.
     """
     hits = np.bincount(types_of(questions), np.asarray(is_correct, float), len(MEMBERS)) @ MEMBERS
     return {
-        column: 100 * hit / asked if asked else math.nan
-        for (column, asked), hit in zip(counts(questions).items(), hits.tolist())
+        column: 100 * hit / total if total else math.nan
+        for (column, total), hit in zip(counts(questions).items(), hits.tolist())
     }
 
 
 def per_template(
     questions: Sequence[Question], is_correct: Mapping[str, Sequence[bool]]
 ) -> list[dict]:
-    """Accuracy of every method on every template that occurs, in per cent, with the count.
+    """Compute the accuracy of every method on every template that occurs.
 
-    Questions of none of vocabulary.TEMPLATES share the last row, OTHER_TEMPLATES.
+    Questions whose template is not in vocabulary.TEMPLATES share the last row, OTHER_TEMPLATES.
+
+    Args:
+      questions: n questions.
+      is_correct: for each method, (n,) whether its answers are right.
+
+    Returns:
+      Rows with 'template', 'questions' (their number) and, by method, the accuracy in per cent.
     """
-    places: dict[str, list[int]] = {}
+    indices: dict[str, list[int]] = {}
     for index, question in enumerate(questions):
         is_known = question.template in vocabulary.TEMPLATES
-        places.setdefault(question.template if is_known else OTHER_TEMPLATES, []).append(index)
+        indices.setdefault(question.template if is_known else OTHER_TEMPLATES, []).append(index)
     rows = []
     for template in (*vocabulary.TEMPLATES, OTHER_TEMPLATES):
-        if template in places:
-            row = {'template': template.strip(), 'questions': len(places[template])}
+        if template in indices:
+            row = {'template': template.strip(), 'questions': len(indices[template])}
             for method, hits in is_correct.items():
-                row[method] = 100 * float(np.mean([hits[i] for i in places[template]]))
+                row[method] = 100 * float(np.mean([hits[i] for i in indices[template]]))
             rows.append(row)
     return rows
 
@@ -88,12 +95,12 @@ def per_template(
 def with_margins(
     rows: Mapping[str, Row], margins: Mapping[str, Row], label: str
 ) -> dict[str, Mapping[str, float | str]]:
-    """The rows, each followed by its margins where there are any, as '±2.9'.
+    """Insert a row of margins, such as '±2.9', after each row that has margins.
 
     Args:
-      rows: by method.
-      margins: by method, in points of accuracy.
-      label: what the margins are, such as '± 95 %'; their row is named 'METHOD, LABEL'.
+      rows: the rows by method.
+      margins: margins by method, in percentage points.
+      label: name of the margins, such as '± 95 %'; their row is named 'METHOD, LABEL'.
     """
     result: dict[str, Mapping[str, float | str]] = {}
     for method, row in rows.items():
@@ -110,7 +117,7 @@ def with_margins(
 def with_bounds(
     rows: Mapping[str, Row], intervals: Mapping[str, Mapping[str, tuple[float, float]]]
 ) -> dict[str, Row]:
-    """The rows, each followed by the bounds of its 95 % intervals, for `as_csv`."""
+    """Insert two rows after each row, the bounds of its 95 % intervals, for `as_csv`."""
     result: dict[str, Row] = {}
     for label, row in rows.items():
         result[label] = row
@@ -122,26 +129,26 @@ def with_bounds(
 
 def write(
     folder: Path,
-    shown: Sequence[Mapping[str, Mapping[str, float | str]]],
+    displayed: Sequence[Mapping[str, Mapping[str, float | str]]],
     csv_rows: Mapping[str, Row],
     notes: Sequence[str],
-    picture: str,
+    figure: str,
 ) -> str:
-    """Writes table.{txt,md,csv}.
+    """Write table.{txt,md,csv}.
 
     Args:
-      folder: where they go.
-      shown: one table or more, for people.
-      csv_rows: of the one for other programs.
-      notes: what has to be known of the tables, a paragraph each.
-      picture: that table.md shows below; its path from `folder`.
+      folder: folder to write to.
+      displayed: the tables of table.txt and table.md, one or more.
+      csv_rows: the rows of table.csv.
+      notes: explanations of the tables, one paragraph each.
+      figure: path, from `folder`, of the figure below the tables of table.md.
 
     Returns:
-      What is in table.txt.
+      The text of table.txt.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    text = '\n\n'.join([*map(as_text, shown), *notes])
-    page = '\n\n'.join([*map(as_markdown, shown), *notes, f'![accuracy per type]({picture})'])
+    text = '\n\n'.join([*map(as_text, displayed), *notes])
+    page = '\n\n'.join([*map(as_markdown, displayed), *notes, f'![accuracy per type]({figure})'])
     (folder / 'table.txt').write_text(text + '\n')
     (folder / 'table.md').write_text(page + '\n')
     (folder / 'table.csv').write_text(as_csv(csv_rows))
@@ -149,11 +156,11 @@ def write(
 
 
 def write_templates(folder: Path, rows: Sequence[Mapping]) -> None:
-    """Writes what `per_template` returns to templates.{txt,md,csv}."""
-    # In a page, '<Object>' would be a tag, and unseen.
+    """Write the rows of `per_template` to templates.{txt,md,csv}."""
+    # Markdown would treat '<Object>' as a tag and not show it.
     escaped = [row | {'template': row['template'].replace('<', r'\<')} for row in rows]
-    for ending, form, shown in (('txt', 'simple', rows), ('md', 'github', escaped)):
-        text = tabulate(shown, headers='keys', tablefmt=form, floatfmt='.1f')
+    for ending, form, table in (('txt', 'simple', rows), ('md', 'github', escaped)):
+        text = tabulate(table, headers='keys', tablefmt=form, floatfmt='.1f')
         (folder / f'templates.{ending}').write_text(text + '\n')
     with open(folder / 'templates.csv', 'w', newline='') as file:
         writer = csv.writer(file, lineterminator='\n')
@@ -163,16 +170,17 @@ def write_templates(folder: Path, rows: Sequence[Mapping]) -> None:
 
 
 def as_text(rows: Mapping[str, Mapping[str, float | str]]) -> str:
-    """The rows, keyed by method, for a terminal; a cell is in per cent, or text as it stands."""
+    """Format rows by method for a terminal; a cell is a number in per cent or a text."""
     return _tabulated(rows, 'simple')
 
 
 def as_markdown(rows: Mapping[str, Mapping[str, float | str]]) -> str:
+    """Format rows by method as a Markdown table; a cell is a number in per cent or a text."""
     return _tabulated(rows, 'github')
 
 
 def as_csv(rows: Mapping[str, Row]) -> str:
-    """The rows with two decimals; NaN is an empty cell."""
+    """Format rows by method as CSV, with two decimals; NaN becomes an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(['method', *COLUMNS])

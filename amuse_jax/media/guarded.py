@@ -1,9 +1,9 @@
-"""Files of strangers are read in a process of their own, which may hang, die or swell.
+"""Untrusted files are read in a separate process, with limits of time and memory.
 
-FFmpeg's decoders are C that strangers' bytes drive: a damaged file can make one of them run for
-ever, crash, or take all memory. One process reads file after file; when one of them breaks it,
-another takes its place, and only that file is lost. What comes back are the bytes of arrays:
-nothing that was near such a file is unpickled.
+FFmpeg's decoders are written in C, and a damaged file can make one of them hang, crash or use up
+all memory. One process reads file after file. When a file breaks it, a new process replaces it, and
+only that file is lost. The process sends back the raw bytes of arrays, so nothing that it computed
+from such a file is ever unpickled.
 """
 
 import contextlib
@@ -22,19 +22,21 @@ from ml_collections import ConfigDict
 from amuse_jax.media.container import MediaError
 from amuse_jax.system.processes import end_with_parent
 
-PROCESS = 'reader of video files'
+PROCESS_NAME = 'reader of video files'
 
-_START_SECONDS = 300.0  # to import NumPy and PyAV from a slow disk, on a busy machine
-_END_SECONDS = 5.0  # a process that waits for a dead disk does not even end when it is killed
+# Longest time to start: importing NumPy and PyAV from a slow disk, on a busy machine.
+_START_SECONDS = 300.0
+# Longest wait for a killed process to end. One that waits for a dead disk does not end at all.
+_END_SECONDS = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What reading one file's picture or sound may take.
+    """Limits for reading the picture or the sound of one file.
 
     Attributes:
-      seconds: of time.
-      gigabytes: of memory (1e9 bytes of address space), beyond what an idle reader has.
+      seconds: maximum time.
+      gigabytes: maximum memory (1e9 bytes of address space), on top of an idle reader's.
     """
 
     seconds: float
@@ -42,15 +44,15 @@ class Limits:
 
     @classmethod
     def from_settings(cls, settings: ConfigDict) -> 'Limits':
-        """From the section `data` of the config."""
+        """Create the limits from the section `data` of the config."""
         return cls(settings.read_seconds, settings.read_gigabytes)
 
 
 class Reader:
-    """Calls functions in another process, one at a time; starts it when it is needed.
+    """Calls functions in another process, one at a time, and starts that process when needed.
 
     Args:
-      limits: of every call.
+      limits: limits for each call.
     """
 
     def __init__(self, limits: Limits):
@@ -65,43 +67,44 @@ class Reader:
         self.close()
 
     def read(self, function: Callable, *arguments) -> list[np.ndarray]:
-        """What `function(*arguments)` returns in the other process.
+        """Call `function(*arguments)` in the other process.
 
-        A reader that dies may have been ruined by a file before: the last one is read once more
-        by a new reader, and lost only if that dies too.
+        If the process dies, an earlier file may have damaged it. So the file is read once more by
+        a new process, and is given up only if that one dies too.
 
         Args:
-          function: of a module, such as `video.read_audio`; returns arrays and numbers.
+          function: a module-level function that returns arrays and numbers, such as
+            `video.read_audio`.
+          *arguments: its arguments.
 
         Returns:
-          Them, as arrays that cannot be written to.
+          The results, as read-only arrays.
 
         Raises:
-          MediaError: from `function`, or the file takes longer or more memory than the limits
-            allow, or its reader died.
+          MediaError: `function` raised it, reading exceeded a limit, or the process died.
           RuntimeError: no process can be started.
         """
         is_new = self._process is None
         if is_new:
             self._start()
         try:
-            return self._ask(function, arguments)
-        except (EOFError, OSError):  # the pipe's other end is gone
-            reason = self._death()
+            return self._request(function, arguments)
+        except (EOFError, OSError):  # the other end of the pipe is closed
+            reason = self._describe_death()
             self.close()
             if is_new:
                 raise MediaError(reason) from None
         return self.read(function, *arguments)
 
     def close(self) -> None:
-        """Ends the process; the next call starts another one."""
+        """End the process; the next call starts a new one."""
         if self._process is not None:
             self._process.kill()
             self._process.join(_END_SECONDS)
             self._pipe.close()
             self._process = None
 
-    def _ask(self, function: Callable, arguments: tuple) -> list[np.ndarray]:
+    def _request(self, function: Callable, arguments: tuple) -> list[np.ndarray]:
         self._pipe.send((function, arguments))
         if not self._pipe.poll(self._limits.seconds):
             self.close()
@@ -110,18 +113,18 @@ class Reader:
         if 'reason' in reply:
             raise MediaError(reply['reason'])
         return [
-            np.frombuffer(self._pipe.recv_bytes(), kind).reshape(shape)
-            for kind, shape in reply['arrays']
+            np.frombuffer(self._pipe.recv_bytes(), dtype).reshape(shape)
+            for dtype, shape in reply['arrays']
         ]
 
     def _start(self) -> None:
         context = multiprocessing.get_context('spawn')  # fork is unsafe once JAX has threads
-        self._pipe, theirs = context.Pipe()
+        self._pipe, child_end = context.Pipe()
         self._process = context.Process(
-            target=_serve, args=(theirs, self._limits), name=PROCESS, daemon=True
+            target=_serve, args=(child_end, self._limits), name=PROCESS_NAME, daemon=True
         )
         self._process.start()
-        theirs.close()
+        child_end.close()
         try:
             ready = self._pipe.poll(_START_SECONDS) and self._pipe.recv_bytes()
         except EOFError:
@@ -129,10 +132,10 @@ class Reader:
         if not ready:
             self.close()
             raise RuntimeError(
-                'the process that reads video files does not start; what it wrote above says why'
+                'the process that reads video files does not start; its messages above say why'
             )
 
-    def _death(self) -> str:
+    def _describe_death(self) -> str:
         self._process.join(_END_SECONDS)
         status = self._process.exitcode
         if status is not None and status < 0:
@@ -140,16 +143,16 @@ class Reader:
         return f'its reader ended with exit status {status}'
 
 
-def shared(limits: Limits) -> Reader:
-    """This process's reader with these limits, which lives on from shard to shard.
+def shared_reader(limits: Limits) -> Reader:
+    """Return this process's reader with these limits, so that successive shards share one.
 
-    It ends with this process, or by `close_shared`.
+    It ends with this process or with `close_shared_readers`.
     """
     return _SHARED.setdefault(limits, Reader(limits))
 
 
-def close_shared() -> None:
-    """Ends what `shared` has left running in this process."""
+def close_shared_readers() -> None:
+    """End all readers that `shared_reader` has returned in this process."""
     while _SHARED:
         _SHARED.popitem()[1].close()
 
@@ -158,14 +161,18 @@ _SHARED: dict[Limits, Reader] = {}
 
 
 def _serve(pipe: Connection, limits: Limits) -> None:
-    """What the other process does: an error that is no MediaError ends it, with a traceback."""
+    """Answer requests in the other process.
+
+    Any error that is not a MediaError ends the process, with a traceback.
+    """
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     _limit_memory(limits.gigabytes)
     pipe.send_bytes(b'ready')
-    with contextlib.suppress(EOFError):  # the parent is done
+    with contextlib.suppress(EOFError):  # the parent closed the pipe
         while True:
-            function, arguments = pipe.recv()  # from the parent, which reads no such files
+            # This unpickles data of the parent, which never reads an untrusted file itself.
+            function, arguments = pipe.recv()
             _reply(pipe, function, arguments, limits)
 
 
@@ -185,7 +192,10 @@ def _reply(pipe: Connection, function: Callable, arguments: tuple, limits: Limit
 
 
 def _limit_memory(gigabytes: float) -> None:
-    """Of this process from now on; where the system has no such limit, it stays without."""
+    """Limit the memory that this process may allocate from now on.
+
+    On a system without such a limit nothing happens.
+    """
     with contextlib.suppress(OSError, ValueError):
         pages = int(Path('/proc/self/statm').read_text().split()[0])
         limit = pages * resource.getpagesize() + int(gigabytes * 1e9)

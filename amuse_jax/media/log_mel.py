@@ -1,8 +1,9 @@
-"""HTS-AT's front end in JAX: from sound to log-mel spectra in dB.
+"""HTS-AT's front end in JAX: log-mel spectra in dB from a waveform.
 
 Equal to torchlibrosa's `Spectrogram` and `LogmelFilterBank` at HTS-AT's settings (Chen et al. 2022,
-its released configuration): a window of 1024 samples (periodic Hann), centred, the ends reflected;
-power; 64 mel bands after Slaney, each of area 1; 10 log10 with a floor of 1e-10.
+its released configuration): centred frames under a periodic Hann window of 1024 samples, with
+reflected ends; the power spectrum; 64 mel bands after Slaney, each of area 1; 10 log10 with a floor
+of 1e-10. The transform is our own because librosa's runs on the CPU only, one sound at a time.
 """
 
 import dataclasses
@@ -15,23 +16,20 @@ from ml_collections import ConfigDict
 
 FLOOR_DB = -100.0
 
-# Slaney's mel scale: linear below 1 kHz, logarithmic above.
-_HZ_PER_MEL = 200 / 3
-_BREAK_HZ = 1000.0
-_LOG_STEP = np.log(6.4) / 27
-
 
 @dataclasses.dataclass(frozen=True)
 class LogMel:
-    """The front end for sounds of a fixed number of segments; each segment is transformed alone.
+    """The front end for sounds of a fixed number of segments.
+
+    Each segment is transformed by itself.
 
     Attributes:
-      sample_rate: of the sound, in Hz.
-      window: samples under the window, also the length of the Fourier transform.
-      hop: samples between the middles of two frames.
-      mels: bands.
+      sample_rate: sample rate of the sound, in Hz.
+      window: length of the window and of the Fourier transform, in samples.
+      hop: distance between the middles of two frames, in samples.
+      mels: number of mel bands.
       low_hz, high_hz: the lower edge of the lowest and the upper edge of the highest band.
-      segments: T.
+      segments: number of segments, T.
       segment_seconds: length of a segment.
     """
 
@@ -46,7 +44,7 @@ class LogMel:
 
     @classmethod
     def from_settings(cls, config: ConfigDict) -> 'LogMel':
-        """From the sections `audio` and `data` of the whole config."""
+        """Build the front end from the sections `audio` and `data` of the whole config."""
         return cls(
             **config.audio,
             segments=config.data.segments,
@@ -59,25 +57,25 @@ class LogMel:
 
     @property
     def frames(self) -> int:
-        """F, frames of a segment."""
+        """Number of frames of a segment, F."""
         return self.segment_samples // self.hop + 1
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(T, F, M): segments, frames and bands of a video's log-mel."""
+        """Shape of a video's log-mel, (T, F, M): segments, frames and mel bands."""
         return self.segments, self.frames, self.mels
 
     def __call__(self, samples: jax.Array | np.ndarray) -> jax.Array:
-        """Transforms a sound, compiled once per process.
+        """Transform a sound. The program is compiled once per process.
 
         Args:
-          samples: (segments * segment_samples,) float32, full scale at 1.
+          samples: (segments * segment_samples,) float32; full scale is 1.
 
         Returns:
           (segments, frames, mels) float32, in dB.
 
         Raises:
-          ValueError: there are more or fewer samples.
+          ValueError: `samples` has another shape.
         """
         expected = self.segments * self.segment_samples
         if samples.shape != (expected,):
@@ -86,10 +84,10 @@ class LogMel:
 
 
 def log_mel(settings: LogMel, samples: jax.Array) -> jax.Array:
-    """Transforms sounds of any length greater than half a window.
+    """Transform sounds that are longer than half a window.
 
     Args:
-      settings: of which segments and segment_seconds are not used.
+      settings: the front end; `segments` and `segment_seconds` are not used.
       samples: (..., n) float32.
 
     Returns:
@@ -110,30 +108,21 @@ _transform = jax.jit(log_mel, static_argnums=0)
 
 @functools.lru_cache
 def mel_filters(settings: LogMel) -> np.ndarray:
-    """Triangles over the frequencies of the transform, equally spaced in mel, each of area 1.
+    """Return librosa's mel filters: triangles after Slaney, each of area 1.
 
     Returns:
       (window / 2 + 1, mels) float32.
     """
-    low, high = _mel_of(np.array([settings.low_hz, settings.high_hz]))
-    edges = _hz_of(np.linspace(low, high, settings.mels + 2))  # (mels + 2,)
-    hz = np.linspace(0, settings.sample_rate / 2, settings.window // 2 + 1)[:, None]
-    left, middle, right = edges[:-2], edges[1:-1], edges[2:]
-    rising, falling = (hz - left) / (middle - left), (right - hz) / (right - middle)
-    triangles = np.maximum(0, np.minimum(rising, falling))
-    return (triangles * 2 / (right - left)).astype(np.float32)
+    import librosa.filters  # takes a second to load, and most importers of this module need none
 
-
-def _mel_of(hz: np.ndarray) -> np.ndarray:
-    logarithmic = (
-        _BREAK_HZ / _HZ_PER_MEL + np.log(np.maximum(hz, _BREAK_HZ) / _BREAK_HZ) / _LOG_STEP
+    filters = librosa.filters.mel(
+        sr=settings.sample_rate,
+        n_fft=settings.window,
+        n_mels=settings.mels,
+        fmin=settings.low_hz,
+        fmax=settings.high_hz,
     )
-    return np.where(hz < _BREAK_HZ, hz / _HZ_PER_MEL, logarithmic)
-
-
-def _hz_of(mel: np.ndarray) -> np.ndarray:
-    logarithmic = _BREAK_HZ * np.exp(_LOG_STEP * (mel - _BREAK_HZ / _HZ_PER_MEL))
-    return np.where(mel < _BREAK_HZ / _HZ_PER_MEL, mel * _HZ_PER_MEL, logarithmic)
+    return np.ascontiguousarray(filters.T)
 
 
 def _hann(window: int) -> np.ndarray:

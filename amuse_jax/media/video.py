@@ -1,4 +1,4 @@
-"""Pictures and sound out of video files, at the moments and at the rate that are wanted."""
+"""Reads frames at given moments, and sound at a given sample rate, from video files."""
 
 import collections
 import contextlib
@@ -15,18 +15,25 @@ from amuse_jax.media import container
 
 MediaError = container.MediaError
 
-_GAP_SECONDS = 0.05  # holes in the sound that are shorter are an encoder's rounding
+_GAP_SECONDS = 0.05  # shorter gaps in the sound come from an encoder's rounding
 
 
 def read_segment_frames(
     path: Path, segments: int, segment_seconds: float, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The picture at the middle of every segment (Sec. 4.1).
+    """Read the frame at the middle of every segment (Sec. 4.1).
 
-    Where the video ends within the first half of a segment, its last picture stands for it.
+    If the video ends within the first half of a segment, its last frame is used for that segment.
+
+    Args:
+      path: any file that FFmpeg reads.
+      segments: T, number of segments.
+      segment_seconds: length of a segment.
+      size: height and width of the result in pixels.
 
     Returns:
-      Pictures (segments, size, size, 3) uint8, and a mask (segments,) bool, False after the end.
+      Frames (segments, size, size, 3) uint8 RGB, and a mask (segments,) bool, False where there is
+      no frame.
 
     Raises:
       MediaError: see `read_frames`.
@@ -38,111 +45,117 @@ def read_segment_frames(
 def read_frames(
     path: Path, seconds: Sequence[float], size: int, hold_seconds: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The pictures that a player shows at some moments, upright, stretched to a square.
+    """Read the frames that a player shows at some moments, upright and stretched to a square.
 
-    Only what these pictures depend on is decoded: from the key frame before each, without the
-    frames that no other refers to.
+    Only the necessary frames are decoded: from the last key frame before each moment, without the
+    frames that no other frame refers to.
 
     Args:
       path: any file that FFmpeg reads.
       seconds: the moments, in any order.
-      size: pixels on a side.
-      hold_seconds: how long the last picture stays beyond its own duration.
+      size: height and width of the result in pixels.
+      hold_seconds: how long the last frame is shown after its own duration.
 
     Returns:
-      Pictures (len(seconds), size, size, 3) uint8 RGB, and a mask (len(seconds),) bool; where it is
-      False the video shows nothing at that moment, and the picture is black.
+      Frames (len(seconds), size, size, 3) uint8 RGB, and a mask (len(seconds),) bool. Where the
+      mask is False, the video shows nothing at that moment and the frame is black.
 
     Raises:
-      MediaError: the file is missing, empty, no video, cut off, or nothing in it can be decoded.
+      MediaError: the file is missing, empty, not a video or cut off, or none of its frames can be
+        decoded.
     """
-    pictures = np.zeros((len(seconds), size, size, 3), np.uint8)
+    frames = np.zeros((len(seconds), size, size, 3), np.uint8)
     mask = np.zeros(len(seconds), bool)
-    with container.opened(path, 'picture') as source:
-        shown = _ShownFrames(source, hold_seconds)
+    with container.open_stream(path, 'picture') as source:
+        selector = _FrameSelector(source, hold_seconds)
         last = None
         for index in np.argsort(seconds, kind='stable'):
-            frame = shown.at(seconds[index])
+            frame = selector.frame_at(seconds[index])
             if frame is None:
                 continue
             if last is None or frame is not last[0]:
                 last = frame, _upright_square(frame, size)
-            pictures[index], mask[index] = last[1], True
-    if shown.broken and not mask.any():
+            frames[index], mask[index] = last[1], True
+    if selector.undecodable and not mask.any():
         raise MediaError('no frame of its picture can be decoded')
-    return pictures, mask
+    return frames, mask
 
 
 def read_audio(path: Path, sample_rate: int, seconds: float) -> tuple[np.ndarray, float]:
-    """The sound from the beginning, as the mean of its channels.
+    """Read the sound from its beginning, as the mean of its channels.
 
     Args:
       path: any file that FFmpeg reads.
-      sample_rate: of the result, in Hz.
-      seconds: length of the result; a shorter sound is padded with silence, a longer one cut.
+      sample_rate: sample rate of the result, in Hz.
+      seconds: length of the result. A shorter sound is padded with silence, a longer one is cut.
 
     Returns:
-      Samples (round(seconds * sample_rate),) float32, full scale at 1; and how many seconds the
-      sound really lasts (by the file's header where it is longer than `seconds`).
+      Samples (round(seconds * sample_rate),) float32, full scale at 1; and the real length of the
+      sound in seconds. If the sound is longer than `seconds`, that length is the one in the file's
+      header.
 
     Raises:
-      MediaError: the file is missing, empty, no video, without sound, cut off, or nothing of its
-        sound can be decoded.
+      MediaError: the file is missing, empty, not a media file, without sound or cut off, or none of
+        its sound can be decoded.
     """
     samples = np.zeros(round(seconds * sample_rate), np.float32)
-    with container.opened(path, 'sound') as source:
+    with container.open_stream(path, 'sound') as source:
         end = 0.0
-        for start, rate, mono in _runs(source, seconds):
+        for start, rate, mono in _continuous_parts(source, seconds):
             end = start + len(mono) / rate
-            _place(samples, _resample(mono, rate, sample_rate), round(start * sample_rate))
+            _copy_into(samples, _resample(mono, rate, sample_rate), round(start * sample_rate))
         if not end:
             raise MediaError('nothing of its sound can be decoded')
         if end < seconds:
-            source.refuse_cut_off(end)
+            source.check_complete(end)
             return samples, end
-        return samples, max(end, source.promised_seconds)
+        return samples, max(end, source.header_seconds)
 
 
-class _ShownFrames:
-    """What one stream of pictures shows at moments that are asked for in ascending order.
+class _FrameSelector:
+    """Finds the frame that a video stream shows at a moment; moments must be in ascending order.
 
-    Packets are read ahead until it is certain which frame a moment shows, and kept from the key
-    frame that its decoding starts at. So the file is read once, and no index of it is needed.
+    Packets are read ahead until it is certain which frame a moment shows. They are kept from the
+    key frame on at which decoding has to start. So the file is read once, and needs no index.
+
+    Attributes:
+      undecodable: number of requested frames that could not be decoded.
     """
 
-    def __init__(self, source: container.Source, hold_seconds: float):
+    def __init__(self, source: container.MediaStream, hold_seconds: float):
         stream = source.stream
-        self.broken = 0  # frames that were wanted and could not be decoded
+        self.undecodable = 0
         self._source = source
         self._unread = source.packets()
         self._hold_seconds = hold_seconds
         self._frame_seconds = 1 / float(stream.average_rate or stream.guessed_rate or 25)
         self._packets: collections.deque[av.Packet] = collections.deque()
-        self._sent = 0  # of the kept packets, how many the decoder has had
+        self._sent = 0  # how many of self._packets the decoder has got
         self._decoded: collections.deque[av.VideoFrame] = collections.deque()
-        self._at_end = self._drained = False  # of the file; of the decoder
+        self._at_end = False  # no packet is left in the file
+        self._drained = False  # no frame is left in the decoder
 
-    def at(self, seconds: float) -> av.VideoFrame | None:
-        """The frame shown then; None where there is none."""
+    def frame_at(self, seconds: float) -> av.VideoFrame | None:
+        """Return the frame shown at that moment, or None if there is none."""
         self._read_until(seconds)
-        wanted = self._packet_shown(seconds)
+        wanted = self._packet_at(seconds)
         if wanted is None:
             return None
-        self._go_to(wanted)
+        self._drop_before_key_frame_of(wanted)
         frame = self._decode_until(wanted)
-        self.broken += frame is None
+        self.undecodable += frame is None
         return frame
 
     def _read_until(self, seconds: float) -> None:
-        """Reads every packet that is shown by then: what is shown is never before its dts."""
+        """Read all packets that may be shown by then: no frame is shown before its packet's dts."""
         while not self._at_end:
             if self._packets:
                 dts = self._packets[-1].dts
-                if dts is not None and self._source.seconds(dts) > seconds:
+                if dts is not None and self._source.to_seconds(dts) > seconds:
                     return
             packet = self._read()
-            if packet and packet.is_keyframe and self._source.seconds(packet.pts) <= seconds:
-                self._forget(len(self._packets) - 1)
+            if packet and packet.is_keyframe and self._source.to_seconds(packet.pts) <= seconds:
+                self._drop(len(self._packets) - 1)
 
     def _read(self) -> av.Packet | None:
         packet = next(self._unread, None)
@@ -150,40 +163,44 @@ class _ShownFrames:
             self._at_end = True
             return None
         if packet.pts is None:
-            packet.pts = packet.dts  # AVI; late by the decoder's delay if frames are reordered
+            # AVI has no pts. With reordered frames, its dts is late by the decoder's delay.
+            packet.pts = packet.dts
         if packet.pts is None:
             raise MediaError('the frames of its picture have no times')
         self._packets.append(packet)
         return packet
 
-    def _packet_shown(self, seconds: float) -> av.Packet | None:
-        shown = [packet for packet in self._packets if not packet.is_discard]
-        if not shown:
+    def _packet_at(self, seconds: float) -> av.Packet | None:
+        """Return the packet of the frame that is shown at that moment, or None."""
+        visible = [packet for packet in self._packets if not packet.is_discard]
+        if not visible:
             raise MediaError('its picture has no frames')
-        first, last = min(shown, key=_pts), max(shown, key=_pts)
+        first, last = min(visible, key=_pts), max(visible, key=_pts)
         if self._at_end:
-            lasting = float((last.duration or 0) * last.time_base) or self._frame_seconds
-            end = self._source.seconds(last.pts) + lasting
-            self._source.refuse_cut_off(end)
+            duration = float((last.duration or 0) * last.time_base) or self._frame_seconds
+            end = self._source.to_seconds(last.pts) + duration
+            self._source.check_complete(end)
             if seconds >= end + self._hold_seconds:
                 return None
-        started = [packet for packet in shown if self._source.seconds(packet.pts) <= seconds]
+        started = [packet for packet in visible if self._source.to_seconds(packet.pts) <= seconds]
         if started:
             return max(started, key=_pts)
-        # A stream that starts within a frame of the moment shows its first frame.
-        return first if self._source.seconds(first.pts) - seconds <= self._frame_seconds else None
+        # If the stream starts at most one frame later, its first frame is shown.
+        delay = self._source.to_seconds(first.pts) - seconds
+        return first if delay <= self._frame_seconds else None
 
-    def _go_to(self, wanted: av.Packet) -> None:
-        """Drops what lies before the key frame that `wanted` depends on."""
+    def _drop_before_key_frame_of(self, wanted: av.Packet) -> None:
+        """Drop the packets before the key frame on which `wanted` depends."""
         start = 0
         for index, packet in enumerate(self._packets):
             if packet.is_keyframe and packet.pts <= wanted.pts:
                 start = index
             if packet is wanted:
                 break
-        self._forget(start)
+        self._drop(start)
 
-    def _forget(self, count: int) -> None:
+    def _drop(self, count: int) -> None:
+        """Drop the first `count` packets, and reset the decoder if it has not got all of them."""
         for _ in range(count):
             self._packets.popleft()
         if count > self._sent:
@@ -194,7 +211,7 @@ class _ShownFrames:
             self._sent -= count
 
     def _decode_until(self, wanted: av.Packet) -> av.VideoFrame | None:
-        """The frame of `wanted`, or where it is broken the one before."""
+        """Return the frame of `wanted`; if it is damaged, the decoded frame before it, or None."""
         best = None
         while True:
             while self._decoded:
@@ -202,19 +219,19 @@ class _ShownFrames:
                     return best
                 best = self._decoded[0]
                 if _pts(best) == wanted.pts:
-                    return best  # stays in front, for the next moment may show it too
+                    return best  # keep it in self._decoded: the next moment may show it too
                 self._decoded.popleft()
             if not self._advance(wanted):
                 return best
 
     def _advance(self, wanted: av.Packet) -> bool:
-        """Gives the decoder the next packet; False when there is none."""
+        """Send the next packet to the decoder; return False if nothing is left to decode."""
         if self._sent == len(self._packets) and not self._at_end:
             self._read()
         if self._sent < len(self._packets):
             packet = self._packets[self._sent]
             self._sent += 1
-            # Frames before the wanted one are only decoded for those that refer to them.
+            # Before the wanted frame, only frames that other frames refer to are decoded.
             before = packet.pts < wanted.pts
             self._source.decoder.skip_frame = 'NONREF' if before else 'DEFAULT'
             self._decoded.extend(self._source.decode(packet))
@@ -231,21 +248,24 @@ def _pts(item: av.Packet | av.VideoFrame) -> int:
 
 
 def _upright_square(frame: av.VideoFrame, size: int) -> np.ndarray:
+    """Scale a frame to size x size, and turn or mirror it as its display matrix says."""
     square = frame.reformat(
         size, size, 'rgb24', interpolation=Interpolation.BICUBIC, threads=1
     ).to_ndarray()
     matrix = frame.side_data.get('DISPLAYMATRIX')
     if matrix is None:
         return square
-    # (x, y) is shown at (a x + c y, b x + d y); 16.16 fixed point, after FFmpeg's display.h.
+    # Pixel (x, y) is shown at (a x + c y, b x + d y), in 16.16 fixed point (FFmpeg's display.h).
     a, b, _, c, d = struct.unpack('<5i', bytes(matrix)[:20])
     if abs(a) >= abs(b):
         return square[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
     return square.transpose(1, 0, 2)[:: -1 if b < 0 else 1, :: -1 if c < 0 else 1]
 
 
-def _runs(source: container.Source, seconds: float) -> Iterator[tuple[float, int, np.ndarray]]:
-    """Unbroken parts of the sound: (start in seconds, sample rate, mean of the channels).
+def _continuous_parts(
+    source: container.MediaStream, seconds: float
+) -> Iterator[tuple[float, int, np.ndarray]]:
+    """Yield the continuous parts of the sound: (start in seconds, sample rate, mono samples).
 
     A part ends where frames are missing, or where the sample rate or the channels change.
     """
@@ -253,12 +273,13 @@ def _runs(source: container.Source, seconds: float) -> Iterator[tuple[float, int
     for frame in _audio_frames(source):
         frame_start = end
         if frame.pts is not None:
-            frame_start = float(frame.pts * frame.time_base) - source.zero
+            frame_start = float(frame.pts * frame.time_base) - source.start_seconds
         if frame_start >= seconds:
             break
-        frame.pts = None  # else the queue insists on times that are exact to the sample
+        frame.pts = None  # with a pts, the queue requires times that are exact to the sample
         if fifo.samples and abs(frame_start - end) <= _GAP_SECONDS:
-            with contextlib.suppress(ValueError):  # of another kind than what is in the queue
+            # The queue raises ValueError if the sample rate, the format or the channels differ.
+            with contextlib.suppress(ValueError):
                 fifo.write(frame)
                 end += frame.samples / rate
                 continue
@@ -271,18 +292,19 @@ def _runs(source: container.Source, seconds: float) -> Iterator[tuple[float, int
         yield start, rate, _mono(fifo.read())
 
 
-def _audio_frames(source: container.Source) -> Iterator[av.AudioFrame]:
+def _audio_frames(source: container.MediaStream) -> Iterator[av.AudioFrame]:
     for packet in itertools.chain(source.packets(), [None]):
         yield from source.decode(packet)
 
 
 def _mono(frame: av.AudioFrame) -> np.ndarray:
+    """Return the mean of the channels as float32, full scale at 1."""
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
-    if samples.dtype.kind == 'u':  # 8 bits, silence at 128
+    if samples.dtype.kind == 'u':  # unsigned 8 bits: silence is 128
         return (samples.mean(0, dtype=np.float32) - 128) / 128
-    # Our own mean: FFmpeg's mix of several channels to one is louder than they are.
+    # FFmpeg's own mix to one channel is not used, because it is louder than the mean.
     mono = samples.mean(0, dtype=np.float32)
     return mono / -np.float32(np.iinfo(samples.dtype).min) if samples.dtype.kind == 'i' else mono
 
@@ -297,8 +319,8 @@ def _resample(samples: np.ndarray, rate: int, wanted_rate: int) -> np.ndarray:
     return np.concatenate([part.to_ndarray()[0] for part in frames])
 
 
-def _place(samples: np.ndarray, run: np.ndarray, start: int) -> None:
-    """Writes `run` into `samples` from sample `start` on; what does not fit is cut."""
-    run = run[max(-start, 0) :]
-    part = samples[max(start, 0) :][: len(run)]
-    part[:] = run[: len(part)]
+def _copy_into(samples: np.ndarray, part: np.ndarray, start: int) -> None:
+    """Copy `part` into `samples` at index `start`; cut it where it does not fit."""
+    part = part[max(-start, 0) :]
+    target = samples[max(start, 0) :][: len(part)]
+    target[:] = part[: len(target)]

@@ -1,9 +1,8 @@
 """Cross-modal adapters between the three towers (paper 3.1, Eq. 1-3).
 
 Axes: V videos, Q questions, T segments, n tokens, d width. Video and audio attend to each other
-within a segment; the words are shared by all segments. Video and audio tokens that don't depend on
-the question come with a question axis of length 1, and what can be computed from them alone is
-computed once per video.
+within a segment; all segments share the words. Video and audio tokens that do not depend on the
+question have a question axis of length 1, so what depends only on them is computed once per video.
 """
 
 import dataclasses
@@ -22,10 +21,10 @@ class AdapterConfig:
     """Sizes of the adapters.
 
     Attributes:
-      visual, audio, text: widths of the three towers' tokens where they meet.
-      width: of the adapters; the towers' widths become this one by a 1x1 convolution (4.1).
-      heads: of Eq. 1 and of Fuse.
-      mlp_width: hidden width of Eq. 2.
+      visual, audio, text: widths of the tokens that each tower gives to the adapters.
+      width: width of the adapters; a 1x1 convolution (4.1) maps the towers' widths to it.
+      heads: attention heads of Eq. 1 and of Fuse.
+      mlp_width: hidden width of the MLP in Eq. 2.
     """
 
     visual: int
@@ -37,22 +36,27 @@ class AdapterConfig:
 
 
 class Projected(NamedTuple):
-    """One modality's tokens at the adapters' width, [..., n, width] each."""
+    """One modality's tokens projected to the adapters' width, [..., n, width] each.
+
+    Attributes:
+      query, key, value: for Eq. 1.
+      own: the token itself as it enters Fuse.
+    """
 
     query: jax.Array
     key: jax.Array
     value: jax.Array
-    own: jax.Array  # the token itself as it enters Fuse
+    own: jax.Array
 
 
 class ModalityAdapter(nnx.Module):
-    """What the adapters hold for one modality m with the two others as sources s.
+    """The adapter layers of one modality m; the two other modalities are its sources s.
 
-      Q, K, V, X' = LayerNorm(X_m) W             one one projection; X' is 4.1's 1x1 convolution
+      Q, K, V, X' = LayerNorm(X_m) W             one projection; X' is 4.1's 1x1 convolution
       Z_ms = relu(A_ms W_1 + b_1) W_2 + b_2      Eq. 2, one per source
       X_m + Fuse(X', Z_ms1, Z_ms2) W_O           Eq. 3; W_O and its bias start at zero
 
-    Fuse is attention of each token over its three candidates: itself and its two attended outputs.
+    In Fuse every token attends to three candidates: itself and its two attended outputs.
     """
 
     def __init__(self, width_in: int, config: AdapterConfig, *, rngs: nnx.Rngs, dtype=jnp.float32):
@@ -71,25 +75,39 @@ class ModalityAdapter(nnx.Module):
         self.project_out = nnx.Linear(width, width_in, kernel_init=zeros, dtype=dtype, rngs=rngs)
 
     def project(self, tokens: jax.Array) -> Projected:
-        """[..., n, width_in] -> Eq. 1's queries, keys and values, and the tokens for Fuse."""
+        """Project tokens [..., n, width_in] to the inputs of Eq. 1 and of Fuse."""
         return Projected(*jnp.split(self.project_in(self.norm(tokens)), 4, axis=-1))
 
     def transform(self, source: int, attended: jax.Array) -> jax.Array:
-        """Eq. 2: [..., n, width] attended to the first or second source -> Z [..., n, width]."""
+        """Apply the MLP of Eq. 2 to one source's attended output.
+
+        Args:
+          source: 0 or 1, the first or the second source.
+          attended: [..., n, width], the result of Eq. 1.
+        Returns:
+          Z [..., n, width].
+        """
         return self.attended[source](nnx.relu(self.hidden[source](attended)))
 
     def fuse(self, tokens: jax.Array, own: jax.Array, *attended: jax.Array) -> jax.Array:
-        """Eq. 3: tokens [..., n, width_in] + attention over (own, *attended) [..., n, width]."""
+        """Fuse each token with its attended outputs and add the result to it (Eq. 3).
+
+        Args:
+          tokens: [..., n, width_in].
+          own, *attended: [..., n, width], the candidates that a token attends to.
+        Returns:
+          [..., n, width_in].
+        """
         candidates = [
             jnp.split(self.fuse_key_value(candidate), 2, axis=-1) for candidate in (own, *attended)
         ]
         keys, values = zip(*candidates)
-        fused = attention.choose(self.fuse_query(own), keys, values, self.heads)
+        fused = attention.attend_to_candidates(self.fuse_query(own), keys, values, self.heads)
         return tokens + self.project_out(fused).astype(tokens.dtype)
 
 
 class Adapters(nnx.Module):
-    """The six directed pairs between video, audio and text after a round (Eq. 1-3)."""
+    """Adapters for the six directed pairs of video, audio and text after one round (Eq. 1-3)."""
 
     def __init__(self, config: AdapterConfig, *, rngs: nnx.Rngs, dtype=jnp.float32):
         make = lambda width: ModalityAdapter(width, config, rngs=rngs, dtype=dtype)  # noqa: E731
@@ -106,7 +124,7 @@ class Adapters(nnx.Module):
         word_mask: jax.Array,
         segment_mask: jax.Array,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Exchanges tokens between the modalities.
+        """Let each modality attend to the two others, and fuse the results into its tokens.
 
         Args:
           visual: [V, Q or 1, T, n_v, d_v].
@@ -115,24 +133,25 @@ class Adapters(nnx.Module):
           word_mask: [V, Q, N] bool, False = padding; nothing attends to it.
           segment_mask: [V, T] bool, False = the video has no such segment; no word attends to it.
         Returns:
-          visual [V, Q, T, n_v, d_v], audio [V, Q, T, n_a, d_a], text [V, Q, N, d_t], fused.
+          The fused tokens: visual [V, Q, T, n_v, d_v], audio [V, Q, T, n_a, d_a] and text
+          [V, Q, N, d_t].
         """
         v, a, l = self.visual.project(visual), self.audio.project(audio), self.text.project(text)
         word_key, word_value = l.key[:, :, None], l.value[:, :, None]  # [V, Q, 1, N, width]
         words = word_mask[:, :, None]
-        exchange = functools.partial(attention.exchange, heads=self.heads)
+        attend = functools.partial(attention.multihead_attention, heads=self.heads)
 
         video_from = (
-            exchange(v.query, a.key, a.value),
-            exchange(v.query, word_key, word_value, mask=words),
+            attend(v.query, a.key, a.value),
+            attend(v.query, word_key, word_value, mask=words),
         )
         audio_from = (
-            exchange(a.query, v.key, v.value),
-            exchange(a.query, word_key, word_value, mask=words),
+            attend(a.query, v.key, v.value),
+            attend(a.query, word_key, word_value, mask=words),
         )
         text_from = (
-            _attend_to_segments(exchange, l.query, v, segment_mask),
-            _attend_to_segments(exchange, l.query, a, segment_mask),
+            _attend_to_segments(attend, l.query, v, segment_mask),
+            _attend_to_segments(attend, l.query, a, segment_mask),
         )
         return (
             _fuse(self.visual, visual, v.own, video_from),
@@ -145,11 +164,11 @@ def _fuse(adapter: ModalityAdapter, tokens, own, attended) -> jax.Array:
     return adapter.fuse(tokens, own, *(adapter.transform(i, x) for i, x in enumerate(attended)))
 
 
-def _attend_to_segments(exchange, query, source: Projected, segment_mask) -> jax.Array:
-    """Words [V, Q, N, width] attend to tokens [V, Q or 1, T, n, width] of all segments."""
+def _attend_to_segments(attend, query, source: Projected, segment_mask) -> jax.Array:
+    """Let words [V, Q, N, width] attend to the tokens [V, Q or 1, T, n, width] of all segments."""
     videos, questions, segments, tokens, width = source.key.shape
     key, value = (
         x.reshape(videos, questions, segments * tokens, width) for x in (source.key, source.value)
     )
     mask = jnp.repeat(segment_mask, tokens, axis=1)[:, None]
-    return exchange(query, key, value, mask=mask)
+    return attend(query, key, value, mask=mask)

@@ -1,4 +1,4 @@
-"""Amuse: videos and questions -> answers, with what they rest on (paper Fig. 2).
+"""Amuse: answers to questions about videos, with the attention weights behind them (paper Fig. 2).
 
 Axes: V videos, Q questions, N words, T segments, K regions, S streams, A answers.
 """
@@ -17,7 +17,11 @@ from amuse_jax.data.tokenizer import QuestionTokenizer
 from amuse_jax.models import streams
 from amuse_jax.models.answer import AnswerConfig, AnswerHead
 from amuse_jax.models.htsat import HTSATConfig
-from amuse_jax.models.interactive_encoder import Front, InteractiveConfig, InteractiveEncoder
+from amuse_jax.models.interactive_encoder import (
+    InteractiveConfig,
+    InteractiveEncoder,
+    QuestionFree,
+)
 from amuse_jax.models.streams import StreamConfig, Streams
 from amuse_jax.models.swin_v2 import SwinV2Config
 from amuse_jax.models.text import TextConfig, TextTower
@@ -29,12 +33,12 @@ class AmuseConfig:
     """Sizes of the whole model.
 
     Attributes:
-      encoder: of the towers and the adapters; its text's vocab_size comes from the Phrases.
-      answer: of the answer head.
+      encoder: sizes of the towers and the adapters; `Phrases.vocab_size` replaces the text tower's.
+      answer: sizes of the answer head.
       segments: T.
       feature_size: D, width of a region's features.
-      without: part of Table 4 left out, '' for none.
-      dtype: of the compute; parameters are float32.
+      without: the part of Table 4 that is removed; '' for none.
+      dtype: dtype of the computation; parameters are float32.
     """
 
     encoder: InteractiveConfig
@@ -46,6 +50,7 @@ class AmuseConfig:
 
     @classmethod
     def from_settings(cls, config: ConfigDict) -> 'AmuseConfig':
+        """Read the sizes from the settings of a run."""
         model = config.model
         text = {name: value for name, value in model.text.items() if name != 'tokenizer'}
         return cls(
@@ -54,7 +59,7 @@ class AmuseConfig:
                 audio=HTSATConfig(mels=config.audio.mels, **model.audio),
                 text=TextConfig(vocab_size=0, **text),
                 **model.adapters,
-                kept=config.loop.kept,
+                remat_policy=config.loop.remat_policy,
             ),
             answer=AnswerConfig(**model.answer),
             segments=config.data.segments,
@@ -65,26 +70,27 @@ class AmuseConfig:
 
     @property
     def streams(self) -> tuple[str, ...]:
+        """Names of the model's streams, in order."""
         return streams.names_without(self.without)
 
 
-# Where left, middle and right are among the answers.
+# Indices of left, middle and right in vocabulary.ANSWERS.
 PLACES = np.array([vocabulary.ANSWERS.index(place) for place in ('left', 'middle', 'right')])
 
-# Token ids of names, padded: ((id, ...), ...) and ((is a token, ...), ...).
+# Padded token ids of several names, ((id, ...), ...), and their masks, ((is a token, ...), ...).
 Rows = tuple[tuple[tuple[int, ...], ...], tuple[tuple[bool, ...], ...]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Phrases:
-    """What answers, instruments and a detector's classes are called: constants, not parameters.
+    """Token ids of the names that the model embeds; they are constants, not parameters.
 
     Attributes:
-      vocab_size: rows of the word table.
-      answers: of vocabulary.ANSWERS.
-      instruments: of vocabulary.INSTRUMENTS.
-      classes: of the detector's classes.
-      is_instrument: per class of the detector.
+      vocab_size: number of word pieces, the rows of the word table.
+      answers: names of vocabulary.ANSWERS.
+      instruments: names of vocabulary.INSTRUMENTS.
+      classes: names of the detector's classes.
+      is_instrument: whether each class of the detector is an instrument.
     """
 
     vocab_size: int
@@ -95,8 +101,10 @@ class Phrases:
 
     @classmethod
     def from_settings(cls, tokenizer: QuestionTokenizer, class_names: Sequence[str]) -> 'Phrases':
+        """Tokenize the names of all answers, instruments and detector classes."""
+
         def rows(names):
-            ids, mask = tokenizer.phrases(list(names))
+            ids, mask = tokenizer.encode_names(list(names))
             return tuple(map(tuple, ids.tolist())), tuple(map(tuple, mask.tolist()))
 
         return cls(
@@ -112,26 +120,28 @@ class Phrases:
 class AmuseInputs:
     """A batch of videos, each with Q questions.
 
+    The inputs of streams that the model does not have may be None.
+
     Attributes:
       words: [V, Q, N] int32 token ids, [CLS] first.
-      word_mask: [V, Q, N] bool.
+      word_mask: [V, Q, N] bool, False = padding.
       segment_mask: [V, T] bool, False = the video has no such segment.
-      front: tokens for the interactive encoder; None: `closed` is used.
-      closed: (visual [V, T, d], audio [V, T, d]), what the towers give with their adapters closed.
-      rhythm_visual, rhythm_audio, source_visual, source_audio: [V, T, d] of the universal encoder.
-      rhythm: [V, T], its prediction.
-      sources: [V, T, 22], its prediction.
-      boxes: [V, T, K, 4] x0, y0, x1, y1 in [0, 1] of the picture.
-      classes: [V, T, K] index of the class, -1: no region.
-      scores: [V, T, K] in [0, 1].
-      features: [V, T, K, D].
-    Streams that the model is built without may be None.
+      question_free: tokens that enter the first adapters; None = use `closed`.
+      closed: visual [V, T, d] and audio [V, T, d], pooled streams of towers with closed adapters.
+      rhythm_visual, rhythm_audio, source_visual, source_audio: [V, T, d] features of the universal
+        encoder.
+      rhythm: [V, T] change of rhythm predicted by the universal encoder.
+      sources: [V, T, 22] source frequencies predicted by the universal encoder.
+      boxes: [V, T, K, 4] x0, y0, x1, y1 of each region, as fractions of the image's sides.
+      classes: [V, T, K] index of each region's class; -1 = no region.
+      scores: [V, T, K] scores of the detector, in [0, 1].
+      features: [V, T, K, D] features of the detector.
     """
 
     words: jax.Array
     word_mask: jax.Array
     segment_mask: jax.Array
-    front: Front | None = None
+    question_free: QuestionFree | None = None
     closed: tuple[jax.Array, jax.Array] | None = None
     rhythm_visual: jax.Array | None = None
     rhythm_audio: jax.Array | None = None
@@ -147,14 +157,15 @@ class AmuseInputs:
 
 @flax.struct.dataclass
 class AmuseOutput:
-    """Answers, and what they rest on.
+    """The answers and the attention weights behind them.
 
     Attributes:
-      logits: [V, Q, A] float32, of vocabulary.ANSWERS.
-      importance: [V, Q, S] float32, sums to one: of the streams named `Amuse.streams` (Fig. 5).
-      region_weights: [V, Q, T * K], share of the attention to the regions that each one got; zeros
-        without regions.
-      time_weights: [V, Q, S, T], how the attention inside each stream spread over the segments.
+      logits: [V, Q, A] float32, one per answer in vocabulary.ANSWERS.
+      importance: [V, Q, S] float32, importance of each stream in `Amuse.streams` (Fig. 5); sums to
+        one.
+      region_weights: [V, Q, T * K], share of the attention inside `regions` that each region got;
+        [V, Q, 0] without that stream.
+      time_weights: [V, Q, S, T], share of the attention inside each stream that each segment got.
     """
 
     logits: jax.Array
@@ -164,10 +175,10 @@ class AmuseOutput:
 
 
 class Amuse(nnx.Module):
-    """The interactive encoder, the streams and the answer head.
+    """The whole model: the interactive encoder, the streams and the answer head.
 
     Attributes:
-      encoder: InteractiveEncoder, or None without it.
+      encoder: the InteractiveEncoder, or None in a model without it.
       streams: names of the streams, in the order of `AmuseOutput.importance`.
     """
 
@@ -179,10 +190,9 @@ class Amuse(nnx.Module):
             encoder = dataclasses.replace(config.encoder, text=text)
             self.encoder = InteractiveEncoder(encoder, rngs=rngs, dtype=dtype)
         else:
-            self.encoder, self.lone_text = (
-                None,
-                TextTower(text, rngs=rngs, dtype=dtype, kept=config.encoder.kept),
-            )
+            policy = config.encoder.remat_policy
+            self.encoder = None
+            self.lone_text = TextTower(text, rngs=rngs, dtype=dtype, remat_policy=policy)
         self.answer = AnswerHead(
             config.answer, text.width, len(vocabulary.ANSWERS), len(self.streams),
             rngs=rngs, dtype=dtype,
@@ -201,24 +211,27 @@ class Amuse(nnx.Module):
 
     @property
     def text(self) -> TextTower:
+        """The text tower, which a model without the interactive encoder has too."""
         return self.lone_text if self.encoder is None else self.encoder.text
 
     def __call__(self, inputs: AmuseInputs, rngs: nnx.Rngs | None = None) -> AmuseOutput:
-        """Answers every question of every video.
+        """Answer every question of every video.
 
         Args:
-          rngs: for dropout; None: none.
+          inputs: the batch.
+          rngs: random keys for dropout; None = no dropout.
         Raises:
-          ValueError: the interactive encoder finds neither `front` nor `closed` in `inputs`.
+          ValueError: the model has an interactive encoder, but `inputs` has neither
+            `question_free` nor `closed`.
         """
         visual, audio, text = self._encode(inputs)
 
         def names(rows: Rows) -> jax.Array:
             ids, mask = (np.asarray(part) for part in rows)
-            return self.answer.names(self.text.words_of(ids, mask))
+            return self.answer.embed_names(self.text.embed_phrases(ids, mask))
 
         answers = names(self.phrases.answers)
-        found, spread = self.answer_streams(
+        embedded, region_share = self.answer_streams(
             inputs,
             visual,
             audio,
@@ -227,22 +240,27 @@ class Amuse(nnx.Module):
             answers[PLACES],
         )
         logits, importance, weights = self.answer(
-            text, self.text.words(inputs.words), inputs.word_mask, found,
+            text, self.text.words(inputs.words), inputs.word_mask, embedded,
             answers, rngs,
         )  # fmt: skip
-        time = [jnp.einsum('vqn,vnt->vqt', w, stream.time) for w, stream in zip(weights, found)]
-        if spread is None:
+        time = [jnp.einsum('vqn,vnt->vqt', w, stream.time) for w, stream in zip(weights, embedded)]
+        if region_share is None:
             regions = jnp.zeros((*logits.shape[:2], 0))
         else:
-            regions = jnp.einsum('vqn,vnr->vqr', weights[-1], spread)
+            regions = jnp.einsum('vqn,vnr->vqr', weights[-1], region_share)
         return AmuseOutput(logits, importance, regions, jnp.stack(time, axis=2))
 
     def _encode(self, inputs: AmuseInputs):
-        """visual, audio [V, Q or 1, T, d] (None without the encoder) and text [V, Q, N, d_t]."""
-        if self.encoder is not None and inputs.front is not None:
-            return self.encoder(inputs.front, inputs.words, inputs.word_mask, inputs.segment_mask)
+        """Return visual and audio streams [V, Q or 1, T, d] and text tokens [V, Q, N, d_t].
+
+        Without the interactive encoder visual and audio are None.
+        """
+        if self.encoder is not None and inputs.question_free is not None:
+            return self.encoder(
+                inputs.question_free, inputs.words, inputs.word_mask, inputs.segment_mask
+            )
         if self.encoder is not None and inputs.closed is None:
-            raise ValueError('the interactive encoder needs inputs.front or inputs.closed')
+            raise ValueError('the interactive encoder needs inputs.question_free or inputs.closed')
         lead, count = inputs.words.shape[:2], inputs.words.shape[2]
         text = self.text(inputs.words.reshape(-1, count), inputs.word_mask.reshape(-1, count))
         text = text.reshape(*lead, *text.shape[1:])
@@ -252,7 +270,10 @@ class Amuse(nnx.Module):
 
 
 def _widths(config: AmuseConfig) -> tuple[tuple[str, int], ...]:
-    """Of every stream's features; a tower doubles its width with each of the three later stages."""
+    """Return the width of every stream's features.
+
+    A tower's output is 8 times as wide as its stage 1: three later stages double the width each.
+    """
     towers = {'visual': config.encoder.visual, 'audio': config.encoder.audio}
     widths = {
         name: 8 * towers[name.rpartition('_')[2]].width

@@ -1,4 +1,4 @@
-"""The answer head: a question attends over time inside each stream, then over the streams (Fig. 5).
+"""The answer head: a question attends over time in each stream, then over the streams (Fig. 5).
 
 Axes: V videos, Q questions, N words, M probes, S streams, n tokens, h heads, c = d / h, d width.
 """
@@ -14,11 +14,12 @@ from flax import nnx
 from amuse_jax.models import attention, hierarchy
 from amuse_jax.models.streams import Stream
 
-# Of a softmax's normaliser, relative to the largest score's share: its inverse square stays finite.
-LEAST = 1e-18
-# A word names a thing from about this cosine of their embeddings on.
-ALIKE, SHARPNESS = 0.75, 20.0
-NAME_SCALE = 2.0  # of names beside what else a word or a token says, at the start
+# Lower bound of a softmax's normaliser, relative to exp(largest score). Its inverse square is
+# finite in float32.
+MIN_NORMALISER = 1e-18
+# A word names a thing if the cosine of their embeddings is above about this threshold.
+MATCH_THRESHOLD, MATCH_SHARPNESS = 0.75, 20.0
+NAME_SCALE = 2.0  # initial scale of names compared with the other parts of a word or a token
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +27,12 @@ class AnswerConfig:
     """Sizes of the answer head.
 
     Attributes:
-      width, heads, layers, mlp_width: of its layers.
-      probes: M, vectors that a question is condensed to; the first is [CLS].
-      dropout: share of what each sublayer adds to a question that is dropped in training.
+      width: d, channels of a token.
+      heads, layers: number of attention heads and of layers.
+      mlp_width: hidden channels of a layer's MLP.
+      probes: M, number of vectors that represent a question; the first is [CLS].
+      dropout: dropout rate of each sublayer's output in training; the probes of a question share
+        one mask.
     """
 
     width: int
@@ -41,11 +45,11 @@ class AnswerConfig:
 
 @flax.struct.dataclass
 class Weights:
-    """What [CLS] attended to, averaged over heads.
+    """Attention weights of [CLS], averaged over heads.
 
     Attributes:
-      importance: [V, Q, S], sums to one: Fig. 5.
-      tokens: [V, Q, n], sums to one inside each stream that has any token.
+      importance: [V, Q, S], importance of each stream (Fig. 5); sums to one.
+      tokens: [V, Q, n], weight of each token; sums to one inside each stream that has a token.
     """
 
     importance: jax.Array
@@ -54,12 +58,12 @@ class Weights:
 
 @flax.struct.dataclass
 class Tokens:
-    """All streams in a row: first those of the video alone, then those that depend on the question.
+    """The concatenated tokens of all streams.
 
     Attributes:
-      shared: [V, n_1, d] or None.
-      own: [V, Q, n_2, d] or None.
-      mask: [V, n] bool, n = n_1 + n_2.
+      shared: [V, n_1, d] tokens that do not depend on the question, or None.
+      own: [V, Q, n_2, d] tokens that depend on the question, or None.
+      mask: [V, n] bool with n = n_1 + n_2, False = padding.
       member: [n, S] one-hot stream of each token.
     """
 
@@ -70,17 +74,18 @@ class Tokens:
 
 
 class StreamAttention(nnx.Module):
-    """Probes attend over time inside each stream, then over the streams.
+    """Attention of the probes over time inside each stream, then over the streams.
 
       w_i = exp(q k_i / sqrt(c) - z_s)                                  for token i of stream s
       z_s = log(exp(sink) + sum over i in s of exp(q k_i / sqrt(c)))
       g_s = softmax over s of r e_s + a z_s                             importance of the stream
       out = W_o sum_s g_s sum_{i in s} w_i v_i + W_z (g_s z_s)_s
 
-    all per head, but for W_o and W_z. The learned sink lets a probe find nothing, and z says how
-    much it found: without it a softmax can't tell one violin from three. Queries and keys start
-    equal, and W_o starts as the transpose of the values' projection: a probe begins by attending to
-    what has the names it holds, and by copying it.
+    Everything except W_o and W_z is per head. The learned sink lets a probe attend to nothing. z
+    measures how much a probe found; with a plain softmax one violin would look like three.
+
+    Queries and keys start with equal weights, and W_o starts as the transpose of the projection of
+    the values. So a probe first attends to tokens that contain its own names, and copies them.
     """
 
     def __init__(self, config: AnswerConfig, streams: int, *, rngs: nnx.Rngs, dtype):
@@ -99,7 +104,7 @@ class StreamAttention(nnx.Module):
         self.amount = nnx.Linear(config.heads * streams, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, probes: jax.Array, tokens: Tokens) -> tuple[jax.Array, Weights]:
-        """[V, Q, M, d] -> what each probe found [V, Q, M, d], and [CLS]'s weights."""
+        """Return the attention output [V, Q, M, d] of each probe, and the weights of [CLS]."""
         videos, questions, count, width = probes.shape
         rows = questions * count
         x = self.norm(probes).astype(self.dtype).reshape(videos, rows, width)
@@ -109,24 +114,27 @@ class StreamAttention(nnx.Module):
         sink = self.sink[...][:, None, None]
         top = jax.lax.stop_gradient(jnp.maximum(scores.max(-1, keepdims=True), sink))
         weights = jnp.exp(scores - top)  # [V, h, Q * M, n]
-        totals = jnp.maximum(weights @ member + jnp.exp(sink - top), LEAST)
+        totals = jnp.maximum(weights @ member + jnp.exp(sink - top), MIN_NORMALISER)
         amounts = jnp.log(totals) + top  # [V, h, Q * M, S]
 
         prefer = self.prefer(x).astype(jnp.float32)
         gates = attention.split_heads(prefer, self.heads) + self.found[...][:, None, None] * amounts
         gates = jax.nn.softmax(gates, axis=-1)
-        fused = self._gather(weights * ((gates / totals) @ member.T), tokens, questions)
+        fused = self._sum_values(weights * ((gates / totals) @ member.T), tokens, questions)
         amount = attention.join_heads(gates * amounts).astype(self.dtype)
         out = self.out(attention.join_heads(fused)) + self.amount(amount)
 
         first = slice(None, None, count)  # [CLS] of each question
         importance = gates[:, :, first].mean(1)
-        found = (weights[:, :, first] / (totals[:, :, first] @ member.T)).mean(1)
-        found = found / jnp.maximum(found @ member @ member.T, 1e-9)
-        return out.reshape(probes.shape), Weights(importance, found)
+        shares = (weights[:, :, first] / (totals[:, :, first] @ member.T)).mean(1)
+        shares = shares / jnp.maximum(shares @ member @ member.T, 1e-9)
+        return out.reshape(probes.shape), Weights(importance, shares)
 
     def _scores(self, query: jax.Array, tokens: Tokens, questions: int) -> jax.Array:
-        """[V, h, Q * M, c] -> q k / sqrt(c), [V, h, Q * M, n] float32, -inf for padding."""
+        """Return the scores q k / sqrt(c), float32, -inf for padding.
+
+        [V, h, Q * M, c] -> [V, h, Q * M, n]
+        """
         scores = []
         if tokens.shared is not None:
             key = attention.split_heads(self.key(tokens.shared), self.heads)
@@ -139,8 +147,8 @@ class StreamAttention(nnx.Module):
         scores = jnp.concatenate(scores, axis=-1).astype(jnp.float32) * query.shape[-1] ** -0.5
         return jnp.where(tokens.mask[:, None, None, :], scores, -jnp.inf)
 
-    def _gather(self, weights: jax.Array, tokens: Tokens, questions: int) -> jax.Array:
-        """Sums of the tokens' values with these weights [V, h, Q * M, n]: [V, h, Q * M, c]."""
+    def _sum_values(self, weights: jax.Array, tokens: Tokens, questions: int) -> jax.Array:
+        """Return the weighted sums of the values: [V, h, Q * M, n] -> [V, h, Q * M, c]."""
         weights = weights.astype(self.dtype)
         total, start = 0, 0
         if tokens.shared is not None:
@@ -157,7 +165,10 @@ class StreamAttention(nnx.Module):
 
 
 class AnswerLayer(nnx.Module):
-    """Attention to the streams, among the probes, and an MLP; each on normed probes and added."""
+    """Attention to the streams, self-attention of the probes, and an MLP.
+
+    Each of the three has a norm before it and a residual addition after it.
+    """
 
     def __init__(self, config: AnswerConfig, streams: int, *, rngs: nnx.Rngs, dtype):
         width, self.heads = config.width, config.heads
@@ -174,34 +185,37 @@ class AnswerLayer(nnx.Module):
         self.outer = linear(config.mlp_width, width)
 
     def __call__(
-        self, probes: jax.Array, tokens: Tokens, kept: jax.Array | None
+        self, probes: jax.Array, tokens: Tokens, dropout_mask: jax.Array | None
     ) -> tuple[jax.Array, Weights]:
-        """Args:
+        """Run the layer.
+
+        Args:
           probes: [V, Q, M, d].
-          kept: [3, V, Q, 1, d], what each sublayer adds is multiplied with it; None: nothing.
+          tokens: the streams.
+          dropout_mask: [3, V, Q, 1, d], factor of each sublayer's output; None = no dropout.
         Returns:
-          [V, Q, M, d] and [CLS]'s weights.
+          The probes [V, Q, M, d], and the attention weights of [CLS].
         """
-        kept = (1, 1, 1) if kept is None else kept.astype(probes.dtype)
-        found, weights = self.look(probes, tokens)
-        probes = probes + found * kept[0]
+        mask = (1, 1, 1) if dropout_mask is None else dropout_mask.astype(probes.dtype)
+        attended, weights = self.look(probes, tokens)
+        probes = probes + attended * mask[0]
 
         x = self.qkv(self.probe_norm(probes).astype(probes.dtype))
         qkv = (attention.split_heads(part, self.heads) for part in jnp.split(x, 3, axis=-1))
-        probes = probes + self.out(attention.join_heads(attention.attend(*qkv))) * kept[1]
+        probes = probes + self.out(attention.join_heads(attention.attend(*qkv))) * mask[1]
 
         x = self.inner(self.mlp_norm(probes).astype(probes.dtype))
-        return probes + self.outer(jax.nn.gelu(x, approximate=False)) * kept[2], weights
+        return probes + self.outer(jax.nn.gelu(x, approximate=False)) * mask[2], weights
 
 
 class AnswerHead(nnx.Module):
-    """Words and streams -> scores of the answers.
+    """The answer head: words and streams -> logits of the answers.
 
-    Every word is told what the streams say of the thing that it names, and looks at all of them;
-    the question is then condensed to M probes, [CLS] and M - 1 learned queries over its words.
-    Probes go through the layers; the first one answers:
+    First every word gets the tokens of the things that it names, and attends to all streams. Then
+    M probes represent the question: [CLS], and M - 1 learned queries over its words. The probes go
+    through the layers, and the first one gives the logits:
       logits = (W x) name(answer) / sqrt(d) + W' x,   x = LayerNorm(probe 0)
-    so an answer is what it is called, and what else is learned about it.
+    The first term matches the name of the answer; the second learns what the name does not say.
     """
 
     def __init__(
@@ -237,19 +251,20 @@ class AnswerHead(nnx.Module):
         self.state = nnx.Linear(width, width, rngs=rngs)
         self.choice = nnx.Linear(width, answers, rngs=rngs)
 
-    def names(self, words: jax.Array) -> jax.Array:
-        """Rows of the word table, or means of them, [..., d_t] -> names [..., d]."""
+    def embed_names(self, words: jax.Array) -> jax.Array:
+        """Embed rows of the word table, or means of rows, as names: [..., d_t] -> [..., d]."""
         return self.name_projection(self.name_norm(words))
 
-    def linked(self, words: jax.Array, streams: tuple[Stream, ...]) -> jax.Array | float:
-        """What the streams say of the things that the words name, each found by its name:
+    def link_words(self, words: jax.Array, streams: tuple[Stream, ...]) -> jax.Array | float:
+        """Return, for each word, the tokens of the things that have its name:
 
           W sum over things i of sigmoid(k (cos(word, name_i) - t)) token_i
 
-        Learned attention finds the violin of the question too, but only after far more examples.
+        Learned attention also finds the violin that a question names, but needs far more examples.
 
         Args:
-          words: [V, Q, N, d] names of the words.
+          words: [V, Q, N, d] words embedded as names.
+          streams: all streams.
         Returns:
           [V, Q, N, d]; 0 if no stream has named things.
         """
@@ -259,20 +274,24 @@ class AnswerHead(nnx.Module):
         things = jnp.concatenate([stream.tokens[:, 0, -len(stream.names) :] for stream in named], 1)
         names = jnp.concatenate([stream.names for stream in named])
         cosine = jnp.einsum('vqnd,id->vqni', _unit(words), _unit(names))
-        match = jax.nn.sigmoid(SHARPNESS * (cosine - ALIKE)).astype(self.dtype)
+        match = jax.nn.sigmoid(MATCH_SHARPNESS * (cosine - MATCH_THRESHOLD)).astype(self.dtype)
         values = self.link(things)
         return jnp.einsum('vqni,vid->vqnd', match, values)
 
     def condense(self, question: jax.Array, word_mask: jax.Array) -> jax.Array:
-        """Words [V, Q, N, d] -> probes [V, Q, M, d]."""
+        """Represent a question by M probes: words [V, Q, N, d] -> probes [V, Q, M, d]."""
         scores = jnp.einsum('md,vqnd->vqmn', self.probes[...], self.word_key(question))
         scores = scores.astype(jnp.float32) * question.shape[-1] ** -0.5
         weights = jax.nn.softmax(jnp.where(word_mask[:, :, None], scores, -jnp.inf), axis=-1)
         picked = weights.astype(question.dtype) @ question
         return jnp.concatenate([question[:, :, :1], picked], axis=2) + self.role[...]
 
-    def in_a_row(self, streams: tuple[Stream, ...]) -> tuple[Tokens, list[slice]]:
-        """Joins the streams, normed; the slices say where each one's tokens are."""
+    def concatenate_streams(self, streams: tuple[Stream, ...]) -> tuple[Tokens, list[slice]]:
+        """Normalise and concatenate the streams.
+
+        Returns:
+          All tokens, and the slice of them that holds each stream.
+        """
         order = sorted(range(len(streams)), key=lambda i: streams[i].tokens.shape[1] > 1)
         groups = {False: [], True: []}
         member, slices, start = [], [slice(0)] * len(streams), 0
@@ -299,37 +318,38 @@ class AnswerHead(nnx.Module):
         answer_names: jax.Array,
         rngs: nnx.Rngs | None = None,
     ) -> tuple[jax.Array, jax.Array, list[jax.Array]]:
-        """Answers the questions.
+        """Answer the questions.
 
         Args:
-          text: [V, Q, N, d_t], the text tower's tokens, [CLS] first.
-          words: [V, Q, N, d_t], the same words' rows of the word table.
-          word_mask: [V, Q, N] bool.
-          streams: of one video each; nothing of another video is seen.
-          answer_names: [A, d].
-          rngs: for dropout; None: none.
+          text: [V, Q, N, d_t], tokens of the text tower, [CLS] first.
+          words: [V, Q, N, d_t], rows of the word table for the same words.
+          word_mask: [V, Q, N] bool, False = padding.
+          streams: all streams; a question attends only to the tokens of its own video.
+          answer_names: [A, d] embedded names of the answers.
+          rngs: random keys for dropout; None = no dropout.
         Returns:
-          logits [V, Q, A] float32; importance [V, Q, S]; and per stream the weights of its tokens
-          [V, Q, n], which sum to one. Both weights are the last layer's.
+          logits [V, Q, A] float32; importance [V, Q, S] of the streams; and for each stream the
+          weights [V, Q, n] of its tokens, which sum to one. The weights are those of the last
+          layer.
         """
-        tokens, slices = self.in_a_row(streams)
-        names = self.names(words)
-        question = self.question(self.question_norm(text)) + names + self.linked(names, streams)
+        tokens, slices = self.concatenate_streams(streams)
+        names = self.embed_names(words)
+        question = self.question(self.question_norm(text)) + names + self.link_words(names, streams)
         question = question + self.look(question.astype(self.dtype), tokens)[0]
         probes = self.condense(question, word_mask).astype(self.dtype)
-        kept = None
+        dropout_masks = None
         if rngs is not None and self.config.dropout > 0:
-            rate = 1 - self.config.dropout
+            keep_rate = 1 - self.config.dropout
             videos, questions, _, width = probes.shape
             shape = (self.config.layers, 3, videos, questions, 1, width)
-            kept = jax.random.bernoulli(rngs.dropout(), rate, shape) / rate
+            dropout_masks = jax.random.bernoulli(rngs.dropout(), keep_rate, shape) / keep_rate
         graphdef, state = nnx.split(self.layers)
 
         def run(probes, layer):
-            state, kept = layer
-            return nnx.merge(graphdef, state)(probes, tokens, kept)
+            state, dropout_mask = layer
+            return nnx.merge(graphdef, state)(probes, tokens, dropout_mask)
 
-        probes, weights = jax.lax.scan(run, probes, (state, kept))
+        probes, weights = jax.lax.scan(run, probes, (state, dropout_masks))
         state = self.state_norm(probes[:, :, 0])
         named = self.state(state) @ answer_names.astype(jnp.float32).T * state.shape[-1] ** -0.5
         return (
@@ -340,6 +360,6 @@ class AnswerHead(nnx.Module):
 
 
 def _unit(x: jax.Array) -> jax.Array:
-    """Vectors of length one, in float32; zeros stay zeros."""
+    """Divide vectors by their length, in float32; zeros stay zeros."""
     x = x.astype(jnp.float32)
     return x * jax.lax.rsqrt(jnp.square(x).sum(-1, keepdims=True) + 1e-6)

@@ -1,4 +1,4 @@
-"""Attention, as every module outside the towers uses it."""
+"""Attention for every module outside the towers."""
 
 import functools
 import math
@@ -25,15 +25,17 @@ def join_heads(x: jax.Array) -> jax.Array:
 def attend(
     query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None
 ) -> jax.Array:
-    """Scaled dot-product attention, softmax(Q K^T / sqrt(c)) V; leading axes broadcast.
+    """Return scaled dot-product attention, softmax(Q K^T / sqrt(c)) V.
+
+    Leading axes broadcast. The softmax runs in float32.
 
     Args:
       query: [..., n, c].
       key: [..., m, c].
       value: [..., m, c].
-      mask: bool, broadcastable to [..., n, m], True = may attend; None: everything.
+      mask: bool, broadcastable to [..., n, m], True = may attend; None = all may.
     Returns:
-      [..., n, c] in value's dtype; the softmax runs in float32.
+      [..., n, c] in the dtype of value.
     """
     scores = jnp.matmul(query, jnp.swapaxes(key, -1, -2)).astype(jnp.float32)
     scores = scores * query.shape[-1] ** -0.5
@@ -42,21 +44,24 @@ def attend(
     return jnp.matmul(jax.nn.softmax(scores, axis=-1).astype(value.dtype), value)
 
 
-def exchange(
+def multihead_attention(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
     heads: int,
     mask: jax.Array | None = None,
 ) -> jax.Array:
-    """`attend` for tokens whose heads are not split; leading axes broadcast, the first is a batch.
+    """Return multi-head attention for tokens whose heads share the channel axis.
+
+    Leading axes broadcast; the first of them is the batch.
 
     Args:
       query: [..., n, heads * c].
       key, value: [..., m, heads * c].
-      mask: [..., m] bool, True = may be attended to; None: everything.
+      heads: number of heads.
+      mask: [..., m] bool, True = may be attended to; None = all may.
     Returns:
-      [..., n, heads * c] in value's dtype.
+      [..., n, heads * c] in the dtype of value.
     """
     if platform.current() != 'tpu':
         query, key, value = (split_heads(x, heads) for x in (query, key, value))
@@ -64,63 +69,69 @@ def exchange(
         return join_heads(attend(query, key, value, mask))
     lead = jnp.broadcast_shapes(query.shape[:-2], key.shape[:-2])
 
-    def flat(array, own):
-        whole = jnp.broadcast_to(array, (*lead, *array.shape[-own:]))
-        return whole.reshape(math.prod(lead), 1, *array.shape[-own:])
+    def flatten_lead(array, last_axes):
+        shape = array.shape[-last_axes:]
+        return jnp.broadcast_to(array, (*lead, *shape)).reshape(math.prod(lead), 1, *shape)
 
     scale = jnp.full(heads, (query.shape[-1] // heads) ** -0.5)
-    batched = [flat(query, 2), flat(key, 2), flat(value, 2)]
+    batched = [flatten_lead(x, 2) for x in (query, key, value)]
     if mask is not None:
-        batched.append(flat(mask, 1))
+        batched.append(flatten_lead(mask, 1))
     count = len(batched)
 
     def kernel(*arrays):
         query, key, value, *mask = arrays[:count]
         return attention_kernel.attend(query, key, value, arrays[count], None, *mask)
 
-    found = platform.on_each_device(kernel, count, 1)(*batched, scale)
-    return found.reshape(*lead, *found.shape[2:])
+    attended = platform.on_each_device(kernel, count, 1)(*batched, scale)
+    return attended.reshape(*lead, *attended.shape[2:])
 
 
-def choose(
+def attend_to_candidates(
     query: jax.Array, keys: Sequence[jax.Array], values: Sequence[jax.Array], heads: int
 ) -> jax.Array:
-    """Attention of every token over a few candidates of its own, one of each list.
+    """Return multi-head attention in which every token has its own few candidates.
+
+    Token i attends to token i of every array in `keys` and `values`. Leading axes broadcast. The
+    softmax runs in float32.
 
     Args:
       query: [..., n, heads * c].
-      keys, values: of the candidates, [..., n, heads * c] each; leading axes broadcast.
+      keys, values: one [..., n, heads * c] array per candidate.
+      heads: number of heads.
     Returns:
-      [..., n, heads * c] in the values' dtype; the softmax runs in float32.
+      [..., n, heads * c] in the dtype of the values.
     """
-    split, total = _by_head(query, heads)
+    split, sum_channels = _by_head(query, heads)
     scale = (query.shape[-1] // heads) ** -0.5
-    scores = jnp.broadcast_arrays(*(scale * total(split(query) * split(key)) for key in keys))
+    scores = jnp.broadcast_arrays(
+        *(scale * sum_channels(split(query) * split(key)) for key in keys)
+    )
     highest = functools.reduce(jnp.maximum, scores)
     weights = [jnp.exp(score - highest) for score in scores]
     sums = sum(weights)
-    chosen = sum(
+    attended = sum(
         (weight / sums).astype(value.dtype) * split(value) for weight, value in zip(weights, values)
     )
-    return chosen.reshape(*chosen.shape[: query.ndim - 1], -1)
+    return attended.reshape(*attended.shape[: query.ndim - 1], -1)
 
 
 def _by_head(like: jax.Array, heads: int) -> tuple[Callable, Callable]:
-    """Functions that tell heads apart, and that sum over the channels of each in float32.
+    """Return a function that splits the heads, and one that sums the channels of each in float32.
 
-    On TPUs heads on an axis of their own would be padded to 128 channels. There they stay together,
-    and a product with a matrix of zeros and ones gives each channel the sum over its head.
+    On TPUs a head on its own axis would be padded to 128 channels. There the heads stay together,
+    and a matrix product with zeros and ones gives each channel the sum over its head.
     """
     channels = like.shape[-1] // heads
 
     def split(x):
         return x.reshape(*x.shape[:-1], heads, channels)
 
-    def total(x):
+    def sum_channels(x):
         return x.astype(jnp.float32).sum(-1, keepdims=True)
 
     if platform.current() != 'tpu':
-        return split, total
+        return split, sum_channels
     head = jnp.arange(like.shape[-1]) // channels
-    same = (head[:, None] == head).astype(like.dtype)
-    return lambda x: x, lambda x: jnp.matmul(x, same, preferred_element_type=jnp.float32)
+    same_head = (head[:, None] == head).astype(like.dtype)
+    return lambda x: x, lambda x: jnp.matmul(x, same_head, preferred_element_type=jnp.float32)

@@ -1,8 +1,9 @@
 """Building a model with random weights in one program that compiles quickly.
 
-Every random array of a model is code to compile. JAX's own generator, threefry, costs half a second
-of a CPU core per array, minutes for a whole model; a hash of a counter costs a tenth of that and is
-random enough to start training from. The same seed gives the same weights on every machine.
+Each random array of a model adds code to compile. With JAX's default generator, threefry, compiling
+takes half a second of a CPU core per array, which is minutes for a whole model. A hash of a counter
+takes a tenth of that, and its numbers are random enough for initial weights. The same seed gives
+the same weights on every machine.
 """
 
 from collections.abc import Callable
@@ -21,29 +22,34 @@ FOLD = np.uint32(0xC2B2AE35)
 
 
 def build(make: Callable[[nnx.Rngs], nnx.Module], seed: int) -> nnx.Module:
-    """Calls `make` with random keys of `seed`, compiled as one program.
+    """Return make(rngs) with random keys from `seed`, compiled as one program.
 
     Args:
-      make: e.g. `lambda rngs: SwinV2(config, rngs=rngs)`.
-      seed: of the weights.
-    Returns:
-      What `make` returns.
+      make: function that builds the model, such as `lambda rngs: SwinV2(config, rngs=rngs)`.
+      seed: seed of the random weights.
     """
 
     def create():
         return make(nnx.Rngs(jax.random.key(seed, impl=HASH)))
 
-    # It runs once: time spent on optimising it is lost.
-    return jax.jit(create, compiler_options=optimized(0))()
+    # The program runs once, so optimising it would take longer than it saves.
+    return jax.jit(create, compiler_options=compiler_options(0))()
 
 
-def optimized(level: int) -> dict[str, int] | None:
-    """Options of jax.jit: how hard XLA works at code for CPUs, from 0 to its default of 3."""
+def compiler_options(level: int) -> dict[str, int] | None:
+    """Return options of jax.jit that set XLA's optimisation level for CPUs.
+
+    Args:
+      level: from 0 to 3, XLA's default.
+    """
     return {'xla_backend_optimization_level': level} if platform.current() == 'cpu' else None
 
 
 def _mix(x: Array) -> Array:
-    """Wellons' lowbias32: a bijection of 32-bit integers in which every bit changes every other."""
+    """Wellons' lowbias32 hash, a bijection of 32-bit integers.
+
+    Every bit of the input affects every bit of the output.
+    """
     for factor in (0x7FEB352D, 0x846CA68B):
         x = (x ^ (x >> 16)) * np.uint32(factor)
     return x ^ (x >> 16)
@@ -64,7 +70,7 @@ def _split(key: Array, shape: tuple[int, ...]) -> Array:
 
 def _bits(key: Array, width: int, shape: tuple[int, ...]) -> Array:
     if width not in (8, 16, 32):
-        raise ValueError(f'{width} random bits were asked for; weights are drawn from at most 32')
+        raise ValueError(f'random numbers of {width} bits; expected 8, 16 or 32')
     counter = jnp.arange(np.prod(shape, dtype=int), dtype=jnp.uint32)
     bits = _mix(_mix(counter + key[0]) ^ key[1]).reshape(shape)
     return bits.astype(f'uint{width}')

@@ -1,4 +1,4 @@
-"""What XLA's code for CPUs needs to be fast, and no other platform does."""
+"""Workarounds that make XLA's code for CPUs fast; on other platforms they do nothing."""
 
 import math
 from collections.abc import Callable
@@ -8,33 +8,35 @@ from jax import Array
 
 from amuse_jax.models import platform
 
-CHUNK_BYTES = 2**24  # of the widest array: what is made of it is used again while in the cache
-WIDE = 512  # channels; beyond, weights are larger, and twice as many bytes share reading them
+CHUNK_BYTES = 2**24  # size of a chunk's widest array: small enough to be reused from the cache
+WIDE = 512  # channels; with more, weights are larger: chunks of twice the size read them less often
 
 
-def apart(x: Array) -> Array:
-    """x, computed once, whatever uses it.
+def compute_once(x: Array) -> Array:
+    """Return x and make XLA compute it once, however many operations use it.
 
-    XLA would compute it again inside a matrix product that takes it, or hand both to a library
+    Otherwise XLA computes x again inside a matrix product that uses it, or gives both to a library
     that writes every constant out at full size.
     """
     return jax.lax.optimization_barrier(x) if platform.current() == 'cpu' else x
 
 
 def in_chunks(function: Callable[[Array], Array], x: Array, row_bytes: int) -> Array:
-    """function(x) for a function of each row by itself, a few rows at a time.
+    """Return function(x), computed a few rows at a time.
 
-    Not where devices share the rows out: one after the other, each chunk would be everyone's.
+    A sharded batch is not cut into chunks: chunks run one after the other, so every device would
+    have to take part in every chunk.
 
     Args:
-      function: (rows, ...) -> (rows, ...), for any number of rows.
+      function: (rows, ...) -> (rows, ...) for any number of rows, each row independent of the
+        others.
       x: (b, ..., d).
-      row_bytes: of the widest array that it makes of a row, about.
+      row_bytes: approximate size of the widest array that `function` computes per row.
     """
     rows = len(x)
     most = max(1, CHUNK_BYTES * (2 if x.shape[-1] > WIDE else 1) // row_bytes)
-    if rows <= most or platform.current() != 'cpu' or platform.is_shared():
+    if rows <= most or platform.current() != 'cpu' or platform.batch_is_sharded():
         return function(x)
-    at_once = max(math.gcd(rows, count) for count in range(1, most + 1))
-    found = jax.lax.map(function, x.reshape(-1, at_once, *x.shape[1:]))
-    return found.reshape(rows, *found.shape[2:])
+    chunk_rows = max(math.gcd(rows, count) for count in range(1, most + 1))
+    chunks = jax.lax.map(function, x.reshape(-1, chunk_rows, *x.shape[1:]))
+    return chunks.reshape(rows, *chunks.shape[2:])

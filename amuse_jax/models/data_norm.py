@@ -1,4 +1,4 @@
-"""A norm by statistics of the data set."""
+"""A normalisation layer with fixed statistics of the training data."""
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +8,11 @@ EPSILON = 1e-5  # as in PyTorch's BatchNorm
 
 
 class DataNorm(nnx.Module):
-    """scale (x - mean) / sqrt(variance + epsilon) + bias per channel: a batch norm as used for
-    inference.
+    """A batch norm in inference mode: scale (x - mean) / sqrt(variance + epsilon) + bias.
 
-    The statistics are of the training data, not trained: a public checkpoint brings them, else
-    they are measured once. Until then they are mean 0, variance 1.
+    The mean and variance of each channel are statistics of the training data and are not trained.
+    They come from a public checkpoint or are measured once with `fit`. Before that the mean is 0
+    and the variance 1.
     """
 
     def __init__(self, width: int):
@@ -22,11 +22,11 @@ class DataNorm(nnx.Module):
         self.variance = nnx.BatchStat(jnp.ones((width,)))
 
     def fit(self, mean: jax.Array, variance: jax.Array):
-        """Stores the mean and variance of each channel over the training data, both (width,)."""
+        """Store the mean and variance of each channel over the training data, both (width,)."""
         self.mean[...] = jnp.asarray(mean, jnp.float32)
         self.variance[...] = jnp.asarray(variance, jnp.float32)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., width] -> float32 of the same shape."""
+        """Normalise x: [..., width] -> float32 of the same shape."""
         rate = self.scale[...] * jax.lax.rsqrt(self.variance[...] + EPSILON)
         return (x.astype(jnp.float32) - self.mean[...]) * rate + self.bias[...]

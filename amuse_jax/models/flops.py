@@ -1,4 +1,4 @@
-"""How much arithmetic a program does, and how much a device could do."""
+"""FLOPs of a program, and the peak FLOP/s of a device."""
 
 import math
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import jax
 from jax.extend import core
 
-# Dense bfloat16 products per second, as the makers' data sheets have them, by how JAX calls the
-# device.
+# Peak FLOP/s of dense bfloat16 matrix products, from the manufacturers' data sheets, by the
+# `device_kind` that JAX reports.
 PEAKS = {
     'TPU v4': 275e12,
     'TPU v5 lite': 197e12,
@@ -22,15 +22,17 @@ PEAKS = {
 
 
 def peak(device: jax.Device) -> float | None:
-    """What PEAKS says of the device; None: unknown, as of every CPU."""
+    """Return the device's peak FLOP/s, or None where PEAKS does not have it, as for every CPU."""
     kind = device.device_kind
     names = [name for name in PEAKS if kind == name or kind.startswith((f'{name} ', f'{name}-'))]
     return PEAKS[max(names, key=len)] if names else None
 
 
-def of_products(jaxpr: Any) -> int:
-    """FLOPs of a jaxpr's matrix products, of all devices together; a scan's body counts as often as
-    it runs. Kernels say theirs."""
+def count_matmul_flops(jaxpr: Any) -> int:
+    """Return the FLOPs of a jaxpr's matrix products, summed over all devices.
+
+    The body of a scan counts once per iteration. A Pallas kernel states its FLOPs in its metadata.
+    """
     total = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == 'dot_general':
@@ -42,18 +44,19 @@ def of_products(jaxpr: Any) -> int:
         if equation.primitive.name == 'pallas_call':
             total += int(equation.params['metadata']['product_flops'])
             continue
-        inner = [of_products(sub) for sub in core.jaxprs_in_params(equation.params)]
-        total += _times(equation) * (
+        inner = [count_matmul_flops(sub) for sub in core.jaxprs_in_params(equation.params)]
+        total += _repetitions(equation) * (
             max(inner, default=0) if equation.primitive.name == 'cond' else sum(inner)
         )
     return total
 
 
-def _times(equation: Any) -> int:
-    """How often the program inside is run."""
+def _repetitions(equation: Any) -> int:
+    """Return how often the program inside the equation runs, over all devices."""
     if equation.primitive.name == 'scan':
         return equation.params['length']
-    if equation.primitive.name == 'shard_map':  # devices that share nothing out only repeat
+    if equation.primitive.name == 'shard_map':
+        # Count the devices along sharded axes only; along the others they repeat the same work.
         specs = jax.tree.leaves(equation.params['in_specs'])
         names = {name for spec in specs for name in jax.tree.leaves(tuple(spec))}
         return math.prod(equation.params['mesh'].shape[name] for name in names)

@@ -11,9 +11,9 @@ HALF_ROOT = np.float32(np.sqrt(0.5))
 
 
 def gelu(x: Array) -> Array:
-    """x Phi(x) (Hendrycks and Gimpel 2016), in float32 inside and in x's dtype outside.
+    """Return x Phi(x) (Hendrycks and Gimpel 2016), computed in float32, in the dtype of x.
 
-    `jax.nn.gelu` writes Phi with erfc, which costs more than twice as much on a CPU.
+    `jax.nn.gelu` writes Phi with erfc, which takes more than twice as long on a CPU.
     """
     y = x.astype(jnp.float32)
-    return cpu.apart((0.5 * y * (1 + jax.lax.erf(y * HALF_ROOT))).astype(x.dtype))
+    return cpu.compute_once((0.5 * y * (1 + jax.lax.erf(y * HALF_ROOT))).astype(x.dtype))

@@ -1,9 +1,9 @@
-"""A tower of four stages of windowed blocks, as Swin, Swin-V2 and HTS-AT are built.
+"""A tower of four stages of windowed blocks: the structure of Swin, Swin-V2 and HTS-AT.
 
-A stage's blocks are one stacked module (leading axis: depth) and run in one scan, so compile time
-does not grow with depth. A tower can be run in pieces, because Amuse meets it in the middle:
-`stem`, then the blocks of stage 3 (`meeting`) a few at a time with adapters between them, then
-`tail`.
+The blocks of a stage are one stacked module (leading axis: depth) and run in one scan, so the
+compile time does not grow with the depth. A tower can also run in parts, because Amuse puts
+adapters between the blocks of stage 3: `stem` runs up to stage 3, `run_stage3` runs a few of its
+blocks, and `tail` runs the rest.
 """
 
 import functools
@@ -21,17 +21,17 @@ from amuse_jax.models import cpu, remat
 from amuse_jax.models.gelu import gelu
 from amuse_jax.models.windows import WindowMap
 
-EPSILON = 1e-5  # of layer norms, as in the originals
+EPSILON = 1e-5  # added to the variance in layer norms, as in the originals
 
 
 @flax.struct.dataclass
 class TowerOutput:
-    """What a tower makes of its input.
+    """The output of a tower.
 
     Attributes:
       pooled: (b, d4) mean of `tokens`.
-      tokens: (b, n4, d4) after the final norm.
-      stages: per stage (b, n_i, d_i) tokens after its blocks, before merging and final norm.
+      tokens: (b, n4, d4) tokens after the final norm.
+      stages: tokens (b, n_i, d_i) after the blocks of each stage, before merging or the final norm.
     """
 
     pooled: Array
@@ -40,27 +40,29 @@ class TowerOutput:
 
 
 def layer_norm(width: int, rngs: nnx.Rngs, **options) -> nnx.LayerNorm:
-    """A LayerNorm in float32 throughout, with two-pass variance as in PyTorch."""
+    """Return a LayerNorm that computes in float32, with two-pass variance as in PyTorch."""
     return nnx.LayerNorm(
         width, epsilon=EPSILON, use_fast_variance=False, dtype=jnp.float32, rngs=rngs, **options
     )
 
 
 class Mlp(nnx.Module):
-    """Two linear layers around an erf GELU."""
+    """Two linear layers with an erf GELU between them."""
 
     def __init__(self, width: int, hidden: int, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.inner = nnx.Linear(width, hidden, dtype=dtype, rngs=rngs)
         self.outer = nnx.Linear(hidden, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
+        """(..., d) -> (..., d)."""
         return self.outer(gelu(self.inner(x)))
 
 
 class PatchEmbedding(nnx.Module):
-    """A convolution whose kernel is as large as its stride, as one matrix product, then a norm.
+    """Linear embedding of patches, followed by a norm.
 
-    The kernel's rows run over (row in patch, column in patch, channel).
+    It equals a convolution whose kernel is as large as its stride. The kernel's rows are ordered by
+    (row in patch, column in patch, channel).
     """
 
     def __init__(self, patch: int, channels: int, width: int, dtype: jnp.dtype, rngs: nnx.Rngs):
@@ -78,9 +80,9 @@ class PatchEmbedding(nnx.Module):
 
 
 def gather_quads(tokens: Array, size: tuple[int, int]) -> Array:
-    """Puts each 2x2 square of tokens side by side: (b, h*w, d) -> (b, h*w/4, 4d).
+    """Concatenate the channels of each 2x2 square of tokens: (b, h*w, d) -> (b, h*w/4, 4d).
 
-    Order of the four as in the originals: down the left column, then down the right.
+    The order is that of the originals: down the left column, then down the right column.
 
     Raises:
       ValueError: a side of the map is odd.
@@ -96,7 +98,7 @@ def gather_quads(tokens: Array, size: tuple[int, int]) -> Array:
 
 
 class Stage(nnx.Module):
-    """Merging (but for the first stage), then `depth` alike blocks.
+    """Patch merging (except in the first stage), then `depth` blocks of the same kind.
 
     A block is called as `block(tokens, bias, shifted)` with `bias = block.position_bias()`.
     """
@@ -107,37 +109,38 @@ class Stage(nnx.Module):
         depth: int,
         block: Callable[[nnx.Rngs], nnx.Module],
         merge: nnx.Module | None,
-        kept: str,
+        remat_policy: str,
         rngs: nnx.Rngs,
     ):
-        self.window_map, self.kept = window_map, kept
+        self.window_map, self.remat_policy = window_map, remat_policy
         self.merge = merge
         self.blocks = nnx.vmap(block)(rngs.split(depth))
 
     def enter(self, tokens: Array) -> Array:
-        """Tokens of the stage before -> tokens entering this stage's blocks."""
+        """Merge the previous stage's tokens into the tokens that enter this stage's blocks."""
         return tokens if self.merge is None else self.merge(tokens)
 
     def __call__(self, tokens: Array) -> Array:
-        """All blocks: (b, n, d) -> (b, n, d)."""
+        """Run all blocks: (b, n, d) -> (b, n, d)."""
         return self.run(*nnx.split(self.blocks), tokens, 0)
 
     def run(
         self, graphdef: nnx.GraphDef, state: nnx.State, tokens: Array, first: int | Array
     ) -> Array:
-        """Runs consecutive blocks of this stage.
+        """Run the consecutive blocks whose parameters `state` holds.
 
         Args:
-          graphdef, state: of `nnx.split(self.blocks)`; `state` may hold any n of the blocks.
+          graphdef, state: result of `nnx.split(self.blocks)`; `state` may be a slice of it.
           tokens: (b, height*width, d) of the stage's map.
-          first: place of the first of them in the stage; odd places are shifted. May be traced.
+          first: index of the first of these blocks in the stage; blocks of odd index shift their
+            windows. May be traced.
         Returns:
           (b, height*width, d).
         """
         scanned = state, _position_biases(graphdef, state)
         return self._scan(graphdef, lambda one: one, scanned, tokens, first)
 
-    def run_some(
+    def run_slice(
         self,
         graphdef: nnx.GraphDef,
         state: nnx.State,
@@ -145,41 +148,45 @@ class Stage(nnx.Module):
         first: int | Array,
         count: int,
     ) -> Array:
-        """As `run`, for `count` of the stage's blocks, where they are taken one by one out of all.
+        """Run blocks first..first + count - 1, indexing one block at a time in the whole stack.
 
-        A part of the stack would be a copy of its weights. In return a gradient towards the weights
-        is as large as all of them for each block: this is for frozen ones.
+        `run` on a slice of the stack would copy its weights. The drawback is the gradient with
+        respect to the weights: for each block it is as large as the whole stack. So use this
+        function for frozen weights.
 
         Args:
-          graphdef, state: of all blocks.
+          graphdef, state: result of `nnx.split(self.blocks)`, all blocks.
           tokens, first: as for `run`.
-          count: how many.
+          count: number of blocks to run.
+        Returns:
+          (b, height*width, d).
         """
 
-        def part(leaf):  # what the biases need of it is small; the rest of this copy is never made
+        def slice_blocks(leaf):  # only the small parameters of the biases are really copied
             return jax.lax.dynamic_slice_in_dim(leaf, first, count)
 
-        def at(one):
-            place, bias = one
+        def select(scanned):
+            place, bias = scanned
             index = functools.partial(jax.lax.dynamic_index_in_dim, index=place, keepdims=False)
             return jax.tree.map(index, state), bias
 
-        biases = _position_biases(graphdef, jax.tree.map(part, state))
-        return self._scan(graphdef, at, (first + jnp.arange(count), biases), tokens, first)
+        biases = _position_biases(graphdef, jax.tree.map(slice_blocks, state))
+        return self._scan(graphdef, select, (first + jnp.arange(count), biases), tokens, first)
 
-    def _scan(self, graphdef, at, scanned, tokens, first):
-        """Blocks one after the other; `at` makes of each one of `scanned` its state and bias."""
+    def _scan(self, graphdef, select, scanned, tokens, first):
+        """Run a block per element of `scanned`; `select` maps it to the block's state and bias."""
 
         def run_block(tokens, one, shifted=False):
-            state, bias = at(one)
+            state, bias = select(one)
 
             def run(tokens):
                 return nnx.merge(graphdef, state)(tokens, bias, shifted)
 
-            inner_bytes = 4 * math.prod(tokens.shape[1:]) * tokens.dtype.itemsize  # of the MLP
+            # Size of one example's hidden layer in the MLP.
+            inner_bytes = 4 * math.prod(tokens.shape[1:]) * tokens.dtype.itemsize
             return cpu.in_chunks(run, tokens, inner_bytes)
 
-        run_block = remat.keeping(self.kept, run_block)
+        run_block = remat.rematerialise(run_block, self.remat_policy)
         if not self.window_map.shifts:
             return jax.lax.scan(lambda x, one: (run_block(x, one), None), tokens, scanned)[0]
 
@@ -205,7 +212,7 @@ class Stage(nnx.Module):
 
 
 def _position_biases(graphdef: nnx.GraphDef, state: nnx.State) -> Array:
-    """(n, heads, m, m) of the n blocks of `state`."""
+    """Return the position biases (n, heads, m, m) of the n blocks in `state`."""
     return jax.vmap(lambda block: nnx.merge(graphdef, block).position_bias())(state)
 
 
@@ -214,8 +221,8 @@ class Tower(nnx.Module):
 
     Attributes:
       stages: nnx.List of four Stage.
-      dtype: of the compute; parameters are float32.
-      width_meeting, width_out: channels of stages 3 and 4.
+      dtype: dtype of the computation; parameters are float32.
+      stage3_width, width_out: channels of stages 3 and 4.
     """
 
     def build(
@@ -224,23 +231,26 @@ class Tower(nnx.Module):
         sides: tuple[int, int],
         block: Callable,
         merge: type,
-        kept: str,
+        remat_policy: str,
         rngs: nnx.Rngs,
     ):
-        """Creates the stages and the final norm.
+        """Create the stages and the final norm.
 
         Args:
-          config: with patch, width, depths, heads and window.
-          sides: height and width of the picture in pixels.
+          config: has the fields patch, width, depths, heads and window.
+          sides: height and width of the input image in pixels.
           block: (width, heads, window_map, stage) -> a function from rngs to a block.
-          merge: module built as merge(size before, width before, dtype, rngs).
-          kept: of remat.POLICIES, of each block for its gradient.
+          merge: class of the merging module, built as merge(previous size, previous width, dtype,
+            rngs).
+          remat_policy: what each block keeps for its gradient, a key of remat.POLICIES.
+          rngs: random keys of the parameters.
         Raises:
-          ValueError: patch, merging or heads do not divide what they must.
+          ValueError: the patch does not divide the sides, a map to merge has an odd side, or the
+            heads do not divide the channels.
         """
         if any(side % config.patch for side in sides):
             raise ValueError(
-                f'a side of {sides} pixels is no multiple of the patch, {config.patch}'
+                f'the sides {sides} in pixels are not multiples of the patch, {config.patch}'
             )
         size, stages = tuple(side // config.patch for side in sides), []
         for i, (depth, heads) in enumerate(zip(config.depths, config.heads, strict=True)):
@@ -257,38 +267,46 @@ class Tower(nnx.Module):
             size = tuple(side // 2 for side in size) if i else size
             window_map = WindowMap.of(size, config.window)
             stages.append(
-                Stage(window_map, depth, block(width, heads, window_map, i), merging, kept, rngs)
+                Stage(
+                    window_map,
+                    depth,
+                    block(width, heads, window_map, i),
+                    merging,
+                    remat_policy,
+                    rngs,
+                )
             )
         self.stages = nnx.List(stages)
         self.norm = layer_norm(width, rngs)
-        self.width_meeting, self.width_out = width // 2, width
+        self.stage3_width, self.width_out = width // 2, width
 
     def embed(self, x: Array) -> Array:
-        """Input of the tower -> tokens entering stage 1."""
+        """Return the tokens that enter stage 1."""
         raise NotImplementedError
 
     def stem(self, x: Array) -> Array:
-        """Input of the tower -> (b, n3, d3), the tokens entering stage 3."""
+        """Run the tower up to stage 3 and return the tokens that enter its blocks, (b, n3, d3)."""
         tokens = self.stages[0](self.embed(x))
         tokens = self.stages[1](self.stages[1].enter(tokens))
         return self.stages[2].enter(tokens)
 
-    def meeting(self) -> tuple[nnx.GraphDef, nnx.State]:
-        """Stage 3's blocks; the leaves of the state are stacked (depth3, ...)."""
+    def stage3_blocks(self) -> tuple[nnx.GraphDef, nnx.State]:
+        """Return the blocks of stage 3; the leaves of the state are stacked (depth3, ...)."""
         return nnx.split(self.stages[2].blocks)
 
-    def run_meeting(
+    def run_stage3(
         self, graphdef: nnx.GraphDef, state: nnx.State, tokens: Array, first: int | Array
     ) -> Array:
-        """Runs the blocks of `state`, consecutive ones of stage 3, the first at place `first`."""
+        """Run the consecutive blocks of stage 3 in `state`; `first` is the index of the first."""
         return self.stages[2].run(graphdef, state, tokens, first)
 
     def tail(self, tokens: Array) -> Array:
-        """Tokens after stage 3's blocks -> (b, n4, d4): stage 4 and the final norm."""
+        """Run stage 4 and the final norm on stage 3's output: (b, n3, d3) -> (b, n4, d4)."""
         tokens = self.stages[3](self.stages[3].enter(tokens))
         return self.norm(tokens).astype(self.dtype)
 
     def __call__(self, x: Array) -> TowerOutput:
+        """Run the whole tower."""
         tokens, stages = self.embed(x), []
         for stage in self.stages:
             tokens = stage(stage.enter(tokens))
@@ -296,21 +314,23 @@ class Tower(nnx.Module):
         tokens = self.norm(tokens).astype(self.dtype)
         return TowerOutput(pool(tokens), tokens, tuple(stages))
 
-    def blocks(self, x: Array) -> tuple[tuple[Array, ...], ...]:
-        """The tokens (b, n_i, d_i) after every block of every stage; compile time grows with
-        depth."""
-        tokens, found = self.embed(x), []
+    def block_outputs(self, x: Array) -> tuple[tuple[Array, ...], ...]:
+        """Return the tokens (b, n_i, d_i) after every block, by stage and block.
+
+        The compile time grows with the depth.
+        """
+        tokens, outputs = self.embed(x), []
         for stage in self.stages:
-            tokens, inside = stage.enter(tokens), []
+            tokens, stage_outputs = stage.enter(tokens), []
             graphdef, state = nnx.split(stage.blocks)
             for place in range(len(jax.tree.leaves(state)[0])):
                 one = jax.tree.map(operator.itemgetter(slice(place, place + 1)), state)
                 tokens = stage.run(graphdef, one, tokens, place)
-                inside.append(tokens)
-            found.append(tuple(inside))
-        return tuple(found)
+                stage_outputs.append(tokens)
+            outputs.append(tuple(stage_outputs))
+        return tuple(outputs)
 
 
 def pool(tokens: Array) -> Array:
-    """Mean over tokens, summed in float32: (..., n, d) -> (..., d) in the tokens' dtype."""
+    """Average the tokens in float32: (..., n, d) -> (..., d) in the dtype of the tokens."""
     return jnp.mean(tokens, axis=-2, dtype=jnp.float32).astype(tokens.dtype)

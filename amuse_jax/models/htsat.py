@@ -1,4 +1,4 @@
-"""HTS-AT (Chen et al. 2022): a Swin tower over a log-mel spectrogram folded into a square picture.
+"""HTS-AT (Chen et al. 2022): a Swin tower over a log-mel spectrogram folded into a square image.
 
 tower = HTSAT(HTSATConfig(256, 4, 96, (2, 2, 6, 2), (4, 8, 16, 32), 8), rngs=nnx.Rngs(0))
 pooled = tower(log_mel).pooled
@@ -28,11 +28,11 @@ class HTSATConfig:
     Attributes:
       image_size: side of the square that the spectrogram is folded into, a multiple of `mels`.
       patch: side of a patch in pixels.
-      width: channels in stage 1; each stage doubles them.
+      width: channels in stage 1; each later stage has twice as many as the one before.
       depths, heads: blocks and attention heads per stage.
       window: side of a window in tokens.
-      mels: mel bands of the input.
-      mlp_ratio: hidden channels of a block's MLP over its channels.
+      mels: number of mel bands of the input.
+      mlp_ratio: hidden channels of a block's MLP, as a multiple of its channels.
     """
 
     image_size: int
@@ -46,20 +46,21 @@ class HTSATConfig:
 
     @property
     def folds(self) -> int:
-        """Pieces of time that are laid above each other."""
+        """Number of pieces of time that are stacked vertically in the image."""
         return self.image_size // self.mels
 
     @property
     def frames(self) -> int:
-        """Frames that the input is resized to."""
+        """Number of frames that the input is resized to."""
         return self.image_size * self.folds
 
 
 @functools.cache
 def bicubic_matrix(source: int, target: int) -> np.ndarray:
-    """Bicubic resize of one axis with aligned corners, as torch.nn.functional.interpolate does.
+    """Return the matrix of a bicubic resize with aligned corners along one axis.
 
-    Places are computed in float32, as there: they decide the fourth digit of a long axis.
+    It equals torch.nn.functional.interpolate. Positions are computed in float32 as in PyTorch,
+    because on a long axis their rounding changes the fourth digit of the weights.
 
     Returns:
       (target, source) float32; rows sum to one.
@@ -78,12 +79,15 @@ def bicubic_matrix(source: int, target: int) -> np.ndarray:
 
 
 def fold(log_mel: Array, config: HTSATConfig) -> Array:
-    """Resizes time and folds it: low bands of the first piece on top, then the next piece below.
+    """Resize the time axis and fold it into a square image.
+
+    The first piece of time is on top, with its low bands first; the next piece is below it.
 
     Args:
       log_mel: (b, frames, mels), any number of frames.
+      config: sizes of the tower.
     Returns:
-      (b, image_size, image_size): rows are (piece of time, band), columns frames within the piece.
+      (b, image_size, image_size); rows are (piece of time, band), columns are frames of a piece.
     """
     batch, frames, mels = log_mel.shape
     if frames == config.frames:
@@ -96,7 +100,10 @@ def fold(log_mel: Array, config: HTSATConfig) -> Array:
 
 
 class BiasedAttention(nnx.Module):
-    """softmax(q k^T / sqrt(d) + B) v in windows, B from a table (Liu et al. 2021, eq. 4)."""
+    """Window attention, softmax(q k^T / sqrt(d) + B) v (Liu et al. 2021, eq. 4).
+
+    B comes from a table with one value per offset and head.
+    """
 
     def __init__(
         self, width: int, heads: int, window_map: WindowMap, dtype: jnp.dtype, rngs: nnx.Rngs
@@ -110,19 +117,20 @@ class BiasedAttention(nnx.Module):
         self.out = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
 
     def position_bias(self) -> Array:
-        """(heads, m, m) float32; depends on the parameters only."""
-        return windows.by_pair(self.bias_table[...].T, self.window_map.window)
+        """Return the relative position bias (heads, m, m) float32, from the parameters alone."""
+        return windows.relative_position_bias(self.bias_table[...].T, self.window_map.window)
 
     def __call__(self, tokens: Array, bias: Array, shifted: bool | Array) -> Array:
-        tokens = self.window_map.enter(tokens, shifted)
+        """(b, h*w, d) -> (b, h*w, d)."""
+        tokens = self.window_map.pad_and_shift(tokens, shifted)
         query, key, value = windows.project(self.qkv, tokens)
         scale = jnp.full(self.heads, (tokens.shape[-1] // self.heads) ** -0.5)
         x = windows.attention(query, key, value, bias, scale, self.window_map, shifted)
-        return self.window_map.leave(self.out(x), shifted)
+        return self.window_map.unshift_and_crop(self.out(x), shifted)
 
 
 class HTSATBlock(nnx.Module):
-    """Attention and MLP, each on normed tokens (pre-norm, as Swin)."""
+    """Attention and MLP, each with a norm before it, as in Swin."""
 
     def __init__(
         self,
@@ -139,6 +147,7 @@ class HTSATBlock(nnx.Module):
         self.mlp = hierarchy.Mlp(width, int(mlp_ratio * width), dtype, rngs)
 
     def position_bias(self) -> Array:
+        """Return the relative position bias (heads, m, m) of the attention."""
         return self.attention.position_bias()
 
     def __call__(self, tokens: Array, bias: Array, shifted: bool | Array) -> Array:
@@ -150,7 +159,7 @@ class HTSATBlock(nnx.Module):
 
 
 class PatchMerging(nnx.Module):
-    """Four neighbours become one token of twice the channels; the norm comes first."""
+    """Merge four neighbours into one token of twice the channels; the norm comes first."""
 
     def __init__(self, size: tuple[int, int], width: int, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.size, self.dtype = size, dtype
@@ -164,9 +173,9 @@ class PatchMerging(nnx.Module):
 
 
 class HTSAT(hierarchy.Tower):
-    """The tower: (b, frames, mels) log-mel in dB -> TowerOutput.
+    """The HTS-AT tower: (b, frames, mels) log-mel in dB -> TowerOutput.
 
-    Differs from the original: the frame-wise token-semantic head is not part of it.
+    Differs from the original: the tower has no frame-wise token-semantic head; HTSATTagger adds it.
     """
 
     def __init__(
@@ -175,30 +184,32 @@ class HTSAT(hierarchy.Tower):
         *,
         rngs: nnx.Rngs,
         dtype: jnp.dtype = jnp.float32,
-        kept: str = 'everything',
+        remat_policy: str = 'everything',
     ):
         if config.image_size % config.mels:
             raise ValueError(
-                f'image_size {config.image_size} is no multiple of the {config.mels} mel bands'
+                f'image_size {config.image_size} is not a multiple of the {config.mels} mel bands'
             )
         self.config, self.dtype = config, dtype
-        self.mel_norm = DataNorm(config.mels)  # the batch norm over mel bands
+        self.mel_norm = DataNorm(config.mels)  # the original's batch norm over mel bands
         self.patches = hierarchy.PatchEmbedding(config.patch, 1, config.width, dtype, rngs)
 
         def block(width, heads, window_map, stage):
             return lambda rngs: HTSATBlock(width, heads, window_map, config.mlp_ratio, dtype, rngs)
 
-        self.build(config, (config.image_size, config.image_size), block, PatchMerging, kept, rngs)
+        self.build(
+            config, (config.image_size, config.image_size), block, PatchMerging, remat_policy, rngs
+        )
 
     def fit_norm(self, mean: Array, variance: Array):
-        """Stores the data's mean and variance per mel band, (mels,) each, in dB and dB^2."""
+        """Store the training data's mean in dB and variance in dB^2 per mel band, (mels,) each."""
         self.mel_norm.fit(mean, variance)
 
     def embed(self, x: Array) -> Array:
-        """(b, frames, mels) -> (b, n1, d1).
+        """Return the tokens that enter stage 1: (b, frames, mels) -> (b, n1, d1).
 
         Raises:
-          ValueError: another number of mel bands than the config.
+          ValueError: the number of mel bands differs from the config's.
         """
         if x.shape[-1] != self.config.mels:
             raise ValueError(
@@ -208,31 +219,35 @@ class HTSAT(hierarchy.Tower):
 
 
 def crops(config: HTSATConfig, frames: int) -> list[slice]:
-    """Which frames the tower sees of a sound, as the original treats it when it is not training.
+    """Return the crops of a sound that the tower processes, as the original does at inference.
 
-    Up to `config.frames` frames are seen at once (and resized to as many); of a longer sound two
-    or three halves that overlap are seen one by one, and what they give is averaged.
+    A sound of up to `config.frames` frames is one crop, which the tower resizes. From a longer
+    sound come two or three overlapping crops, each half as long as the sound; their outputs are
+    averaged.
 
+    Args:
+      config: sizes of the tower.
+      frames: number of frames of the sound.
     Raises:
-      ValueError: a half is longer than the tower takes.
+      ValueError: half of the sound is longer than `config.frames`.
     """
     if frames <= config.frames:
         return [slice(0, frames)]
     length, step = (frames - 1) // 2, (frames - 1) // 4
     if length > config.frames:
         raise ValueError(
-            f'a sound of {frames} frames; expected at most {2 * config.frames}: cut longer ones'
+            f'a sound of {frames} frames; expected at most {2 * config.frames}: cut it into parts'
         )
     return [slice(start, start + length) for start in range(0, frames - length - 1, step)]
 
 
 @flax.struct.dataclass
 class Tags:
-    """Classes heard in a sound.
+    """Probabilities of the classes in a sound.
 
     Attributes:
-      clip: (b, classes) in [0, 1], of the whole sound.
-      frames: (b, config.frames, classes) in [0, 1], along it.
+      clip: (b, classes) in [0, 1], for the whole sound.
+      frames: (b, config.frames, classes) in [0, 1], for each frame.
     """
 
     clip: Array
@@ -242,8 +257,8 @@ class Tags:
 class HTSATTagger(nnx.Module):
     """HTS-AT with its token-semantic head: (b, frames, mels) log-mel in dB -> Tags.
 
-    The head is a convolution over time and over all mel rows of the last stage's map, unfolded from
-    the square again.
+    The last stage's map is unfolded from the square to (time, mel rows). The head is a convolution
+    over three time steps and all mel rows.
     """
 
     def __init__(
@@ -251,16 +266,16 @@ class HTSATTagger(nnx.Module):
     ):
         self.config, self.classes = config, classes
         self.tower = HTSAT(config, rngs=rngs, dtype=dtype)
-        self.side = config.image_size // config.patch // 8  # of the last stage's map
+        self.side = config.image_size // config.patch // 8  # rows of the last stage's map
         if self.side % config.folds:
             raise ValueError(
-                f'a last map of {self.side} rows does not unfold into {config.folds} pieces'
+                f'the last map has {self.side} rows, which do not unfold into {config.folds} pieces'
             )
         taps = 3 * self.side // config.folds
         self.head = nnx.Linear(taps * self.tower.width_out, classes, dtype=dtype, rngs=rngs)
 
     def logits(self, tokens: Array) -> Array:
-        """The tower's tokens (b, n4, d4) -> (b, folds * side, classes) float32, along time."""
+        """Return logits per time step: (b, n4, d4) -> (b, folds * side, classes) float32."""
         batch, _, width = tokens.shape
         folds, side = self.config.folds, self.side
         x = tokens.reshape(batch, folds, side // folds, side, width)
@@ -270,7 +285,7 @@ class HTSATTagger(nnx.Module):
         return self.head(taps).astype(jnp.float32)
 
     def __call__(self, log_mel: Array) -> Tags:
-        """Any number of frames; more than config.frames as `crops` says."""
+        """Tag sounds of any length; `crops` says how longer ones are cut."""
         parts = [log_mel[:, part] for part in crops(self.config, log_mel.shape[1])]
         logits = [self.logits(self.tower(part).tokens) for part in parts]
         clip = sum(jax.nn.sigmoid(x.mean(1)) for x in logits) / len(parts)

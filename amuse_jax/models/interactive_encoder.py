@@ -1,8 +1,9 @@
-"""Three towers that exchange tokens while they run (paper 3.1, Fig. 2a).
+"""The interactive encoder: three towers that exchange tokens (paper 3.1, Fig. 2a).
 
-The towers meet in stage 3 of Swin-V2 and HTS-AT. A round is a share of the visual blocks, of the
-audio blocks and of the text layers, then the adapters (Eq. 1-3). The first round's visual and audio
-blocks see no question yet; they and everything before them run once per video (`front`).
+The exchange takes place in stage 3 of Swin-V2 and HTS-AT. It has R rounds; each runs an equal share
+of the visual blocks, the audio blocks and the text layers, and then the adapters (Eq. 1-3). The
+visual and audio layers before the first adapters do not depend on the question. They run once per
+video (`question_free`).
 
 Axes: V videos, Q questions, T segments, n tokens, N words, R rounds.
 """
@@ -26,10 +27,13 @@ class InteractiveConfig:
     """Sizes of the interactive encoder.
 
     Attributes:
-      visual, audio, text: of the towers; text may lack nothing but its vocabulary.
-      rounds: R; divides the visual and audio blocks of stage 3 and the text layers.
-      width, heads, mlp_width: of the adapters.
-      kept: of remat.POLICIES, of each layer and each adapter for its gradient.
+      visual, audio, text: sizes of the towers; `text.vocab_size` may be 0, all other sizes must be
+        set.
+      rounds: R; must divide the numbers of visual blocks and audio blocks in stage 3 and of text
+        layers.
+      width, heads, mlp_width: sizes of the adapters, see AdapterConfig.
+      remat_policy: what each layer and each adapter keeps for its gradient, a key of
+        remat.POLICIES.
     """
 
     visual: SwinV2Config
@@ -39,12 +43,12 @@ class InteractiveConfig:
     width: int
     heads: int
     mlp_width: int
-    kept: str = 'everything'
+    remat_policy: str = 'everything'
 
 
 @flax.struct.dataclass
-class Front:
-    """What the question-free part leaves: the tokens that enter the first adapters.
+class QuestionFree:
+    """The tokens that enter the first adapters; they do not depend on the question.
 
     Attributes:
       visual: [V, T, n_v, d_v].
@@ -56,7 +60,7 @@ class Front:
 
 
 class InteractiveEncoder(nnx.Module):
-    """Swin-V2 over pictures, HTS-AT over sound, BERT over words, and adapters between them."""
+    """Swin-V2 for frames, HTS-AT for sound, BERT for words, and adapters between them."""
 
     def __init__(self, config: InteractiveConfig, *, rngs: nnx.Rngs, dtype=jnp.float32):
         for name, depth in (
@@ -69,13 +73,15 @@ class InteractiveEncoder(nnx.Module):
                     f'{depth} {name} do not divide into {config.rounds} rounds of adapters; '
                     'expected a multiple (model.adapters.rounds)'
                 )
-        self.rounds, self.kept = config.rounds, config.kept
-        self.visual = SwinV2(config.visual, rngs=rngs, dtype=dtype, kept=config.kept)
-        self.audio = HTSAT(config.audio, rngs=rngs, dtype=dtype, kept=config.kept)
-        self.text = TextTower(config.text, rngs=rngs, dtype=dtype, kept=config.kept)
+        self.rounds, self.remat_policy = config.rounds, config.remat_policy
+        self.visual = SwinV2(
+            config.visual, rngs=rngs, dtype=dtype, remat_policy=config.remat_policy
+        )
+        self.audio = HTSAT(config.audio, rngs=rngs, dtype=dtype, remat_policy=config.remat_policy)
+        self.text = TextTower(config.text, rngs=rngs, dtype=dtype, remat_policy=config.remat_policy)
         adapters = AdapterConfig(
-            visual=self.visual.width_meeting,
-            audio=self.audio.width_meeting,
+            visual=self.visual.stage3_width,
+            audio=self.audio.stage3_width,
             text=config.text.width,
             width=config.width,
             heads=config.heads,
@@ -85,8 +91,8 @@ class InteractiveEncoder(nnx.Module):
             rngs.split(config.rounds)
         )
 
-    def front(self, frames: jax.Array, log_mel: jax.Array) -> Front:
-        """Everything before the first adapters, once per video.
+    def question_free(self, frames: jax.Array, log_mel: jax.Array) -> QuestionFree:
+        """Run all visual and audio layers before the first adapters, once per video.
 
         Args:
           frames: [V, T, S, S, 3] uint8 RGB.
@@ -97,33 +103,44 @@ class InteractiveEncoder(nnx.Module):
         visual = self._run(self.visual, visual, 0, 1)
         audio = self._run(self.audio, audio, 0, 1)
         lead = frames.shape[:2]
-        return Front(
+        return QuestionFree(
             visual.reshape(*lead, *visual.shape[1:]), audio.reshape(*lead, *audio.shape[1:])
         )
 
-    def closed(self, front: Front) -> tuple[jax.Array, jax.Array]:
-        """The pooled streams as if every adapter were closed: question-free.
+    def closed(self, question_free: QuestionFree) -> tuple[jax.Array, jax.Array]:
+        """Return the pooled streams of the towers with closed adapters.
+
+        A closed adapter adds nothing to the tokens, so the streams do not depend on the question.
 
         Returns:
           visual [V, T, d] and audio [V, T, d].
         """
         streams = []
-        for tower, tokens in ((self.visual, front.visual), (self.audio, front.audio)):
+        for tower, tokens in (
+            (self.visual, question_free.visual),
+            (self.audio, question_free.audio),
+        ):
             rest = self._run(tower, _fold(tokens, 2), 1, self.rounds)
             streams.append(hierarchy.pool(tower.tail(rest)).reshape(*tokens.shape[:2], -1))
         return tuple(streams)
 
     def __call__(
-        self, front: Front, words: jax.Array, word_mask: jax.Array, segment_mask: jax.Array
+        self,
+        question_free: QuestionFree,
+        words: jax.Array,
+        word_mask: jax.Array,
+        segment_mask: jax.Array,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Runs the rounds for every question.
+        """Run the rounds and the rest of the towers for every question.
 
         Args:
+          question_free: result of the method of the same name.
           words: [V, Q, N] token ids.
-          word_mask: [V, Q, N] bool.
+          word_mask: [V, Q, N] bool, False = padding.
           segment_mask: [V, T] bool, False = the video has no such segment.
         Returns:
-          visual [V, Q, T, d] and audio [V, Q, T, d], pooled; text [V, Q, N, d_t].
+          The pooled streams visual [V, Q, T, d] and audio [V, Q, T, d], and the text tokens
+          [V, Q, N, d_t].
         """
         lead, mask = words.shape[:2], _fold(word_mask, 2)
         text = self.text.embed(_fold(words, 2), mask)
@@ -139,17 +156,17 @@ class InteractiveEncoder(nnx.Module):
         def exchange(visual, audio, text, layers, adapter, in_scan=True):
             text = self.text.run_layers(text_def, layers, text, mask)
             text = text.reshape(*lead, *text.shape[1:])
-            run = remat.keeping(self.kept, adapt, in_scan)
+            run = remat.rematerialise(adapt, self.remat_policy, in_scan)
             visual, audio, text = run(adapter, visual, audio, text)
             return visual, audio, _fold(text, 2)
 
         def at(state, index):
             return jax.tree.map(lambda leaf: leaf[index], state)
 
-        # The first round apart: its visual and audio tokens are shared by a video's questions.
+        # The first round is not in the scan: a video's questions share its visual and audio tokens.
         visual, audio, text = exchange(
-            front.visual[:, None], front.audio[:, None], text, at(text_rounds, 0), at(adapters, 0),
-            in_scan=False,
+            question_free.visual[:, None], question_free.audio[:, None], text,
+            at(text_rounds, 0), at(adapters, 0), in_scan=False,
         )  # fmt: skip
         shapes = visual.shape, audio.shape
 
@@ -173,21 +190,21 @@ class InteractiveEncoder(nnx.Module):
         )
 
     def _round(self, tower, tokens: jax.Array, index: jax.Array) -> jax.Array:
-        """The blocks of a tower in one round, which may be traced; [b, n, d]."""
-        graphdef, state = tower.meeting()
+        """Run the tower's blocks of one round: [b, n, d] -> [b, n, d]. `index` may be traced."""
+        graphdef, state = tower.stage3_blocks()
         count = len(jax.tree.leaves(state)[0]) // self.rounds
-        return tower.stages[2].run_some(graphdef, state, tokens, index * count, count)
+        return tower.stages[2].run_slice(graphdef, state, tokens, index * count, count)
 
     def _run(self, tower, tokens: jax.Array, first: int, last: int) -> jax.Array:
-        """The blocks of rounds first..last - 1 of a tower, nothing exchanged; [b, n, d]."""
-        graphdef, state = tower.meeting()
+        """Run the tower's blocks of rounds first..last - 1 without adapters: [b, n, d]."""
+        graphdef, state = tower.stage3_blocks()
         step = len(jax.tree.leaves(state)[0]) // self.rounds
         if first == last:
             return tokens
         blocks = jax.tree.map(lambda leaf: leaf[first * step : last * step], state)
-        return tower.run_meeting(graphdef, blocks, tokens, first * step)
+        return tower.run_stage3(graphdef, blocks, tokens, first * step)
 
 
 def _fold(x: jax.Array, axes: int) -> jax.Array:
-    """Joins the first `axes` axes."""
+    """Join the first `axes` axes."""
     return x.reshape(-1, *x.shape[axes:])

@@ -1,8 +1,9 @@
-"""What a program is traced for: a platform, and the devices that share out its batches.
+"""The platform that a program is traced for, and the devices that share its batches.
 
-Asked while a program is traced, of the platform that JAX runs on. (`jax.lax.platform_dependent`
-asks when it is lowered, but its gradient keeps what either way needs.) Who compiles for another
-platform says so with `compiling_for`.
+Models ask for the platform while they are traced; by default it is the platform that JAX runs on.
+`compiling_for` sets another one, for a program that is compiled ahead of time.
+(`jax.lax.platform_dependent` chooses later, when a program is lowered, but its gradient keeps the
+residuals of every platform.)
 """
 
 import contextlib
@@ -13,50 +14,53 @@ import jax
 from jax.sharding import Mesh, PartitionSpec
 
 _platform: contextvars.ContextVar[str | None] = contextvars.ContextVar('platform', default=None)
-_shares: contextvars.ContextVar[tuple[Mesh, tuple[str, ...]] | None] = contextvars.ContextVar(
-    'shares', default=None
+_batch_sharding: contextvars.ContextVar[tuple[Mesh, tuple[str, ...]] | None] = (
+    contextvars.ContextVar('batch_sharding', default=None)
 )
 
 
-def platform() -> str:
-    """'cpu', 'gpu' or 'tpu'."""
+def current() -> str:
+    """Return the platform of the program being traced: 'cpu', 'gpu' or 'tpu'."""
     return _platform.get() or jax.default_backend()
 
 
 def compiling_for(platform: str) -> contextlib.ContextDecorator:
-    """Inside, programs are traced for 'cpu', 'gpu' or 'tpu', whatever JAX runs on."""
+    """Trace programs for 'cpu', 'gpu' or 'tpu' inside this context, whatever JAX runs on."""
     return _set(_platform, platform)
 
 
-def batches_over(mesh: Mesh, axes: tuple[str, ...]) -> contextlib.ContextDecorator:
-    """Inside, programs are traced whose batches these axes of the mesh share out.
+def batch_sharded_over(mesh: Mesh, axes: tuple[str, ...]) -> contextlib.ContextDecorator:
+    """Trace programs whose batches are sharded over these axes of the mesh inside this context.
 
-    XLA's partitioner cannot look into kernels; they ask.
+    XLA's partitioner cannot partition a Pallas kernel, so the code around a kernel must know how
+    the batch is sharded.
     """
-    return _set(_shares, (mesh, axes))
+    return _set(_batch_sharding, (mesh, axes))
 
 
-def is_shared() -> bool:
-    """Whether several devices share out a batch."""
-    return bool(_shares.get()) and _shares.get()[0].size > 1
+def batch_is_sharded() -> bool:
+    """Return whether the batch is sharded over several devices."""
+    return bool(_batch_sharding.get()) and _batch_sharding.get()[0].size > 1
 
 
-def on_each_device(kernel: Callable, batched: int, whole: int) -> Callable:
-    """`kernel` where every device calls it for its share of a batch.
+def on_each_device(kernel: Callable, batched: int, replicated: int) -> Callable:
+    """Return `kernel` as a function of the whole batch that every device runs on its own shard.
 
     Args:
-      kernel: of arrays, first `batched` ones with a leading batch axis as its result has, then
-        `whole` ones that all of the batch needs.
+      kernel: a function of `batched` arrays with a leading batch axis, followed by `replicated`
+        arrays that every device needs in full. Its result has the leading batch axis too.
+      batched: number of arrays with a batch axis.
+      replicated: number of arrays without one.
     """
-    if not is_shared():
+    if not batch_is_sharded():
         return kernel
-    mesh, axes = _shares.get()
-    shared = PartitionSpec(axes)
+    mesh, axes = _batch_sharding.get()
+    sharded = PartitionSpec(axes)
     return jax.shard_map(
         kernel,
         mesh=mesh,
-        in_specs=(shared,) * batched + (PartitionSpec(),) * whole,
-        out_specs=shared,
+        in_specs=(sharded,) * batched + (PartitionSpec(),) * replicated,
+        out_specs=sharded,
         check_vma=False,
     )
 

@@ -1,10 +1,11 @@
-"""What a gradient keeps of the forward pass, and what it computes again (rematerialisation)."""
+"""Rematerialisation: what a layer keeps for its gradient and what the gradient computes again."""
 
 from collections.abc import Callable
 
 import jax
 
-# What is kept of a layer: everything; the results of its products with weights; its input alone.
+# What a layer keeps: all intermediate values, the results of its matrix products with weights, or
+# only its inputs.
 POLICIES = {
     'everything': None,
     'products': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -12,18 +13,18 @@ POLICIES = {
 }
 
 
-def keeping(kept: str, layer: Callable, in_scan: bool = True) -> Callable:
-    """`layer`, whose gradient keeps only `kept` of it.
+def rematerialise(layer: Callable, policy: str, in_scan: bool = True) -> Callable:
+    """Return `layer` with a gradient that keeps only what `policy` names.
 
-    Attention and elementwise work are cheap to repeat and large to keep: 'products' is both quicker
-    and smaller than 'everything' where weights need no gradient.
+    Attention and elementwise operations are cheap to repeat and large to keep. So 'products' is
+    both faster and smaller than 'everything' where the weights need no gradient.
 
     Args:
-      kept: one of POLICIES.
-      layer: of arrays to arrays.
-      in_scan: whether it runs inside a scan. Elsewhere the compiler must be kept from finding out
-        that what is computed again is known.
+      layer: a function from arrays to arrays.
+      policy: a key of POLICIES.
+      in_scan: whether `layer` runs inside a scan. Outside a scan XLA would find that the second
+        computation equals the first and would keep the first; JAX must then prevent that.
     """
-    if kept == 'everything':
+    if policy == 'everything':
         return layer
-    return jax.checkpoint(layer, policy=POLICIES[kept], prevent_cse=not in_scan)
+    return jax.checkpoint(layer, policy=POLICIES[policy], prevent_cse=not in_scan)

@@ -1,8 +1,9 @@
 """Highway for musical regions of interest (paper 3.3): a detector's regions as one stream.
 
-Two grains. A *moment* is one region in one segment. An *object* is everything the video shows of
-one class: the sum over its regions, so that numbers of things can be read off (Deep Sets, Zaheer
-et al. 2017), and what stands beside it. Everything here is free of the question.
+The stream has two kinds of token. A *moment* is one region in one segment. An *object* stands for
+all regions of one class in the video. It is built from sums over these regions, so that a model can
+count them (Deep Sets, Zaheer et al. 2017), and from the names of their neighbours. Nothing here
+depends on the question.
 
 Axes: V videos, T segments, K regions, C classes, d width.
 """
@@ -14,22 +15,25 @@ from flax import nnx
 
 from amuse_jax.models import hierarchy
 
-RANKS = 4  # places from the left or right told apart; the last one means "or more"
+RANKS = 4  # places counted from the left or right, 0 to 3; the last one means "3 or more"
 POSITIONS = 8  # soft bins of a region's centre along the picture's width
-COUNTS = 24  # soft counts kept of each group of regions
+COUNTS = 24  # soft counts of each group of regions
 GEOMETRY = 10 + 6 + 2 * RANKS + POSITIONS
 
 
 @flax.struct.dataclass
 class Description:
-    """Where regions are, and where each is among the others of its segment; zeros for no region.
+    """The position of each region in the image and among the regions of its segment.
+
+    All values are zero where there is no region. A region's kind is instrument or player.
 
     Attributes:
-      geometry: [V, T, K, GEOMETRY]: corners, size, centre, area, score; the partner's offset and
-        relative size, IoU, and whether there is one; one-hot place from the left and from the right
-        among regions of its kind; soft bins of the centre's x.
-      left, right: [V, T, K, C] one-hot class of the nearest region of its kind on either side.
-      places: [V, T, K, 3] whether it is an instrument at the left end, the middle, the right end.
+      geometry: [V, T, K, GEOMETRY]: corners, size, centre, area and score; the partner's offset,
+        relative size and IoU, and whether there is a partner; one-hot place from the left and from
+        the right among the regions of the same kind; soft bins of the centre's x.
+      left, right: [V, T, K, C] one-hot class of the nearest region of the same kind on that side.
+      places: [V, T, K, 3] whether the region is the instrument at the left end, in the middle or at
+        the right end.
     """
 
     geometry: jax.Array
@@ -41,15 +45,15 @@ class Description:
 def describe_regions(
     boxes: jax.Array, classes: jax.Array, scores: jax.Array, is_instrument: jax.Array
 ) -> Description:
-    """Describes each region by its box and its neighbours.
+    """Describe each region by its box and its neighbours.
 
     A region's partner is the region of the other kind (an instrument's player, a player's
-    instrument) that overlaps it best and lies nearest: largest IoU - distance of centres. Its
-    offset and size tell whether an instrument is raised to play or rests.
+    instrument) with the largest IoU - distance of the centres. The partner's offset and size show
+    whether an instrument is raised to play or at rest.
 
     Args:
-      boxes: [V, T, K, 4] x0, y0, x1, y1 in [0, 1] of the picture.
-      classes: [V, T, K] index of the class, -1: no region.
+      boxes: [V, T, K, 4] x0, y0, x1, y1, as fractions of the image's sides.
+      classes: [V, T, K] index of the class; -1 = no region.
       scores: [V, T, K] in [0, 1].
       is_instrument: [C] bool.
     """
@@ -90,7 +94,11 @@ def describe_regions(
 def _partner_features(
     boxes: jax.Array, other: jax.Array, offset_x: jax.Array, offset_y: jax.Array
 ) -> jax.Array:
-    """[V, T, K, 6]: offset in own sizes, log ratios of sizes, IoU, 1; zeros for no partner."""
+    """Return the partner's features [V, T, K, 6], zeros without a partner.
+
+    They are the offset in units of the region's own size (2), the log ratios of the sizes (2), the
+    IoU, and 1.
+    """
     corner = jnp.maximum(boxes[..., :, None, :2], boxes[..., None, :, :2])
     opposite = jnp.minimum(boxes[..., :, None, 2:], boxes[..., None, :, 2:])
     overlap = jnp.prod(jnp.maximum(opposite - corner, 0), axis=-1)
@@ -117,12 +125,12 @@ def _partner_features(
 
 @flax.struct.dataclass
 class RegionTokens:
-    """Regions as tokens.
+    """The tokens of the regions.
 
     Attributes:
       moments: [V, T, K, d], one per region.
-      objects: [V, G, d], one per group: the C classes, the 3 places, all instruments.
-      members: [V, T, K, G], one where the region belongs to the group.
+      objects: [V, G, d], one per group of regions: the C classes, the 3 places, all instruments.
+      members: [V, T, K, G], 1 where the region belongs to the group.
     """
 
     moments: jax.Array
@@ -131,17 +139,18 @@ class RegionTokens:
 
 
 class RoiHighway(nnx.Module):
-    """Regions of a video as tokens.
+    """Embedding of a video's regions as tokens.
 
       h      = relu(W_g geometry + W_f LayerNorm(feature))                        of each region
       moment = W h + names + W_l name(left) + W_r name(right)
       n_tg   = sum of relu(W_n h) over the regions of group g in segment t        soft counts
       object = W_o relu(W_s [mean_t n_t, max_t n_t, n_1 .. n_T]) + names + W_l name(left) + ...
-      all    = the same over all instruments, plus W_k of the classes' hidden layers summed
+      all    = the same over all instruments, plus W_k of the sum of the classes' hidden layers
 
-    names: of its class and, for instruments at the left end, in the middle or at the right end of
-    their segment, of that place. An object's are averaged over its regions and weighted with the
-    share of the segments that show it: what is absent is not found by its name.
+    names: the name of the region's class, plus the name of its place if it is the instrument at the
+    left end, in the middle or at the right end of its segment. An object has the mean of its
+    regions' names, times the share of the segments that show it. So attention by name does not find
+    an object that the video does not show.
     """
 
     def __init__(
@@ -179,26 +188,26 @@ class RoiHighway(nnx.Module):
         class_names: jax.Array,
         place_names: jax.Array,
     ) -> RegionTokens:
-        """Embeds a detector's regions.
+        """Embed the regions of a detector.
 
         Args:
           boxes, classes, scores: as for `describe_regions`.
-          features: [V, T, K, D] pooled from the detector's maps.
-          segment_mask: [V, T] bool; regions of other segments count for nothing.
-          class_names: [C, d].
-          place_names: [3, d] of left, middle and right.
+          features: [V, T, K, D] pooled from the detector's feature maps.
+          segment_mask: [V, T] bool, False = ignore the regions of this segment.
+          class_names: [C, d] embedded names of the classes.
+          place_names: [3, d] embedded names of left, middle and right.
         """
         classes = jnp.where(segment_mask[..., None], classes, -1)
         is_instrument = jnp.asarray(self.is_instrument)
-        found = describe_regions(boxes, classes, scores, is_instrument)
+        description = describe_regions(boxes, classes, scores, is_instrument)
         valid = (classes >= 0)[..., None]
         feature = jnp.where(valid, self.feature_norm(features), 0)
-        hidden = nnx.relu(self.geometry(found.geometry) + self.feature(feature))
-        of_class = jax.nn.one_hot(classes, len(class_names))
-        of_any = of_class @ is_instrument.astype(jnp.float32)[:, None]
-        members = jnp.concatenate([of_class, found.places, of_any], axis=-1)
-        names = of_class @ class_names + found.places @ place_names
-        left, right = found.left @ class_names, found.right @ class_names
+        hidden = nnx.relu(self.geometry(description.geometry) + self.feature(feature))
+        class_members = jax.nn.one_hot(classes, len(class_names))
+        instruments = class_members @ is_instrument.astype(jnp.float32)[:, None]
+        members = jnp.concatenate([class_members, description.places, instruments], axis=-1)
+        names = class_members @ class_names + description.places @ place_names
+        left, right = description.left @ class_names, description.right @ class_names
         moments = self.moment(hidden) + names + self.left(left) + self.right(right)
 
         counts = jnp.einsum('vtkg,vtkd->vtgd', members, nnx.relu(self.count(hidden)))
@@ -207,15 +216,15 @@ class RoiHighway(nnx.Module):
             jnp.einsum('vtkg,vtkd->vgd', members, x) / regions for x in (names, left, right)
         )
         segments = jnp.maximum(segment_mask.sum(-1), 1)[:, None, None]
-        share = members.max(2).sum(1)[..., None] / segments  # of the segments that show it
-        seen = self._seen(counts, segments)
-        objects = self.object(seen) + share * mean_names + self.left(left) + self.right(right)
-        kinds = jnp.where(is_instrument[:, None], seen[:, : len(class_names)], 0).sum(1)
+        share = members.max(2).sum(1)[..., None] / segments  # share of segments with the group
+        summary = self._summarise_counts(counts, segments)
+        objects = self.object(summary) + share * mean_names + self.left(left) + self.right(right)
+        kinds = jnp.where(is_instrument[:, None], summary[:, : len(class_names)], 0).sum(1)
         objects = objects.at[:, -1].add(self.kinds(kinds))
         return RegionTokens(moments, objects, members)
 
-    def _seen(self, counts: jax.Array, segments: jax.Array) -> jax.Array:
-        """Soft counts [V, T, G, n] -> [V, G, d]."""
+    def _summarise_counts(self, counts: jax.Array, segments: jax.Array) -> jax.Array:
+        """Map soft counts [V, T, G, n] to a group's hidden layer [V, G, d]."""
         series = jnp.moveaxis(counts, 1, 2).reshape(len(counts), counts.shape[2], -1)
         counts = jnp.concatenate([counts.sum(1) / segments, counts.max(1), series], axis=-1)
         return nnx.relu(self.seen(counts))

@@ -1,6 +1,6 @@
-"""The streams that questions are asked of: all that Amuse knows about a video, as tokens (Fig. 2).
+"""The streams that a question attends to: all information about a video as tokens (Fig. 2).
 
-Axes: V videos, Q questions, T segments, K regions, n tokens, d width. A stream that doesn't depend
+Axes: V videos, Q questions, T segments, K regions, n tokens, d width. A stream that does not depend
 on the question has a question axis of length 1.
 """
 
@@ -16,7 +16,7 @@ from amuse_jax.models import hierarchy
 from amuse_jax.models.roi_highway import RoiHighway
 from amuse_jax.models.source_timeline import SourceTimeline
 
-# Every stream, and the part of Table 4 that it goes with.
+# Every stream, and the part of Table 4 whose ablation removes it.
 PARTS = {
     'visual': 'encoder',
     'audio': 'encoder',
@@ -29,20 +29,20 @@ PARTS = {
 
 
 def names_without(part: str) -> tuple[str, ...]:
-    """The streams that are left when `part` of Table 4 is taken away ('': all)."""
+    """Return the streams that remain without `part` of Table 4; all of them if `part` is ''."""
     return tuple(name for name, owner in PARTS.items() if owner != part)
 
 
 @flax.struct.dataclass
 class Stream:
-    """One stream's tokens.
+    """The tokens of one stream.
 
     Attributes:
       tokens: [V, Q or 1, n, d].
       mask: [V, n] bool, False = padding.
-      time: [V, n, T], how a token's share of attention spreads over the segments; rows sum to one.
-      names: [m, d], of the things that the last m tokens stand for, zeros for a thing that no word
-        names; None: its tokens stand for moments.
+      time: [V, n, T], distribution of each token over the segments; rows sum to one.
+      names: [m, d], embedded names of the things that the last m tokens stand for, zeros for a
+        thing that has no name; None = every token stands for a moment.
     """
 
     tokens: jax.Array
@@ -56,10 +56,10 @@ class StreamConfig:
     """Sizes of the streams.
 
     Attributes:
-      names: which streams there are, in order.
-      widths: (name, width of its features), of every stream.
+      names: names of the model's streams, in order.
+      widths: (name, width of its features) for every possible stream.
       segments: T.
-      is_instrument: per class of the detector, whether it is an instrument.
+      is_instrument: whether each class of the detector is an instrument.
       width: d.
     """
 
@@ -71,15 +71,19 @@ class StreamConfig:
 
 
 class Streams(nnx.Module):
-    """Embeds every stream: W LayerNorm(feature) + temporal position + stream, and what is known.
+    """Embeddings of all streams.
 
-    - rhythm_*: plus the predicted change of rhythm times a learned vector.
-    - source_*: plus the predicted frequencies times the instruments' names.
-    - source_audio: also one token per instrument (SourceTimeline).
-    - regions: the RoiHighway's moments and objects.
+    Every stream but `regions` has a token per segment, W LayerNorm(feature) + temporal position +
+    stream embedding, to which some streams add predictions:
 
-    Names of classes and instruments are embedded by the caller as it embeds words, so that a violin
-    is the same direction in a question, in a region, in a source and in an answer.
+    - rhythm_*: the predicted change of rhythm times a learned vector.
+    - source_*: the predicted frequencies times the embedded names of the instruments.
+    - source_audio: also has a token per instrument, from SourceTimeline.
+    - regions: has the tokens of RoiHighway, one per region and one per object, plus the stream
+      embedding; a region's token also gets the temporal position.
+
+    The caller embeds the names of classes and instruments in the same way as words. So a violin has
+    the same direction in a question, a region, a source and an answer.
     """
 
     def __init__(self, config: StreamConfig, *, rngs: nnx.Rngs, dtype=jnp.float32):
@@ -118,39 +122,41 @@ class Streams(nnx.Module):
         instrument_names: jax.Array,
         place_names: jax.Array,
     ) -> tuple[tuple[Stream, ...], jax.Array | None]:
-        """Embeds the streams of `inputs`, an amuse.AmuseInputs.
+        """Embed all streams of a batch.
 
         Args:
-          visual, audio: [V, Q or 1, T, d] of the interactive encoder; None without it.
-          class_names: [C, d].
-          instrument_names: [I, d].
-          place_names: [3, d] of left, middle and right.
+          inputs: amuse.AmuseInputs.
+          visual, audio: [V, Q or 1, T, d] streams of the interactive encoder; None without it.
+          class_names: [C, d] embedded names of the detector's classes.
+          instrument_names: [I, d] embedded names of the instruments.
+          place_names: [3, d] embedded names of left, middle and right.
         Returns:
-          A Stream per name, and [V, n, T * K] how the tokens of `regions` spread over the
-          regions (None without them).
+          One Stream per name, and the distribution [V, n, T * K] of each token of `regions` over
+          the regions (None without that stream).
         """
         mask = inputs.segment_mask
         features = {name: getattr(inputs, name) for name in self.projections if '_' in name}
         features = {name: feature[:, None] for name, feature in features.items()}
         features |= {'visual': visual, 'audio': audio}
-        spread, streams = None, []
+        region_share, streams = None, []
         for index, name in enumerate(self.config.names):
             names = None
             if name == 'regions':
-                tokens, valid, spread = self._regions(inputs, class_names, place_names)
-                time = spread.reshape(*spread.shape[:2], mask.shape[1], -1).sum(-1)
-                names = _and_all(jnp.concatenate([class_names, place_names]))
+                tokens, valid, region_share = self._regions(inputs, class_names, place_names)
+                time = region_share.reshape(*region_share.shape[:2], mask.shape[1], -1).sum(-1)
+                names = _append_nameless(jnp.concatenate([class_names, place_names]))
             else:
                 tokens, valid, time = self._moments(name, features[name], inputs, instrument_names)
                 if name == 'source_audio':
                     tokens, valid, time = self._with_timeline(
                         (tokens, valid, time), inputs, instrument_names
                     )
-                    names = _and_all(instrument_names)
+                    names = _append_nameless(instrument_names)
             streams.append(Stream(tokens + self.stream[index], valid, time, names))
-        return tuple(streams), spread
+        return tuple(streams), region_share
 
     def _moments(self, name: str, features: jax.Array, inputs, instrument_names: jax.Array):
+        """Return tokens, mask and time of a stream with one token per segment."""
         tokens = self.projections[name](self.norms[name](features)) + self.time[...]
         if name.startswith('rhythm'):
             tokens = tokens + (inputs.rhythm[..., None] * self.rhythm[...])[:, None]
@@ -161,6 +167,7 @@ class Streams(nnx.Module):
         return tokens, mask, jnp.broadcast_to(each, (len(mask), *each.shape))
 
     def _with_timeline(self, moments, inputs, instrument_names: jax.Array):
+        """Append the tokens of the instruments' timelines to tokens, mask and time in `moments`."""
         tokens, mask, time = moments
         objects, active = self.timeline(inputs.sources, inputs.source_audio, mask, instrument_names)
         active = jnp.moveaxis(active, 1, 2) + 1e-6 * mask[:, None]
@@ -173,32 +180,33 @@ class Streams(nnx.Module):
         )
 
     def _regions(self, inputs, class_names: jax.Array, place_names: jax.Array):
+        """Return tokens, mask and distribution over the regions of the stream `regions`."""
         mask = inputs.segment_mask
-        found = self.highway(
+        embedded = self.highway(
             inputs.boxes, inputs.classes, inputs.scores, inputs.features, mask,
             class_names, place_names,
         )  # fmt: skip
-        moments = found.moments + self.time[...][:, None]
+        moments = embedded.moments + self.time[...][:, None]
         videos, segments, regions, width = moments.shape
         count = segments * regions
         each = jnp.broadcast_to(jnp.eye(count), (videos, count, count))
-        members = jnp.moveaxis(found.members.reshape(videos, count, -1), 1, 2)
-        spread = jnp.concatenate([each, members], axis=1)
-        spread = spread / jnp.maximum(spread.sum(-1, keepdims=True), 1)
-        tokens = jnp.concatenate([moments.reshape(videos, count, width), found.objects], axis=1)
-        objects = jnp.ones(found.objects.shape[:2], bool)
+        members = jnp.moveaxis(embedded.members.reshape(videos, count, -1), 1, 2)
+        share = jnp.concatenate([each, members], axis=1)
+        share = share / jnp.maximum(share.sum(-1, keepdims=True), 1)
+        tokens = jnp.concatenate([moments.reshape(videos, count, width), embedded.objects], axis=1)
+        objects = jnp.ones(embedded.objects.shape[:2], bool)
         valid = (inputs.classes >= 0) & mask[..., None]
         valid = jnp.concatenate([valid.reshape(videos, count), objects], axis=1)
-        return tokens[:, None], valid, spread
+        return tokens[:, None], valid, share
 
 
-def _and_all(names: jax.Array) -> jax.Array:
-    """A nameless last row, of the token for all things together."""
+def _append_nameless(names: jax.Array) -> jax.Array:
+    """Append a row of zeros for the token that stands for all things together."""
     return jnp.pad(names, ((0, 1), (0, 0)))
 
 
 def _sinusoids(segments: int, width: int) -> np.ndarray:
-    """[T, d] positions as in Vaswani et al. 2017, periods from 4 segments to 8 T."""
+    """Return positions [T, d] as in Vaswani et al. 2017, with periods from 4 segments to 8 T."""
     rates = 2 * np.pi / np.geomspace(4, 8 * segments, width // 2)
     angles = np.arange(segments)[:, None] * rates
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)

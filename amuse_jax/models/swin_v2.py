@@ -17,11 +17,11 @@ from jax import Array
 from amuse_jax.models import hierarchy, windows
 from amuse_jax.models.windows import WindowMap
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # for RGB in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
 MAX_LOGIT_SCALE = math.log(100.0)  # tau >= 0.01, section 3.2
 INITIAL_LOGIT_SCALE = math.log(10.0)
-BIAS_HIDDEN = 512  # of the network behind the continuous position bias
+BIAS_HIDDEN = 512  # hidden channels of the MLP that computes the position bias
 BIAS_LIMIT = 16.0  # the position bias lies in (0, 16)
 
 
@@ -30,13 +30,14 @@ class SwinV2Config:
     """Sizes of a tower.
 
     Attributes:
-      image_size: side of the square picture in pixels, or (height, width).
+      image_size: side of the square image in pixels, or (height, width).
       patch: side of a patch in pixels.
-      width: channels in stage 1; each stage doubles them.
+      width: channels in stage 1; each later stage has twice as many as the one before.
       depths, heads: blocks and attention heads per stage.
       window: side of a window in tokens.
-      pretrained_windows: per stage the window that the position bias was trained with, 0: `window`.
-      mlp_ratio: hidden channels of a block's MLP over its channels.
+      pretrained_windows: side of the window that the position bias was trained with, per stage;
+        0 = `window`.
+      mlp_ratio: hidden channels of a block's MLP, as a multiple of its channels.
     """
 
     image_size: int | tuple[int, int]
@@ -50,11 +51,12 @@ class SwinV2Config:
 
     @property
     def image_sides(self) -> tuple[int, int]:
+        """Height and width of the image in pixels."""
         size = self.image_size
         return (size, size) if isinstance(size, int) else tuple(size)
 
 
-# Channels, depths and heads of the published sizes.
+# The published sizes: width, depths and heads.
 SIZES = {
     'tiny': (96, (2, 2, 6, 2), (3, 6, 12, 24)),
     'small': (96, (2, 2, 18, 2), (3, 6, 12, 24)),
@@ -64,11 +66,13 @@ SIZES = {
 
 
 def named(name: str) -> SwinV2Config:
-    """The config of a published model, such as 'swinv2_tiny_window8_256' or, fine-tuned from
-    windows of 12 tokens at 192 px, 'swinv2_large_window12to24_192to384' (timm's names).
+    """Return the config of a published model by timm's name.
+
+    Examples are 'swinv2_tiny_window8_256' and 'swinv2_large_window12to24_192to384', which was
+    pretrained with windows of 12 tokens at 192 px and fine-tuned with windows of 24 at 384 px.
 
     Raises:
-      ValueError: there is none of that name.
+      ValueError: no published model has that name.
     """
     pattern = rf'swinv2_({"|".join(SIZES)})_window(?:(\d+)to)?(\d+)_(?:\d+to)?(\d+)'
     found = re.fullmatch(pattern, name)
@@ -79,26 +83,30 @@ def named(name: str) -> SwinV2Config:
         )
     size, before, window, pixels = found.groups()
     width, depths, heads = SIZES[size]
-    # The last stage's map was half a window wide already.
+    # In pretraining the last stage's map was only half a window wide.
     pretrained = (int(before),) * 3 + (int(before) // 2,) if before else (0, 0, 0, 0)
     return SwinV2Config(int(pixels), 4, width, depths, heads, int(window), pretrained)
 
 
 def normalise(frames: Array) -> Array:
-    """(..., height, width, 3) uint8 RGB -> float32 with ImageNet's mean and deviation removed."""
+    """Normalise RGB images by ImageNet's mean and deviation: (..., height, width, 3) -> float32.
+
+    Args:
+      frames: uint8.
+    """
     scale = 1 / (255 * np.array(IMAGENET_STD, np.float32))
     offset = np.array(IMAGENET_MEAN, np.float32) / np.array(IMAGENET_STD, np.float32)
     return frames.astype(jnp.float32) * scale - offset
 
 
 def log_offsets(window: tuple[int, int], pretrained: int) -> np.ndarray:
-    """Log-spaced offsets between two tokens of a window (section 3.3, eq. 4).
+    """Return the log-spaced offsets between two tokens of a window (section 3.3, eq. 4).
 
     Args:
-      window: height and width in tokens.
-      pretrained: side of the window at pretraining, 0: the same window.
+      window: height h and width w of the window, in tokens.
+      pretrained: side of the window in pretraining, in tokens; 0 = the same window.
     Returns:
-      ((2h-1) * (2w-1), 2) float32, in about [-1.06, 1.06] for the pretraining window.
+      ((2h-1) * (2w-1), 2) float32; the pretraining window's are in about [-1.06, 1.06].
     """
     axes = []
     for side in window:
@@ -110,7 +118,10 @@ def log_offsets(window: tuple[int, int], pretrained: int) -> np.ndarray:
 
 
 class CosineAttention(nnx.Module):
-    """softmax(cos(q, k) / tau + B) v in windows; q and v have a bias, k has none (section 3.2)."""
+    """Window attention, softmax(cos(q, k) / tau + B) v (section 3.2).
+
+    The projections to q and v have a bias, the projection to k has none.
+    """
 
     def __init__(
         self,
@@ -132,26 +143,27 @@ class CosineAttention(nnx.Module):
         self.out = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
 
     def position_bias(self) -> Array:
-        """(heads, m, m) float32; depends on the parameters only."""
+        """Return the continuous position bias (heads, m, m) float32, from the parameters alone."""
         offsets = log_offsets(self.window_map.window, self.pretrained_window)
         table = self.bias_outer(jax.nn.relu(self.bias_inner(offsets)))
         table = BIAS_LIMIT * jax.nn.sigmoid(table.T)
-        return windows.by_pair(table, self.window_map.window)
+        return windows.relative_position_bias(table, self.window_map.window)
 
     def __call__(self, tokens: Array, bias: Array, shifted: bool | Array) -> Array:
-        tokens = self.window_map.enter(tokens, shifted)
+        """(b, h*w, d) -> (b, h*w, d)."""
+        tokens = self.window_map.pad_and_shift(tokens, shifted)
         query, key, value = windows.project(self.qkv, tokens)
         query = query + self.query_bias[...].astype(self.dtype)
         value = value + self.value_bias[...].astype(self.dtype)
         scale = jnp.exp(jnp.minimum(self.logit_scale[...], MAX_LOGIT_SCALE))
         x = windows.attention(query, key, value, bias, scale, self.window_map, shifted, cosine=True)
-        return self.window_map.leave(self.out(x), shifted)
+        return self.window_map.unshift_and_crop(self.out(x), shifted)
 
 
 class SwinV2Block(nnx.Module):
-    """Attention and MLP, each normed before it is added (section 3.2).
+    """Attention and MLP, each with a norm before the residual addition (section 3.2).
 
-    A fresh block is the identity: the norms' scales start at zero, as in the original.
+    A new block is the identity, because the scales of the norms start at zero as in the original.
     """
 
     def __init__(
@@ -171,6 +183,7 @@ class SwinV2Block(nnx.Module):
         self.mlp_norm = hierarchy.layer_norm(width, rngs, scale_init=zeros)
 
     def position_bias(self) -> Array:
+        """Return the position bias (heads, m, m) of the attention."""
         return self.attention.position_bias()
 
     def __call__(self, tokens: Array, bias: Array, shifted: bool | Array) -> Array:
@@ -181,7 +194,7 @@ class SwinV2Block(nnx.Module):
 
 
 class PatchMerging(nnx.Module):
-    """Four neighbours become one token of twice the channels; the norm comes last."""
+    """Merge four neighbours into one token of twice the channels; the norm comes last."""
 
     def __init__(self, size: tuple[int, int], width: int, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.size, self.dtype = size, dtype
@@ -195,7 +208,7 @@ class PatchMerging(nnx.Module):
 
 
 class SwinV2(hierarchy.Tower):
-    """The tower: (b, height, width, 3) normalised pictures -> TowerOutput."""
+    """The Swin-V2 tower: (b, height, width, 3) normalised images -> TowerOutput."""
 
     def __init__(
         self,
@@ -203,7 +216,7 @@ class SwinV2(hierarchy.Tower):
         *,
         rngs: nnx.Rngs,
         dtype: jnp.dtype = jnp.float32,
-        kept: str = 'everything',
+        remat_policy: str = 'everything',
     ):
         self.config, self.dtype = config, dtype
         self.patches = hierarchy.PatchEmbedding(config.patch, 3, config.width, dtype, rngs)
@@ -212,17 +225,17 @@ class SwinV2(hierarchy.Tower):
             window, ratio = config.pretrained_windows[stage], config.mlp_ratio
             return lambda rngs: SwinV2Block(width, heads, window_map, window, ratio, dtype, rngs)
 
-        self.build(config, config.image_sides, block, PatchMerging, kept, rngs)
+        self.build(config, config.image_sides, block, PatchMerging, remat_policy, rngs)
 
     def embed(self, x: Array) -> Array:
-        """(b, height, width, 3) -> (b, n1, d1).
+        """Return the tokens that enter stage 1: (b, height, width, 3) -> (b, n1, d1).
 
         Raises:
-          ValueError: the pictures have another size than the config.
+          ValueError: the size of the images differs from the config's.
         """
         expected = (*self.config.image_sides, 3)
         if x.shape[1:] != expected:
-            raise ValueError(f'pictures are {x.shape[1:]}, the tower was built for {expected}')
+            raise ValueError(f'images are {x.shape[1:]}, the tower was built for {expected}')
         return self.patches(x)
 
 
@@ -236,4 +249,5 @@ class SwinV2Classifier(nnx.Module):
         self.head = nnx.Linear(self.tower.width_out, classes, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
+        """Return the class logits (b, classes) in float32."""
         return self.head(self.tower(x).pooled).astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""The text tower: BERT's encoder (Devlin et al. 2019), post-norm, learned positions.
+"""The text tower: BERT's encoder (Devlin et al. 2019) with post-norm and learned positions.
 
 tower = TextTower(TextConfig(vocab_size=30522, max_words=32), rngs=nnx.Rngs(0))
 tokens = tower(words, mask)
@@ -14,18 +14,20 @@ from jax import Array
 from amuse_jax.models import remat
 from amuse_jax.models.gelu import gelu
 
-DRAW = nnx.initializers.truncated_normal(0.02)  # of BERT's tables
+DRAW = nnx.initializers.truncated_normal(0.02)  # BERT's initialiser for embedding tables
 
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
-    """Sizes of a tower; the defaults are BERT-base's.
+    """Sizes of a tower; the defaults are those of BERT-base.
 
     Attributes:
-      vocab_size: rows of the word table.
-      max_words: longest question, in word pieces; rows of the position table.
-      width, depth, heads, mlp_width: of the layers.
-      epsilon: of the layer norms; RoBERTa's is 1e-5.
+      vocab_size: number of word pieces, the rows of the word table.
+      max_words: longest question in word pieces, the rows of the position table.
+      width: channels of a token.
+      depth, heads: number of layers, and of attention heads per layer.
+      mlp_width: hidden channels of a layer's MLP.
+      epsilon: added to the variance in layer norms; RoBERTa uses 1e-5.
     """
 
     vocab_size: int
@@ -38,6 +40,7 @@ class TextConfig:
 
 
 def layer_norm(config: TextConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """Return a LayerNorm that computes in float32, with two-pass variance as in PyTorch."""
     return nnx.LayerNorm(
         config.width,
         epsilon=config.epsilon,
@@ -48,7 +51,7 @@ def layer_norm(config: TextConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
 
 
 class TextLayer(nnx.Module):
-    """Self-attention and an erf-GELU MLP, each added and then normed."""
+    """Self-attention and an MLP with erf GELU, each with a norm after the residual addition."""
 
     def __init__(self, config: TextConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
         width = config.width
@@ -79,10 +82,12 @@ class TextLayer(nnx.Module):
 
 
 class TextTower(nnx.Module):
-    """Words -> tokens. Padding (mask False) changes no token of a word, wherever it stands.
+    """The text tower: word ids -> tokens.
 
-    Differs from Hugging Face's BertModel: positions count words only (the same for padding at the
-    end), token types are always the first, and there is no pooler.
+    Padding (mask False) does not change the tokens of the words, wherever it stands.
+
+    Differs from Hugging Face's BertModel: positions count only words, which makes no difference for
+    padding at the end; every token has the first token type; and there is no pooler.
     """
 
     def __init__(
@@ -91,11 +96,11 @@ class TextTower(nnx.Module):
         *,
         rngs: nnx.Rngs,
         dtype: jnp.dtype = jnp.float32,
-        kept: str = 'everything',
+        remat_policy: str = 'everything',
     ):
         if config.width % config.heads:
             raise ValueError(f'{config.width} channels do not divide into {config.heads} heads')
-        self.config, self.dtype, self.kept = config, dtype, kept
+        self.config, self.dtype, self.remat_policy = config, dtype, remat_policy
         shape = (config.vocab_size, config.width)
         self.words = nnx.Embed(*shape, embedding_init=DRAW, dtype=dtype, rngs=rngs)
         shape = (config.max_words, config.width)
@@ -105,10 +110,10 @@ class TextTower(nnx.Module):
         self.stack = nnx.vmap(lambda rngs: TextLayer(config, dtype, rngs))(rngs.split(config.depth))
 
     def embed(self, words: Array, mask: Array) -> Array:
-        """(b, n) word ids, (b, n) bool -> (b, n, d) tokens entering the first layer.
+        """Return the tokens that enter the first layer: (b, n) ids, (b, n) bool -> (b, n, d).
 
         Raises:
-          ValueError: more words than there are positions.
+          ValueError: there are more words than positions.
         """
         count, limit = words.shape[-1], self.config.max_words
         if count > limit:
@@ -118,27 +123,30 @@ class TextTower(nnx.Module):
         return self.norm(x).astype(self.dtype)
 
     def layers(self) -> tuple[nnx.GraphDef, nnx.State]:
-        """All layers; the leaves of the state are stacked (depth, ...)."""
+        """Return all layers; the leaves of the state are stacked (depth, ...)."""
         return nnx.split(self.stack)
 
     def run_layers(
         self, graphdef: nnx.GraphDef, state: nnx.State, tokens: Array, mask: Array
     ) -> Array:
-        """Runs the layers of `state`, any consecutive ones: (b, n, d), (b, n) bool -> (b, n, d)."""
+        """Run the consecutive layers in `state`: (b, n, d), (b, n) bool -> (b, n, d)."""
 
-        run = remat.keeping(self.kept, lambda x, layer: nnx.merge(graphdef, layer)(x, mask))
+        def run_layer(x, layer):
+            return nnx.merge(graphdef, layer)(x, mask)
+
+        run = remat.rematerialise(run_layer, self.remat_policy)
         return jax.lax.scan(lambda x, layer: (run(x, layer), None), tokens, state)[0]
 
     def __call__(self, words: Array, mask: Array) -> Array:
-        """(b, n) word ids, (b, n) bool -> (b, n, d)."""
+        """Run the whole tower: (b, n) word ids, (b, n) bool -> (b, n, d)."""
         return self.run_layers(*self.layers(), self.embed(words, mask), mask)
 
-    def words_of(self, phrases: Array, mask: Array) -> Array:
-        """Mean of each phrase's word embeddings, straight from the table (zeros if it has no word).
+    def embed_phrases(self, phrases: Array, mask: Array) -> Array:
+        """Return the mean of each phrase's rows in the word table; zeros for an empty phrase.
 
         Args:
           phrases: (n, l) word ids.
-          mask: (n, l) bool.
+          mask: (n, l) bool, False = padding.
         Returns:
           (n, d).
         """

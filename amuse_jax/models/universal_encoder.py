@@ -1,4 +1,4 @@
-"""Rhythm and source encoders over time (paper 3.2, Fig. 3, Eq. 7-10).
+"""The universal encoder: a rhythm and a source encoder over time (paper 3.2, Fig. 3, Eq. 7-10).
 
 Axes: V videos, t consecutive segments, d width of a tower's output, I instruments.
 """
@@ -21,8 +21,8 @@ class UniversalOutput:
 
     Attributes:
       rhythm_visual, rhythm_audio, source_visual, source_audio: [V, t, d] pooled tokens (Eq. 8).
-      rhythm: [V, t], whether the rhythm changes after the segment (Eq. 6).
-      sources: [V, t, I], how often each instrument sounds in the segment.
+      rhythm: [V, t] predicted change of rhythm after each segment (Eq. 6).
+      sources: [V, t, I] predicted share of each segment in which each instrument sounds.
     """
 
     rhythm_visual: jax.Array
@@ -36,8 +36,8 @@ class UniversalOutput:
 class Predictor(nnx.Module):
     """Three linear layers with ReLU between them (Eq. 9), in float32.
 
-    Features are normed by their statistics first: those of fresh towers differ little from one
-    video to the next.
+    The features are first normalised by their statistics, because the features of untrained towers
+    differ little between videos.
     """
 
     def __init__(self, width_in: int, width: int, width_out: int, *, rngs: nnx.Rngs):
@@ -47,7 +47,7 @@ class Predictor(nnx.Module):
         self.third = nnx.Linear(width, width_out, rngs=rngs)
 
     def __call__(self, visual: jax.Array, audio: jax.Array) -> jax.Array:
-        """[..., d_v] and [..., d_a] -> [..., width_out]."""
+        """Predict from both towers' features: [..., d_v] and [..., d_a] -> [..., width_out]."""
         x = self.norm(jnp.concatenate([visual, audio], axis=-1))
         return self.third(nnx.relu(self.second(nnx.relu(self.first(x)))))
 
@@ -56,16 +56,23 @@ class TowerPair(nnx.Module):
     """A Swin-V2 and an HTS-AT with average pooling (Eq. 7, 8)."""
 
     def __init__(
-        self, visual: SwinV2Config, audio: HTSATConfig, *, rngs: nnx.Rngs, dtype, kept: str
+        self, visual: SwinV2Config, audio: HTSATConfig, *, rngs: nnx.Rngs, dtype, remat_policy: str
     ):
-        self.visual = SwinV2(visual, rngs=rngs, dtype=dtype, kept=kept)
-        self.audio = HTSAT(audio, rngs=rngs, dtype=dtype, kept=kept)
+        self.visual = SwinV2(visual, rngs=rngs, dtype=dtype, remat_policy=remat_policy)
+        self.audio = HTSAT(audio, rngs=rngs, dtype=dtype, remat_policy=remat_policy)
 
     def __call__(self, frames: jax.Array, log_mel: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """[V, t, S, S, 3] uint8 and [V, t, F, M] dB -> [V, t, d_v] and [V, t, d_a]."""
+        """Return the pooled features of each segment.
+
+        Args:
+          frames: [V, t, S, S, 3] uint8 RGB.
+          log_mel: [V, t, F, M] dB.
+        Returns:
+          visual [V, t, d_v] and audio [V, t, d_a].
+        """
         lead = frames.shape[:2]
-        pictures = swin_v2.normalise(frames.reshape(-1, *frames.shape[2:]))
-        visual = self.visual(pictures).pooled
+        images = swin_v2.normalise(frames.reshape(-1, *frames.shape[2:]))
+        visual = self.visual(images).pooled
         audio = self.audio(log_mel.reshape(-1, *log_mel.shape[2:])).pooled
         return visual.reshape(*lead, -1), audio.reshape(*lead, -1)
 
@@ -73,10 +80,10 @@ class TowerPair(nnx.Module):
 class UniversalEncoder(nnx.Module):
     """The rhythm encoder and the source encoder.
 
-    The two are alike, so they are stacked and compiled once.
+    Both have the same structure, so their parameters are stacked and the program is compiled once.
 
-    Eq. 6 compares a segment with the next one, so the rhythm predictor sees the pooled features of
-    both; the last segment is compared with itself.
+    Eq. 6 compares a segment with the next one, so the rhythm predictor gets the pooled features of
+    both. The last segment is compared with itself.
     """
 
     def __init__(
@@ -87,10 +94,10 @@ class UniversalEncoder(nnx.Module):
         *,
         rngs: nnx.Rngs,
         dtype=jnp.float32,
-        kept: str = 'everything',
+        remat_policy: str = 'everything',
     ):
         def make(rngs):
-            return TowerPair(visual, audio, rngs=rngs, dtype=dtype, kept=kept)
+            return TowerPair(visual, audio, rngs=rngs, dtype=dtype, remat_policy=remat_policy)
 
         self.pairs = nnx.vmap(make)(rngs.split(2))  # rhythm, source
         width = self.pairs.visual.width_out + self.pairs.audio.width_out
@@ -101,10 +108,12 @@ class UniversalEncoder(nnx.Module):
 
     @property
     def rhythm(self) -> TowerPair:
+        """The towers of the rhythm encoder."""
         return self._pair(0)
 
     @property
     def source(self) -> TowerPair:
+        """The towers of the source encoder."""
         return self._pair(1)
 
     def _pair(self, index: int) -> TowerPair:
@@ -112,7 +121,7 @@ class UniversalEncoder(nnx.Module):
         return nnx.merge(graphdef, jax.tree.map(lambda leaf: leaf[index], state))
 
     def __call__(self, frames: jax.Array, log_mel: jax.Array) -> UniversalOutput:
-        """Encodes t consecutive segments of each video.
+        """Encode t consecutive segments of each video.
 
         Args:
           frames: [V, t, S, S, 3] uint8 RGB.
@@ -132,12 +141,15 @@ class UniversalEncoder(nnx.Module):
         source_visual: jax.Array,
         source_audio: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
-        """The four streams [V, t, d] -> the predictions rhythm [V, t] and sources [V, t, I]."""
+        """Predict rhythm [V, t] and sources [V, t, I] from the four streams [V, t, d]."""
         rhythm = self.rhythm_predictor(with_next(rhythm_visual), with_next(rhythm_audio))
         return rhythm[..., 0], self.source_predictor(source_visual, source_audio)
 
 
 def with_next(features: jax.Array) -> jax.Array:
-    """[V, t, d] -> [V, t, 2d]: features beside the next segment's, the last beside themselves."""
+    """Concatenate each segment's features with the next segment's: [V, t, d] -> [V, t, 2d].
+
+    The last segment's features are concatenated with themselves.
+    """
     following = jnp.concatenate([features[:, 1:], features[:, -1:]], axis=1)
     return jnp.concatenate([features, following], axis=-1)

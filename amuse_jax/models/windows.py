@@ -1,7 +1,7 @@
-"""A token map cut into windows: shift, padding, masks, and attention inside a window.
+"""Windows of a map of tokens: padding, shift, masks, and attention inside a window.
 
-What Swin (Liu et al. 2021) and Swin-V2 (Liu et al. 2022) have in common. Tokens travel as
-(batch, height * width, channels); only attention sees windows.
+Swin (Liu et al. 2021) and Swin-V2 (Liu et al. 2022) share this code. Tokens have the layout
+(batch, height * width, channels); only attention cuts them into windows.
 """
 
 import dataclasses
@@ -20,13 +20,13 @@ from amuse_jax.models import attention_kernel, platform
 class WindowMap:
     """How a map of tokens is cut into windows.
 
-    A side that is no longer than the window is one window: the window shrinks to it and is never
-    shifted, as in timm. Any other side is padded with zeros to a multiple of the window.
+    If a side of the map is not longer than the window, the window shrinks to that side and is not
+    shifted along it, as in timm. A longer side is padded with zeros to a multiple of the window.
 
     Attributes:
       size: height and width of the map, in tokens.
       window: height and width of a window, in tokens.
-      shift: by how many tokens shifted blocks move the windows, per side.
+      shift: number of tokens by which shifted blocks move the windows, down and right.
     """
 
     size: tuple[int, int]
@@ -35,31 +35,33 @@ class WindowMap:
 
     @classmethod
     def of(cls, size: tuple[int, int], window: int) -> 'WindowMap':
+        """Return the windows of a map; `window` is the side of a square window, in tokens."""
         windows = tuple(min(side, window) for side in size)
         shift = tuple(window // 2 if side > window else 0 for side in size)
         return cls(tuple(size), windows, shift)
 
     @property
     def shifts(self) -> bool:
-        """Whether every second block is shifted: the map holds more than one window."""
+        """Whether every second block shifts its windows, that is, whether there are several."""
         return any(self.shift)
 
     @property
     def padded(self) -> tuple[int, int]:
+        """Height and width of the padded map, in tokens."""
         return tuple(-(-side // part) * part for side, part in zip(self.size, self.window))
 
     @property
     def tokens(self) -> int:
-        """Tokens in a window."""
+        """Number of tokens in a window."""
         return self.window[0] * self.window[1]
 
     @property
     def windows(self) -> int:
-        """Windows in the map."""
+        """Number of windows in the map."""
         return self.padded[0] * self.padded[1] // self.tokens
 
-    def enter(self, x: Array, shifted: bool | Array) -> Array:
-        """Pads and shifts a map: (b, h*w, d) -> (b, padded h*w, d). `shifted` may be traced."""
+    def pad_and_shift(self, x: Array, shifted: bool | Array) -> Array:
+        """Pad and shift a map: (b, h*w, d) -> (b, padded h*w, d). `shifted` may be traced."""
         if self.padded == self.size and shifted is False:
             return x
         batch, _, width = x.shape
@@ -69,8 +71,8 @@ class WindowMap:
             x = jnp.pad(x, ((0, 0), *extra, (0, 0)))
         return self._roll(x, shifted, -1).reshape(batch, -1, width)
 
-    def leave(self, x: Array, shifted: bool | Array) -> Array:
-        """Undoes `enter`: (b, padded h*w, d) -> (b, h*w, d)."""
+    def unshift_and_crop(self, x: Array, shifted: bool | Array) -> Array:
+        """Invert `pad_and_shift`: (b, padded h*w, d) -> (b, h*w, d)."""
         if self.padded == self.size and shifted is False:
             return x
         batch, _, width = x.shape
@@ -79,14 +81,17 @@ class WindowMap:
         return x[:, :height, :breadth].reshape(batch, -1, width)
 
     def split(self, x: Array, heads: int) -> Array:
-        """Cuts an entered map: (b, padded h*w, heads*d) -> (b*windows, heads, window tokens, d)."""
+        """Cut a padded map into windows and heads.
+
+        (b, padded h*w, heads*d) -> (b*windows, heads, window tokens, d)
+        """
         batch, _, width = x.shape
         (rows, columns), (high, broad) = self._counts(), self.window
         x = x.reshape(batch, rows, high, columns, broad, heads, width // heads)
         return x.transpose(0, 1, 3, 5, 2, 4, 6).reshape(-1, heads, self.tokens, width // heads)
 
     def join(self, x: Array) -> Array:
-        """Undoes `split`."""
+        """Invert `split`: (b*windows, heads, window tokens, d) -> (b, padded h*w, heads*d)."""
         _, heads, _, depth = x.shape
         (rows, columns), (high, broad) = self._counts(), self.window
         x = x.reshape(-1, rows, columns, heads, high, broad, depth).transpose(0, 1, 4, 2, 5, 3, 6)
@@ -102,34 +107,37 @@ class WindowMap:
 
 
 @functools.cache
-def allowed(window_map: WindowMap) -> np.ndarray:
-    """Which tokens of a shifted window may attend to each other.
+def shift_mask(window_map: WindowMap) -> np.ndarray:
+    """Return the attention mask of the shifted windows.
 
-    Rolling a map brings tokens from opposite edges into one window; those must not meet.
+    Rolling a map brings tokens from opposite edges into one window. They must not attend to each
+    other.
 
     Returns:
-      (windows, m, m) bool for the m tokens of each window of the shifted map.
+      (windows, m, m) bool for the m tokens of each window, by query and key, True = may attend.
     """
     regions = []
     for whole, part, step in zip(window_map.padded, window_map.window, window_map.shift):
         place = np.arange(whole)
         regions.append((place >= whole - part).astype(int) + (place >= whole - step))
-    region = regions[0][:, None] * 3 + regions[1]  # of each token of the rolled map
+    region = regions[0][:, None] * 3 + regions[1]  # (height, width) of the rolled map
     (rows, columns), (high, broad) = window_map._counts(), window_map.window
     region = region.reshape(rows, high, columns, broad).transpose(0, 2, 1, 3)
     region = region.reshape(window_map.windows, window_map.tokens)
     return region[:, :, None] == region[:, None, :]
 
 
-def by_pair(table: Array, window: tuple[int, int]) -> Array:
-    """A table of values by offset -> the value of every pair of tokens in a window.
+def relative_position_bias(table: Array, window: tuple[int, int]) -> Array:
+    """Expand a table of one value per offset to one value per pair of tokens in a window.
 
-    Offsets are query minus key, rows before columns and the most negative first, as in the
-    originals. Made of copies alone: a gather of as many elements, and the scatter of its gradient,
-    cost more than the attention that they serve.
+    An offset is the query's position minus the key's. The table is sorted by row offset, then by
+    column offset, the most negative first, as in the originals. The function only copies blocks: a
+    gather of as many elements, and the scatter in its gradient, would cost more than the attention
+    itself.
 
     Args:
       table: (heads, (2h-1) * (2w-1)).
+      window: height h and width w of the window, in tokens.
     Returns:
       (heads, h*w, h*w), by query and key.
     """
@@ -142,7 +150,8 @@ def by_pair(table: Array, window: tuple[int, int]) -> Array:
 def _toeplitz(x: Array) -> Array:
     """(..., 2n-1) -> (..., n, n) with [q, k] = x[q - k + n - 1].
 
-    Rows of length 2n - 1, cut out of a sequence of period 2n, begin one place earlier each.
+    Repeat x with period 2n and cut the result into rows of length 2n - 1: each row then begins one
+    element earlier in x than the row before.
     """
     *lead, length = x.shape
     n = (length + 1) // 2
@@ -152,21 +161,21 @@ def _toeplitz(x: Array) -> Array:
 
 
 @jax.custom_vjp
-def add_to_each(scores: Array, bias: Array) -> Array:
-    """scores (b, ...) + bias (...).
+def add_bias(scores: Array, bias: Array) -> Array:
+    """Return scores (b, ...) + bias (...).
 
-    The bias's gradient is a product with ones: as a sum over the first axis, XLA's library for CPUs
-    takes ten times as long.
+    The gradient of the bias is computed as a matrix product with ones. As a sum over the first axis
+    it takes XLA ten times as long on a CPU.
     """
     return scores + bias
 
 
-def _add_to_each_backward(_, gradient: Array) -> tuple[Array, Array]:
+def _add_bias_backward(_, gradient: Array) -> tuple[Array, Array]:
     ones = jnp.ones(len(gradient), gradient.dtype)
     return gradient, jnp.tensordot(ones, gradient, 1)
 
 
-add_to_each.defvjp(lambda scores, bias: (scores + bias, None), _add_to_each_backward)
+add_bias.defvjp(lambda scores, bias: (scores + bias, None), _add_bias_backward)
 
 
 def attention(
@@ -179,24 +188,25 @@ def attention(
     shifted: bool | Array,
     cosine: bool = False,
 ) -> Array:
-    """softmax(scale * query key^T + bias) value inside each window; the softmax runs in float32.
+    """Return softmax(scale * query key^T + bias) value inside each window.
 
-    Differs from the originals, which add -100 (Hugging Face's Swin-V2: -200) to the scores of
-    tokens that must not meet: here they have no weight.
+    The softmax runs in float32. Differs from the originals for tokens of a shifted window that must
+    not attend to each other: they add -100 (Hugging Face's Swin-V2: -200) to the scores, here the
+    weight is zero.
 
     Args:
-      query, key, value: (b, padded h*w, heads * c) of an entered map.
-      bias: (heads, m, m) float32, relative position bias.
+      query, key, value: (b, padded h*w, heads * c) of a padded and shifted map.
+      bias: (heads, m, m) float32, relative position bias of the m tokens of a window.
       scale: (heads,) float32.
-      window_map: how the map is cut.
+      window_map: how the map is cut into windows.
       shifted: whether the windows are shifted; may be traced.
-      cosine: whether queries and keys are divided by their lengths first.
+      cosine: whether to divide queries and keys by their lengths first.
     Returns:
-      (b, padded h*w, heads * c) in value's dtype.
+      (b, padded h*w, heads * c) in the dtype of value.
     """
     mask = None
     if window_map.shifts and shifted is not False:
-        mask = jnp.asarray(allowed(window_map))
+        mask = jnp.asarray(shift_mask(window_map))
         if shifted is not True:
             mask |= ~shifted
     attend = _attend_by_kernel if platform.current() == 'tpu' else _attend
@@ -210,7 +220,7 @@ def _attend(query, key, value, bias, scale, window_map, mask, cosine):
         query, key = unit(query), unit(key).astype(dtype)
     query = (query * scale[:, None, None]).astype(dtype)
     scores = jnp.einsum('bhqd,bhkd->bhqk', query, key, preferred_element_type=jnp.float32)
-    scores = add_to_each(scores, bias)
+    scores = add_bias(scores, bias)
     if mask is not None:
         windows = scores.reshape(-1, window_map.windows, *scores.shape[1:])
         windows = jnp.where(mask[:, None], windows, jnp.finfo(jnp.float32).min)
@@ -234,7 +244,7 @@ def _attend_by_kernel(query, key, value, bias, scale, window_map, mask, cosine):
 
 
 def unit(x: Array) -> Array:
-    """x over its length along the last axis, float32; finite gradients for zeros."""
+    """Divide x by its length along the last axis, in float32. Zeros have finite gradients."""
     x = x.astype(jnp.float32)
     return x * jax.lax.rsqrt(
         jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), attention_kernel.SMALLEST)
@@ -242,16 +252,16 @@ def unit(x: Array) -> Array:
 
 
 def project(linear: nnx.Linear, tokens: Array) -> list[Array]:
-    """Queries, keys and values (..., d) of a linear layer from d to 3d.
+    """Return the queries, keys and values (..., d) of a linear layer from d to 3d channels.
 
-    A kernel for TPUs takes them as arrays of their own: there they come from three products, whose
-    results need not be cut apart.
+    The kernel for TPUs takes three separate arrays. There three matrix products compute them, so
+    that no large result has to be split.
     """
     if platform.current() != 'tpu':
         return jnp.split(linear(tokens), 3, axis=-1)
     kernels = jnp.split(linear.kernel[...].astype(tokens.dtype), 3, axis=1)
-    found = [tokens @ kernel for kernel in kernels]
+    projected = [tokens @ kernel for kernel in kernels]
     if linear.use_bias:
         biases = jnp.split(linear.bias[...].astype(tokens.dtype), 3)
-        found = [x + bias for x, bias in zip(found, biases)]
-    return found
+        projected = [x + bias for x, bias in zip(projected, biases)]
+    return projected

@@ -1,7 +1,9 @@
-"""MUSIC-AVQA's annotation files, versions 1, 2 and R, and the folder they lie in.
+"""The data set MUSIC-AVQA: its folder, its annotation files (versions 1, 2 and R), its vocabulary.
 
-rows.py reads rows, layout.py knows where files lie, splits.py makes splits of them, known.py holds
-what is known of the published files, check.py compares a folder with it:
+`layout` finds the files, `rows` reads their rows as questions, `splits` makes the splits, `videos`
+interprets video names, and `vocabulary` lists answers, question types and templates.
+`published_files` holds hashes and counts of the published files; `check` and `probing` compare a
+folder with them:
 
     python -m amuse_jax.music_avqa check --root=DIR --annotations=v1
 """

@@ -1,10 +1,10 @@
-"""Checks a folder of MUSIC-AVQA: files, counts, videos.
+"""Checks the files, counts and videos of a MUSIC-AVQA folder.
 
 python -m amuse_jax.music_avqa check --root=DIR --annotations=v1
 python -m amuse_jax.music_avqa check --root=DIR --annotations=v2-balance --json=found.json
 
-Prints what is there beside what was published; every video is read, on all cores. The exit status
-is 1 if training on the folder would be wrong.
+The command reads every video, on all cores, and prints what it finds beside what was published. Its
+exit status is 1 if the folder is not fit to train on.
 """
 
 import dataclasses
@@ -15,14 +15,21 @@ from absl import app, flags
 
 from amuse_jax.music_avqa import layout
 
-ROOT = flags.DEFINE_string('root', '', 'The folder, with videos/ and annotation files.')
-ANNOTATIONS = flags.DEFINE_enum('annotations', 'v1', layout.SCHEMES, 'As config.data.annotations.')
-REPHRASED = flags.DEFINE_string('rephrased', '', 'As config.data.rephrased.')
-WORKERS = flags.DEFINE_integer('workers', 0, 'Processes; 0: one per core.', lower_bound=0)
-JSON = flags.DEFINE_string('json', '', 'File to write everything to, with every video by name.')
+ROOT = flags.DEFINE_string('root', '', 'Folder of the data set, with videos/ and annotation files.')
+ANNOTATIONS = flags.DEFINE_enum(
+    'annotations', 'v1', layout.SCHEMES, 'Which annotation files; see config.data.annotations.'
+)
+REPHRASED = flags.DEFINE_string(
+    'rephrased', '', 'Rephrased test questions; see config.data.rephrased.'
+)
+WORKERS = flags.DEFINE_integer(
+    'workers', 0, 'Number of processes; 0 for one per core.', lower_bound=0
+)
+JSON = flags.DEFINE_string('json', '', 'File for the whole report, with the name of every video.')
 
 
 def main(argv: list[str]) -> None:
+    """Run the command."""
     if argv[1:] != ['check']:
         raise app.UsageError('expected one command, check')
     from amuse_jax.config import default_config

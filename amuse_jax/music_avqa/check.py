@@ -1,4 +1,4 @@
-"""Is a folder what was published? Files, counts and videos of a data set against what is known."""
+"""Compares the files, counts and videos of a data set's folder with the published data set."""
 
 import collections
 import dataclasses
@@ -13,18 +13,18 @@ from amuse_jax.music_avqa import layout, probing, published_files, rows, splits,
 from amuse_jax.music_avqa.probing import MISSING, SHORT, UNREADABLE, WHOLE, Probe
 
 _COUNTS = 'counts as the published file'
-_MAX_REPEATED_SHARE = 0.01  # of a split's questions that are train questions too
+_MAX_REPEATED_SHARE = 0.01  # largest share of a split's questions that may be train questions too
 
 
 @dataclasses.dataclass
 class Report:
-    """What a check found.
+    """Results of the check.
 
     Attributes:
-      tables: by title, each a list of rows by column.
-      remarks: sentences on what is worth knowing.
-      wrong: sentences on what makes training or evaluating wrong; empty if nothing does.
-      videos: by video_id, every video that is not WHOLE.
+      tables: tables by title; a table is a list of rows, and a row is a dict by column.
+      remarks: sentences that the user should know.
+      wrong: sentences on problems that make training or evaluation wrong; empty if there are none.
+      videos: results for the videos that are not WHOLE, by video_id.
     """
 
     tables: dict[str, list[dict]] = dataclasses.field(default_factory=dict)
@@ -33,7 +33,7 @@ class Report:
     videos: dict[str, Probe] = dataclasses.field(default_factory=dict)
 
     def text(self) -> str:
-        """For a terminal; `wrong` is left to the caller."""
+        """Return the tables and the remarks as text for a terminal, without `wrong`."""
         parts = [
             f'{title}\n\n{tabulate(table, headers="keys", tablefmt="simple")}'
             for title, table in self.tables.items()
@@ -44,30 +44,34 @@ class Report:
 def check(
     root: Path, scheme: str, rephrased: str, allowed: float, limits: guarded.Limits, workers: int
 ) -> Report:
-    """Compares a data set's folder with what is known of the published one.
+    """Compare a data set's folder with the published data set.
 
     Args:
-      root: the folder.
+      root: folder of the data set.
       scheme: one of layout.SCHEMES.
-      rephrased: as config.data.rephrased.
-      allowed: share of malformed rows or of unusable videos up to which `prepare` goes on.
-      limits: of reading a video's picture or sound.
-      workers: processes for the videos; 0: one per core.
+      rephrased: file or folder of MUSIC-AVQA-R, as in config.data.rephrased.
+      allowed: largest share of malformed rows, and of unusable videos, that `prepare` accepts.
+      limits: limits for reading a video's picture or sound.
+      workers: number of processes that read videos; 0 for one per core.
 
     Raises:
-      StageError: a file is no annotation file, `rephrased` is not there, or a worker died.
+      StageError: a file is not an annotation file, `rephrased` does not exist, or a worker died.
     """
     report = Report()
     located = layout.locate(root, scheme)
     missing = [
-        f'{name} is missing; expected it in {root} as {" or ".join(layout.ends_of(name))}'
+        f'{name} is missing; expected it in {root} as {" or ".join(layout.path_suffixes(name))}'
         for split, (name, path) in located.items()
         if path is None and not layout.is_optional(scheme, split)
     ]
     if missing:
         report.wrong += missing
         report.tables['Annotation files'] = [
-            {'split': split, 'file': name, 'found': 'no' if path is None else _under(root, path)}
+            {
+                'split': split,
+                'file': name,
+                'found': 'no' if path is None else _relative_path(path, root),
+            }
             for split, (name, path) in located.items()
         ]
         return report
@@ -79,28 +83,29 @@ def check(
     _check_splits(report, annotations, {} if scheme == 'v1-by-video' else published)
     everything = [q for questions in annotations.questions.values() for q in questions]
     names = sorted({name for q in everything for name in (q.video_id, q.sound_id)})
-    additional = _additional(report, root)
+    additional = _read_additional(report, root)
     lengths = [additional[n].seconds if n in additional else videos.SECONDS for n in names]
     found = probing.probe_all(root, names, lengths, limits, workers)
     report.videos = {name: probed for name, probed in found.items() if probed.state != WHOLE}
     _check_videos(report, annotations, found, allowed)
-    report.remarks += probing.advice(report.videos, additional, root)
+    report.remarks += probing.describe_problems(report.videos, additional, root)
     return report
 
 
 def _check_files(
     report: Report,
     annotations: splits.Annotations,
-    published: Mapping[Path | None, published_files.KnownFile],
+    published: Mapping[Path | None, published_files.PublishedFile],
     root: Path,
     allowed: float,
 ) -> None:
+    """Compare hashes and counts of the annotation files with the published ones."""
     table = []
     for file in annotations.files:
         blob = published_files.git_blob(file.path)
         verdict, is_wrong = _verdict(file, blob, published.get(file.path))
         count = len(file.questions) + len(file.malformed)
-        where = _under(root, file.path)
+        where = _relative_path(file.path, root)
         if is_wrong:
             report.wrong.append(f'{where} {verdict}')
         elif verdict == _COUNTS:
@@ -139,11 +144,11 @@ def _check_files(
 
 
 def _verdict(
-    file: splits.File, blob: str, published: published_files.KnownFile | None
+    file: splits.AnnotationFile, blob: str, published: published_files.PublishedFile | None
 ) -> tuple[str, bool]:
-    """What a file is, in words, and whether that is wrong."""
+    """Return a verdict on an annotation file, and whether the file is wrong."""
     if published is None:
-        return 'nothing is known of it', False
+        return 'nothing is known about it', False
     if blob == published.blob:
         return 'is the published file', False
     others = [name for name, other in published_files.FILES.items() if other.blob == blob]
@@ -157,7 +162,10 @@ def _verdict(
     return _COUNTS, False
 
 
-def _differences(file: splits.File, published: published_files.KnownFile) -> list[str]:
+def _differences(
+    file: splits.AnnotationFile, published: published_files.PublishedFile
+) -> list[str]:
+    """Return the counts in which a file differs from the published one, as phrases."""
     types = collections.Counter((q.modality, q.kind) for q in file.questions)
     found = {
         'rows': (len(file.questions) + len(file.malformed), published.rows),
@@ -175,8 +183,9 @@ def _differences(file: splits.File, published: published_files.KnownFile) -> lis
 def _check_splits(
     report: Report,
     annotations: splits.Annotations,
-    published: Mapping[Path | None, published_files.KnownFile],
+    published: Mapping[Path | None, published_files.PublishedFile],
 ) -> None:
+    """Count the questions of each split, and those that are train questions too."""
     known_types = {
         file.split: published[file.path].types
         for file in annotations.files
@@ -189,7 +198,7 @@ def _check_splits(
         if split in known_types:
             counts[f'{split}, rows published'] = known_types[split]
         for name, count in counts.items():
-            columns = dict(zip(map(_short, vocabulary.TYPES), count))
+            columns = dict(zip(map(_abbreviate, vocabulary.TYPES), count))
             table.append({'split': name, **columns, 'sum': sum(count)})
         if not questions:
             report.wrong.append(f'the split {split} has no question')
@@ -207,30 +216,32 @@ def _check_splits(
 def _check_videos(
     report: Report, annotations: splits.Annotations, found: Mapping[str, Probe], allowed: float
 ) -> None:
+    """Count the videos of each split by state, and the questions that cannot be asked."""
     table = []
     for split, questions in annotations.questions.items():
         named = {name for q in questions for name in (q.video_id, q.sound_id)}
         states = collections.Counter(found[name].state for name in named)
-        lost = [q for q in questions if not _is_askable(q, found)]
+        lost = [q for q in questions if not _can_be_asked(q, found)]
         columns = {state: states[state] for state in (WHOLE, SHORT, UNREADABLE, MISSING)}
         table.append({'split': split, 'videos': len(named), **columns, 'questions lost': len(lost)})
         if split == 'test':
-            report.remarks.append(_on_test(len(lost), len(questions)))
+            report.remarks.append(_describe_test_set(len(lost), len(questions)))
     report.tables['Videos'] = table
     pairs = {
-        (q.video_id, q.sound_id): _is_askable(q, found)
+        (q.video_id, q.sound_id): _can_be_asked(q, found)
         for questions in annotations.questions.values()
         for q in questions
     }
     lost = sum(not usable for usable in pairs.values())
     if lost > allowed * len(pairs):
         report.wrong.append(
-            f'{lost:,} of {len(pairs):,} videos cannot be used; prepare goes on with at most '
-            f'{allowed:.0%} of them missing (data.max_broken_share)'
+            f'{lost:,} of {len(pairs):,} videos cannot be used; prepare accepts at most '
+            f'{allowed:.0%} (data.max_broken_share)'
         )
 
 
-def _additional(report: Report, root: Path) -> dict[str, videos.AdditionalVideo]:
+def _read_additional(report: Report, root: Path) -> dict[str, videos.AdditionalVideo]:
+    """Read version 2's table of additional videos, if there is one."""
     path = layout.find_additional(root)
     if path is None:
         return {}
@@ -243,23 +254,23 @@ def _additional(report: Report, root: Path) -> dict[str, videos.AdditionalVideo]
     return table
 
 
-def _is_askable(question: rows.Question, found: Mapping[str, Probe]) -> bool:
+def _can_be_asked(question: rows.Question, found: Mapping[str, Probe]) -> bool:
     return found[question.video_id].is_usable and found[question.sound_id].is_usable
 
 
-def _on_test(lost: int, questions: int) -> str:
+def _describe_test_set(lost: int, questions: int) -> str:
     if not lost:
         return f'The test set is whole: {questions:,} questions.'
     return (
-        f'The test set changes: {lost:,} of {questions:,} questions cannot be asked. Say so with '
-        'every accuracy; it cannot be compared with published ones.'
+        f'The test set is not whole: {lost:,} of {questions:,} questions cannot be asked. Mention '
+        'this with every accuracy; it cannot be compared with published ones.'
     )
 
 
-def _under(root: Path, path: Path) -> str:
+def _relative_path(path: Path, root: Path) -> str:
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
-def _short(kind: tuple[str, str]) -> str:
-    """('Audio-Visual', 'Counting') -> 'AV Counting'."""
+def _abbreviate(kind: tuple[str, str]) -> str:
+    """Abbreviate a question type: ('Audio-Visual', 'Counting') -> 'AV Counting'."""
     return f'{"".join(part[0] for part in kind[0].split("-"))} {kind[1]}'

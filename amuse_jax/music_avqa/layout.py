@@ -1,19 +1,19 @@
-"""Where a data set's files lie: videos in one folder, annotation files by scheme.
+"""The folder layout of a data set: where its videos and annotation files are.
 
-A data set is a folder ROOT with `ROOT/videos/<video_id>.mp4` and annotation files. Which ones is
-told by `config.data.annotations`:
+A data set is a folder ROOT with `ROOT/videos/<video_id>.mp4` and annotation files. The scheme,
+`config.data.annotations`, says which annotation files to read:
 
-  plain        avqa-{train,val,test}.json, as rendered data sets have them
+  plain        avqa-{train,val,test}.json, the layout of rendered data sets
   v1           version 1 as corrected by its authors in June 2022 (`json_update`)
   v1-json      version 1 as first published; some questions have two answers
-  v1-by-video  the rows of v1, split so that no video is on two sides (splits.py)
-  v2-balance   version 2, the balanced set; without a file for validation (splits.py)
-  v2-bias      version 2, the biased set; the same
+  v1-by-video  the rows of v1, split so that no performance is in two splits (splits.py)
+  v2-balance   version 2, the balanced set; it has no validation file (splits.py)
+  v2-bias      version 2, the biased set; it has no validation file either
 
-A file is accepted where its repository has it, so that ROOT can be a clone, and under every shorter
-end of that path: data/json_update/avqa-val.json, json_update/avqa-val.json, avqa-val.json. The
-repositories are GeWu-Lab/MUSIC-AVQA and DragonLiu1995/MUSIC-AVQA-v2.0; where AIM-SKKU/QA-TIGER cut
-version 2's train rows into train and validation, its files are accepted too.
+A file may be at its path in the authors' repository, so that ROOT can be a clone, or at any suffix
+of that path: data/json_update/avqa-val.json, json_update/avqa-val.json or avqa-val.json. The
+repositories are GeWu-Lab/MUSIC-AVQA and DragonLiu1995/MUSIC-AVQA-v2.0. AIM-SKKU/QA-TIGER has split
+version 2's train rows into train and validation; its files are accepted too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ from amuse_jax.music_avqa import rows
 
 _UPDATED = {split: (f'data/json_update/avqa-{split}.json',) for split in rows.SPLITS}
 
-# Scheme and split -> the accepted files, the best first.
+# Scheme and split -> paths of the accepted files, the preferred one first.
 FILES: dict[str, dict[str, tuple[str, ...]]] = {
     'plain': {split: (f'avqa-{split}.json',) for split in rows.SPLITS},
     'v1': _UPDATED,
@@ -52,15 +52,15 @@ FILES: dict[str, dict[str, tuple[str, ...]]] = {
 SCHEMES = tuple(FILES)
 WITHOUT_VALIDATION = ('v2-balance', 'v2-bias')
 ADDITIONAL_VIDEOS = 'data/MUSIC-AVQA-v2.0_additional_videos.csv'
-# Of MUSIC-AVQA-R: what its two test files are called in a folder.
+# The names of MUSIC-AVQA-R's two test files.
 REPHRASED_FILES = ('avqa-test-head.json', 'avqa-test-tail.json')
 
 
 def data_root(config: ConfigDict, inputs: Mapping[str, Path]) -> Path:
-    """The folder of the data set: `config.data.root`, or what the render stage wrote.
+    """Return the folder of the data set: `config.data.root`, or the folder of the render stage.
 
     Raises:
-      StageError: neither is there.
+      StageError: neither is set, or the folder does not exist.
     """
     root = Path(config.data.root) if config.data.root else inputs.get('render')
     if root is None:
@@ -77,7 +77,7 @@ def data_root(config: ConfigDict, inputs: Mapping[str, Path]) -> Path:
 
 
 def video_path(root: Path, video_id: str) -> Path:
-    """Where a video lies: always inside `root`, whatever an annotation file says.
+    """Return the path of a video's file; it is always inside `root`.
 
     Raises:
       ValueError: `video_id` is not a plain file name.
@@ -86,23 +86,25 @@ def video_path(root: Path, video_id: str) -> Path:
 
 
 def locate(root: Path, scheme: str) -> dict[str, tuple[str, Path | None]]:
-    """For each split its file's path in the repository and where it lies, None where it does not.
+    """Look for the annotation file of each split.
 
-    Where none of the accepted files is there, the path is that of the best.
+    Returns:
+      By split: the file's path in the repository, and its path in `root`. If no accepted file
+      exists, they are the repository path of the preferred file, and None.
     """
-    return {split: _first(root, names) for split, names in FILES[scheme].items()}
+    return {split: _first_existing(root, names) for split, names in FILES[scheme].items()}
 
 
 def is_optional(scheme: str, split: str) -> bool:
-    """Whether the split is cut from 'train' where it has no file."""
+    """Return whether the split needs no file, because it can be taken from the train questions."""
     return split == 'val' and scheme in WITHOUT_VALIDATION
 
 
 def find(root: Path, scheme: str, splits: Sequence[str] = rows.SPLITS) -> dict[str, Path]:
-    """The annotation file of each split; 'val' is left out where it is to be cut from 'train'.
+    """Return the path of each split's annotation file; an optional file may be absent.
 
     Raises:
-      StageError: a file that is needed is in none of its places.
+      StageError: a file that is not optional is missing.
     """
     found = {}
     for split, (name, path) in locate(root, scheme).items():
@@ -111,7 +113,7 @@ def find(root: Path, scheme: str, splits: Sequence[str] = rows.SPLITS) -> dict[s
         if path is not None:
             found[split] = path
         elif not is_optional(scheme, split):
-            places = ' or '.join(ends_of(name))
+            places = ' or '.join(path_suffixes(name))
             raise StageError(
                 f'the annotation file {PurePosixPath(name).name} does not exist in {root}; '
                 f'expected it there as {places} (data.annotations is {scheme})'
@@ -120,14 +122,15 @@ def find(root: Path, scheme: str, splits: Sequence[str] = rows.SPLITS) -> dict[s
 
 
 def find_rephrased(root: Path, name: str) -> tuple[Path, ...]:
-    """The files of MUSIC-AVQA-R that `config.data.rephrased` names; () for ''.
+    """Return the paths of MUSIC-AVQA-R's files.
 
     Args:
-      root: the data set.
-      name: a JSON file or a folder with REPHRASED_FILES, from `root` or absolute.
+      root: folder of the data set.
+      name: `config.data.rephrased`: a JSON file or a folder with REPHRASED_FILES, as an absolute
+        path or a path relative to `root`; '' for no files.
 
     Raises:
-      StageError: neither is there.
+      StageError: a file is missing.
     """
     if not name:
         return ()
@@ -143,19 +146,22 @@ def find_rephrased(root: Path, name: str) -> tuple[Path, ...]:
 
 
 def find_additional(root: Path) -> Path | None:
-    """Version 2's table of additional videos, where it is there."""
-    return _first(root, (ADDITIONAL_VIDEOS,))[1]
+    """Return the path of version 2's table of additional videos, or None if it is missing."""
+    return _first_existing(root, (ADDITIONAL_VIDEOS,))[1]
 
 
-def ends_of(name: str) -> list[str]:
-    """'a/b/c.json' -> ['a/b/c.json', 'b/c.json', 'c.json']."""
+def path_suffixes(name: str) -> list[str]:
+    """Return a path and all its shorter ends.
+
+    Example: 'a/b/c.json' -> ['a/b/c.json', 'b/c.json', 'c.json'].
+    """
     parts = PurePosixPath(name).parts
     return ['/'.join(parts[start:]) for start in range(len(parts))]
 
 
-def _first(root: Path, names: tuple[str, ...]) -> tuple[str, Path | None]:
+def _first_existing(root: Path, names: tuple[str, ...]) -> tuple[str, Path | None]:
     for name in names:
-        for end in ends_of(name):
-            if (root / end).is_file():
-                return name, root / end
+        for suffix in path_suffixes(name):
+            if (root / suffix).is_file():
+                return name, root / suffix
     return names[0], None

@@ -1,7 +1,7 @@
-"""What became of each video of a data set: whether it is there, can be read and lasts long enough.
+"""Checks of each video of a data set: does it exist, can it be read, and is it long enough?
 
-Strangers' files are read as the stage `prepare` reads them, in processes that may hang or die
-(media/guarded.py); that costs only the file that did it.
+The files are read as in the stage `prepare`, in separate processes (media/guarded.py). A file that
+makes such a process hang or die is reported as unreadable, and the check goes on.
 """
 
 import concurrent.futures
@@ -23,44 +23,50 @@ from amuse_jax.system.processes import end_with_parent
 
 MISSING, UNREADABLE, SHORT, WHOLE = 'missing', 'unreadable', 'short', 'whole'
 
-_TOLERANCE_SECONDS = 1.0  # a video of 60 s may end that much earlier
+_TOLERANCE_SECONDS = 1.0  # a video that ends at most this much early is not short
 _CHUNK = 8  # videos that a worker takes at once
 
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """What became of one video: MISSING, UNREADABLE, SHORT or WHOLE, and why."""
+    """Result of checking one video.
+
+    Attributes:
+      state: MISSING, UNREADABLE, SHORT or WHOLE.
+      reason: why the video is unreadable or short, else ''.
+    """
 
     state: str
     reason: str = ''
 
     @property
     def is_usable(self) -> bool:
+        """Whether `prepare` can use the video; a short one is padded."""
         return self.state in (SHORT, WHOLE)
 
 
 def probe(limits: guarded.Limits, path: Path, seconds: float) -> Probe:
-    """Reads a video as `prepare` does, but only its first and last pictures and a coarse sound.
+    """Check one video by reading a frame near its beginning, one near its end, and all its sound.
 
     Args:
-      limits: of reading its picture, and of reading its sound.
+      limits: limits for reading the picture, and again for reading the sound.
       path: the file.
-      seconds: how long it should last.
+      seconds: expected length of the video.
     """
     if not path.is_file():
         return Probe(MISSING)
-    reader = guarded.shared(limits)
+    reader = guarded.shared_reader(limits)
     try:
         moments = [_TOLERANCE_SECONDS, seconds - _TOLERANCE_SECONDS]
-        _, shown = reader.read(video.read_frames, path, moments, 8)
-        _, sounding = reader.read(video.read_audio, path, 8000, seconds)
+        _, frame_mask = reader.read(video.read_frames, path, moments, 8)
+        _, sound_seconds = reader.read(video.read_audio, path, 8000, seconds)
     except container.MediaError as error:
         return Probe(UNREADABLE, error.reason)
-    if not shown.any():
+    if not frame_mask.any():
         return Probe(UNREADABLE, 'it shows nothing')
-    if sounding < seconds - _TOLERANCE_SECONDS:
-        return Probe(SHORT, f'its sound lasts {sounding:.1f} s of {seconds:g}')
-    if not shown[1]:
+    if sound_seconds < seconds - _TOLERANCE_SECONDS:
+        return Probe(SHORT, f'its sound lasts {sound_seconds:.1f} s of {seconds:g}')
+    if not frame_mask[1]:
         return Probe(SHORT, f'its picture ends more than {_TOLERANCE_SECONDS:g} s early')
     return Probe(WHOLE)
 
@@ -72,17 +78,20 @@ def probe_all(
     limits: guarded.Limits,
     workers: int,
 ) -> dict[str, Probe]:
-    """Every video's probe, by name.
+    """Check many videos.
 
     Args:
-      root: of the data set.
-      names: of the videos.
-      lengths: how many seconds each should last.
-      limits: of reading a file.
-      workers: processes; 0: one per core.
+      root: folder of the data set.
+      names: names of the videos.
+      lengths: expected length of each video in seconds.
+      limits: limits for reading one file.
+      workers: number of processes; 0 for one per core.
+
+    Returns:
+      The results by video name.
 
     Raises:
-      StageError: one of these processes died.
+      StageError: one of the processes died.
     """
     paths = [layout.video_path(root, name) for name in names]
     workers = min(workers or os.cpu_count(), -(-len(paths) // _CHUNK))
@@ -92,7 +101,7 @@ def probe_all(
         try:
             return dict(zip(names, list(progress(map(probe_one, paths, lengths)))))
         finally:
-            guarded.close_shared()
+            guarded.close_shared_readers()
     context = multiprocessing.get_context('spawn')
     with concurrent.futures.ProcessPoolExecutor(
         workers, mp_context=context, initializer=end_with_parent
@@ -102,19 +111,19 @@ def probe_all(
             return dict(zip(names, list(progress(found))))
         except BrokenProcessPool as error:
             raise StageError(
-                'a process of the check died, most likely for want of memory; try --workers=1'
+                'a process of the check died, probably because memory ran out; try --workers=1'
             ) from error
 
 
-def advice(
+def describe_problems(
     not_whole: Mapping[str, Probe], additional: Mapping[str, AdditionalVideo], root: Path
 ) -> Iterable[str]:
-    """Sentences that name the videos that are not whole, and what helps.
+    """Yield sentences that name the videos with problems and say what to do about them.
 
     Args:
-      not_whole: their probes, by name.
+      not_whole: the results that are not WHOLE, by video name.
       additional: the table of version 2's additional videos, by name.
-      root: of the data set.
+      root: folder of the data set.
     """
     for state in (MISSING, UNREADABLE, SHORT):
         named = {name: probed for name, probed in not_whole.items() if probed.state == state}
@@ -125,7 +134,7 @@ def advice(
     elsewhere = [path for path in root.rglob('*.mp4') if path.stem in missing] if missing else []
     if elsewhere:
         yield (
-            f'{len(elsewhere):,} of the missing videos lie elsewhere in {root}, such as '
+            f'{len(elsewhere):,} of the missing videos are elsewhere in {root}, such as '
             f'{elsewhere[0]}; move or link them into {root / "videos"}'
         )
     originals = {name.removesuffix('_flip') for name in missing if name.endswith('_flip')}
@@ -135,11 +144,11 @@ def advice(
             f'{len(copies):,} of the missing videos are mirrored copies of videos that are there: '
             'ffmpeg -i file:X.mp4 -vf hflip -c:a copy file:X_flip.mp4 makes them'
         )
-    wanted = [additional[name] for name in sorted(missing & additional.keys())]
+    listed = [additional[name] for name in sorted(missing & additional.keys())]
     described = [
         f'{each.video_id}.mp4 from second {each.start_seconds} of {each.youtube_id}'
-        for each in wanted
+        for each in listed
         if not each.is_mirrored
     ]
     if described:
-        yield f"To be cut from YouTube's videos: {first_few(described, ', ')}"
+        yield f'To be cut from YouTube videos: {first_few(described, ", ")}'

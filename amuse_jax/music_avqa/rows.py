@@ -1,13 +1,14 @@
-"""Rows of MUSIC-AVQA's annotation files become questions.
+"""Reads the rows of MUSIC-AVQA's annotation files as questions.
 
-Versions 1 and 2 write the same row in several ways (keys left out, lists as text or as lists, ids
-as numbers); all of them are read, and a row that cannot be read is named and left out.
+Versions 1 and 2 write the same row in several ways: keys may be missing, lists may be lists or text
+and ids may be numbers. All of these are read. A row that cannot be read is reported and left out.
 
-MUSIC-AVQA-R rephrases each test question of version 1 many times. Its rows are read as its own
-loader reads them (`dataset/avqa_dataset.py` of reml-group/MUSIC-AVQA-R: version 1's keys,
-placeholders filled in order where there are any) and as its successor FortisAVQA prints them (the
-README of reml-group/fortisavqa: questions filled already, no `templ_values`, and a key `split` that
-is 'head' or 'tail'). R itself tells frequent (head) from rare (tail) answers by its files' names.
+MUSIC-AVQA-R rephrases each test question of version 1 many times. Its rows are read in two forms.
+Its own loader (`dataset/avqa_dataset.py` of reml-group/MUSIC-AVQA-R) expects version 1's keys and
+fills placeholders in order, if there are any. Its successor FortisAVQA (README of
+reml-group/fortisavqa) has questions that are filled already, no `templ_values`, and a key `split`
+that is 'head' for frequent answers and 'tail' for rare ones. In MUSIC-AVQA-R the names of the files
+show that.
 """
 
 import dataclasses
@@ -24,31 +25,31 @@ SPLITS = ('train', 'val', 'test')
 REPHRASED = 'rephrased'  # the split of MUSIC-AVQA-R's questions
 FREQUENCIES = ('head', 'tail')
 
-_LONGEST_ID = 200  # bytes; with '.mp4' still a file name everywhere
+_LONGEST_ID = 200  # bytes; with '.mp4' this is a valid file name on every system
 
-# Writes values into messages in short: a damaged row may hold megabytes.
-_SHOWN = reprlib.Repr()
-_SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 300
-_shown = _SHOWN.repr
+# Shortens values in messages, because a damaged row may hold megabytes.
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 300
+_short_repr = _REPR.repr
 
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """One row of an annotation file.
+    """One question about one video: one row of an annotation file.
 
     Attributes:
-      question_id: the file's own id, or '<file>:<row>' where the row has none. MUSIC-AVQA-R's rows
+      question_id: the id in the file, or '<file>:<row>' if the row has none. Rows of MUSIC-AVQA-R
         have the id of the question that they rephrase.
-      video_id: whose picture is seen.
-      sound_id: whose audio is heard: `video_id`, or the row's `unmatch_audio`.
+      video_id: the video whose picture is shown.
+      sound_id: the video whose sound is played: `video_id`, or the row's `unmatch_audio`.
       split: 'train', 'val', 'test' or 'rephrased'.
       modality: 'Audio', 'Visual' or 'Audio-Visual'.
-      kind: the type within the modality, such as 'Counting'.
+      kind: the question type within the modality, such as 'Counting'.
       template: the question with its placeholders, byte for byte as in the file.
-      values: what fills the placeholders, in order.
-      text: the filled question, as `fill` writes it.
+      values: values of the placeholders, in order.
+      text: the filled question, from `fill`.
       answer: one of vocabulary.ANSWERS.
-      frequency: 'head' or 'tail' where MUSIC-AVQA-R says how common the answer is, else ''.
+      frequency: 'head' or 'tail' if MUSIC-AVQA-R says how common the answer is, else ''.
     """
 
     question_id: str
@@ -65,56 +66,59 @@ class Question:
 
     @property
     def identity(self) -> tuple[str, str, str]:
-        """What makes two rows the same question, whatever their ids: picture, sound and words."""
+        """Picture, sound and text; rows with the same identity are the same question."""
         return self.video_id, self.sound_id, self.text
 
     def to_json(self) -> dict:
-        """The attributes by name, as `from_json` reads them."""
+        """Return the attributes by name, for `from_json`."""
         return dataclasses.asdict(self) | {'values': list(self.values)}
 
     @classmethod
     def from_json(cls, row: Mapping) -> 'Question':
-        """From what `to_json` returns; further keys may stand beside it."""
+        """Create a question from the result of `to_json`; additional keys are ignored."""
         attributes = {field.name: row[field.name] for field in dataclasses.fields(cls)}
         return cls(**attributes | {'values': tuple(row['values'])})
 
 
 def fill(template: str, values: Sequence[str]) -> str:
-    """The template with its placeholders filled in order, as plain text.
+    """Fill the placeholders of a template, in order, and return the plain question.
 
-    The full-width question mark of one template becomes '?', the trailing space of two others goes.
+    The full-width question mark of one template becomes '?', and the trailing spaces of two others
+    are removed.
 
     Raises:
       ValueError: there are more or fewer values than placeholders.
     """
-    places = _places(template)
-    if places != len(values):
-        raise ValueError(f'{places} placeholders in {_shown(template)} but {len(values)} values')
+    count = _count_placeholders(template)
+    if count != len(values):
+        raise ValueError(
+            f'{count} placeholders in {_short_repr(template)} but {len(values)} values'
+        )
     remaining = iter(values)
     text = vocabulary.PLACEHOLDER.sub(lambda _: next(remaining), template)
     return ' '.join(text.replace('\uff1f', '?').split())
 
 
 def read_questions(path: Path, split: str) -> tuple[list[Question], list[str]]:
-    """Reads one annotation file, row by row: a question that is written twice is read twice.
+    """Read one annotation file; a question that is in it twice is returned twice.
 
     Args:
-      path: a JSON file holding a list of rows.
-      split: what the questions belong to: 'train', 'val', 'test' or 'rephrased'.
+      path: a JSON file with a list of rows.
+      split: the split of the questions: 'train', 'val', 'test' or 'rephrased'.
 
     Returns:
-      The questions in the file's order, and one sentence for every row that was left out, naming
-      file and row (the first row is row 0).
+      The questions in the file's order; and one sentence for every row that was left out, with the
+      names of the file and the row (the first row is row 0).
 
     Raises:
-      StageError: there is no such file, or it does not hold a JSON list.
+      StageError: the file does not exist, or it does not hold a JSON list.
     """
     numbered, complaints = read_rows(path, split)
     return [question for _, question in numbered], complaints
 
 
 def read_rows(path: Path, split: str) -> tuple[list[tuple[int, Question]], list[str]]:
-    """As `read_questions`, with the number of each question's row."""
+    """Read one annotation file like `read_questions`, and return each question's row number too."""
     questions, complaints = [], []
     for number, row in enumerate(_rows_of(path)):
         try:
@@ -125,55 +129,61 @@ def read_rows(path: Path, split: str) -> tuple[list[tuple[int, Question]], list[
 
 
 def plain_name(value, key: str) -> str:
-    """The value if it can only name a file inside its folder.
+    """Return `value` unchanged if it is a plain file name, which cannot lead out of its folder.
+
+    Args:
+      value: the value from an annotation file, of any type.
+      key: its key, for the error message.
 
     Raises:
-      ValueError: it is no text, or holds what could lead elsewhere.
+      ValueError: the value is not text, is empty, too long or not printable, or contains a path.
     """
     if not isinstance(value, str) or not value:
-        raise ValueError(f'{key} is {_shown(value)}, expected the name of a video')
+        raise ValueError(f'{key} is {_short_repr(value)}, expected the name of a video')
     try:
         size = len(value.encode())
     except UnicodeEncodeError:  # half of a surrogate pair
-        raise ValueError(f'{key} {_shown(value)} cannot be a file name') from None
+        raise ValueError(f'{key} {_short_repr(value)} cannot be a file name') from None
     if (
         value in ('.', '..')
         or size > _LONGEST_ID
         or not value.isprintable()
         or set(value) & {'/', '\\'}
     ):
-        raise ValueError(f'{key} {_shown(value)} is not the plain name of a file in videos/')
+        raise ValueError(f'{key} {_short_repr(value)} is not the plain name of a file in videos/')
     return value
 
 
 def _rows_of(path: Path) -> list:
     try:
-        rows = json.loads(path.read_text('utf-8-sig'))  # a BOM is no part of the text
+        rows = json.loads(path.read_text('utf-8-sig'))  # utf-8-sig skips a byte order mark
     except FileNotFoundError:
         raise StageError(f'the annotation file {path} does not exist') from None
     except (ValueError, OSError, RecursionError) as error:
         raise StageError(
-            f'{path} is not an annotation file: {error}; expected a JSON list of rows, as '
-            'MUSIC-AVQA has them'
+            f'{path} is not an annotation file: {error}; expected a JSON list of rows, as in '
+            'MUSIC-AVQA'
         ) from error
     if not isinstance(rows, list):
         raise StageError(
             f'{path} is not an annotation file: found a JSON {type(rows).__name__}, '
-            'expected a list of rows, as MUSIC-AVQA has them'
+            'expected a list of rows, as in MUSIC-AVQA'
         )
     return rows
 
 
 def _question(row, split: str, file: str, number: int) -> Question:
-    """Raises ValueError with the reason for a row that is not a question."""
+    """Return the question of a row, or raise ValueError with the reason why it has none."""
     if not isinstance(row, dict):
         raise ValueError(f'found a {type(row).__name__}, expected an object with keys and values')
     kind = _strings(row, 'type')
     if kind not in vocabulary.TYPES:
-        raise ValueError(f'the type {_shown(list(kind))} is not one of the nine of MUSIC-AVQA')
+        raise ValueError(f'the type {_short_repr(list(kind))} is not one of the nine of MUSIC-AVQA')
     answer = _string(row, 'anser').strip()
     if answer not in vocabulary.ANSWERS:
-        raise ValueError(f'the answer {_shown(answer)} is not one of the {len(vocabulary.ANSWERS)}')
+        raise ValueError(
+            f'the answer {_short_repr(answer)} is not one of the {len(vocabulary.ANSWERS)}'
+        )
     template = _string(row, 'question_content')
     if split == REPHRASED:
         values, frequency = _values_of_rephrased(row, template), _frequency(row, file)
@@ -183,9 +193,9 @@ def _question(row, split: str, file: str, number: int) -> Question:
     if not text:
         raise ValueError('the question is empty')
     video_id = plain_name(row.get('video_id'), 'video_id')
-    # Version 2: picture from `video_id`, sound from `unmatch_audio`.
+    # In version 2 the sound may be from another video, `unmatch_audio`.
     sound_id = row.get('unmatch_audio')
-    sound_id = video_id if _is_absent(sound_id) else plain_name(sound_id, 'unmatch_audio')
+    sound_id = video_id if _is_missing(sound_id) else plain_name(sound_id, 'unmatch_audio')
     return Question(
         question_id=_question_id(row.get('question_id'), f'{file}:{number}'),
         video_id=video_id,
@@ -201,68 +211,76 @@ def _question(row, split: str, file: str, number: int) -> Question:
     )
 
 
-def _places(template: str) -> int:
+def _count_placeholders(template: str) -> int:
     return len(vocabulary.PLACEHOLDER.findall(template))
 
 
 def _values_of_rephrased(row: dict, template: str) -> tuple[str, ...]:
-    """What fills the placeholders that the rephrasing kept; their values may stay behind."""
-    values = () if _is_absent(row.get('templ_values')) else _strings(row, 'templ_values')
-    return values[: _places(template)]
+    """Return the values of the placeholders in a rephrased question.
+
+    The row may still list values of placeholders that the rephrasing has removed.
+    """
+    values = () if _is_missing(row.get('templ_values')) else _strings(row, 'templ_values')
+    return values[: _count_placeholders(template)]
 
 
 def _frequency(row: dict, file: str) -> str:
-    mark = row.get('split')
-    if _is_absent(mark):
-        mark = file.rpartition('-')[2]  # avqa-test-head, -tail, or -headtail for all of them
-        return mark if mark in FREQUENCIES else ''
-    if mark not in FREQUENCIES:
-        raise ValueError(f'split is {_shown(mark)}, expected head or tail')
-    return mark
+    """Return 'head', 'tail' or '' from the row's key `split`, or from the file's name."""
+    frequency = row.get('split')
+    if _is_missing(frequency):
+        # The files are avqa-test-head, avqa-test-tail, and avqa-test-headtail with both kinds.
+        frequency = file.rpartition('-')[2]
+        return frequency if frequency in FREQUENCIES else ''
+    if frequency not in FREQUENCIES:
+        raise ValueError(f'split is {_short_repr(frequency)}, expected head or tail')
+    return frequency
 
 
-def _is_absent(value) -> bool:
+def _is_missing(value) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _question_id(value, fallback: str) -> str:
-    if _is_absent(value):
+    if _is_missing(value):
         return fallback
     if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # tables written by pandas hold 47859.0
+        return str(int(value))  # pandas writes 47859.0
     if isinstance(value, (int, str)) and not isinstance(value, bool):
-        return _writable(str(value), 'question_id')
-    raise ValueError(f'question_id is {_shown(value)}, expected a number')
+        return _encodable(str(value), 'question_id')
+    raise ValueError(f'question_id is {_short_repr(value)}, expected a number')
 
 
 def _string(row: dict, key: str) -> str:
     value = row.get(key)
     if not isinstance(value, str):
         raise ValueError(
-            f'{key} is {_shown(value)}, expected text' if key in row else f'{key} is missing'
+            f'{key} is {_short_repr(value)}, expected text' if key in row else f'{key} is missing'
         )
-    return _writable(value, key)
+    return _encodable(value, key)
 
 
 def _strings(row: dict, key: str) -> tuple[str, ...]:
-    """A list of strings, written as a list or as text holding a JSON list."""
+    """Return a list of strings from a list, or from text that holds a JSON list."""
     value = row.get(key)
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            raise ValueError(f'{key} is {_shown(value)}, expected a list') from None
+            raise ValueError(f'{key} is {_short_repr(value)}, expected a list') from None
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         if key not in row:
             raise ValueError(f'{key} is missing')
-        raise ValueError(f'{key} is {_shown(value)}, expected a list of texts')
-    return tuple(_writable(item, key) for item in value)
+        raise ValueError(f'{key} is {_short_repr(value)}, expected a list of texts')
+    return tuple(_encodable(item, key) for item in value)
 
 
-def _writable(text: str, key: str) -> str:
-    """JSON can spell half of a surrogate pair, which no file can hold."""
+def _encodable(text: str, key: str) -> str:
+    """Return the text if UTF-8 can encode it.
+
+    JSON can contain half of a surrogate pair, which cannot be written to a file.
+    """
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError(f'{key} holds {_shown(text)}, which is no text') from None
+        raise ValueError(f'{key} holds {_short_repr(text)}, which is not valid text') from None
     return text

@@ -1,21 +1,22 @@
-"""A data set's questions, split by split: each question once, with one answer.
+"""Reads the questions of each split: every question once, with one answer.
 
-What is done to the rows of the files:
-- A question that is written twice with the same answer is kept once.
-- A question with two answers (version 1 as first published: 55 in test, 27 in val, some 160 in
-  train) keeps one, as the authors' correction of June 2022 does. For four of them the correction's
-  choice is known (CORRECTED). Of the others in val and test it kept the first row of 43 and the
-  second of 37; no rule tells which, so the first row is kept.
-- Words outside vocabulary.QUESTION_WORDS stay; the row is named.
-- Where version 2 comes without a file for validation, one train question in eight is held out, as
-  in version 1 (4,568 of 36,495) and in the validation files that AIM-SKKU/QA-TIGER cut from version
-  2's train files. Like theirs, and like both versions' test sets, it is drawn question by question:
-  its videos are train videos too, so its accuracy foretells the test set's. A hash of the question
-  decides, not its place in the file.
-- Given validation rows are taken out of the train rows, if they are in both.
-- 'v1-by-video': all rows of version 1, split by a hash of the performance's name in the official
-  splits' proportions of 7 : 1 : 2. Synthetic videos were made from recorded ones, and no name tells
-  which; apart from that no performance is on two sides.
+The rows of the annotation files are changed as follows:
+- A question that occurs twice with the same answer is kept once.
+- A question with two answers keeps one of them, as in the authors' correction of June 2022. Version
+  1 as first published has 55 such questions in test, 27 in val and about 160 in train. For four of
+  them the correction's choice is known (CORRECTIONS). Of the others in val and test, the correction
+  kept the first row 43 times and the second row 37 times, without a visible rule; here the first
+  row is kept.
+- Words outside vocabulary.QUESTION_WORDS are kept, and the row is reported.
+- If version 2 has no validation file, one train question in eight is held out for validation. The
+  share is that of version 1 (4,568 of 36,495) and of the validation files that AIM-SKKU/QA-TIGER
+  made from version 2's train files. Like those files and like both versions' test sets, it is drawn
+  question by question. So its videos are train videos too, and its accuracy predicts the accuracy
+  on the test set. A hash of the question decides, not its position in the file.
+- Validation questions that are also in the train file are removed from the train questions.
+- 'v1-by-video' pools all rows of version 1 and splits them by a hash of the performance's name, in
+  the proportions of the official splits, 7 : 1 : 2. So no performance is in two splits, as far as
+  names show: synthetic videos were made from recorded ones, but their names do not say from which.
 """
 
 import dataclasses
@@ -29,9 +30,9 @@ from amuse_jax.music_avqa.rows import REPHRASED, SPLITS, Question
 VALIDATION_SHARE = 1 / 8
 BY_VIDEO_SHARES = {'train': 0.7, 'val': 0.1, 'test': 0.2}
 
-# What became of questions with two answers in version 1's correction, by question_id, where its
-# choice is known: fields that changed, or None where the question was dropped.
-CORRECTED: dict[str, dict | None] = {
+# Questions with two answers whose correction in version 1 is known, by question_id: the fields that
+# the correction changed, or None for a question that it removed.
+CORRECTIONS: dict[str, dict | None] = {
     '47300': None,
     '27558': {
         'template': 'What kind of instrument is the <LRer> instrument? ',
@@ -45,19 +46,19 @@ CORRECTED: dict[str, dict | None] = {
 
 _KNOWN_WORDS = frozenset(vocabulary.QUESTION_WORDS)
 
-# A question and where it is written: 'avqa-val.json, row 12'.
-Located = tuple[str, Question]
+# A question's location, such as 'avqa-val.json, row 12', and the question.
+LocatedQuestion = tuple[str, Question]
 
 
 @dataclasses.dataclass(frozen=True)
-class File:
-    """What one annotation file holds.
+class AnnotationFile:
+    """Content of one annotation file.
 
     Attributes:
       path: the file.
-      split: whose questions it holds.
-      questions: of all rows that could be read, repeated ones included, in the file's order.
-      malformed: one sentence for every row that could not.
+      split: the split of its questions.
+      questions: the questions of all readable rows, with repeated ones, in the file's order.
+      malformed: one sentence for every row that could not be read.
     """
 
     path: Path
@@ -71,13 +72,13 @@ class Annotations:
     """All questions of a data set.
 
     Attributes:
-      files: what was read.
-      questions: by split, in SPLITS' order and then REPHRASED if there are any; no two questions
-        of a split have the same identity.
-      remarks: one sentence on every row that was not taken as it is written.
+      files: the annotation files that were read.
+      questions: questions by split, in the order of SPLITS, with REPHRASED last if there is such a
+        split. All questions of a split differ in their identity.
+      remarks: one sentence for every row that was changed, repeated or unusual.
     """
 
-    files: tuple[File, ...]
+    files: tuple[AnnotationFile, ...]
     questions: dict[str, tuple[Question, ...]]
     remarks: tuple[str, ...]
 
@@ -85,17 +86,17 @@ class Annotations:
 def read(
     root: Path, scheme: str, rephrased: str = '', wanted: Sequence[str] = SPLITS
 ) -> Annotations:
-    """Reads a data set's annotation files.
+    """Read a data set's annotation files.
 
     Args:
-      root: the data set's folder.
+      root: folder of the data set.
       scheme: one of layout.SCHEMES.
-      rephrased: MUSIC-AVQA-R's file or folder, see layout.find_rephrased.
-      wanted: of SPLITS; the others' files need not be there, but for 'v1-by-video', which is made
-        of all.
+      rephrased: file or folder of MUSIC-AVQA-R; see layout.find_rephrased.
+      wanted: the splits to read. The files of other splits may be missing, except with
+        'v1-by-video', which needs all of them.
 
     Raises:
-      StageError: a file is missing or is no annotation file.
+      StageError: a file is missing, or it is not an annotation file.
     """
     files, located = [], {split: [] for split in (*SPLITS, REPHRASED)}
     needed = SPLITS if scheme == 'v1-by-video' else wanted
@@ -103,7 +104,7 @@ def read(
     paths += [(path, REPHRASED) for path in layout.find_rephrased(root, rephrased)]
     for path, split in paths:
         found, malformed = rows.read_rows(path, split)
-        files.append(File(path, split, tuple(q for _, q in found), tuple(malformed)))
+        files.append(AnnotationFile(path, split, tuple(q for _, q in found), tuple(malformed)))
         located[split] += [(f'{path.name}, row {number}', question) for number, question in found]
 
     remarks = [
@@ -114,38 +115,39 @@ def read(
     ]
     if scheme == 'v1-by-video':
         everything = [pair for split in SPLITS for pair in located.pop(split)]
-        located = by_video(_settle(everything, remarks)) | located
-    corrected = CORRECTED if scheme == 'v1-json' else {}
+        located = split_by_video(_deduplicate(everything, remarks)) | located
+    corrections = CORRECTIONS if scheme == 'v1-json' else {}
     questions = {
-        split: [question for _, question in _settle(pairs, remarks, corrected)]
+        split: [question for _, question in _deduplicate(pairs, remarks, corrections)]
         for split, pairs in located.items()
     }
     if scheme in layout.WITHOUT_VALIDATION and 'train' in wanted:
         questions |= _train_and_validation(questions['train'], questions['val'], remarks)
-    asked = (*wanted, REPHRASED) if rephrased else wanted
+    splits = (*wanted, REPHRASED) if rephrased else wanted
     return Annotations(
         tuple(files),
-        {split: tuple(found) for split, found in questions.items() if split in asked},
+        {split: tuple(found) for split, found in questions.items() if split in splits},
         tuple(remarks),
     )
 
 
-def by_video(located: Sequence[Located]) -> dict[str, list[Located]]:
-    """Splits questions so that all of one performance are on one side."""
-    split: dict[str, list[Located]] = {name: [] for name in SPLITS}
+def split_by_video(located: Sequence[LocatedQuestion]) -> dict[str, list[LocatedQuestion]]:
+    """Split questions so that all questions about one performance are in the same split."""
+    splits: dict[str, list[LocatedQuestion]] = {name: [] for name in SPLITS}
     for where, question in located:
-        draw, name = _draw('by video', videos.performance(question.video_id)), 'test'
-        if draw < BY_VIDEO_SHARES['train'] + BY_VIDEO_SHARES['val']:
-            name = 'train' if draw < BY_VIDEO_SHARES['train'] else 'val'
-        split[name].append((where, dataclasses.replace(question, split=name)))
-    return split
+        number = _unit_hash('by video', videos.performance_name(question.video_id))
+        name = 'test'
+        if number < BY_VIDEO_SHARES['train'] + BY_VIDEO_SHARES['val']:
+            name = 'train' if number < BY_VIDEO_SHARES['train'] else 'val'
+        splits[name].append((where, dataclasses.replace(question, split=name)))
+    return splits
 
 
-def cut_validation(train: Sequence[Question]) -> tuple[list[Question], list[Question]]:
-    """The train questions that stay, and those that are held out for validation."""
+def hold_out_validation(train: Sequence[Question]) -> tuple[list[Question], list[Question]]:
+    """Divide train questions into those to train on and those held out for validation."""
     kept, held_out = [], []
     for question in train:
-        if _draw('validation', *question.identity) < VALIDATION_SHARE:
+        if _unit_hash('validation', *question.identity) < VALIDATION_SHARE:
             held_out.append(dataclasses.replace(question, split='val'))
         else:
             kept.append(question)
@@ -153,52 +155,57 @@ def cut_validation(train: Sequence[Question]) -> tuple[list[Question], list[Ques
 
 
 def _train_and_validation(
-    train: list[Question], given: list[Question], remarks: list[str]
+    train: list[Question], validation: list[Question], remarks: list[str]
 ) -> dict[str, list[Question]]:
-    if not given:
-        kept, held_out = cut_validation(train)
+    """Return version 2's train and validation questions, with or without a validation file."""
+    if not validation:
+        kept, held_out = hold_out_validation(train)
         return {'train': kept, 'val': held_out}
-    validation = {question.identity for question in given}
-    kept = [question for question in train if question.identity not in validation]
+    identities = {question.identity for question in validation}
+    kept = [question for question in train if question.identity not in identities]
     if len(kept) < len(train):
         remarks.append(f'{len(train) - len(kept)} train questions are validation questions')
-    return {'train': kept, 'val': given}
+    return {'train': kept, 'val': validation}
 
 
-def _settle(
-    located: Sequence[Located], remarks: list[str], corrected: dict[str, dict | None] | None = None
-) -> list[Located]:
-    """Every question once, with one answer, in the order of first occurrence."""
-    settled: dict[tuple, Located | None] = {}
-    first: dict[tuple, Located] = {}
+def _deduplicate(
+    located: Sequence[LocatedQuestion],
+    remarks: list[str],
+    corrections: dict[str, dict | None] | None = None,
+) -> list[LocatedQuestion]:
+    """Return every question once, with one answer, in the order of first occurrence."""
+    unique: dict[tuple, LocatedQuestion | None] = {}
+    first: dict[tuple, LocatedQuestion] = {}
     for where, question in located:
-        name = question.identity
-        if name not in first:
-            first[name] = settled[name] = where, question
+        identity = question.identity
+        if identity not in first:
+            first[identity] = unique[identity] = where, question
             continue
-        there, earlier = first[name]
+        first_where, earlier = first[identity]
         if question.answer == earlier.answer:
-            remarks.append(f'{where}: repeats {there}; kept once')
+            remarks.append(f'{where}: repeats {first_where}; kept once')
             continue
-        both = f'{where}: {question.answer!r}, but {earlier.answer!r} in {there}'
-        if corrected and question.question_id in corrected:
-            change = corrected[question.question_id]
+        both = f'{where}: {question.answer!r}, but {earlier.answer!r} in {first_where}'
+        if corrections and question.question_id in corrections:
+            change = corrections[question.question_id]
             if change is None:
-                settled[name] = None
+                unique[identity] = None
                 remarks.append(f'{both}; neither is kept, as in json_update')
             else:
-                settled[name] = there, dataclasses.replace(earlier, **change)
+                unique[identity] = first_where, dataclasses.replace(earlier, **change)
                 remarks.append(f'{both}; {change["answer"]!r}, as in json_update')
         else:
             remarks.append(f'{both}; the first is kept')
-    return [kept for kept in settled.values() if kept is not None]
+    return [kept for kept in unique.values() if kept is not None]
 
 
 def _unknown_words(question: Question) -> list[str]:
-    return [repr(word) for word in vocabulary.words_of(question.text) if word not in _KNOWN_WORDS]
+    return [
+        repr(word) for word in vocabulary.split_words(question.text) if word not in _KNOWN_WORDS
+    ]
 
 
-def _draw(*key: str) -> float:
-    """A number in [0, 1) that depends on nothing but the key."""
+def _unit_hash(*key: str) -> float:
+    """Hash the key to a number in [0, 1)."""
     digest = hashlib.sha256('\0'.join(key).encode()).digest()
     return int.from_bytes(digest[:8], 'big') / 2**64

@@ -1,6 +1,6 @@
-"""What MUSIC-AVQA speaks: its instruments, answers, question types and templates.
+"""MUSIC-AVQA's instruments, answers, question types and question templates.
 
-All orders are fixed here and never derived from a split: an index means the same in every run.
+Their order is fixed here, not derived from a split, so an index means the same in every run.
 """
 
 import re
@@ -33,7 +33,7 @@ TYPES = (
     ('Audio-Visual', 'Temporal'),
 )
 
-# Placeholders of the templates and every value they take.
+# The placeholders of the templates, with all their values.
 PLACEHOLDERS = {
     '<Object>': INSTRUMENTS,
     '<LR>': ('left', 'right', 'middle'),
@@ -44,8 +44,8 @@ PLACEHOLDERS = {
     '<BA>': ('before', 'after'),
 }
 
-# The 33 templates byte for byte as the annotation files hold them: trailing spaces, full-width
-# question mark and all. The value is the template's index in TYPES.
+# The 33 templates, byte for byte as in the annotation files, with the trailing spaces and the
+# full-width question mark. Each value is the index of the template's type in TYPES.
 TEMPLATES = {
     'Are there <Object> and <Object> sound? ': 0,
     'How many musical instruments were heard throughout the video?': 0,
@@ -84,8 +84,8 @@ TEMPLATES = {
 
 PLACEHOLDER = re.compile(r'<[^<>]+>')
 
-# The templates whose answers hang on who comes in before whom. What a performance answers to the
-# others does not change when its second half is played first.
+# The templates whose answers depend on the order in which instruments come in. The answers to all
+# other templates stay true when the second half of a performance is played first.
 ABOUT_ORDER = frozenset(
     template
     for template in TEMPLATES
@@ -95,11 +95,11 @@ ABOUT_ORDER = frozenset(
 PADDING = '<pad>'
 
 
-def words_of(text: str) -> list[str]:
-    """The words of a filled question as published code counts them.
+def split_words(text: str) -> list[str]:
+    """Split a filled question into words, as the published code does.
 
-    It splits at spaces and drops the question mark; capitals and underscores stay, so that 'Is' and
-    'is' are two words and 'acoustic_guitar' is one.
+    Words are separated by spaces, and the question mark is dropped. Capitals and underscores stay,
+    so 'Is' and 'is' are different words, and 'acoustic_guitar' is one word.
     """
     return text.removesuffix('?').split()
 
@@ -111,7 +111,7 @@ def _question_words() -> tuple[str, ...]:
     return (PADDING, *sorted(words - {''}))
 
 
-# The 93 words of published code's question vocabulary: padding, then the words of the 33 templates
-# and of the placeholders' values in the order of their code points, capitals first. Published code
-# orders them by their first occurrence in whichever train file it reads.
+# The published code's vocabulary of 93 question words: padding, then the words of the 33 templates
+# and the placeholders' values, sorted by code point (capitals first). The published code itself
+# orders them by their first occurrence in the train file that it reads.
 QUESTION_WORDS = _question_words()

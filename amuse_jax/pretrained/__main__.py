@@ -1,10 +1,10 @@
-"""Public checkpoints: convert one for training hosts, or tag a sound with one.
+"""Command that converts a public checkpoint for training hosts, or tags a sound with one.
 
 python -m amuse_jax.pretrained convert --config=configs/v1.py --part=visual --source=F --out=DIR
 python -m amuse_jax.pretrained tag --source=HTSAT_AudioSet_Saved_1.ckpt --audio=F
 
-`convert` writes what neither PyTorch nor a network is needed to read. `tag` names the AudioSet
-classes that are heard in any audio or video file, and when.
+`convert` writes a checkpoint that can be read without PyTorch and without a network. `tag` prints
+the AudioSet classes that sound in an audio or video file, and when.
 """
 
 import sys
@@ -13,19 +13,28 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-CONFIG = config_flags.DEFINE_config_file('config', None, 'convert: the sizes.')
+CONFIG = config_flags.DEFINE_config_file(
+    'config', None, 'convert: the config with the sizes of the towers.'
+)
 PART = flags.DEFINE_enum('part', 'visual', ['visual', 'audio', 'text'], 'convert: which tower.')
-SOURCE = flags.DEFINE_string('source', '', 'A name on the Hugging Face hub, or a file.')
-OUT = flags.DEFINE_string('out', '', 'convert: folder to write, for config.checkpoints.<part>.')
+SOURCE = flags.DEFINE_string(
+    'source', '', 'A checkpoint: a file, or a name on the Hugging Face hub.'
+)
+OUT = flags.DEFINE_string(
+    'out', '', 'convert: the folder to write; name it in config.checkpoints.<part>.'
+)
 AUDIO = flags.DEFINE_string('audio', '', 'tag: the audio or video file.')
-TOP = flags.DEFINE_integer('top', 5, 'tag: how many classes.', lower_bound=1, upper_bound=527)
+TOP = flags.DEFINE_integer(
+    'top', 5, 'tag: how many classes to print.', lower_bound=1, upper_bound=527
+)
 LONGEST_SECONDS = 600.0
 
 
 def main(argv: list[str]) -> None:
+    """Run the command that the arguments name."""
     commands = {'convert': convert, 'tag': tag}
     if len(argv) != 2 or argv[1] not in commands:
-        raise app.UsageError('expected one command, convert or tag')
+        raise app.UsageError('expected one command: convert or tag')
     from amuse_jax.errors import StageError
 
     try:
@@ -35,6 +44,7 @@ def main(argv: list[str]) -> None:
 
 
 def convert() -> None:
+    """Convert a checkpoint to a folder that `towers.load` reads."""
     from amuse_jax.errors import StageError
     from amuse_jax.pretrained import files, towers
 
@@ -47,6 +57,7 @@ def convert() -> None:
 
 
 def tag() -> None:
+    """Print the AudioSet classes with the highest scores in a file, and when they sound."""
     from amuse_jax.errors import StageError
     from amuse_jax.media import container, video
     from amuse_jax.pretrained import tagging
@@ -60,7 +71,7 @@ def tag() -> None:
         raise StageError(f'{AUDIO.value}: {error.reason}') from error
     samples = samples[: round(seconds * rate)]
     if len(samples) < tagging.SHORTEST:
-        raise StageError(f'{AUDIO.value} has {seconds:.3f} s of sound; expected more')
+        raise StageError(f'{AUDIO.value} has {seconds:.3f} s of sound, which is too short')
     print(tagging.describe(tagging.load(SOURCE.value)(samples), TOP.value))
 
 

@@ -1,20 +1,20 @@
-"""MUSIC-AVQA's 22 instruments in the 527 sound classes of AudioSet (Gemmeke et al. 2017).
+"""AudioSet's 527 sound classes (Gemmeke et al. 2017), and those of MUSIC-AVQA's 22 instruments.
 
-Audio taggers and separators trained on AudioSet speak of its classes, so their word for each
-instrument is needed. Sixteen instruments have a class, or several, of their own. Six have none
-among the 527, and a class that comes near stands in for them:
+Audio taggers and separators trained on AudioSet predict its classes, so each instrument needs the
+classes that represent it. Sixteen instruments have one or more classes of their own. The other six
+have none, and the nearest class represents them:
 
-  bassoon   'Wind instrument, woodwind instrument', its family; AudioSet's woodwinds are flute,
-            saxophone and clarinet alone
-  suona     the same: a loud double-reed shawm, for which there is no nearer class; where it sounds
-            no annotator built on AudioSet can tell it from a bassoon
+  bassoon   'Wind instrument, woodwind instrument', its family; AudioSet's only woodwinds are flute,
+            saxophone and clarinet
+  suona     the same class, because there is no nearer one for this loud double-reed shawm; no
+            annotator built on AudioSet can distinguish it from a bassoon
   congas    'Tabla', the only drum in AudioSet that is played with bare hands
   erhu      'Bowed string instrument', its family; AudioSet's bowed strings are European
   pipa      'Mandolin', the plucked lute with the same tremolo
   tuba      'Brass instrument', its family; AudioSet's brass are trumpet, trombone and French horn
 
-A family class is also active when its better-known members sound, so that erhu, tuba, bassoon and
-suona are found too often. 'Zither' is guzheng's own: the guzheng is a zither, and no other of the
+A family class is also active when its better-known members sound, so erhu, tuba, bassoon and suona
+are detected too often. 'Zither' represents the guzheng alone: it is a zither, and no other of the
 22 instruments is one.
 """
 
@@ -52,17 +52,20 @@ STAND_INS = ('bassoon', 'suona', 'congas', 'erhu', 'pipa', 'tuba')
 
 @functools.cache
 def names() -> tuple[str, ...]:
-    """The 527 classes in the order of AudioSet's class_labels_indices.csv (CC BY 4.0, Google)."""
+    """Return the names of the 527 classes in AudioSet's order.
+
+    The names and their order are those of class_labels_indices.csv (CC BY 4.0, Google).
+    """
     return tuple((resources.files(__package__) / 'audioset.txt').read_text().splitlines())
 
 
 def class_indices(labels: dict[str, int]) -> tuple[tuple[int, ...], ...]:
-    """The classes of each instrument, in the order of INSTRUMENTS.
+    """Return the indices of each instrument's classes, in the order of INSTRUMENTS.
 
     Args:
-      labels: index of each class by its display name, as in AudioSet's class_labels_indices.csv.
+      labels: the index of each class by its display name in AudioSet's class_labels_indices.csv.
 
     Raises:
-      KeyError: a class is missing from `labels`.
+      KeyError: a class is missing in `labels`.
     """
     return tuple(tuple(labels[name] for name in CLASSES[instrument]) for instrument in INSTRUMENTS)

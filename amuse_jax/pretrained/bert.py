@@ -1,4 +1,4 @@
-"""Names of BERT and RoBERTa checkpoints."""
+"""Tables that translate the names in BERT and RoBERTa checkpoints into parameters."""
 
 from collections.abc import Mapping
 
@@ -8,20 +8,26 @@ from amuse_jax.models.text import TextConfig
 from amuse_jax.pretrained.key_mapping import Row, Table, dense, first_row, rules, same
 
 _IGNORED = {
-    r'(.*\.)?pooler\..*': 'the tower gives tokens, no sentence vector',
-    r'(cls|lm_head)\..*': 'guesses hidden words',
-    r'(.*\.)?(position_ids|token_type_ids)': 'counts up, or is zero',
+    r'(.*\.)?pooler\..*': 'the tower returns tokens, not a sentence vector',
+    r'(cls|lm_head)\..*': 'predicts masked words',
+    r'(.*\.)?(position_ids|token_type_ids)': 'constants: positions, or zeros',
 }
 
 
-# RoBERTa counts positions on from its padding's id, 1: the first two rows are never read.
+# RoBERTa starts its positions after the id of its padding, 1, so the first two rows are not used.
 _ROBERTA_OFFSET = 2
 
 
 def table(config: TextConfig, source: Mapping[str, np.ndarray]) -> Table:
-    """Names of `BertModel` and `RobertaModel`, and of the models with heads, which have a prefix;
-    norms may be called gamma and beta, as in BERT's first release. Of the positions the first
-    max_words are kept. RoBERTa is told by its single token type.
+    """Return the table for a checkpoint of BERT or RoBERTa.
+
+    The names may be those of `BertModel` or `RobertaModel`, or of a model with a head, which adds a
+    prefix. Norms may have gamma and beta, as in BERT's first release. The table takes the first
+    max_words positions. A single token type identifies RoBERTa.
+
+    Args:
+      config: the tower's sizes.
+      source: the checkpoint's arrays by name.
     """
     prefixes = [p for p in ('bert.', 'roberta.') if any(name.startswith(p) for name in source)]
     root = prefixes[0] if prefixes else ''
@@ -30,10 +36,10 @@ def table(config: TextConfig, source: Mapping[str, np.ndarray]) -> Table:
     is_first_release = f'{root}embeddings.LayerNorm.gamma' in source
     scale, bias = ('gamma', 'beta') if is_first_release else ('weight', 'bias')
 
-    def norm(theirs: str, ours: str) -> list[Row]:
+    def norm(source: str, target: str) -> list[Row]:
         return [
-            Row((f'{theirs}.{scale}',), f'{ours}.scale', same),
-            Row((f'{theirs}.{bias}',), f'{ours}.bias', same),
+            Row((f'{source}.{scale}',), f'{target}.scale', same),
+            Row((f'{source}.{bias}',), f'{target}.bias', same),
         ]
 
     def first_positions(arrays):
@@ -53,6 +59,6 @@ def table(config: TextConfig, source: Mapping[str, np.ndarray]) -> Table:
         *dense('output.dense', 'outer'),
         *norm('output.LayerNorm', 'mlp_norm'),
     ]
-    made = rules(stem, f'{root}embeddings.')
-    made += rules(layer, root + 'encoder.layer.{}.', 'stack.', config.depth)
-    return Table(tuple(made), _IGNORED)
+    all_rules = rules(stem, f'{root}embeddings.')
+    all_rules += rules(layer, root + 'encoder.layer.{}.', 'stack.', config.depth)
+    return Table(tuple(all_rules), _IGNORED)

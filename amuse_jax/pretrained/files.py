@@ -1,4 +1,4 @@
-"""Reads checkpoints: local files of any usual kind, and files of the Hugging Face hub."""
+"""Reads checkpoint files: safetensors and PyTorch, local or from the Hugging Face hub."""
 
 import importlib.util
 import re
@@ -10,36 +10,36 @@ import numpy as np
 
 from amuse_jax.errors import StageError
 
-HUB_FILES = ('model.safetensors', 'pytorch_model.bin')  # the better first
+HUB_FILES = ('model.safetensors', 'pytorch_model.bin')  # in order of preference
 TORCH = ('.pt', '.pth', '.ckpt', '.bin')
-# What a file may wrap its arrays in, outermost first.
+# Keys under which a file may nest its arrays, outermost first.
 WRAPPERS = ('state_dict', 'model', 'module')
-LIGHTNING = re.compile(r'sed_model\.')  # HTS-AT's release: the tower beside losses and metrics
+LIGHTNING = re.compile(r'sed_model\.')  # prefix of the tower in HTS-AT's released file
 
 
 def read(where: str) -> dict[str, np.ndarray]:
-    """The arrays of a checkpoint by name.
+    """Read the arrays of a checkpoint by name.
 
     Args:
       where: see `fetch`.
 
     Raises:
-      StageError: see `fetch`; or the file holds more than arrays (it is never unpickled).
+      StageError: `fetch` raises it, or the file cannot be read without unpickling other objects.
     """
     path = fetch(where)
     return _read_safetensors(path) if path.suffix == '.safetensors' else _read_torch(path)
 
 
 def fetch(where: str) -> Path:
-    """The file of a checkpoint; one of the hub is downloaded into the hub's cache.
+    """Return the path of a checkpoint; download it into the hub's cache if it is a hub name.
 
     Args:
       where: a local .safetensors, .pt, .pth, .ckpt or .bin file; or a name on the hub, such as
         microsoft/swinv2-large-patch4-window12-192-22k or timm/swinv2_tiny_window8_256.ms_in1k.
 
     Raises:
-      StageError: no such file, no network for a hub name, a file of another kind, or of PyTorch
-        where that is not installed.
+      StageError: the file does not exist or is of another kind, it needs PyTorch and PyTorch is not
+        installed, or the hub cannot be reached.
     """
     path = Path(where).expanduser()
     if not path.suffix or (not path.exists() and path.suffix not in ('.safetensors', *TORCH)):
@@ -53,8 +53,8 @@ def fetch(where: str) -> Path:
         )
     if path.suffix in TORCH and importlib.util.find_spec('torch') is None:
         raise StageError(
-            f"reading {path} needs PyTorch: run pip install '.[offline]', or convert the file "
-            'where that is installed (python -m amuse_jax.pretrained convert)'
+            f"reading {path} needs PyTorch: run pip install '.[offline]', or convert the file on a "
+            'machine with PyTorch (python -m amuse_jax.pretrained convert)'
         )
     return path
 
@@ -75,8 +75,8 @@ def _from_hub(name: str) -> Path:
     for file in HUB_FILES:
         try:
             return Path(hf_hub_download(name, file, etag_timeout=5))
-        except Exception as error:  # of the network, of the hub, or of the name
-            # A hub that was not reached is, to the library, an entry that is not in the cache.
+        except Exception as error:  # the network, the hub or the name may be wrong
+            # If the hub cannot be reached, the library says that the file is not in its cache.
             not_reached = isinstance(error, LocalEntryNotFoundError)
             if isinstance(error, EntryNotFoundError) and not not_reached:
                 continue
@@ -96,20 +96,20 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise StageError(f'{path} is no whole safetensors file: {error}') from error
+        raise StageError(f'{path} is not a complete safetensors file: {error}') from error
 
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
     import torch
 
     try:
-        is_zip = zipfile.is_zipfile(path)  # only that format can be mapped into memory
+        is_zip = zipfile.is_zipfile(path)  # only this format can be memory-mapped
         content = torch.load(path, map_location='cpu', weights_only=True, mmap=is_zip)
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
         raise StageError(
-            f'{path} cannot be read without running code that it may hold ({reason}); '
-            'save its state_dict alone, or as safetensors'
+            f'{path} cannot be read without running code that it may contain ({reason}); '
+            'save only its state_dict, or save it as safetensors'
         ) from error
     while isinstance(content, Mapping):
         inner = next((content[key] for key in WRAPPERS if key in content), None)
@@ -127,7 +127,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
 
 
 def _without_prefix(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Of a Lightning file, the tower's arrays under their own names."""
+    """Return only the tower's arrays, without the prefix, if the file was saved by Lightning."""
     inner = {
         LIGHTNING.sub('', name, count=1): array
         for name, array in arrays.items()

@@ -1,4 +1,4 @@
-"""Names of HTS-AT checkpoints: the original release and Hugging Face's CLAP."""
+"""Tables that translate the names in HTS-AT checkpoints, original or CLAP, into parameters."""
 
 from collections.abc import Iterable
 
@@ -8,8 +8,8 @@ from amuse_jax.models.htsat import HTSATConfig
 from amuse_jax.pretrained.key_mapping import Row, Table, dense, linear, norm, patches, rules, same
 
 _CONSTANTS = {
-    r'.*\.relative_position_index': 'follows from the window',
-    r'.*\.attn_mask': 'follows from the window',
+    r'.*\.relative_position_index': 'constant, follows from the window size',
+    r'.*\.attn_mask': 'constant, follows from the window size',
     r'.*\.num_batches_tracked': 'counts training steps',
 }
 _MERGING = [
@@ -44,12 +44,12 @@ _BLOCK = [
 
 
 def table(config: HTSATConfig, names: Iterable[str], tagger: bool = False) -> Table:
-    """The table of the naming that a checkpoint follows, told by its names.
+    """Return the table for a checkpoint, which may be CLAP's or the original release.
 
     Args:
-      config: of the tower.
-      names: of the checkpoint's arrays.
-      tagger: whether the model is an HTSATTagger; else a head is ignored.
+      config: the tower's sizes.
+      names: the names of the checkpoint's arrays; they decide which table is used.
+      tagger: whether the model is an HTSATTagger; if not, the checkpoint's head is ignored.
     """
     if any(name.startswith(('audio_encoder.', 'audio_model.')) for name in names):
         return clap(config, names)
@@ -57,63 +57,82 @@ def table(config: HTSATConfig, names: Iterable[str], tagger: bool = False) -> Ta
 
 
 def original(config: HTSATConfig, tagger: bool = False) -> Table:
-    """Names of the released `HTSAT_Swin_Transformer`, a Lightning file's prefix `sed_model.` taken
-    off already (see files.read)."""
+    """Return the table for the released `HTSAT_Swin_Transformer`.
+
+    `files.read` has already removed the prefix `sed_model.` of a Lightning file.
+
+    Args:
+      config: the tower's sizes.
+      tagger: whether the model is an HTSATTagger; if not, the checkpoint's head is ignored.
+    """
     tower = 'tower.' if tagger else ''
-    made = rules(_PATCHES + _mel_norm('bn0'), '', tower)
-    made += _stages(config, '', tower, _BLOCK)
+    all_rules = rules(_PATCHES + _mel_norm('bn0'), '', tower)
+    all_rules += _stages(config, '', tower, _BLOCK)
     ignored = _CONSTANTS | {
-        r'spectrogram_extractor\..*': 'the front end is computed, see media/log_mel.py',
-        r'logmel_extractor\..*': 'the front end is computed, see media/log_mel.py',
-        r'head\.(weight|bias)': 'the original never uses it: tscam_conv gives the classes',
+        r'spectrogram_extractor\..*': 'constant, the front end is media/log_mel.py',
+        r'logmel_extractor\..*': 'constant, the front end is media/log_mel.py',
+        r'head\.(weight|bias)': 'the original never uses it: tscam_conv predicts the classes',
     }
     if tagger:
-        made += rules(
+        all_rules += rules(
             [
                 Row(('tscam_conv.weight',), 'head.kernel', _convolution),
                 Row(('tscam_conv.bias',), 'head.bias', same),
             ]
         )
     else:
-        ignored |= {r'tscam_conv\..*': 'the tower gives features, no classes'}
-    return Table(tuple(made), ignored)
+        ignored |= {r'tscam_conv\..*': 'the tower returns features, not classes'}
+    return Table(tuple(all_rules), ignored)
 
 
 def clap(config: HTSATConfig, names: Iterable[str]) -> Table:
-    """Names of `ClapAudioModel`, and of `ClapModel`, whose text half is ignored."""
+    """Return the table for `ClapAudioModel` or `ClapModel`; the text part of the latter is ignored.
+
+    Args:
+      config: the tower's sizes.
+      names: the names of the checkpoint's arrays.
+    """
     outer = 'audio_model.' if any(name.startswith('audio_model.') for name in names) else ''
     root = f'{outer}audio_encoder.'
-    made = rules(_PATCHES + _mel_norm('batch_norm'), root)
-    made += _stages(config, root, '', _CLAP_BLOCK)
+    all_rules = rules(_PATCHES + _mel_norm('batch_norm'), root)
+    all_rules += _stages(config, root, '', _CLAP_BLOCK)
     ignored = _CONSTANTS | {
         rf'{root}patch_embed\.(fusion_model|mel_conv2d)\..*': (
-            'of fused inputs; a sound of at most 10 s, as here, never enters them'
+            'only for fused inputs; a sound of at most 10 s, as here, does not use them'
         ),
         r'(audio_projection|text_projection|text_model|logit_scale).*': 'pairs sound with text',
     }
-    return Table(tuple(made), ignored)
+    return Table(tuple(all_rules), ignored)
 
 
-def _mel_norm(theirs: str) -> list[Row]:
+def _mel_norm(source: str) -> list[Row]:
     return [
-        *norm(theirs, 'mel_norm'),
-        Row((f'{theirs}.running_mean',), 'mel_norm.mean', same),
-        Row((f'{theirs}.running_var',), 'mel_norm.variance', same),
+        *norm(source, 'mel_norm'),
+        Row((f'{source}.running_mean',), 'mel_norm.mean', same),
+        Row((f'{source}.running_var',), 'mel_norm.variance', same),
     ]
 
 
 def _stages(config: HTSATConfig, root: str, tower: str, block: list[Row]) -> list:
-    """Both namings merge at the end of a stage, we at the start of the next."""
-    made = []
+    """Return the rules of all stages.
+
+    Both checkpoints merge patches at the end of a stage; this model does so at the start of the
+    next stage.
+    """
+    stage_rules = []
     for stage, depth in enumerate(config.depths):
-        theirs, ours = f'{root}layers.{stage}.', f'{tower}stages.{stage}.'
-        made += rules(block, theirs + 'blocks.{}.', ours + 'blocks.', depth)
+        source, target = f'{root}layers.{stage}.', f'{tower}stages.{stage}.'
+        stage_rules += rules(block, source + 'blocks.{}.', target + 'blocks.', depth)
         if stage:
-            made += rules(_MERGING, f'{root}layers.{stage - 1}.downsample.', ours + 'merge.')
-    return made
+            merging = f'{root}layers.{stage - 1}.downsample.'
+            stage_rules += rules(_MERGING, merging, target + 'merge.')
+    return stage_rules
 
 
 def _convolution(arrays: list[np.ndarray]) -> np.ndarray:
-    """(out, in, rows, 3) -> (3 * rows * in, out): taps in time, then rows of mel, then channels."""
+    """Flatten the kernel of a convolution over time into the matrix of a linear layer.
+
+    (out, in, rows, 3) -> (3 * rows * in, out), ordered by tap in time, row of mel, channel.
+    """
     kernel = same(arrays)
     return kernel.transpose(3, 2, 1, 0).reshape(-1, len(kernel))

@@ -1,8 +1,8 @@
-"""Fills a model from a checkpoint by a table of names, and accepts no difference in silence.
+"""Translation of a checkpoint's names into the model's parameters by tables, checked both ways.
 
-A table says for every array of the checkpoint which parameter it becomes. It is checked both ways:
-each source is used once or ignored for a stated reason, each parameter is filled once, and shapes
-agree. One error names everything that does not.
+A table (bert.py, htsat.py, swin_v2.py) gives for each array in the checkpoint the parameter that it
+becomes. `fill` checks that every array is used once or ignored for a stated reason, that every
+parameter is filled once, and that the shapes agree. One error lists all differences.
 """
 
 import collections
@@ -20,17 +20,18 @@ Op = Callable[[list[np.ndarray]], np.ndarray]
 
 
 class ConversionError(StageError):
-    """The checkpoint and the model do not fit; the message lists every difference."""
+    """The checkpoint and the model do not match; the message lists every difference."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """How one parameter is made.
+    """How one parameter is computed from arrays in a checkpoint.
 
     Attributes:
       target: dotted path of the parameter.
-      sources: names in the checkpoint; one group per block of a stack, else one group.
-      op: makes an array of a group's arrays.
+      sources: names in the checkpoint, in groups: one group for each block of a stack, otherwise
+        one group.
+      op: computes one array from the arrays of a group.
       stacked: whether the results of the groups are stacked along a new first axis.
     """
 
@@ -42,7 +43,12 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rules of one naming, and patterns (full match) of ignored names, each with its reason."""
+    """Translation of all names in one kind of checkpoint.
+
+    Attributes:
+      rules: one rule for each parameter.
+      ignored: patterns of the names that are ignored -> the reason; a name must match in full.
+    """
 
     rules: tuple[Rule, ...]
     ignored: Mapping[str, str]
@@ -50,73 +56,85 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One line of a table: their names and our name below a common prefix."""
+    """One row of a table; `rules` turns it into a rule.
 
-    theirs: tuple[str, ...]
-    ours: str
+    Attributes:
+      sources: names in the checkpoint, without the prefix.
+      target: name of the parameter, without the prefix.
+      op: computes the parameter from the arrays.
+    """
+
+    sources: tuple[str, ...]
+    target: str
     op: Op
 
 
 def same(arrays: list[np.ndarray]) -> np.ndarray:
+    """Return the only array unchanged."""
     (array,) = arrays
     return array
 
 
 def linear(arrays: list[np.ndarray]) -> np.ndarray:
-    """PyTorch's (out, in) weights -> one (in, out) kernel, side by side if there are several."""
+    """Transpose PyTorch's (out, in) weights into (in, out) kernels and join them along `out`."""
     return np.concatenate([array.T for array in arrays], axis=1)
 
 
 def joined(arrays: list[np.ndarray]) -> np.ndarray:
-    """Biases of linear layers that became one layer."""
+    """Join the biases of several linear layers into the bias of one layer."""
     return np.concatenate(arrays)
 
 
 def flat(arrays: list[np.ndarray]) -> np.ndarray:
-    """Any shape -> one axis."""
+    """Flatten the only array to one axis."""
     return same(arrays).reshape(-1)
 
 
 def patches(arrays: list[np.ndarray]) -> np.ndarray:
-    """Convolution kernel (out, in, height, width) -> (height * width * in, out)."""
+    """Flatten a convolution kernel: (out, in, height, width) -> (height * width * in, out)."""
     kernel = same(arrays)
     return kernel.transpose(2, 3, 1, 0).reshape(-1, len(kernel))
 
 
 def first_row(arrays: list[np.ndarray]) -> np.ndarray:
+    """Return the first row of the only array."""
     return same(arrays)[0]
 
 
-def dense(theirs: str | Iterable[str], ours: str) -> list[Row]:
-    """Rows of a linear layer; several of theirs become one of ours."""
-    names = (theirs,) if isinstance(theirs, str) else tuple(theirs)
+def dense(sources: str | Iterable[str], target: str) -> list[Row]:
+    """Return the rows of a linear layer; several layers in the checkpoint become one layer."""
+    names = (sources,) if isinstance(sources, str) else tuple(sources)
     return [
-        Row(tuple(f'{name}.weight' for name in names), f'{ours}.kernel', linear),
-        Row(tuple(f'{name}.bias' for name in names), f'{ours}.bias', joined),
+        Row(tuple(f'{name}.weight' for name in names), f'{target}.kernel', linear),
+        Row(tuple(f'{name}.bias' for name in names), f'{target}.bias', joined),
     ]
 
 
-def norm(theirs: str, ours: str) -> list[Row]:
-    """Rows of a normalisation."""
+def norm(source: str, target: str) -> list[Row]:
+    """Return the rows of a normalisation layer."""
     return [
-        Row((f'{theirs}.weight',), f'{ours}.scale', same),
-        Row((f'{theirs}.bias',), f'{ours}.bias', same),
+        Row((f'{source}.weight',), f'{target}.scale', same),
+        Row((f'{source}.bias',), f'{target}.bias', same),
     ]
 
 
-def rules(rows: Iterable[Row], theirs: str = '', ours: str = '', depth: int = 0) -> list[Rule]:
-    """Turns rows into rules.
+def rules(
+    rows: Iterable[Row], source_prefix: str = '', target_prefix: str = '', depth: int = 0
+) -> list[Rule]:
+    """Turn rows into rules by adding the prefixes.
 
     Args:
-      rows: lines of the table.
-      theirs, ours: prefixes, with their dots; `theirs` holds `{}` for the block if depth > 0.
-      depth: blocks of the stack that the rows describe, 0 for a part outside any stack.
+      rows: rows of a table.
+      source_prefix: prefix of the names in the checkpoint, with its dot. If depth > 0, it contains
+        `{}` in place of the block's number.
+      target_prefix: prefix of the parameters, with its dot.
+      depth: number of blocks in the stack that the rows describe; 0 if they describe no stack.
     """
-    prefixes = [theirs.format(block) for block in range(depth)] if depth else [theirs]
+    prefixes = [source_prefix.format(block) for block in range(depth)] if depth else [source_prefix]
     return [
         Rule(
-            ours + row.ours,
-            tuple(tuple(prefix + name for name in row.theirs) for prefix in prefixes),
+            target_prefix + row.target,
+            tuple(tuple(prefix + name for name in row.sources) for prefix in prefixes),
             row.op,
             depth > 0,
         )
@@ -125,47 +143,50 @@ def rules(rows: Iterable[Row], theirs: str = '', ours: str = '', depth: int = 0)
 
 
 def fill(model: nnx.Module, source: Mapping[str, np.ndarray], table: Table) -> nnx.Module:
-    """A model whose every variable comes from the checkpoint.
+    """Return a model with every variable filled from the checkpoint.
 
     Args:
-      model: gives structure and shapes; `nnx.eval_shape` of one will do.
-      source: arrays of the checkpoint by name.
-      table: their names and ours.
+      model: a model with the same structure and shapes; an abstract one from `nnx.eval_shape` is
+        enough.
+      source: the checkpoint's arrays by name.
+      table: the translation of the names.
+
     Returns:
       A new model with float32 variables.
+
     Raises:
-      ConversionError: anything of the checkpoint or the model is left over, missing or of another
-        shape.
+      ConversionError: an array or a parameter is left over, missing or of another shape.
     """
     graphdef, state = nnx.split(model)
     flat_state = dict(nnx.to_flat_state(state))
-    made, problems = _make(_shapes(flat_state), source, table)
+    arrays, problems = _convert(_shapes(flat_state), source, table)
     problems += _left_over(_shapes(flat_state), source, table)
     if problems:
         raise ConversionError(
-            f'the checkpoint does not fit the model ({len(problems)} differences):\n  '
+            f'the checkpoint does not match the model ({len(problems)} differences):\n  '
             + '\n  '.join(sorted(problems))
             + '\nCheck that the sizes in the config are those of the checkpoint.'
         )
     filled = {
-        path: leaf.replace(jnp.asarray(made['.'.join(map(str, path))]))
+        path: leaf.replace(jnp.asarray(arrays['.'.join(map(str, path))]))
         for path, leaf in flat_state.items()
     }
     return nnx.merge(graphdef, nnx.from_flat_state(filled))
 
 
 def differences(model: nnx.Module, source: Mapping[str, np.ndarray], table: Table) -> list[str]:
-    """What `fill` would refuse; empty if the checkpoint fits the model."""
+    """Return the differences that `fill` would report; none if the checkpoint matches the model."""
     shapes = _shapes(dict(nnx.to_flat_state(nnx.state(model))))
-    return _make(shapes, source, table)[1] + _left_over(shapes, source, table)
+    return _convert(shapes, source, table)[1] + _left_over(shapes, source, table)
 
 
 def _shapes(flat_state: Mapping[tuple, nnx.Variable]) -> dict[str, tuple[int, ...]]:
     return {'.'.join(map(str, path)): leaf.shape for path, leaf in flat_state.items()}
 
 
-def _make(shapes: Mapping[str, tuple], source: Mapping[str, np.ndarray], table: Table):
-    made, problems = {}, []
+def _convert(shapes: Mapping[str, tuple], source: Mapping[str, np.ndarray], table: Table):
+    """Return the parameters by name, and the problems found on the way."""
+    parameters, problems = {}, []
     for rule in table.rules:
         missing = [name for group in rule.sources for name in group if name not in source]
         problems += [f'{name}: not in the checkpoint, needed for {rule.target}' for name in missing]
@@ -187,14 +208,15 @@ def _make(shapes: Mapping[str, tuple], source: Mapping[str, np.ndarray], table: 
             problems.append(f'{rule.target}: {array.shape} in the checkpoint, {shape} expected')
         elif not np.issubdtype(array.dtype, np.floating):
             problems.append(f'{rule.target}: {array.dtype} in the checkpoint, floats expected')
-        elif rule.target in made:
+        elif rule.target in parameters:
             problems.append(f'{rule.target}: filled twice')
         else:
-            made[rule.target] = array.astype(np.float32)
-    return made, problems
+            parameters[rule.target] = array.astype(np.float32)
+    return parameters, problems
 
 
 def _left_over(shapes: Mapping[str, tuple], source: Mapping[str, np.ndarray], table: Table):
+    """Return the problems with names that the table uses twice or not at all."""
     targets = {rule.target for rule in table.rules}
     used = collections.Counter(
         name for rule in table.rules for group in rule.sources for name in group

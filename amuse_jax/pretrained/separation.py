@@ -1,10 +1,12 @@
-"""Stems of the 22 instruments by Universal Source Separation (Kong et al. 2023), package `uss`.
+"""Separation of a sound into 22 instruments by Universal Source Separation (Kong et al. 2023).
 
-The package tags every two seconds of the sound with AudioSet's 527 classes (Cnn14). Where a class
-of the wanted instrument is at least as probable as 0.2, a network (ResUNet30) that is told the
-probabilities of those classes separates it; everywhere else the stem is exactly silent.
+This module runs the released weights with the package `uss`. The package tags every two seconds of
+the sound with AudioSet's 527 classes (Cnn14). If one of an instrument's classes has a probability
+of at least 0.2, a network (ResUNet30), conditioned on the probabilities of these classes, separates
+the instrument; otherwise the stem of the instrument is exactly zero.
 
-Only a process that does nothing else imports this module's packages: they bring PyTorch.
+The packages that this module needs import PyTorch, so only a process that does nothing else imports
+them.
 """
 
 import _codecs
@@ -18,26 +20,26 @@ import numpy as np
 from amuse_jax.errors import StageError
 from amuse_jax.pretrained import audioset
 
-SAMPLE_RATE = 32000  # Hz, of all its networks
-SEGMENT_SECONDS = 2.0  # tagged and separated at once
+SAMPLE_RATE = 32000  # Hz, of all networks
+SEGMENT_SECONDS = 2.0  # length of the pieces that are tagged and separated
 CLASSES = 527
 
-# What a folder of weights holds, by the names under which they were published.
+# Names of the published files in a folder of weights.
 CHECKPOINT = 'ss_model=resunet30,querynet=at_soft,data=full,devices=8,step=1000000.ckpt'
 TAGGER = 'Cnn14_mAP=0.431.pth'
 LABELS = 'class_labels_indices.csv'
-LABELS_BYTES = 14675  # the package takes a file of another size for a broken download
+LABELS_BYTES = 14675  # the package treats a file of another size as a broken download
 
 
 class Separator:
     """Separates a mixture into one stem per instrument.
 
     Args:
-      weights: a folder with CHECKPOINT, TAGGER and LABELS; None: the package's own downloads, under
+      weights: a folder with CHECKPOINT, TAGGER and LABELS; None: the package's own downloads in
         ~/.cache.
 
     Raises:
-      StageError: the package is not installed, or a file is missing or of another model.
+      StageError: the package is not installed, a file is missing, or a file holds another model.
     """
 
     def __init__(self, weights: Path | None):
@@ -58,10 +60,10 @@ class Separator:
         network = ResUNet30(input_channels=1, output_channels=1, condition_size=CLASSES)
         tagger_state = _read(tagger, 'model')
         state = _read(checkpoint, 'state_dict')
-        query_state = _under('query_net.', state) or _with_prefix('base.', tagger_state)
+        query_state = _strip_prefix('query_net.', state) or _add_prefix('base.', tagger_state)
         _load(self._tagger, tagger_state, tagger)
         _load(query, query_state, checkpoint)
-        _load(network, _under('ss_model.', state), checkpoint)
+        _load(network, _strip_prefix('ss_model.', state), checkpoint)
         self._model = LitSeparation(
             ss_model=network,
             query_net=query,
@@ -75,13 +77,13 @@ class Separator:
         self._tagger.to(self._device)
 
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
-        """Separates a sound.
+        """Separate a sound into stems.
 
         Args:
           waveform: (samples,) float32 at SAMPLE_RATE.
 
         Returns:
-          (samples, 22) float32, in the order of INSTRUMENTS.
+          (samples, 22) float32, one stem for each instrument, in the order of INSTRUMENTS.
         """
         from uss import inference
 
@@ -90,7 +92,7 @@ class Separator:
             audio=waveform, segment_samples=samples, at_model=self._tagger, device=self._device
         )
         stems = {}
-        for classes in set(self._classes):  # bassoon and suona share theirs
+        for classes in set(self._classes):  # bassoon and suona have the same classes
             stems[classes] = inference.separate_by_query_conditions(
                 audio=waveform,
                 segment_samples=samples,
@@ -104,15 +106,22 @@ class Separator:
 
 @functools.cache
 def load(weights: str) -> Separator:
-    """The process's separator; `weights` as in config.sources.weights ('': own download)."""
+    """Load the separator once for each process.
+
+    Args:
+      weights: a folder, as in config.sources.weights; '': the package's own downloads.
+
+    Raises:
+      StageError: see Separator.
+    """
     return Separator(Path(weights) if weights else None)
 
 
 def check(weights: str) -> None:
-    """Looks for the package, and for the files where `weights` names their folder; quickly.
+    """Check that the package is installed and the files in `weights` exist, without loading them.
 
     Raises:
-      StageError: what is not there.
+      StageError: the package or a file is missing.
     """
     _require_package()
     if weights:
@@ -123,53 +132,53 @@ def _require_package() -> None:
     if importlib.util.find_spec('uss') is None:
         raise StageError(
             "config.sources.stems is 'uss', but the package uss is not installed; run "
-            "pip install '.[uss]', or set config.sources.stems to 'tags', or to 'truth' for "
-            'performances that were rendered'
+            "pip install '.[uss]', or set config.sources.stems to 'tags', or to 'truth' if the "
+            'performances are rendered'
         )
 
 
 def _place_labels(weights: Path | None) -> None:
-    """Puts LABELS where `uss` and `panns_inference` read it while they are imported.
+    """Copy LABELS to the places where `uss` and `panns_inference` read it during their import.
 
-    Without it both call wget then, `uss` at an address that is gone, and `uss` fails on the empty
-    file that is left.
+    If the file is missing, both packages call wget. The address in `uss` no longer exists, so the
+    download leaves an empty file, on which `uss` fails.
     """
     places = (
         Path.home() / '.cache' / 'uss' / 'metadata' / LABELS,
         Path.home() / 'panns_data' / LABELS,
     )
     candidates = (*places, weights / LABELS) if weights else places
-    found = _whole(candidates)
+    found = _first_complete(candidates)
     if found is None and weights is None:
-        places[1].unlink(missing_ok=True)  # empty after a failed download; kept, it stays empty
+        places[1].unlink(missing_ok=True)  # an empty file of a failed download would stay
         import panns_inference  # noqa: F401  downloads it to places[1]
 
-        found = _whole(places)
+        found = _first_complete(places)
     if found is None:
         wanted = weights or places[0].parent
         raise StageError(
             f"the source separation needs AudioSet's {LABELS} ({LABELS_BYTES} bytes) in {wanted}, "
-            'and it is not there and could not be downloaded; fetch it and put it there'
+            'but it is not there and could not be downloaded; download it and put it there'
         )
     for place in places:
-        if _whole((place,)) is None:
+        if _first_complete((place,)) is None:
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(found, place)
 
 
-def _whole(candidates: tuple[Path, ...]) -> Path | None:
-    whole = [p for p in candidates if p.is_file() and p.stat().st_size == LABELS_BYTES]
-    return whole[0] if whole else None
+def _first_complete(candidates: tuple[Path, ...]) -> Path | None:
+    complete = [p for p in candidates if p.is_file() and p.stat().st_size == LABELS_BYTES]
+    return complete[0] if complete else None
 
 
 def _weight_files(weights: Path | None) -> tuple[Path, Path]:
-    """The checkpoint's and the tagger's path."""
+    """Return the paths of the checkpoint and the tagger."""
     if weights is not None:
         for name in (CHECKPOINT, TAGGER):
             if not (weights / name).is_file():
                 raise StageError(
                     f'config.sources.weights is {weights}, which has no file {name}; '
-                    f'expected there {CHECKPOINT}, {TAGGER} and {LABELS}'
+                    f'expected a folder with {CHECKPOINT}, {TAGGER} and {LABELS}'
                 )
         return weights / CHECKPOINT, weights / TAGGER
     from uss.config import panns_paths_dict
@@ -183,20 +192,20 @@ def _weight_files(weights: Path | None) -> tuple[Path, Path]:
         if size != meta['size']:
             raise StageError(
                 f'the weights of the source separation could not be downloaded: {path} has {size} '
-                f'bytes, expected {meta["size"]}; fetch {meta["remote_path"]} and put it there, or '
-                'set config.sources.weights to a folder that holds it'
+                f'bytes, expected {meta["size"]}; download {meta["remote_path"]} and put it there, '
+                'or set config.sources.weights to a folder that holds it'
             )
         paths.append(path)
     return paths[0], paths[1]
 
 
 def _read(path: Path, key: str) -> dict:
-    """The weights in a published file, without running anything that it may hold."""
-    import pickle
+    """Read the weights under `key` in a published file, without running any code from the file."""
+    from pickle import UnpicklingError  # noqa: TID251, raised by PyTorch's safe load
 
     import torch
 
-    # Beside the weights PANNs' files hold arrays, the training sampler's state.
+    # Apart from the weights, the files of PANNs hold NumPy arrays: the state of the sampler.
     reconstruct = np.empty(0).__reduce__()[0]
     arrays = [np.ndarray, np.dtype, _codecs.encode, *map(type, map(np.dtype, '?ilqfd'))]
     arrays += [(reconstruct, f'{module}.multiarray._reconstruct') for module in _NUMPY_CORES]
@@ -204,23 +213,23 @@ def _read(path: Path, key: str) -> dict:
         with torch.serialization.safe_globals(arrays):
             content = torch.load(path, map_location='cpu', weights_only=True)
         return content[key]
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+    except (UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
         raise StageError(
             f'{path} cannot be read as the published weights ({str(error).splitlines()[0]}); '
             'download it again'
         ) from error
 
 
-_NUMPY_CORES = ('numpy.core', 'numpy._core')  # before and since NumPy 2
+_NUMPY_CORES = ('numpy.core', 'numpy._core')  # before NumPy 2, and since
 
 
-def _under(prefix: str, state: dict) -> dict:
+def _strip_prefix(prefix: str, state: dict) -> dict:
     return {
         name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
     }
 
 
-def _with_prefix(prefix: str, state: dict) -> dict:
+def _add_prefix(prefix: str, state: dict) -> dict:
     return {prefix + name: value for name, value in state.items()}
 
 
@@ -229,6 +238,6 @@ def _load(module, state: dict, path: Path) -> None:
         module.load_state_dict(state)
     except RuntimeError as error:
         raise StageError(
-            f'{path} holds another model than {type(module).__name__}: '
+            f'{path} holds the weights of another model than {type(module).__name__}: '
             + ' '.join(str(error).split())[:300]
         ) from error

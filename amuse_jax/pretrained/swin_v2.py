@@ -1,4 +1,7 @@
-"""Names of Swin-V2 checkpoints: Hugging Face, timm, and the original release."""
+"""Tables that translate the names in Swin-V2 checkpoints into parameters, and a loader.
+
+The checkpoints may come from Hugging Face, timm or the original release.
+"""
 
 import re
 from collections.abc import Iterable
@@ -21,9 +24,9 @@ from amuse_jax.pretrained.key_mapping import (
 )
 
 _CONSTANTS = {
-    r'.*\.attn_mask': 'follows from the window',
-    r'.*\.relative_position_index': 'follows from the window',
-    r'.*\.relative_coords_table': 'follows from the window',
+    r'.*\.attn_mask': 'constant, follows from the window size',
+    r'.*\.relative_position_index': 'constant, follows from the window size',
+    r'.*\.relative_coords_table': 'constant, follows from the window size',
 }
 _MERGING = [
     Row(('reduction.weight',), 'reduction.kernel', linear),
@@ -50,7 +53,7 @@ _HF_BLOCK = [
     *dense(f'{_HF_BIAS}0', 'attention.bias_inner'),
     Row((f'{_HF_BIAS}2.weight',), 'attention.bias_outer.kernel', linear),
     *dense('attention.output.dense', 'attention.out'),
-    # Res-post-norm: the names still say before and after, as in Swin.
+    # Swin-V2 has res-post-norm, but the names still say before and after, as in Swin.
     *norm('layernorm_before', 'attention_norm'),
     *dense('intermediate.dense', 'mlp.inner'),
     *dense('output.dense', 'mlp.outer'),
@@ -79,16 +82,16 @@ _BLOCK = [
 
 
 def load(source: str, config: SwinV2Config, classes: int = 0) -> SwinV2 | SwinV2Classifier:
-    """A published tower.
+    """Load a published Swin-V2.
 
     Args:
       source: a hub name, such as timm/swinv2_large_window12_192.ms_in22k, or a file (files.read).
       config: its sizes, such as swin_v2.named('swinv2_large_window12_192').
-      classes: of its head; 0: the tower alone.
+      classes: number of classes of its head; 0: load the tower without its head.
 
     Raises:
-      StageError: it can't be read.
-      ConversionError: it has other sizes.
+      StageError: the checkpoint cannot be read.
+      ConversionError: the checkpoint has other sizes.
     """
     arrays = files.read(source)
 
@@ -101,12 +104,12 @@ def load(source: str, config: SwinV2Config, classes: int = 0) -> SwinV2 | SwinV2
 
 
 def table(config: SwinV2Config, names: Iterable[str], classifier: bool = False) -> Table:
-    """The table of the naming that a checkpoint follows, told by its names.
+    """Return the table for a checkpoint from Hugging Face, timm or the original release.
 
     Args:
-      config: of the tower.
-      names: of the checkpoint's arrays.
-      classifier: whether the model is a SwinV2Classifier; else a head is ignored.
+      config: the tower's sizes.
+      names: the names of the checkpoint's arrays; they decide which table is used.
+      classifier: whether the model is a SwinV2Classifier; if not, the checkpoint's head is ignored.
     """
     names = set(names)
     if any(name.startswith(('swinv2.', 'embeddings.')) for name in names):
@@ -115,37 +118,44 @@ def table(config: SwinV2Config, names: Iterable[str], classifier: bool = False) 
 
 
 def hugging_face(config: SwinV2Config, names: set[str], classifier: bool = False) -> Table:
-    """Names of `Swinv2Model`, or of `Swinv2ForImageClassification` with its prefix and head; both
-    merge at the end of a stage, we at the start of the next."""
+    """Return the table for `Swinv2Model`, or `Swinv2ForImageClassification` with prefix and head.
+
+    Both merge patches at the end of a stage; this model does so at the start of the next stage.
+    Arguments as in `table`.
+    """
     root = 'swinv2.' if any(name.startswith('swinv2.') for name in names) else ''
     tower = 'tower.' if classifier else ''
-    made = rules(_HF_STEM, root, tower)
+    all_rules = rules(_HF_STEM, root, tower)
     for stage, depth in enumerate(config.depths):
-        theirs, ours = f'{root}encoder.layers.{stage}.', f'{tower}stages.{stage}.'
-        made += rules(_HF_BLOCK, theirs + 'blocks.{}.', ours + 'blocks.', depth)
+        source, target = f'{root}encoder.layers.{stage}.', f'{tower}stages.{stage}.'
+        all_rules += rules(_HF_BLOCK, source + 'blocks.{}.', target + 'blocks.', depth)
         if stage:
-            before = f'{root}encoder.layers.{stage - 1}.downsample.'
-            made += rules(_MERGING, before, ours + 'merge.')
-    return _with_head(made, 'classifier', classifier)
+            merging = f'{root}encoder.layers.{stage - 1}.downsample.'
+            all_rules += rules(_MERGING, merging, target + 'merge.')
+    return _with_head(all_rules, 'classifier', classifier)
 
 
 def timm(config: SwinV2Config, names: set[str], classifier: bool = False) -> Table:
-    """Names of timm's `swinv2_*`. Up to timm 0.6, as in the original release, stages merge at
-    their end and the head is `head`; later they merge at the start and it is `head.fc`."""
+    """Return the table for timm's `swinv2_*` and the original release.
+
+    The original release and timm up to 0.6 merge patches at the end of a stage, and the head is
+    `head`. Later versions of timm merge them at the start of a stage, and the head is `head.fc`.
+    Arguments as in `table`.
+    """
     merges_first = 'layers.0.downsample.reduction.weight' not in names
     tower = 'tower.' if classifier else ''
-    made = rules(_STEM, '', tower)
+    all_rules = rules(_STEM, '', tower)
     for stage, depth in enumerate(config.depths):
-        theirs, ours = f'layers.{stage}.', f'{tower}stages.{stage}.'
-        made += rules(_BLOCK, theirs + 'blocks.{}.', ours + 'blocks.', depth)
+        source, target = f'layers.{stage}.', f'{tower}stages.{stage}.'
+        all_rules += rules(_BLOCK, source + 'blocks.{}.', target + 'blocks.', depth)
         if stage:
             layer = stage if merges_first else stage - 1
-            made += rules(_MERGING, f'layers.{layer}.downsample.', ours + 'merge.')
-    return _with_head(made, 'head.fc' if 'head.fc.weight' in names else 'head', classifier)
+            all_rules += rules(_MERGING, f'layers.{layer}.downsample.', target + 'merge.')
+    return _with_head(all_rules, 'head.fc' if 'head.fc.weight' in names else 'head', classifier)
 
 
-def _with_head(made: list, head: str, classifier: bool) -> Table:
+def _with_head(tower_rules: list, head: str, classifier: bool) -> Table:
     if classifier:
-        return Table(tuple(made + rules(dense(head, 'head'))), _CONSTANTS)
-    reason = 'the tower gives features, no classes'
-    return Table(tuple(made), _CONSTANTS | {rf'{re.escape(head)}\..*': reason})
+        return Table(tuple(tower_rules + rules(dense(head, 'head'))), _CONSTANTS)
+    reason = 'the tower returns features, not classes'
+    return Table(tuple(tower_rules), _CONSTANTS | {rf'{re.escape(head)}\..*': reason})

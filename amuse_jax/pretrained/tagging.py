@@ -1,7 +1,7 @@
-"""Sounds tagged with AudioSet's 527 classes by HTS-AT (Chen et al. 2022), as released.
+"""Audio tagging with AudioSet's 527 classes by the released HTS-AT (Chen et al. 2022).
 
 tagger = tagging.load('HTSAT_AudioSet_Saved_1.ckpt')
-found = tagger(samples)                               # (n,) float32 at 32 kHz
+tags = tagger(samples)                                # (n,) float32 at 32 kHz
 """
 
 import dataclasses
@@ -24,12 +24,12 @@ SHORTEST = FRONT_END.window  # samples
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-    """What was heard.
+class SoundTags:
+    """The scores of all classes in a sound.
 
     Attributes:
-      clip: (classes,) scores in [0, 1] of the whole sound.
-      timeline: (steps, classes) scores along it.
+      clip: (classes,) scores in [0, 1] for the whole sound.
+      timeline: (steps, classes) scores in [0, 1] for each step of time.
       step_seconds: length of a step.
     """
 
@@ -37,18 +37,18 @@ class Found:
     timeline: np.ndarray
     step_seconds: float
 
-    def best(self, count: int) -> list[tuple[int, float]]:
-        """The classes with the highest scores of the whole sound, and these."""
+    def top(self, count: int) -> list[tuple[int, float]]:
+        """Return (class, score) for the `count` classes with the highest scores of the sound."""
         order = np.argsort(-self.clip, kind='stable')[:count]
         return [(int(index), float(self.clip[index])) for index in order]
 
 
 class Tagger:
-    """A tagger and its front end, compiled per length of sound: 10 s, and shorter ones."""
+    """HTS-AT with its log-mel front end, compiled once for each length of sound up to 10 s."""
 
     def __init__(self, model: HTSATTagger):
         graphdef, self._state = nnx.split(model)
-        # Steps are as long as the last stage's tokens.
+        # A step of the timeline is as long as a token of the last stage.
         repeats = model.config.frames // (model.config.folds * model.side)
 
         @jax.jit
@@ -58,17 +58,19 @@ class Tagger:
 
         self._run = run
 
-    def __call__(self, samples: np.ndarray) -> Found:
-        """Tags a sound; one longer than 10 s in pieces of 10 s, the last filled up with silence.
+    def __call__(self, samples: np.ndarray) -> SoundTags:
+        """Tag a sound.
+
+        A sound longer than 10 s is tagged in pieces of 10 s; the last piece is padded with silence.
 
         Args:
           samples: (n,) float32 at 32 kHz, full scale at 1.
 
         Returns:
-          Scores; those of the whole sound are averages over its pieces.
+          The scores; the scores for the whole sound are averages over its pieces.
 
         Raises:
-          ValueError: it is shorter than a window of the front end.
+          ValueError: the sound is shorter than a window of the front end.
         """
         if len(samples) < SHORTEST:
             raise ValueError(f'a sound of {len(samples)} samples; expected at least {SHORTEST}')
@@ -80,19 +82,19 @@ class Tagger:
         timeline = np.concatenate([np.asarray(along[0]) for _, along in tagged])
         step_seconds = length / FRONT_END.sample_rate * pieces / len(timeline)
         last = int(np.ceil(len(samples) / FRONT_END.sample_rate / step_seconds))
-        return Found(clip, timeline[:last], step_seconds)
+        return SoundTags(clip, timeline[:last], step_seconds)
 
 
 @functools.cache
 def load(source: str) -> Tagger:
-    """The released tagger.
+    """Load the released tagger.
 
     Args:
       source: its AudioSet checkpoint, a file or a hub name (see files.read).
 
     Raises:
-      StageError: it can't be read.
-      ConversionError: it holds another model.
+      StageError: the checkpoint cannot be read.
+      ConversionError: the checkpoint holds another model.
     """
     arrays = files.read(source)
     classes = len(audioset.names())
@@ -100,17 +102,17 @@ def load(source: str) -> Tagger:
     return Tagger(key_mapping.fill(model, arrays, htsat.table(RELEASED, arrays, tagger=True)))
 
 
-def describe(found: Found, count: int, columns: int = 60) -> str:
-    """The best classes with their scores, and their timelines as bars, as text."""
-    best = found.best(count)
+def describe(tags: SoundTags, count: int, columns: int = 60) -> str:
+    """Return a text with the `count` best classes, their scores and their timelines as bars."""
+    best = tags.top(count)
     names = [audioset.names()[index] for index, _ in best]
     width = max(map(len, names))
-    steps = len(found.timeline)
+    steps = len(tags.timeline)
     edges = np.linspace(0, steps, min(columns, steps) + 1).astype(int)
     lines = []
     for name, (index, score) in zip(names, best):
-        levels = [found.timeline[a:b, index].max() for a, b in zip(edges[:-1], edges[1:])]
+        levels = [tags.timeline[a:b, index].max() for a, b in zip(edges[:-1], edges[1:])]
         bars = ''.join(' ▁▂▃▄▅▆▇█'[round(8 * float(level))] for level in levels)
         lines.append(f'{name:<{width}}  {score:.3f}  |{bars}|')
-    seconds = steps * found.step_seconds
+    seconds = steps * tags.step_seconds
     return '\n'.join([*lines, f'{"":<{width}}         0 s{seconds:>{len(edges) - 4}.1f} s'])

@@ -1,4 +1,4 @@
-"""Towers that start from a checkpoint instead of random weights."""
+"""Loads the weights of a config's towers from public or converted checkpoints."""
 
 import json
 from pathlib import Path
@@ -22,17 +22,17 @@ Arrays = dict[str, np.ndarray]
 
 
 def load(config: ConfigDict, part: str) -> Arrays:
-    """The arrays of a tower of the config by dotted name, from `config.checkpoints.<part>`.
+    """Load a tower's arrays from the checkpoint in `config.checkpoints.<part>`.
 
     Args:
-      config: the run's.
+      config: the config of the run.
       part: visual, audio or text.
 
     Returns:
-      {} where the config names no checkpoint.
+      The arrays by dotted name; {} if the config names no checkpoint.
 
     Raises:
-      StageError: it can't be read, or it does not fit the config's sizes.
+      StageError: the checkpoint cannot be read, or does not match the config's sizes.
     """
     where = config.checkpoints[part]
     if not where:
@@ -42,11 +42,15 @@ def load(config: ConfigDict, part: str) -> Arrays:
     return from_source(config, part, files.read(where))
 
 
-def look_for(config: ConfigDict, part: str) -> None:
-    """Has at hand what `load` reads; a file of the hub is downloaded now.
+def fetch(config: ConfigDict, part: str) -> None:
+    """Make sure that `load` will find the checkpoint; download it if it is on the hub.
+
+    Args:
+      config: the config of the run.
+      part: visual, audio or text.
 
     Raises:
-      StageError: it is not there, or cannot be fetched.
+      StageError: the file does not exist, or cannot be downloaded.
     """
     where = config.checkpoints[part]
     if where and not _is_converted(where):
@@ -54,10 +58,18 @@ def look_for(config: ConfigDict, part: str) -> None:
 
 
 def from_source(config: ConfigDict, part: str, source: Arrays) -> Arrays:
-    """The arrays of a tower of the config, from those of a checkpoint.
+    """Convert a public checkpoint's arrays to the arrays of a tower.
+
+    Args:
+      config: the config with the tower's sizes.
+      part: visual, audio or text.
+      source: the checkpoint's arrays by name.
+
+    Returns:
+      The tower's arrays by dotted name.
 
     Raises:
-      ConversionError: they don't fit.
+      ConversionError: the checkpoint does not match the tower.
     """
     model, names = _tower(config, part), set(source)
     if part == 'visual':
@@ -70,7 +82,13 @@ def from_source(config: ConfigDict, part: str, source: Arrays) -> Arrays:
 
 
 def write_converted(config: ConfigDict, part: str, arrays: Arrays, folder: Path) -> None:
-    """Writes a tower's arrays as an Orbax checkpoint that `load` takes; needs no PyTorch to read.
+    """Write a tower's arrays as an Orbax checkpoint, which `load` can read without PyTorch.
+
+    Args:
+      config: the config with the tower's sizes.
+      part: visual, audio or text.
+      arrays: the tower's arrays by dotted name.
+      folder: the folder to write.
 
     Raises:
       StageError: the folder exists.
@@ -89,10 +107,12 @@ def _is_converted(where: str) -> bool:
 
 
 def _read_converted(config: ConfigDict, part: str, folder: Path) -> Arrays:
-    found = json.loads((folder / 'tower.json').read_text())
-    formats.refuse_newer(found.get('format', 1), formats.CHECKPOINT_FORMAT, folder)
-    if found['part'] != part:
-        raise StageError(f'{folder} holds a tower for {found["part"]}; expected one for {part}')
+    description = json.loads((folder / 'tower.json').read_text())
+    formats.refuse_newer(description.get('format', 1), formats.CHECKPOINT_FORMAT, folder)
+    if description['part'] != part:
+        raise StageError(
+            f'{folder} holds a tower for {description["part"]}; expected one for {part}'
+        )
     shapes = _by_name(_tower(config, part))
     target = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in shapes.items()}
     try:
@@ -101,12 +121,12 @@ def _read_converted(config: ConfigDict, part: str, folder: Path) -> Arrays:
     except (ValueError, KeyError, OSError) as error:
         reason = str(error).partition('\n')[0][:200]
         raise StageError(
-            f'{folder} does not fit the sizes in config.model.{part} ({reason})'
+            f'{folder} does not match the sizes in config.model.{part} ({reason})'
         ) from error
 
 
 def _tower(config: ConfigDict, part: str) -> nnx.Module:
-    """A tower of the config's sizes, without arrays."""
+    """Return an abstract tower with the config's sizes."""
     sizes = config.model[part].to_dict()
     if part == 'visual':
         return nnx.eval_shape(lambda: SwinV2(SwinV2Config(**sizes), rngs=nnx.Rngs(0)))

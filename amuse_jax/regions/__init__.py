@@ -1,13 +1,18 @@
-"""The regions of interest of each video (3.3), found offline by a detector in PyTorch."""
+"""Regions of interest of each video (3.3), found offline by a YOLOv8 detector in PyTorch.
+
+stage.py is the entry point and imports no PyTorch; it spawns a process for worker.py. There,
+detector_setup.py provides the detector (detector.py, detector_training.py, labelled_frames.py),
+finder.py finds the regions of one video (pictures.py, detection.py), and shards.py stores them.
+"""
 
 import os
-import tempfile
-from pathlib import Path
 
-# Before any of them imports ultralytics: it would look for the network, print, install packages and
-# write its settings into the user's home.
+import platformdirs
+
+# Set before any module imports ultralytics, which would otherwise use the network, print, install
+# packages and write its settings to the user's home folder.
 os.environ.update(YOLO_OFFLINE='true', YOLO_VERBOSE='false', YOLO_AUTOINSTALL='false')
-# PyTorch's threads wait asleep: awake they take the cores from each other where others work too,
-# and a step then takes ten times as long.
+# PyTorch's threads sleep while they wait. Busy-waiting threads take the cores from other processes,
+# and a training step then takes ten times as long.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
-os.environ.setdefault('YOLO_CONFIG_DIR', str(Path(tempfile.gettempdir()) / 'amuse_jax-ultralytics'))
+os.environ.setdefault('YOLO_CONFIG_DIR', str(platformdirs.user_cache_path('amuse_jax')))

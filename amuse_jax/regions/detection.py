@@ -1,6 +1,6 @@
-"""What a detector sees in pictures: the K best boxes, their classes, scores and features (3.3).
+"""Object detection in pictures: the K best boxes with their classes, scores and features (3.3).
 
-Only for processes of the rois stage: it imports PyTorch.
+This module imports PyTorch, so only processes of the rois stage may import it.
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,16 @@ from amuse_jax.regions import detector
 
 @dataclass(frozen=True)
 class Regions:
-    """K regions in each of n pictures, best first; places without one have class -1 and zeros.
+    """K regions in each of n pictures, the best first.
+
+    A picture with fewer than K regions is filled up with class -1 and zeros.
 
     Attributes:
       boxes: (n, K, 4) float16, xyxy in [0, 1] of the picture.
       classes: (n, K) int16.
       scores: (n, K) float16.
-      features: (n, K, D) float16, the detector's three maps averaged over the box, one behind
-        the other.
+      features: (n, K, D) float16, the concatenated averages of the detector's three maps over the
+        box.
     """
 
     boxes: np.ndarray
@@ -32,7 +34,8 @@ class Regions:
     features: np.ndarray
 
     @classmethod
-    def none(cls, n: int, regions: int, feature_size: int) -> 'Regions':
+    def empty(cls, n: int, regions: int, feature_size: int) -> 'Regions':
+        """Return the arrays for n pictures without any region."""
         return cls(
             np.zeros((n, regions, 4), np.float16),
             np.full((n, regions), -1, np.int16),
@@ -44,23 +47,24 @@ class Regions:
 def best_regions(
     output: torch.Tensor, *, regions: int, min_score: float, max_overlap: float
 ) -> list[torch.Tensor]:
-    """Non-maximum suppression within each class, then the best `regions` of what is left.
+    """Apply non-maximum suppression within each class, and keep the best `regions` boxes.
 
     Args:
-      output: (n, 4 + classes, anchors) of the detector: centre x, centre y, width, height in
-        pixels, scores.
-      min_score: only boxes above it.
-      max_overlap: IoU with a better box of the same class up to which a box is kept.
+      output: (n, 4 + classes, anchors), the detector's output: centre x, centre y, width and height
+        in pixels, then the scores.
+      regions: largest number of boxes per picture.
+      min_score: boxes need a score above it.
+      max_overlap: highest IoU that a box may have with a better box of the same class.
 
     Returns:
-      n tensors (at most `regions`, 6): xyxy, score, class; best first.
+      n tensors (at most `regions`, 6): xyxy, score, class; the best box first.
     """
     return non_max_suppression(
-        output.clone(),  # it changes its argument
+        output.clone(),  # the function changes its argument
         min_score,
         max_overlap,
         max_det=regions,
-        max_time_img=float('inf'),  # else it drops pictures when the machine is busy
+        max_time_img=float('inf'),  # with a limit it drops pictures if the machine is busy
         nc=output.shape[1] - 4,
     )
 
@@ -68,36 +72,39 @@ def best_regions(
 def find_regions(
     model: DetectionModel,
     pictures: np.ndarray,
-    inside: tuple[int, int],
+    content_shape: tuple[int, int],
     *,
     regions: int,
     min_score: float,
     max_overlap: float,
 ) -> Regions:
-    """Runs the detector.
+    """Run the detector on n pictures and pool the features of their best regions.
 
     Args:
+      model: the detector.
       pictures: uint8 (n, H, W, 3) RGB, H and W multiples of 32.
-      inside: height and width of the part that the picture fills, from the upper left corner.
-
-    Returns:
-      `Regions` of the n pictures.
+      content_shape: height and width of the part that the picture fills, from the upper left
+        corner.
+      regions: number of regions K per picture.
+      min_score: see `best_regions`.
+      max_overlap: see `best_regions`.
     """
     device = next(model.parameters()).device
-    found = Regions.none(len(pictures), regions, sum(detector.map_channels(model)))
+    found = Regions.empty(len(pictures), regions, sum(detector.map_channels(model)))
     if not len(pictures):
         return found
     with torch.inference_mode():
         output, raw = model(detector.to_input(pictures, device))
-        limit = output.new_tensor([inside[1], inside[0], inside[1], inside[0]])
+        height, width = content_shape
+        limit = output.new_tensor([width, height, width, height])
         best = best_regions(output, regions=regions, min_score=min_score, max_overlap=max_overlap)
-        boxes = [torch.minimum(one[:, :4].clamp(min=0), limit) for one in best]
+        boxes = [torch.minimum(each[:, :4].clamp(min=0), limit) for each in best]
         pooled = pool(raw['feats'], model.stride.tolist(), boxes)
-    for index, (one, corners, features) in enumerate(zip(best, boxes, pooled)):
-        n = len(one)
+    for index, (detections, corners, features) in enumerate(zip(best, boxes, pooled)):
+        n = len(detections)
         found.boxes[index, :n] = (corners / limit).cpu().numpy()
-        found.classes[index, :n] = one[:, 5].cpu().numpy()
-        found.scores[index, :n] = one[:, 4].cpu().numpy()
+        found.classes[index, :n] = detections[:, 5].cpu().numpy()
+        found.scores[index, :n] = detections[:, 4].cpu().numpy()
         found.features[index, :n] = features.cpu().numpy()
     return found
 
@@ -105,10 +112,11 @@ def find_regions(
 def pool(
     maps: list[torch.Tensor], strides: list[float], boxes: list[torch.Tensor]
 ) -> list[torch.Tensor]:
-    """Averages every map over every box (RoIAlign to one cell) and joins the maps' channels.
+    """Average every map over every box (RoIAlign to one cell) and concatenate the channels.
 
     Args:
-      maps: (n, channels_i, H / stride_i, W / stride_i) each.
+      maps: tensors (n, channels_i, H / stride_i, W / stride_i).
+      strides: pixels per cell of each map.
       boxes: n tensors (m, 4), xyxy in pixels.
 
     Returns:
@@ -118,4 +126,4 @@ def pool(
         roi_align(each, boxes, output_size=1, spatial_scale=1 / stride, aligned=True).flatten(1)
         for each, stride in zip(maps, strides)
     ]
-    return list(torch.cat(pooled, 1).split([len(one) for one in boxes]))
+    return list(torch.cat(pooled, 1).split([len(each) for each in boxes]))

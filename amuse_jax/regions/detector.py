@@ -1,12 +1,12 @@
-"""A YOLOv8 detector (3.3): built, saved, loaded without running foreign code, and judged.
+"""A YOLOv8 detector (3.3): build, save, load safely, and evaluate it.
 
-Only for processes of the rois stage: it imports PyTorch, which the process that trains in JAX
-never does.
+This module imports PyTorch, so only processes of the rois stage may import it. The process that
+trains in JAX never imports PyTorch.
 """
 
 import copy
-import pickle
 from pathlib import Path
+from pickle import UnpicklingError  # noqa: TID251, raised by PyTorch's safe load
 
 import numpy as np
 import torch
@@ -19,20 +19,20 @@ from ultralytics.utils.nms import non_max_suppression
 from amuse_jax.errors import StageError
 from amuse_jax.system.files import write_atomically
 
-# Ultralytics' defaults, but for 0.5 for the classes, which short trainings learn last.
+# Ultralytics' defaults, except `cls`, which is 0.5 there: a short training learns the classes last.
 LOSS_GAINS = {'box': 7.5, 'cls': 2.0, 'dfl': 1.5}
-# Ultralytics has 0.03, with which the statistics lag behind a training of a few hundred steps.
+# Ultralytics uses 0.03, which is too slow for the statistics of a training of a few hundred steps.
 BATCH_NORM_MOMENTUM = 0.1
 
 
 def build(names: list[str], width: float, depth: float) -> DetectionModel:
-    """A YOLOv8 detector with random weights.
+    """Build a YOLOv8 detector with random weights.
 
     Args:
-      names: the classes.
-      width: multiple of YOLOv8's channels; n is 0.25, s 0.5. The three maps have 256, 512 and
-        1024 times it.
-      depth: multiple of the layers in its blocks; n and s have 0.33.
+      names: class names.
+      width: factor on YOLOv8's channels: 0.25 for YOLOv8n, 0.5 for YOLOv8s. The three maps have
+        256, 512 and 1024 times `width` channels.
+      depth: factor on the number of layers per block: 0.33 for YOLOv8n and YOLOv8s.
     """
     architecture = yaml_model_load('yolov8n.yaml')
     architecture |= {'scales': {'n': [depth, width, 1024]}, 'nc': len(names)}
@@ -46,25 +46,28 @@ def build(names: list[str], width: float, depth: float) -> DetectionModel:
 
 
 def save(model: DetectionModel, path: Path) -> None:
-    """Writes a checkpoint that ultralytics reads as well: `ultralytics.YOLO(path)`."""
-    kept = copy.deepcopy(model).cpu().eval()
-    kept.criterion = None
-    checkpoint = {'model': kept, 'train_args': dict(LOSS_GAINS)}
+    """Write a checkpoint that ultralytics can read, too: `ultralytics.YOLO(path)`."""
+    saved = copy.deepcopy(model).cpu().eval()
+    saved.criterion = None
+    checkpoint = {'model': saved, 'train_args': dict(LOSS_GAINS)}
     write_atomically(path, lambda beside: torch.save(checkpoint, beside))
 
 
 def load(path: Path) -> DetectionModel:
-    """Reads a YOLOv8 checkpoint, float32 and in evaluation mode; `.names` maps index to name.
+    """Read a YOLOv8 checkpoint, in float32 and in evaluation mode.
 
-    The file is read with `torch.load(weights_only=True)` and an allow-list of PyTorch's and
-    ultralytics' own layer classes, which is ultralytics' restricted loading: a checkpoint that
-    names anything else is refused, so that no code from the file runs.
+    This is ultralytics' restricted loading: `torch.load(weights_only=True)` with an allow-list of
+    the layer classes of PyTorch and ultralytics. A checkpoint that names any other class is
+    refused, so that no code from the file runs.
+
+    Returns:
+      The detector; its attribute `names` maps a class index to a class name.
 
     Raises:
-      StageError: no such file, not an ultralytics checkpoint, or not of a detector.
+      StageError: the file is missing, is not an ultralytics checkpoint, or holds no detector.
     """
     advice = (
-        'expected the .pt file of a YOLOv8 detector, as ultralytics saves it; mend rois.weights'
+        'expected the .pt file of a YOLOv8 detector, as ultralytics saves it; correct rois.weights'
     )
     if not path.is_file():
         raise StageError(f'rois.weights: there is no file {path}; {advice}')
@@ -74,7 +77,7 @@ def load(path: Path) -> DetectionModel:
         checkpoint, _ = torch_safe_load(str(path), safe_only=True)
     except (
         TypeError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, ImportError,
-        OSError, pickle.UnpicklingError,
+        OSError, UnpicklingError,
     ) as error:  # fmt: skip
         reason = str(error).strip().splitlines()[0]
         raise StageError(f'rois.weights: {path} cannot be read ({reason}); {advice}') from error
@@ -96,12 +99,17 @@ def _names(model: DetectionModel) -> dict[int, str]:
 
 
 def map_channels(model: DetectionModel) -> list[int]:
-    """Channels of the three maps that the detection head reads, finest first."""
+    """Return the channels of the three maps that the detection head reads, the finest first."""
     return [branch[0].conv.in_channels for branch in model.model[-1].cv2]
 
 
+def choose_device() -> torch.device:
+    """Return the GPU if PyTorch finds one, else the CPU."""
+    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+
 def to_input(pictures: np.ndarray, device: torch.device) -> torch.Tensor:
-    """uint8 (n, H, W, 3) RGB -> float (n, 3, H, W) in [0, 1], in the quickest memory order."""
+    """Convert uint8 (n, H, W, 3) RGB to float (n, 3, H, W) in [0, 1], in the fastest layout."""
     images = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2)
     return images.float().div_(255).contiguous(memory_format=torch.channels_last)
 
@@ -109,28 +117,31 @@ def to_input(pictures: np.ndarray, device: torch.device) -> torch.Tensor:
 def average_precision(
     model: DetectionModel, pictures: np.ndarray, boxes: list[np.ndarray], classes: list[np.ndarray]
 ) -> dict[str, float]:
-    """Average precision at an IoU of 0.5 per class, as ultralytics has it; mAP50 is their mean.
+    """Compute the average precision of each class at an IoU of 0.5, as ultralytics does.
+
+    The mean over the classes is the mAP50.
 
     Args:
+      model: the detector.
       pictures: uint8 (n, H, W, 3), H and W multiples of 32.
       boxes: n arrays (m, 4), true boxes, xyxy in pixels.
-      classes: n arrays (m,) of class indices.
+      classes: n arrays (m,), class indices of the true boxes.
 
     Returns:
-      AP50 per name of the classes that have true boxes.
+      The AP50 by class name, for the classes that have true boxes.
     """
     device = next(model.parameters()).device
     hits, scores, predicted, batch = [], [], [], 32
     for start in range(0, len(pictures), batch):
         with torch.inference_mode():
             output, _ = model(to_input(pictures[start : start + batch], device))
-        # As ultralytics' validator, but without the time limit behind which it drops pictures.
+        # Same settings as ultralytics' validator, but without its time limit, which drops pictures.
         found = non_max_suppression(
             output, 0.001, 0.7, multi_label=True, max_time_img=float('inf'), nc=len(model.names)
         )
         for index, detections in enumerate(found, start):
             detections = detections.cpu()
-            hits.append(match(detections.numpy(), boxes[index], classes[index]))
+            hits.append(true_positives(detections.numpy(), boxes[index], classes[index]))
             scores.append(detections[:, 4].numpy())
             predicted.append(detections[:, 5].numpy())
     result = ap_per_class(
@@ -142,20 +153,23 @@ def average_precision(
     return {model.names[int(c)]: float(ap[0]) for c, ap in zip(result[6], result[5])}
 
 
-def match(detections: np.ndarray, boxes: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Which detections are right: IoU >= 0.5 with a true box of the class that no better one has.
+def true_positives(detections: np.ndarray, boxes: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return which detections are true positives.
+
+    A detection is one if its IoU with a true box of the same class is at least 0.5 and no detection
+    with a higher score has taken that box.
 
     Args:
-      detections: (n, 6) xyxy, score, class; best score first.
+      detections: (n, 6) xyxy, score, class; the highest score first.
       boxes: (m, 4) true boxes, in the same unit.
-      classes: (m,) their classes.
+      classes: (m,) classes of the true boxes.
 
     Returns:
       bool (n,).
     """
-    right = np.zeros(len(detections), bool)
+    is_true_positive = np.zeros(len(detections), bool)
     if not len(boxes):
-        return right
+        return is_true_positive
     overlap = box_iou(
         torch.from_numpy(boxes), torch.from_numpy(detections[:, :4])
     ).numpy()  # (m, n)
@@ -163,6 +177,6 @@ def match(detections: np.ndarray, boxes: np.ndarray, classes: np.ndarray) -> np.
     for index in range(len(detections)):
         best = overlap[:, index].argmax()
         if overlap[best, index] >= 0.5:
-            right[index] = True
+            is_true_positive[index] = True
             overlap[best] = 0.0
-    return right
+    return is_true_positive

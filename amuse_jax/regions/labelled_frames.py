@@ -1,4 +1,4 @@
-"""Pictures of a data set whose boxes are known, to train a detector on and to judge it with."""
+"""Pictures with known boxes, to train and evaluate a detector on."""
 
 import concurrent.futures
 import json
@@ -14,7 +14,7 @@ from amuse_jax.media import video
 from amuse_jax.music_avqa.vocabulary import INSTRUMENTS
 from amuse_jax.regions import pictures
 
-CLASSES = (*INSTRUMENTS, 'player')  # of a detector that is trained here
+CLASSES = (*INSTRUMENTS, 'player')  # the classes of a detector that is trained here
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class LabelledFrames:
     """n pictures of one size with their boxes.
 
     Attributes:
-      pictures: uint8 (n, H, W, 3) RGB; each picture in the upper left corner, grey around it.
+      pictures: uint8 (n, H, W, 3) RGB; each picture is in the upper left corner, the rest is grey.
       boxes: n arrays (m, 4) float32, xyxy in pixels.
-      classes: n arrays (m,) int64.
+      classes: n arrays (m,) int64, the class of each box.
     """
 
     pictures: np.ndarray
@@ -36,7 +36,7 @@ class LabelledFrames:
 
 
 def has_boxes(root: Path, video_ids: Sequence[str]) -> list[str]:
-    """Those of the videos whose boxes the data set at `root` knows (`truth/<video_id>.json`)."""
+    """Return the videos whose boxes are known: `root` has a file `truth/<video_id>.json`."""
     return [video_id for video_id in video_ids if _truth(root, video_id).is_file()]
 
 
@@ -50,18 +50,20 @@ def read(
     workers: int,
     description: str,
 ) -> LabelledFrames:
-    """Decodes up to `frames` pictures of each video, spread over those whose boxes are known.
+    """Decode up to `frames` evenly spaced pictures of each video, and read their boxes.
 
     Args:
-      root: the data set; `truth/ID.json` holds {"boxes": {"seconds": [...], "boxes": [[[x0, y0,
-        x1, y1, name, ...], ...], ...]}} with corners in [0, 1] of the picture.
-      names: the classes; boxes of other names are left out.
-      frames: at most so many pictures per video, 0: all that have boxes.
+      root: the data set's folder; `truth/ID.json` holds {"boxes": {"seconds": [...], "boxes":
+        [[[x0, y0, x1, y1, name, ...], ...], ...]}} with corners in [0, 1] of the picture.
+      video_ids: the videos to read.
+      names: class names; boxes with other names are left out.
+      frames: largest number of pictures per video; 0 for all that have boxes.
       image_size: the longer side in pixels.
-      workers: threads that decode.
+      workers: number of threads that decode.
+      description: name of the progress bar.
 
     Raises:
-      StageError: a truth file is not of this form, or no picture could be read.
+      StageError: a truth file does not have this form, or no picture could be read.
     """
     read_one = _Reader(root, list(names), frames, image_size)
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
@@ -90,30 +92,31 @@ class _Reader:
     image_size: int
 
     def __call__(self, video_id: str) -> LabelledFrames | None:
-        """None where the video cannot be read: `prepare` has told of it."""
+        """Read one video; return None if it cannot be read, which `prepare` has reported."""
         seconds, labels = self._labels(video_id)
         n = len(seconds)
-        take = np.arange(n)
+        chosen = np.arange(n)
         if self.frames and n > self.frames:
-            take = np.linspace(0, n - 1, self.frames).round().astype(int)
+            chosen = np.linspace(0, n - 1, self.frames).round().astype(int)
         path = self.root / 'videos' / f'{video_id}.mp4'
         try:
-            found = pictures.read(path, [seconds[i] for i in take], self.image_size)
+            found = pictures.read(path, [seconds[i] for i in chosen], self.image_size)
         except video.MediaError:
             return None
-        scale = np.array([found.inside[1], found.inside[0]] * 2, np.float32)
-        kept = [i for i, ok in zip(take, found.mask) if ok]
+        height, width = found.content_shape
+        scale = np.array([width, height] * 2, np.float32)
+        decoded = [i for i, is_decoded in zip(chosen, found.mask) if is_decoded]
         return LabelledFrames(
             found.pictures[found.mask],
-            [labels[i][0] * scale for i in kept],
-            [labels[i][1] for i in kept],
+            [labels[i][0] * scale for i in decoded],
+            [labels[i][1] for i in decoded],
         )
 
     def _labels(self, video_id: str) -> tuple[list[float], list[tuple[np.ndarray, np.ndarray]]]:
         path = _truth(self.root, video_id)
         try:
             known = json.loads(path.read_text())['boxes']
-            labels = [self._of_picture(boxes) for boxes in known['boxes']]
+            labels = [self._parse_boxes(boxes) for boxes in known['boxes']]
             if len(labels) != len(known['seconds']):
                 raise ValueError(f'{len(known["seconds"])} seconds but boxes at {len(labels)}')
             return [float(second) for second in known['seconds']], labels
@@ -121,10 +124,10 @@ class _Reader:
             raise StageError(
                 f'{path}: {type(error).__name__}: {error}; expected "boxes" to hold '
                 '"seconds" and "boxes" (x0, y0, x1, y1 in [0, 1] of the picture, name); '
-                'mend the file or take it out of truth/'
+                'correct the file or remove it from truth/'
             ) from error
 
-    def _of_picture(self, boxes: list) -> tuple[np.ndarray, np.ndarray]:
+    def _parse_boxes(self, boxes: list) -> tuple[np.ndarray, np.ndarray]:
         known = [box for box in boxes if box[4] in self.names]
         corners = np.array([box[:4] for box in known], np.float32).reshape(-1, 4)
         return corners, np.array([self.names.index(box[4]) for box in known], np.int64)

@@ -1,9 +1,10 @@
-"""How much disk a run takes, said and compared with what is free before its first stage starts.
+"""The disk space that a run needs, compared with the free space before the first stage starts.
 
-What grows with the videos (records, regions, stored features and tokens) is exact before it is
-compressed, which records and checkpoints are; rendered videos are reckoned from a few. Of the
-models only the towers' matrices are counted, as if all of them trained: in Amuse they usually do
-not, and what is left out weighs less.
+The sizes that grow with the number of videos (records, regions, stored features and tokens) are
+exact before compression; records and checkpoints are compressed. The size of rendered videos is
+estimated from a few examples. Of the models, only the matrices of the towers are counted, as if all
+of them were trained. Usually most of them are frozen, which outweighs the parts that are not
+counted.
 """
 
 import re
@@ -23,128 +24,155 @@ from amuse_jax.music_avqa import vocabulary
 from amuse_jax.run.stage import Stage
 
 
-def left(config: ConfigDict, workdir: Path, todo: Collection[Stage]) -> dict[Path, int]:
-    """Bytes that the stages to do still write at most, by their folders.
+def remaining_bytes(
+    config: ConfigDict, workdir: Path, pending: Collection[Stage]
+) -> dict[Path, int]:
+    """Return how many bytes, at most, the pending stages will still write.
+
+    Args:
+      config: the run's config.
+      workdir: the run's folder.
+      pending: the stages that are not complete.
+
+    Returns:
+      The bytes by folder.
 
     Raises:
       StageError: an annotation file cannot be read.
     """
-    found = {}
-    for bytes_of, count in ((BYTES, _count_videos), (TEST_BYTES, _count_test_videos)):
-        stages = [stage for stage in todo if stage.name in bytes_of]
+    remaining = {}
+    for stage_bytes, count in (
+        (STAGE_BYTES, _count_videos),
+        (TEST_STAGE_BYTES, _count_test_videos),
+    ):
+        stages = [stage for stage in pending if stage.name in stage_bytes]
         videos = count(config) if stages else 0
         for stage in stages:
             folder = stage.path(workdir)
-            size = bytes_of[stage.name](config, videos)
-            found[folder] = max(size - _used(folder), 0)
-    return found
+            size = stage_bytes[stage.name](config, videos)
+            remaining[folder] = max(size - _disk_usage(folder), 0)
+    return remaining
 
 
 def check(workdir: Path, needed: Mapping[Path, int]) -> None:
-    """Logs what is needed, by folder.
+    """Log the needed space by folder, and refuse a run for which the disk is too small.
 
     Args:
-      workdir: of the run.
-      needed: what `left` found.
+      workdir: the run's folder.
+      needed: bytes by folder, from `remaining_bytes`.
 
     Raises:
-      StageError: less is free.
+      StageError: less space is free than needed.
     """
     total = sum(needed.values())
     if not total:
         return
-    there = next(path for path in (workdir, *workdir.parents) if path.exists())
-    free = shutil.disk_usage(there).free
+    existing = next(path for path in (workdir, *workdir.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
     parts = ', '.join(
         f'{folder.relative_to(workdir)} {size / 1e9:.2f}' for folder, size in needed.items()
     )
     logging.info('disk: at most %.2f GB (%s); free: %.2f GB', total / 1e9, parts, free / 1e9)
     if total > free:
         raise StageError(
-            f'the stages to do need up to {total / 1e9:.1f} GB in {workdir} ({parts}), where '
+            f'the pending stages need up to {total / 1e9:.1f} GB in {workdir} ({parts}), where '
             f'{free / 1e9:.1f} GB are free; make room, use another --workdir, name fewer --stages, '
             'or halve the stored tokens of train by --config.train.encoded_dtype=float16'
         )
 
 
-def of_rendering(config: ConfigDict, videos: int) -> int:
-    """The stage render: found 2.2 MB of stems and sound per video, and 11 to 14 bytes per pixel."""
+def render_bytes(config: ConfigDict, videos: int) -> int:
+    """Return the size of rendered videos.
+
+    Measured: 2.2 MB of stems and sound per video, and 11 to 14 bytes per pixel of a frame.
+    """
     return videos * (2_500_000 + 15 * config.synthetic.width * config.synthetic.height)
 
 
-def of_records(config: ConfigDict, videos: int) -> int:
-    """The stage prepare: frames as uint8, log-mels as float16; the questions weigh little."""
+def record_bytes(config: ConfigDict, videos: int) -> int:
+    """Return the size of records: frames as uint8 and log-mels as float16.
+
+    The questions are not counted because they are small.
+    """
     segments, frames, mels = LogMel.from_settings(config).shape
     return videos * segments * (3 * config.data.image_size**2 + 2 * frames * mels)
 
 
-def of_regions(config: ConfigDict, videos: int) -> int:
-    """The stage rois: boxes, classes, scores and features, in shards and then as one array each."""
+def region_bytes(config: ConfigDict, videos: int) -> int:
+    """Return the size of regions: boxes, classes, scores and features.
+
+    They are written twice, first in shards and then as one array each.
+    """
     region = 2 * (4 + 1 + 1 + config.rois.feature_size)  # float16 and int16
     return 2 * videos * config.data.segments * config.rois.regions * region
 
 
-def of_pretraining(config: ConfigDict, videos: int) -> int:
-    """The stage pretrain: checkpoints of two pairs of towers, and the features of all videos, twice
-    where the predictors learn first."""
+def pretrain_bytes(config: ConfigDict, videos: int) -> int:
+    """Return the size of pretraining: checkpoints of two pairs of towers, and all videos' features.
+
+    The features are stored twice if the predictors are trained alone first.
+    """
     times = 2 if config.pretrain.predictor_epochs else 1
-    features = times * _features(config, videos)
-    return features + _checkpoints(config, 2 * _tower_parameters(config))
+    features = times * _feature_bytes(config, videos)
+    return features + _checkpoint_bytes(config, 2 * _tower_parameters(config))
 
 
-def of_training(config: ConfigDict, videos: int) -> int:
-    """The stage train: checkpoints with the best, and the frozen towers' tokens of all videos."""
+def train_bytes(config: ConfigDict, videos: int) -> int:
+    """Return the size of training: checkpoints, the best one, and stored tokens of all videos."""
     text = config.model.text
     parameters = (summary.BERT_WORDS + 12 * text.width * text.depth) * text.width
     if config.without != 'encoder':
         parameters += _tower_parameters(config)
-    return _checkpoints(config, parameters) + 2 * 4 * parameters + _tokens(config, videos)
+    return _checkpoint_bytes(config, parameters) + 2 * 4 * parameters + _token_bytes(config, videos)
 
 
-def of_test_features(config: ConfigDict, videos: int) -> int:
-    """The stage test_features: what pretrain and train store of their own videos, once."""
-    return _features(config, videos) + _tokens(config, videos)
+def test_feature_bytes(config: ConfigDict, videos: int) -> int:
+    """Return the size of the features and tokens of test videos, each stored once."""
+    return _feature_bytes(config, videos) + _token_bytes(config, videos)
 
 
-# By stage, from the config and the number of the data set's videos.
-BYTES = {
-    'render': of_rendering,
-    'prepare': of_records,
-    'rois': of_regions,
-    'pretrain': of_pretraining,
-    'train': of_training,
+# By stage: a function of the config and the number of videos in the data set.
+STAGE_BYTES = {
+    'render': render_bytes,
+    'prepare': record_bytes,
+    'rois': region_bytes,
+    'pretrain': pretrain_bytes,
+    'train': train_bytes,
 }
-# The same from the number of test videos of `config.evaluate.data`.
-TEST_BYTES = {
-    'test_prepare': of_records,
-    'test_rois': of_regions,
-    'test_features': of_test_features,
+# The same as functions of the number of test videos in `config.evaluate.data`.
+TEST_STAGE_BYTES = {
+    'test_prepare': record_bytes,
+    'test_rois': region_bytes,
+    'test_features': test_feature_bytes,
 }
 
 
-def _features(config: ConfigDict, videos: int) -> int:
-    """The universal encoder's features, float16, and a mask."""
-    streams = 2 * sum(_widths(config)) + 1 + len(vocabulary.INSTRUMENTS)
+def _feature_bytes(config: ConfigDict, videos: int) -> int:
+    """Return the size of the universal encoder's float16 features and of their mask."""
+    streams = 2 * sum(_output_widths(config)) + 1 + len(vocabulary.INSTRUMENTS)
     return videos * config.data.segments * (2 * streams + 1)
 
 
-def _tokens(config: ConfigDict, videos: int) -> int:
-    """The frozen towers' tokens; 0 where there are no frozen towers."""
+def _token_bytes(config: ConfigDict, videos: int) -> int:
+    """Return the size of the frozen towers' stored tokens; 0 if no tower is frozen."""
     if config.without == 'encoder' or _trains_towers(config.train.trainable):
         return 0
-    numbers = sum(_meeting_sizes(config)) if config.train.epochs else 0
-    numbers += sum(_widths(config)) if config.train.head_epochs else 0
+    numbers = sum(_stage3_sizes(config)) if config.train.epochs else 0
+    numbers += sum(_output_widths(config)) if config.train.head_epochs else 0
     itemsize = np.dtype(config.train.encoded_dtype).itemsize
     return videos * config.data.segments * numbers * itemsize
 
 
-def _widths(config: ConfigDict) -> tuple[int, int]:
-    """Channels of what the visual and the audio tower return."""
+def _output_widths(config: ConfigDict) -> tuple[int, int]:
+    """Return the numbers of output channels of the visual and the audio tower."""
     return 8 * config.model.visual.width, 8 * config.model.audio.width
 
 
-def _meeting_sizes(config: ConfigDict) -> tuple[int, int]:
-    """Numbers in the tokens of a segment where the towers meet, in stage 3."""
+def _stage3_sizes(config: ConfigDict) -> tuple[int, int]:
+    """Return how many numbers a segment's tokens hold in stage 3 of the visual and audio tower.
+
+    The adapters connect the towers there.
+    """
     return tuple(
         (tower.image_size // tower.patch // 4) ** 2 * 4 * tower.width
         for tower in (config.model.visual, config.model.audio)
@@ -152,7 +180,7 @@ def _meeting_sizes(config: ConfigDict) -> tuple[int, int]:
 
 
 def _tower_parameters(config: ConfigDict) -> int:
-    """Of the visual and the audio tower: each block's 12 d^2, and 8 d^2 where tokens merge."""
+    """Count the visual and audio tower's matrices: 12 d^2 per block, 8 d^2 per patch merging."""
     return sum(
         (12 * depth + 8 * (stage < 3)) * (tower.width << stage) ** 2
         for tower in (config.model.visual, config.model.audio)
@@ -163,12 +191,15 @@ def _tower_parameters(config: ConfigDict) -> int:
 def _trains_towers(trainable: str) -> bool:
     try:
         return re.search(trainable, 'encoder.visual.') is not None
-    except re.error:  # the stage says so
+    except re.error:  # the stage itself reports this
         return False
 
 
-def _checkpoints(config: ConfigDict, parameters: int) -> int:
-    """Float32 parameters and Adam's two moments; a new one is there before the oldest goes."""
+def _checkpoint_bytes(config: ConfigDict, parameters: int) -> int:
+    """Return the size of checkpoints: float32 parameters and Adam's two moments.
+
+    A new checkpoint is written before the oldest one is deleted.
+    """
     return (config.loop.keep + 1) * 3 * 4 * parameters
 
 
@@ -181,7 +212,7 @@ def _count_test_videos(config: ConfigDict) -> int:
 
 
 def _count_pairs(data: ConfigDict, splits: Sequence[str] = music_avqa.SPLITS) -> int:
-    """Pairs of a picture and a sound: with two sounds, a video is two records."""
+    """Count the pairs of a video and a sound; a video with two sounds becomes two records."""
     annotations = music_avqa.read(Path(data.root), data.annotations, data.rephrased, splits)
     return len(
         {
@@ -192,6 +223,6 @@ def _count_pairs(data: ConfigDict, splits: Sequence[str] = music_avqa.SPLITS) ->
     )
 
 
-def _used(folder: Path) -> int:
-    """Bytes on the disk, without the holes of sparse files."""
+def _disk_usage(folder: Path) -> int:
+    """Return the bytes that a folder takes on the disk, without the holes of sparse files."""
     return sum(512 * path.stat().st_blocks for path in folder.rglob('*') if path.is_file())

@@ -1,15 +1,16 @@
-"""One run at a time in a workdir.
+"""One run at a time in a workdir, by the library filelock.
 
-The kernel keeps the lock and frees it when the process is gone, however it ended; the file's text
-only says who has it.
+The kernel keeps the lock and frees it when the process ends, however it ends. The text in the file
+only names the process that holds the lock.
 """
 
 import contextlib
-import fcntl
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+import filelock
 
 from amuse_jax.errors import StageError
 from amuse_jax.system.processes import this_process
@@ -19,23 +20,32 @@ FILE = '.lock'
 
 @contextlib.contextmanager
 def held(workdir: Path) -> Iterator[None]:
-    """Keeps other runs out of the workdir.
+    """Hold the lock of the workdir, so that no other run works in it.
 
     Raises:
-      StageError: another run is in there; names it.
+      StageError: another run holds the lock, which the message names, or the file system has no
+        locks.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    with open(workdir / FILE, 'a+') as file:  # not 'w': it may be another one's
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise StageError(
-                f'{workdir} is in use by {file.read().strip() or "another run"}; wait until it '
-                'ends, stop it, or use another --workdir'
-            ) from error
-        file.truncate(0)
+    path = workdir / FILE
+    # Without locks of the kernel, filelock would fall back to a file that a killed run leaves.
+    lock = filelock.FileLock(path, blocking=False, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise StageError(
+            f'{workdir} is in use by {path.read_text().strip() or "another run"}; wait until it '
+            'ends, stop it, or use another --workdir'
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        raise StageError(
+            f'{path} cannot be locked ({error}), so two runs could destroy the work of each '
+            'other; expected a file system with file locks: mount it with locks (Lustre: the '
+            'option flock; NFS: without nolock), or use a --workdir on another one'
+        ) from error
+    try:
         since = time.strftime('%Y-%m-%d %H:%M:%S')
-        file.write(f'process {this_process()} since {since} ({" ".join(sys.argv)})\n')
-        file.flush()
+        path.write_text(f'process {this_process()} since {since} ({" ".join(sys.argv)})\n')
         yield
+    finally:
+        lock.release()

@@ -1,4 +1,4 @@
-"""Which stages a run has, in which order, and the commands that use what they leave."""
+"""The stages of a run, in order, and the commands that run them or use their results."""
 
 import contextlib
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from amuse_jax.errors import StageError
 from amuse_jax.evaluation import ablations, other_data, report
 from amuse_jax.evaluation import stage as evaluate
 from amuse_jax.models import summary
-from amuse_jax.regions import stage as rois
+from amuse_jax.regions import stage as regions
 from amuse_jax.run import disk, lock, preflight, settings
 from amuse_jax.run.stage import Stage, is_complete, run_stage
 from amuse_jax.synthetic import stage as render
@@ -23,117 +23,122 @@ from amuse_jax.system import hosts
 from amuse_jax.training.pretrain import stage as pretrain
 from amuse_jax.training.train import stage as train
 
-# Not data.workers, data.max_broken_share and data.read_*: no record depends on them.
-READ = (
+# data.workers, data.max_broken_share and data.read_* are missing: they do not change a record.
+RECORD_SETTINGS = (
     'audio', 'data.segments', 'data.segment_seconds', 'data.image_size', 'data.shard_videos',
 )  # fmt: skip
-PREPARE = ('data.root', 'data.annotations', 'data.rephrased', *READ)
+PRETRAIN_SETTINGS = (
+    'seed', 'pretrain', 'model.dtype', 'model.visual', 'model.audio',
+    'checkpoints.visual', 'checkpoints.audio',
+)  # fmt: skip
+EVALUATE_NEEDS = (
+    'prepare', 'annotate', 'rois', 'pretrain', 'train', 'render',
+    'test_questions', 'test_prepare', 'test_rois', 'test_features',
+)  # fmt: skip
 
 
-def stages_of(config: ConfigDict) -> dict[str, Stage]:
-    """The run's stages by name, in the order in which they run."""
+def build_stages(config: ConfigDict) -> dict[str, Stage]:
+    """Return the stages of a run by name, in the order in which they run.
+
+    `render` exists only if the videos are synthetic, and the `test_` stages only if the run is
+    evaluated on another data set.
+    """
     suffix = f'-without-{config.without}' if config.without else ''
-    source = ('render',) if config.synthetic.videos else ()
+    is_rendered, has_other_data = bool(config.synthetic.videos), bool(config.evaluate.data.root)
+    other = f'{other_data.folder_name(config)}/' if has_other_data else ''
     stages = (
         Stage('render', render.run, settings=('synthetic',)),
-        Stage('prepare', prepare.run, source, PREPARE),
-        Stage('annotate', annotate.run, ('prepare', *source), ('rhythm', 'sources')),
-        Stage('rois', rois.run, ('prepare', *source), ('rois',)),
+        Stage(
+            'prepare',
+            prepare.run,
+            needs=('render',),
+            settings=('data.root', 'data.annotations', 'data.rephrased', *RECORD_SETTINGS),
+        ),
+        Stage(
+            'annotate',
+            annotate.run,
+            needs=('prepare', 'render'),
+            settings=('rhythm', 'sources'),
+        ),
+        Stage('rois', regions.run, needs=('prepare', 'render'), settings=('rois',)),
         Stage(
             'pretrain',
             pretrain.run,
-            ('prepare', 'annotate'),
-            (
-                'seed',
-                'pretrain',
-                'model.dtype',
-                'model.visual',
-                'model.audio',
-                'checkpoints.visual',
-                'checkpoints.audio',
-            ),  # fmt: skip
-            by_all=True,
+            needs=('prepare', 'annotate'),
+            settings=PRETRAIN_SETTINGS,
+            on_all_hosts=True,
         ),
         Stage(
             'train',
             train.run,
-            ('prepare', 'rois', 'pretrain'),
-            ('seed', 'without', 'model', 'train', 'checkpoints'),
+            needs=('prepare', 'rois', 'pretrain'),
+            settings=('seed', 'without', 'model', 'train', 'checkpoints'),
             folder=f'train{suffix}',
-            by_all=True,
+            on_all_hosts=True,
         ),
-        *_evaluation(config, suffix, source),
-    )
-    return {stage.name: stage for stage in stages if stage.name != 'render' or source}
-
-
-def _evaluation(config: ConfigDict, suffix: str, source: tuple[str, ...]) -> tuple[Stage, ...]:
-    """The evaluate stage, behind those that make another data set ready where one is asked."""
-    needs = ('prepare', 'annotate', 'rois', 'pretrain', 'train', *source)
-    if not config.evaluate.data.root:
-        folder = f'evaluate{suffix}'
-        return (Stage('evaluate', evaluate.run, needs, ('evaluate',), folder, by_all=True),)
-    on = other_data.folder_name(config)
-    return (
         Stage(
             'test_questions',
-            other_data.compare,
-            ('train',),
-            ('evaluate.data', 'evaluate.leaked'),
-            f'{on}/questions{suffix}',
+            other_data.check_questions,
+            needs=('train',),
+            settings=('evaluate.data', 'evaluate.leaked'),
+            folder=f'{other}questions{suffix}',
         ),
         Stage(
             'test_prepare',
             other_data.read_videos,
-            (),
-            ('evaluate.data', *READ),
-            f'{on}/prepare',
+            settings=('evaluate.data', *RECORD_SETTINGS),
+            folder=f'{other}prepare',
         ),
-        Stage('test_rois', other_data.find_regions, ('test_prepare', 'rois'), (), f'{on}/rois'),
+        Stage(
+            'test_rois',
+            other_data.find_regions,
+            needs=('test_prepare', 'rois'),
+            folder=f'{other}rois',
+        ),
         Stage(
             'test_features',
             other_data.encode,
-            ('test_prepare', 'test_rois', 'pretrain', 'train'),
-            (),
-            f'{on}/features{suffix}',
-            by_all=True,
+            needs=('test_prepare', 'test_rois', 'pretrain', 'train'),
+            folder=f'{other}features{suffix}',
+            on_all_hosts=True,
         ),
         Stage(
             'evaluate',
             evaluate.run,
-            (*needs, 'test_questions', 'test_prepare', 'test_rois', 'test_features'),
-            ('evaluate',),
-            f'{on}/evaluate{suffix}',
-            by_all=True,
+            needs=EVALUATE_NEEDS,
+            settings=('evaluate',),
+            folder=f'{other}evaluate{suffix}',
+            on_all_hosts=True,
         ),
     )
+    return {
+        stage.name: stage
+        for stage in stages
+        if (is_rendered or stage.name != 'render')
+        and (has_other_data or not stage.name.startswith('test_'))
+    }
 
 
 def run(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
-    """Runs the named stages, or every stage whose artefact is missing or out of date.
+    """Run the named stages, or every stage whose result is missing or out of date.
+
+    Args:
+      config: the run's config.
+      workdir: the run's folder.
+      names: names of stages, and 'ablations'; empty for all stages.
 
     Raises:
-      StageError: an unknown stage, another run in the workdir, or whatever a stage finds wrong.
+      StageError: a name is unknown, another run uses the workdir, a check fails, or a stage fails.
     """
-    stages = stages_of(config)
+    stages = build_stages(config)
     unknown = set(names) - set(stages) - {'ablations'}
     if unknown:
         raise StageError(
             f'--stages names {", ".join(sorted(unknown))}; expected some of '
             + ', '.join([*stages, 'ablations', 'or summary or ask alone'])
         )
-    settings.check_data(config)
-    todo = [(config, _to_do(config, workdir, names))]
-    if 'ablations' in names:
-        todo += [(variant, _to_do(variant, workdir)) for variant in _variants(config).values()]
-    needed = {}
-    for variant, missing in todo:
-        needed |= disk.left(variant, workdir, missing)
-    disk.check(workdir, needed)
-    if hosts.is_first():  # for all of them
-        for variant, missing in todo:
-            preflight.check(variant, {stage.name for stage in missing})
-    keep_compiled(workdir)
+    _check(config, workdir, names)
+    enable_compilation_cache(workdir)
     with lock.held(workdir) if hosts.is_first() else contextlib.nullcontext():
         for stage in stages.values():
             if not names or stage.name in names:
@@ -141,12 +146,28 @@ def run(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
         if 'ablations' in names:
             run_ablations(config, workdir)
         elif hosts.is_first() and (not names or 'evaluate' in names):
-            print(report.shown(stages['evaluate'].path(workdir)))
+            print(report.format_summary(stages['evaluate'].path(workdir)))
 
 
-def _to_do(config: ConfigDict, workdir: Path, names: Sequence[str] = ()) -> list[Stage]:
-    """The named stages (none named: all) that are not complete."""
-    stages = stages_of(config)
+def _check(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
+    """Check data, disk space and external files for all pending stages, before the first starts."""
+    settings.check_data(config)
+    pending = [(config, _pending_stages(config, workdir, names))]
+    if 'ablations' in names:
+        variants = _ablation_configs(config).values()
+        pending += [(variant, _pending_stages(variant, workdir)) for variant in variants]
+    needed = {}
+    for variant, stages in pending:
+        needed |= disk.remaining_bytes(variant, workdir, stages)
+    disk.check(workdir, needed)
+    if hosts.is_first():  # on behalf of all hosts
+        for variant, stages in pending:
+            preflight.check(variant, {stage.name for stage in stages})
+
+
+def _pending_stages(config: ConfigDict, workdir: Path, names: Sequence[str] = ()) -> list[Stage]:
+    """Return the named stages, or all stages if no name is given, that are not complete."""
+    stages = build_stages(config)
     return [
         stage
         for stage in stages.values()
@@ -154,16 +175,16 @@ def _to_do(config: ConfigDict, workdir: Path, names: Sequence[str] = ()) -> list
     ]
 
 
-def keep_compiled(workdir: Path) -> None:
-    """What XLA compiles is found again by later runs in the same workdir."""
+def enable_compilation_cache(workdir: Path) -> None:
+    """Store compiled programs in the workdir, so that later runs in it need not compile them."""
     jax.config.update('jax_compilation_cache_dir', str(workdir / 'compiled'))
 
 
 def run_ablations(config: ConfigDict, workdir: Path) -> None:
-    """Table 4: trains and evaluates the whole model and the four without a part; prints them."""
+    """Train and evaluate the full model and the four ablations, and print Table 4."""
     folders = {}
-    for part, variant in _variants(config).items():
-        stages = stages_of(variant)
+    for part, variant in _ablation_configs(config).items():
+        stages = build_stages(variant)
         for stage in stages.values():
             run_stage(stage, variant, workdir, stages)
         folders[part] = stages['evaluate'].path(workdir)
@@ -171,8 +192,8 @@ def run_ablations(config: ConfigDict, workdir: Path) -> None:
         print(ablations.write(folders[''].with_name('ablations'), folders))
 
 
-def _variants(config: ConfigDict) -> dict[str, ConfigDict]:
-    """The rows of Table 4, by the part that is left out."""
+def _ablation_configs(config: ConfigDict) -> dict[str, ConfigDict]:
+    """Return the config of every row of Table 4, by the part that is left out ('' for none)."""
     variants = {}
     for part in ('', *PARTS):
         variants[part] = config.copy_and_resolve_references()
@@ -182,22 +203,22 @@ def _variants(config: ConfigDict) -> dict[str, ConfigDict]:
 
 
 def summarise(config: ConfigDict) -> None:
-    """Prints parameters, FLOPs and shapes of every part; allocates none of them."""
+    """Print parameters, FLOPs and shapes of every part, without allocating any weights."""
     print(summary.table(config))
 
 
 def ask(config: ConfigDict, workdir: Path, video: str, question: str) -> None:
-    """Prints the answer to a question about any video file, and where its figure is.
+    """Print the answer to a question about a video file, and the path of its figure.
 
     Raises:
-      StageError: a flag is missing, no trained model is in the workdir, the video can't be read.
+      StageError: a flag is missing, the workdir holds no trained model, or the video is unreadable.
     """
     if not video or not question:
         raise StageError('--stages=ask needs --video=FILE and --question="..."')
     if hosts.count() > 1:
-        raise StageError('--stages=ask runs in one process; leave --coordinator out')
-    keep_compiled(workdir)
-    stages = stages_of(config)
+        raise StageError('--stages=ask runs in one process; omit --coordinator')
+    enable_compilation_cache(workdir)
+    stages = build_stages(config)
     for name in asker.NEEDED:
         if not is_complete(stages[name], config, workdir, stages):
             raise StageError(

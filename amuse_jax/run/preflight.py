@@ -1,7 +1,7 @@
-"""What a run takes from outside beside its videos: weights, and packages of an extra.
+"""Checks for the external files and packages that a run needs, apart from its videos.
 
-It is looked for before the first stage starts, and only for the stages that are still to be made:
-videos are prepared for hours before the first weights are read.
+They run before the first stage, because preparing the videos takes hours before the first weights
+are read. They cover only the stages that are not complete.
 """
 
 import importlib.util
@@ -16,24 +16,28 @@ from amuse_jax.errors import StageError
 from amuse_jax.pretrained import files, separation, towers
 
 
-def check(config: ConfigDict, todo: Collection[str]) -> None:
-    """Looks for all that the stages named in `todo` will read; downloads what is on the hub.
+def check(config: ConfigDict, pending: Collection[str]) -> None:
+    """Check for everything that the pending stages will read, and download missing hub files.
+
+    Args:
+      config: the run's config.
+      pending: names of the stages that are not complete.
 
     Raises:
-      StageError: what is missing, and how to bring it.
+      StageError: something is missing; the message says how to provide it.
     """
-    if 'annotate' in todo and not config.data.beam:  # whose workers have packages of their own
-        _check_sources(config)
-    if 'rois' in todo:
+    if 'annotate' in pending and not config.data.beam:  # Beam's workers have their own packages
+        _check_source_separation(config)
+    if 'rois' in pending:
         _check_detector(config)
-    if 'train' in todo:
-        _check_frozen(config)
+    if 'train' in pending:
+        _check_frozen_towers(config)
         QuestionTokenizer(config.model.text)
-    for part in _parts_read(config, todo):
-        towers.look_for(config, part)
+    for part in _towers_read(config, pending):
+        towers.fetch(config, part)
 
 
-def _check_sources(config: ConfigDict) -> None:
+def _check_source_separation(config: ConfigDict) -> None:
     settings = config.sources
     if settings.stems == 'uss':
         separation.check(settings.weights)
@@ -42,13 +46,13 @@ def _check_sources(config: ConfigDict) -> None:
             raise StageError(
                 "config.sources.stems is 'tags', but config.sources.weights is empty; set "
                 "--config.sources.weights=F to HTS-AT's AudioSet checkpoint "
-                '(HTSAT_AudioSet_Saved_1.ckpt of its release)'
+                '(HTSAT_AudioSet_Saved_1.ckpt from its release)'
             )
         files.fetch(settings.weights)
     elif config.data.root and not _has_truth(config):
         raise StageError(
             f"config.sources.stems is 'truth', but the data set {config.data.root} has no "
-            'truth/*.json: only rendered performances have their stems; set config.sources.stems '
+            'truth/*.json: only rendered performances have stems; set config.sources.stems '
             "to 'uss' or 'tags'"
         )
 
@@ -63,7 +67,7 @@ def _check_detector(config: ConfigDict) -> None:
     if weights and not Path(weights).expanduser().is_file():
         raise StageError(
             f'config.rois.weights: there is no file {weights}; expected the .pt file of a YOLOv8 '
-            'detector, as ultralytics saves it'
+            'detector, in the format of ultralytics'
         )
     if not weights and config.data.root and not _has_truth(config):
         raise StageError(
@@ -77,31 +81,31 @@ def _has_truth(config: ConfigDict) -> bool:
     return next(Path(config.data.root, 'truth').glob('*.json'), None) is not None
 
 
-def _check_frozen(config: ConfigDict) -> None:
-    """Refuses a tower that would stay as it was drawn: it starts from nothing and never learns."""
+def _check_frozen_towers(config: ConfigDict) -> None:
+    """Refuse a frozen tower without a checkpoint: it would keep its random weights."""
     try:
         trainable = re.compile(config.train.trainable)
-    except re.error:  # the stage says so
+    except re.error:  # the stage itself reports this
         return
     for part in towers.PARTS if _starts_from_checkpoints(config) else ('text',):
         if not config.checkpoints[part] and not trainable.search(f'encoder.{part}.'):
-            sources = 'take them from pretraining (--config.train.towers_from=sources), '
+            from_pretraining = 'take it from pretraining (--config.train.towers_from=sources), '
             raise StageError(
                 f'the {part} tower would keep its random weights: config.checkpoints.{part} is '
                 f'empty and config.train.trainable, {config.train.trainable!r}, does not name it; '
                 f'name a checkpoint (--config.checkpoints.{part}=F), '
-                f'{"" if part == "text" else sources}or train it'
+                f'{"" if part == "text" else from_pretraining}or train it'
             )
 
 
-def _parts_read(config: ConfigDict, todo: Collection[str]) -> list[str]:
-    """The towers whose checkpoints are read: see start_towers of training's two stages."""
-    parts = ['text'] if 'train' in todo else []
-    if 'pretrain' in todo or ('train' in todo and _starts_from_checkpoints(config)):
+def _towers_read(config: ConfigDict, pending: Collection[str]) -> list[str]:
+    """Return the towers whose checkpoints are read; `init_towers` of either stage reads them."""
+    parts = ['text'] if 'train' in pending else []
+    if 'pretrain' in pending or ('train' in pending and _starts_from_checkpoints(config)):
         parts += ['visual', 'audio']
     return parts
 
 
 def _starts_from_checkpoints(config: ConfigDict) -> bool:
-    """Whether Amuse has a visual and an audio tower that are not copied from pretraining."""
+    """Return whether Amuse has visual and audio towers that are not copied from pretraining."""
     return config.without != 'encoder' and config.train.towers_from != 'sources'

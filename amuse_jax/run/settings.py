@@ -1,4 +1,4 @@
-"""Checks of the settings, made before a run starts."""
+"""Checks of the config's values, made before a run starts."""
 
 import importlib.util
 from pathlib import Path
@@ -13,15 +13,15 @@ from amuse_jax.run import needs
 STEMS = ('truth', 'uss', 'tags')
 TRACKERS = ('librosa', 'tempo')
 TOWERS_FROM = ('', 'sources')
-KEPT = ('everything', 'products', 'inputs')
+REMAT_POLICIES = ('everything', 'products', 'inputs')
 LEAKED = ('refuse', 'apart')
 
 
 def check(config: ConfigDict) -> None:
-    """Refuses values that no run could work with, before anything is computed.
+    """Refuse values with which no run could work.
 
     Raises:
-      StageError: one sentence on the first such value.
+      StageError: one sentence about the first wrong value.
     """
     _one_of('without', config.without, ('', *PARTS))
     _one_of('sources.stems', config.sources.stems, STEMS)
@@ -29,7 +29,7 @@ def check(config: ConfigDict) -> None:
     _one_of('train.towers_from', config.train.towers_from, TOWERS_FROM)
     for name in ('data.annotations', 'evaluate.data.annotations'):
         _one_of(name, _value(config, name), music_avqa.SCHEMES)
-    _one_of('loop.kept', config.loop.kept, KEPT)
+    _one_of('loop.remat_policy', config.loop.remat_policy, REMAT_POLICIES)
     _one_of('evaluate.leaked', config.evaluate.leaked, LEAKED)
     _one_of('model.dtype', config.model.dtype, ('float32', 'bfloat16'))
     for name in POSITIVE:
@@ -48,21 +48,21 @@ def check(config: ConfigDict) -> None:
     if config.data.beam and importlib.util.find_spec('apache_beam') is None:
         raise StageError(
             'config.data.beam is set, but Apache Beam is not installed; run '
-            "pip install '.[beam]', or leave it empty to work in processes"
+            "pip install '.[beam]', or leave it empty to use worker processes"
         )
     _check_towers(config)
 
 
 def check_data(config: ConfigDict) -> None:
-    """Refuses a config that names no data set and renders none.
+    """Refuse a config that neither names a data set nor renders one.
 
     Raises:
-      StageError: what is missing; for MUSIC-AVQA itself a screen on how to bring it.
+      StageError: no data; for a config of MUSIC-AVQA, the message says how to get the data set.
     """
     if config.data.root:
         if not Path(config.data.root).is_dir():
             raise StageError(
-                f'config.data.root is {config.data.root!r}, which is no folder; expected the '
+                f'config.data.root is {config.data.root!r}, which is not a folder; expected the '
                 'folder that holds videos/ and the annotation files'
             )
     elif not config.synthetic.videos:
@@ -70,14 +70,14 @@ def check_data(config: ConfigDict) -> None:
             raise StageError(needs.message(config))
         raise StageError(
             'no data: config.data.root is empty and config.synthetic.videos is 0; set '
-            '--config.data.root=DIR to the folder of the data set, or render one by '
+            '--config.data.root=DIR to the folder of the data set, or render one with '
             '--config=configs/demo.py'
         )
     other = config.evaluate.data.root
     if other and not Path(other).is_dir():
         raise StageError(
-            f'config.evaluate.data.root is {other!r}, which is no folder; expected another data '
-            'set to evaluate on, or nothing for the test questions of the run itself'
+            f'config.evaluate.data.root is {other!r}, which is not a folder; expected the folder '
+            "of another data set to evaluate on, or '' for the run's own test questions"
         )
 
 
@@ -130,7 +130,7 @@ def _check_towers(config: ConfigDict) -> None:
     for name, depth in layers.items():
         if depth % rounds:
             raise StageError(
-                f'config.model.{name} is {depth}, which is no multiple of the '
+                f'config.model.{name} is {depth}, which is not a multiple of the '
                 f'{rounds} rounds in config.model.adapters.rounds'
             )
     if config.model.visual.image_size != config.data.image_size:

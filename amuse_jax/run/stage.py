@@ -1,8 +1,9 @@
-"""The stages of a run: what each needs, what it depends on, and whether it is done already.
+"""One stage of a run: its inputs, its settings, and whether it is complete.
 
-A stage owns one folder of the workdir. `manifest.json` in it is written last and names everything
-the artefact was made from; a folder without one is unfinished and is continued, a folder made from
-other settings is made again, and so is every stage behind it.
+A stage owns one folder of the workdir. It writes `manifest.json` there last; this file records
+everything that determined the result. A folder without a manifest is unfinished, and the stage
+continues in it. A folder that was made with other settings is made again, and so are all later
+stages that depend on it.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from ml_collections import ConfigDict
 from amuse_jax.errors import StageError
 from amuse_jax.system import formats, hosts, preemption
 from amuse_jax.system.files import full_disk_as_error, write_atomically, write_json
-from amuse_jax.system.manifest import changes, read_manifest
+from amuse_jax.system.manifest import describe_changes, read_manifest
 
 Run = Callable[[ConfigDict, Path, Mapping[str, Path]], dict]
 
@@ -28,15 +29,17 @@ class Stage:
     """One stage of the run.
 
     Attributes:
-      name: as in `--stages`.
-      run: `run(config, folder, inputs)` fills `folder` and returns a summary of JSON values;
-        `inputs` maps each needed stage's name to its folder. Started again after a kill, it
+      name: the stage's name, as in `--stages`.
+      run: `run(config, folder, inputs)` fills `folder` and returns a summary of JSON values.
+        `inputs` maps the name of each needed stage to its folder. If an earlier call was killed, it
         continues.
-      needs: the stages whose folders it reads.
-      settings: dotted names of the config values that decide its artefact; the name of a section
-        means the whole section.
-      folder: its folder in the workdir, when that is not its name (ablations have their own).
-      by_all: of several hosts, all take part in it; else the first one alone.
+      needs: names of the stages whose folders it reads. A name that is not among the run's stages
+        is ignored.
+      settings: dotted names of the config values that determine the result; the name of a section
+        stands for the whole section.
+      folder: the stage's folder in the workdir, if it differs from the name. Ablations have their
+        own folders.
+      on_all_hosts: whether all hosts take part in it, or the first host alone.
     """
 
     name: str
@@ -44,14 +47,15 @@ class Stage:
     needs: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     folder: str = ''
-    by_all: bool = False
+    on_all_hosts: bool = False
 
     def path(self, workdir: Path) -> Path:
+        """Return the stage's folder."""
         return workdir / (self.folder or self.name)
 
 
-def settings_of(stage: Stage, config: ConfigDict) -> dict:
-    """The config values that decide the stage's artefact, under their dotted names."""
+def stage_settings(stage: Stage, config: ConfigDict) -> dict:
+    """Return the config values that determine the stage's result, by dotted name."""
     chosen = {}
     for name in stage.settings:
         value = config
@@ -62,11 +66,11 @@ def settings_of(stage: Stage, config: ConfigDict) -> dict:
 
 
 def fingerprint(stage: Stage, config: ConfigDict, stages: Mapping[str, Stage]) -> str:
-    """A hash of the stage's settings and of everything in front of it."""
+    """Return a hash of the stage's settings and of all stages that it depends on."""
     content = {
         'format': formats.FORMAT,
         'stage': stage.name,
-        'settings': settings_of(stage, config),
+        'settings': stage_settings(stage, config),
         'needs': {
             name: fingerprint(stages[name], config, stages)
             for name in stage.needs
@@ -79,52 +83,54 @@ def fingerprint(stage: Stage, config: ConfigDict, stages: Mapping[str, Stage]) -
 def is_complete(
     stage: Stage, config: ConfigDict, workdir: Path, stages: Mapping[str, Stage]
 ) -> bool:
+    """Return whether the stage has finished with exactly these settings."""
     manifest = read_manifest(stage.path(workdir))
     return manifest is not None and manifest['fingerprint'] == fingerprint(stage, config, stages)
 
 
 def run_stage(stage: Stage, config: ConfigDict, workdir: Path, stages: Mapping[str, Stage]) -> None:
-    """Runs the stage unless its artefact is complete.
+    """Run the stage unless it is complete.
 
-    Of several hosts, all call it and return when the stage is complete. What is in the workdir the
-    first one alone judges: others may see it otherwise for a while.
+    With several hosts, all of them call this, and it returns when the stage is complete. Only the
+    first host checks the workdir, because other hosts may see an older state of it for a while.
 
     Raises:
-      StageError: a stage it needs is not complete, or the disk is full.
-      Preempted: several processes got a notice.
+      StageError: a needed stage is not complete, or the disk is full.
+      Preempted: there are several processes, and a preemption notice arrived.
     """
-    preemption.stop_if_noticed()
+    preemption.stop_on_notice()
     folder = stage.path(workdir)
-    mark = fingerprint(stage, config, stages)
-    if hosts.first_says(hosts.is_first() and is_complete(stage, config, workdir, stages)):
-        logging.info('%s: done already (%s)', stage.name, folder)
+    expected = fingerprint(stage, config, stages)
+    if hosts.broadcast_from_first(hosts.is_first() and is_complete(stage, config, workdir, stages)):
+        logging.info('%s: already complete (%s)', stage.name, folder)
         return
     if hosts.is_first():
         for name in stage.needs:
             if name in stages:
                 _require(stages[name], stage, config, workdir, stages)
-        _make_room(stage, config, folder, mark, read_manifest(folder))
-    hosts.wait(f'{stage.name}: ready')
+        _prepare_folder(stage, config, folder, expected, read_manifest(folder))
+    hosts.barrier(f'{stage.name}: ready')
     logging.info('%s: starting (%s)', stage.name, folder)
     inputs = {name: stages[name].path(workdir) for name in stage.needs if name in stages}
-    if stage.by_all or hosts.is_first():
+    if stage.on_all_hosts or hosts.is_first():
         with full_disk_as_error(stage.name, folder):
             summary = stage.run(config, folder, inputs)
     if hosts.is_first():
         manifest = {
             'format': formats.FORMAT,
             'stage': stage.name,
-            'fingerprint': mark,
-            'settings': settings_of(stage, config),
+            'fingerprint': expected,
+            'settings': stage_settings(stage, config),
             'summary': summary,
         }
         write_json(folder / 'manifest.json', manifest)
-    hosts.wait(f'{stage.name}: done')
+    hosts.barrier(f'{stage.name}: done')
 
 
 def _require(
     needed: Stage, by: Stage, config: ConfigDict, workdir: Path, stages: Mapping[str, Stage]
 ) -> None:
+    """Raise `StageError` unless the stage `needed` is complete; `by` is the stage that needs it."""
     if is_complete(needed, config, workdir, stages):
         return
     manifest = read_manifest(needed.path(workdir))
@@ -133,42 +139,44 @@ def _require(
             f'{by.name} needs the stage {needed.name}, which is not finished in {workdir}; '
             f'add {needed.name} to --stages, or leave --stages out to run whatever is missing'
         )
-    changed = (
-        changes(manifest['settings'], settings_of(needed, config)) or 'a stage before it changed'
-    )
+    reason = _reason_to_repeat(needed, config, manifest)
     raise StageError(
         f'{by.name} needs the stage {needed.name}, but {needed.path(workdir)} was made with other '
-        f'settings ({changed}); add {needed.name} to --stages to make it again, or use another '
+        f'settings ({reason}); add {needed.name} to --stages to make it again, or use another '
         '--workdir'
     )
 
 
-def _make_room(
-    stage: Stage, config: ConfigDict, folder: Path, mark: str, manifest: dict | None
+def _reason_to_repeat(stage: Stage, config: ConfigDict, manifest: Mapping) -> str:
+    """Return why the result that the manifest describes is out of date."""
+    changes = describe_changes(manifest['settings'], stage_settings(stage, config))
+    return changes or 'a stage before it changed'
+
+
+def _prepare_folder(
+    stage: Stage, config: ConfigDict, folder: Path, expected: str, manifest: dict | None
 ) -> None:
-    """Empties the folder unless it holds an unfinished run of the very same settings."""
+    """Empty the folder, unless it holds an unfinished run with the fingerprint `expected`."""
     started = folder / 'started'
     for leftover in folder.parent.glob(f'.old-{folder.name}'):  # of a run killed while deleting
         shutil.rmtree(leftover)
     if manifest is not None:
-        changed = (
-            changes(manifest['settings'], settings_of(stage, config)) or 'a stage before it changed'
-        )
-        logging.info('%s: made again, because %s', stage.name, changed)
+        reason = _reason_to_repeat(stage, config, manifest)
+        logging.info('%s: running again, because %s', stage.name, reason)
         _delete(folder)
     elif started.exists():
-        if started.read_text() != mark:
+        if started.read_text() != expected:
             _delete(folder)
     elif folder.exists() and any(not p.name.startswith('.tmp-') for p in folder.iterdir()):
         raise StageError(
-            f'{folder} holds files that no run of amuse_jax left; move them away or use another '
+            f'{folder} holds files that amuse_jax did not write; move them away or use another '
             '--workdir'
         )
-    write_atomically(started, lambda beside: beside.write_text(mark))
+    write_atomically(started, lambda temporary: temporary.write_text(expected))
 
 
 def _delete(folder: Path) -> None:
-    """Removes a folder in such a way that a kill never leaves half of it under its name."""
+    """Delete a folder so that a kill never leaves half of it under its own name."""
     away = folder.with_name(f'.old-{folder.name}')
     folder.rename(away)
     shutil.rmtree(away)

@@ -1,4 +1,4 @@
-"""A performance as a file: H.264 and AAC in mp4, with its stems and boxes beside it."""
+"""The video file of a performance: H.264 and AAC in mp4, plus its stems and boxes."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -12,11 +12,11 @@ from amuse_jax.synthetic.score.score import Score
 from amuse_jax.synthetic.sound import sound
 from amuse_jax.system.files import write_atomically
 
-SEGMENTS = 10  # of a video; boxes are told for the middle of each
-EXTRA_BOX_TIMES = 4  # per video, at random, so that a detector sees more than the segments' middles
+SEGMENTS = 10  # segments per video; boxes are computed at the middle of each
+EXTRA_BOX_TIMES = 4  # extra random times per video, so that a detector sees more than the middles
 SOUND_BITS_PER_SECOND = 64000
 
-# Fast, and the same bytes every time. A picture of flat colours moves little: nothing finer pays.
+# Fast and deterministic. Flat colours and little motion gain nothing from a slower preset.
 _X264 = {
     'preset': 'ultrafast',
     'tune': 'animation',
@@ -30,26 +30,25 @@ _AAC = {'aac_coder': 'fast', 'aac_tns': '0', 'aac_pns': '0'}
 def write(
     score: Score, video_path: Path, stems_path: Path, *, width: int, height: int, fps: int
 ) -> dict:
-    """Renders a score to a video and to the stems of its sound; each file appears whole or not at
-    all.
+    """Render a score to a video and to stems, both written atomically, and return the boxes.
 
     Args:
-      score: what happens.
+      score: the performance to render.
       video_path: the mp4 file to write.
-      stems_path: the FLAC file to write: 32 kHz, 16 bits, the channels of `sound.play`.
-      width: of the picture in pixels, even.
-      height: of the picture in pixels, even.
-      fps: pictures per second.
+      stems_path: the FLAC file to write, at 32 kHz and 16 bits, with the channels of `sound.play`.
+      width: picture width in pixels, even.
+      height: picture height in pixels, even.
+      fps: frames per second.
 
     Returns:
       {'seconds': times, 'boxes': for each time a list of (x0, y0, x1, y1, class, index of the
-      performer)}: where instruments and players are, in shares of width and height. First come the
-      middles of the SEGMENTS segments, then EXTRA_BOX_TIMES other times.
+      performer)}. The boxes enclose instruments and players, in shares of width and height. The
+      times are the middles of the SEGMENTS segments, followed by EXTRA_BOX_TIMES random times.
 
     Raises:
-      ValueError: a size that cannot be painted (see Picture).
+      ValueError: the size cannot be painted (see Picture).
     """
-    cv2.setNumThreads(1)  # videos are rendered side by side
+    cv2.setNumThreads(1)  # several videos are rendered in parallel
     stems = sound.play(score)
     picture = Picture(score, width, height)
     frames = picture.poses(np.arange(round(score.seconds * fps)) / fps)
@@ -82,19 +81,19 @@ def _encode(
         container.mux(audio.encode(samples))
         container.mux(audio.encode(None))
         frame = av.VideoFrame(picture.width, picture.height, 'yuv420p')
-        planes = _views(frame)
-        frame.time_base, shown = Fraction(1, fps), None
+        planes = _plane_views(frame)
+        frame.time_base, painted = Fraction(1, fps), None
         for index, poses in enumerate(frames):
-            if poses != shown:  # x264 copies what it is given, so one frame serves all
+            if poses != painted:  # x264 copies its input, so one frame can be reused
                 picture.paint(poses, planes)
-                shown = poses
+                painted = poses
             frame.pts = index
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
 
 
-def _views(frame: av.VideoFrame) -> Planes:
-    """The frame's planes as writable arrays."""
+def _plane_views(frame: av.VideoFrame) -> Planes:
+    """Return the planes of the frame as writable arrays."""
     return tuple(
         np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
         for plane in frame.planes

@@ -1,9 +1,9 @@
-"""Renders a data set of performances in the layout of MUSIC-AVQA, and the truth about them.
+"""The stage `render`: a data set of performances in the layout of MUSIC-AVQA, with ground truth.
 
-ROOT/videos/ID.mp4                   what is seen and heard
+ROOT/videos/ID.mp4                   the videos
 ROOT/avqa-{train,val,test}.json      the questions; no video is in two splits
-ROOT/truth/ID.flac                   every performer's own sound, and the voice-over's
-ROOT/truth/ID.json                   who, where, when, how loud, at which tempo, in which boxes
+ROOT/truth/ID.flac                   the stem of every performer and of the voice-over
+ROOT/truth/ID.json                   performers, positions, intervals, levels, tempo and boxes
 """
 
 import functools
@@ -26,38 +26,38 @@ from amuse_jax.system.files import write_atomically, write_json
 from amuse_jax.system.sharded import map_files
 
 SPLITS = ('train', 'val', 'test')
-PICTURE = ('seed', 'width', 'height', 'fps')  # the settings that videos in one folder must share
+VIDEO_SETTINGS = ('seed', 'width', 'height', 'fps')  # all videos in a folder must share these
 
 
 def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
-    """The stage `render`: config.synthetic says what, config.data.workers by how many processes."""
+    """Run the stage `render` with config.synthetic, in config.data.workers processes."""
     return render(config.synthetic, folder, config.data.workers)
 
 
 def render(settings: ConfigDict, folder: Path, workers: int) -> dict:
-    """Renders what `folder` does not hold yet, then writes the annotation files.
+    """Render the videos that are missing in `folder`, then write the annotation files.
 
     Args:
       settings: the section `synthetic` of amuse_jax/config.py.
-      folder: ROOT; a video is finished when its truth file is there, which is written last.
-      workers: processes; 0 = one per core; with 1 the work runs in this process.
+      folder: ROOT. A video is complete when its truth file exists, because that is written last.
+      workers: number of processes; 0 means one per core, and 1 runs the work in this process.
 
     Returns:
-      {'videos', 'rendered', 'questions': per split, 'times_real_time_per_core': of this call's
-      videos}.
+      {'videos': number of videos, 'rendered': how many of them this call rendered, 'questions':
+      number of questions per split, 'times_real_time_per_core': rendering speed of this call}.
 
     Raises:
-      StageError: settings out of range, or the folder holds videos of other settings.
-      RuntimeError: a video could not be rendered (named).
+      StageError: a setting is out of range, or the folder holds videos with other settings.
+      RuntimeError: a video could not be rendered (the message names it).
     """
     _check(settings)
-    _claim(settings, folder)
+    _check_folder(settings, folder)
     for leftover in [*folder.glob('videos/.tmp-*'), *folder.glob('truth/.tmp-*')]:
         leftover.unlink(missing_ok=True)
-    todo = sum(
+    missing = sum(
         not _paths(folder, settings.seed, index)[2].exists() for index in range(settings.videos)
     )
-    workers = min(workers or os.cpu_count(), max(todo, 1))
+    workers = min(workers or os.cpu_count(), max(missing, 1))
     began = time.monotonic()
     _render_all(settings, folder, workers)
     seconds = time.monotonic() - began
@@ -69,14 +69,17 @@ def render(settings: ConfigDict, folder: Path, workers: int) -> dict:
         )
     return {
         'videos': settings.videos,
-        'rendered': todo,
+        'rendered': missing,
         'questions': {split: len(rows) for split, rows in questions.items()},
-        'times_real_time_per_core': round(todo * SECONDS / (seconds * workers), 1),
+        'times_real_time_per_core': round(missing * SECONDS / (seconds * workers), 1),
     }
 
 
 def split_ranges(settings: ConfigDict) -> dict[str, range]:
-    """Which videos, by number, are in train, val and test: none is empty where there are three."""
+    """Return the video numbers of each split.
+
+    With the default shares and three or more videos, no split is empty.
+    """
     videos = settings.videos
     test = min(max(round(videos * settings.test_share), settings.test_share > 0), videos - 1)
     val = max(round(videos * settings.val_share), settings.val_share > 0)
@@ -86,15 +89,15 @@ def split_ranges(settings: ConfigDict) -> dict[str, range]:
 
 
 def annotations(settings: ConfigDict) -> dict[str, list[dict]]:
-    """The rows of each split's annotation file, from the scores alone: nothing is rendered."""
+    """Return the annotation rows of each split. They need only the scores; nothing is rendered."""
     rows = {}
     number = 1
     for index, (split, videos) in enumerate(split_ranges(settings).items()):
         rng = np.random.default_rng((settings.seed, index, 3))
         candidates = (templates.candidates(compose(settings.seed, video)) for video in videos)
-        chosen = balance.choose(candidates, settings.questions_per_video, rng)
+        selected = balance.select(candidates, settings.questions_per_video, rng)
         rows[split] = []
-        for video, questions in zip(videos, chosen):
+        for video, questions in zip(videos, selected):
             for question in questions:
                 rows[split].append(_row(question, video_id(settings.seed, video), number))
                 number += 1
@@ -102,11 +105,11 @@ def annotations(settings: ConfigDict) -> dict[str, list[dict]]:
 
 
 def truth(score: Score, boxes: dict) -> dict:
-    """What truth/ID.json holds.
+    """Return the content of truth/ID.json.
 
     Args:
       score: the performance.
-      boxes: what film.write returned: {'seconds': [...], 'boxes': [[[x0, y0, x1, y1, class,
+      boxes: the return value of film.write: {'seconds': [...], 'boxes': [[[x0, y0, x1, y1, class,
         performer]]]}.
     """
     channels = iter(range(len(score.performers)))
@@ -121,7 +124,7 @@ def truth(score: Score, boxes: dict) -> dict:
         'performers': [
             {
                 'instrument': performer.instrument,
-                'heard_instrument': performer.heard,
+                'heard_instrument': performer.heard_instrument,
                 'visible': performer.visible,
                 'position': performer.x,
                 'place': performer.place,
@@ -137,7 +140,7 @@ def truth(score: Score, boxes: dict) -> dict:
 
 
 def _row(question: Candidate, video: str, number: int) -> dict:
-    """A row in the schema of MUSIC-AVQA's first version, its spelling of `anser` included."""
+    """Return a row in the schema of MUSIC-AVQA v1, including its spelling `anser`."""
     return {
         'video_id': video,
         'question_id': number,
@@ -150,14 +153,14 @@ def _row(question: Candidate, video: str, number: int) -> dict:
 
 
 def _paths(folder: Path, seed: int, index: int) -> tuple[Path, Path, Path]:
-    """Where the video, its stems and its truth go."""
+    """Return the paths of the video, its stems and its truth file."""
     name = video_id(seed, index)
     truths = folder / 'truth'
     return folder / 'videos' / f'{name}.mp4', truths / f'{name}.flac', truths / f'{name}.json'
 
 
 def _render_all(settings: ConfigDict, folder: Path, workers: int) -> None:
-    """Renders what has no truth file yet: that is written last."""
+    """Render every video without a truth file; the truth file is written last."""
     work = functools.partial(
         _render_one, folder, settings.seed, settings.width, settings.height, settings.fps
     )
@@ -173,7 +176,7 @@ def _render_all(settings: ConfigDict, folder: Path, workers: int) -> None:
 def _render_one(
     folder: Path, seed: int, width: int, height: int, fps: int, indices: list[int], path: Path
 ) -> None:
-    from amuse_jax.synthetic import film  # needs PyAV, which questions alone do not
+    from amuse_jax.synthetic import film  # imports PyAV, which the questions do not need
 
     score = compose(seed, indices[0])
     video_path, stems_path, _ = _paths(folder, seed, indices[0])
@@ -201,19 +204,19 @@ def _check(settings: ConfigDict) -> None:
     if min(shares) < 0 or sum(shares) >= 1:
         raise StageError(
             f'synthetic.val_share and test_share are {shares[0]} and {shares[1]}; '
-            'expected at least 0 each and less than 1 together, so that videos are left to train on'
+            'expected at least 0 for each and a sum less than 1, to leave videos for train'
         )
 
 
-def _claim(settings: ConfigDict, folder: Path) -> None:
-    """Writes down what the folder's videos are made with; refuses a folder of others."""
+def _check_folder(settings: ConfigDict, folder: Path) -> None:
+    """Record the video settings in the folder; raise if its videos have other settings."""
     path = folder / 'rendering.json'
-    ours = {name: settings[name] for name in PICTURE}
+    expected = {name: settings[name] for name in VIDEO_SETTINGS}
     if path.exists():
-        theirs = json.loads(path.read_text())
-        if theirs != ours:
+        found = json.loads(path.read_text())
+        if found != expected:
             raise StageError(
-                f'{folder} holds videos made with {theirs}, these are to be made with {ours}; '
+                f'{folder} holds videos rendered with {found}, but this run uses {expected}; '
                 'choose another folder or delete that one'
             )
-    write_json(path, ours)
+    write_json(path, expected)

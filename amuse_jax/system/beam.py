@@ -1,8 +1,9 @@
-"""What `shards.map_files` does in processes, as an Apache Beam pipeline: on many machines.
+"""Per-video work on many machines: `sharded.map_files` as an Apache Beam pipeline.
 
-Every worker has amuse_jax installed and sees the data set and the workdir under the same paths as
-this process, as on a shared disk. A file appears whole or not at all and is not made again, so a
-bundle of work that a runner repeats, on another machine or beside itself, does no harm.
+Every worker must have amuse_jax installed and must see the data set and the workdir under the same
+paths as this process, for example on a shared disk. A file appears whole or not at all, and an
+existing file is not written again. A runner may therefore repeat a bundle of work, on another
+machine or at the same time.
 """
 
 import pickle
@@ -20,46 +21,46 @@ from amuse_jax.errors import StageError
 from amuse_jax.system.files import remove_unfinished, write_atomically
 from amuse_jax.system.processes import this_process
 
-# The work is made for processes; a runner's workers may be threads of one.
+# The work is not thread-safe, and some runners use threads of one process as workers.
 _ONE_AT_A_TIME = threading.Lock()
 
 
 def map_files(
     work: Callable[[Sequence, Path], None],
-    todo: Sequence[tuple[Sequence, Path]],
+    pending: Sequence[tuple[Sequence, Path]],
     options: str,
     description: str,
 ) -> None:
-    """Runs `work(group, file_to_write)` for every (group, path), wherever the runner likes.
+    """Run `work(group, file_to_write)` for every (group, path) pair on the pipeline's workers.
 
     Args:
-      work: a module-level function or a partial of one; writes the file it is given.
-      todo: groups and the files they become, all in one folder that is there.
-      options: of the pipeline, as on a command line: '--runner=FlinkRunner --flink_master=...'.
-        Without a runner the work is done by Beam in this process.
-      description: of the work, for messages.
+      work: a module-level function, or a partial of one, that writes the given file.
+      pending: pairs of a group and the path of its file; all paths lie in one existing folder.
+      options: the pipeline's options, as on a command line, such as '--runner=FlinkRunner
+        --flink_master=...'. Without a runner, Beam does the work in this process.
+      description: a name of the work for messages.
 
     Raises:
-      StageError: Beam refuses the options; the first that `work` raised; or files are missing in
-        the end.
-      RuntimeError: whatever else stopped the pipeline, as Beam tells it.
+      StageError: Beam rejects the options, `work` raised a `StageError` (the first one is raised
+        again), or files are missing after the pipeline has ended.
+      RuntimeError: the pipeline stopped for any other reason; Beam's message says why.
     """
-    folder = todo[0][1].parent
-    logging.info('%s: %d files by Apache Beam (%s)', description, len(todo), options)
+    folder = pending[0][1].parent
+    logging.info('%s: %d files by Apache Beam (%s)', description, len(pending), options)
     with _pipeline(options) as pipeline:
         _ = (
             pipeline
-            # As bytes, which every coder takes as they are, and no larger than they must be: the
-            # whole list travels with the pipeline.
-            | apache_beam.Create([zlib.compress(pickle.dumps(each)) for each in todo])
-            | apache_beam.Reshuffle()  # else one worker would keep all that it has listed
-            | description >> apache_beam.Map(_make_file, work)
+            # Every coder passes bytes through unchanged. They are compressed because the whole
+            # list travels with the pipeline.
+            | apache_beam.Create([zlib.compress(pickle.dumps(each)) for each in pending])
+            | apache_beam.Reshuffle()  # else the worker that lists the elements would do them all
+            | description >> apache_beam.Map(_write_file, work)
         )
-    mistakes = sorted(folder.glob(f'{_MISTAKE}*'))
-    if mistakes:
-        raise StageError(mistakes[0].read_text())
-    remove_unfinished(folder)  # of workers that a runner has stopped
-    missing = [path for _, path in todo if not path.exists()]
+    errors = sorted(folder.glob(f'{_ERROR_PREFIX}*'))
+    if errors:
+        raise StageError(errors[0].read_text())
+    remove_unfinished(folder)  # left by workers that the runner stopped
+    missing = [path for _, path in pending if not path.exists()]
     if missing:
         raise StageError(
             f'{description}: the Beam pipeline has ended, but {missing[0].name} and '
@@ -68,11 +69,11 @@ def map_files(
         )
 
 
-_MISTAKE = '.tmp-mistake-'
+_ERROR_PREFIX = '.tmp-mistake-'
 
 
-def _make_file(element: bytes, work: Callable[[Sequence, Path], None]) -> None:
-    """What a worker does with one element."""
+def _write_file(element: bytes, work: Callable[[Sequence, Path], None]) -> None:
+    """Write the file of one compressed, pickled (group, path) pair; a worker calls this."""
     group, path = pickle.loads(zlib.decompress(element))
     if not path.parent.is_dir():
         raise StageError(
@@ -80,26 +81,26 @@ def _make_file(element: bytes, work: Callable[[Sequence, Path], None]) -> None:
             'Beam pipeline must see the workdir and the data set under the same paths'
         )
     with _ONE_AT_A_TIME:
-        if path.exists():  # a repeated bundle
+        if path.exists():  # the runner repeated a bundle
             return
         try:
-            write_atomically(path, lambda beside: work(group, beside))
+            write_atomically(path, lambda temporary: work(group, temporary))
         except StageError as error:
-            # Repeating a user's mistake helps nobody, and not every runner hands on what it raises.
-            path.with_name(_MISTAKE + path.name).write_text(str(error))
+            # A retry cannot fix a user's error, and not every runner passes exceptions on.
+            path.with_name(_ERROR_PREFIX + path.name).write_text(str(error))
 
 
 def _pipeline(options: str) -> apache_beam.Pipeline:
     try:
         parsed = PipelineOptions(shlex.split(options))
-        parsed.get_all_options()  # finds out now what argparse refuses
+        parsed.get_all_options()  # makes argparse reject wrong options now
         standard = parsed.view_as(StandardOptions)
-        # Beam's own default, DirectRunner, would first try to download another runner.
+        # Beam's default, DirectRunner, would first try to download another runner.
         standard.runner = standard.runner or 'FnApiRunner'
         return apache_beam.Pipeline(options=parsed)
     except (ValueError, ImportError, SystemExit) as error:
         reason = 'see above' if isinstance(error, SystemExit) else error
         raise StageError(
-            f'config.data.beam is {options!r}, which Apache Beam refuses ({reason}); expected '
-            "options of a pipeline, such as '--runner=FlinkRunner --flink_master=HOST:8081'"
+            f'config.data.beam is {options!r}, which Apache Beam rejects ({reason}); expected '
+            "pipeline options, such as '--runner=FlinkRunner --flink_master=HOST:8081'"
         ) from error

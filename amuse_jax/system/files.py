@@ -20,19 +20,20 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The name keeps its ending, because some writers choose the format by it.
-    beside = path.with_name(f'.tmp-{uuid.uuid4().hex[:16]}-{path.name}')
+    temporary = path.with_name(f'.tmp-{uuid.uuid4().hex[:16]}-{path.name}')
     try:
-        write(beside)
-        with open(beside, 'rb') as file:
+        write(temporary)
+        with open(temporary, 'rb') as file:
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value) -> None:
     """Write JSON atomically."""
-    write_atomically(path, lambda beside: beside.write_text(json.dumps(value, indent=1) + '\n'))
+    text = json.dumps(value, indent=1) + '\n'
+    write_atomically(path, lambda temporary: temporary.write_text(text))
 
 
 def remove_unfinished(folder: Path) -> None:

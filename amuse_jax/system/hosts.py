@@ -1,7 +1,8 @@
-"""Several processes that run the same command, one per host: who is first, and who waits for whom.
+"""Coordination of several processes that run the same command, one per host.
 
-What only one may do, such as writing the files of the workdir, the first one does. They need one
-workdir that all of them reach. A process alone, the plain case, is the first and never waits.
+The first process alone does what must happen once, such as writing files into the workdir. All
+processes need one workdir that each of them can reach. A single process, which is the usual case,
+counts as the first one and never waits.
 """
 
 import itertools
@@ -14,31 +15,33 @@ from absl import logging
 from amuse_jax.errors import StageError
 
 AUTO = 'auto'
-AGAIN = 69  # exit status, EX_UNAVAILABLE of sysexits.h; launches start all processes again
-LONGEST_WAIT = 7 * 24 * 3600  # seconds; the first process may have videos to prepare
+RESTART_STATUS = 69  # EX_UNAVAILABLE of sysexits.h; launch scripts then restart all processes
+BARRIER_SECONDS = 7 * 24 * 3600  # long, because the first process may have videos to prepare
 
 _index, _count = 0, 1
-_waits = itertools.count()
+_barriers = itertools.count()
 
 
-def start(coordinator: str, process_id: int, process_count: int) -> None:
-    """Joins the other processes of the run; before anything else is done with JAX.
+def initialize(coordinator: str, process_id: int, process_count: int) -> None:
+    """Connect this process with the other processes of the run.
+
+    Call this before any other use of JAX.
 
     Args:
-      coordinator: 'auto': Slurm, a TPU pod, GKE or Open MPI say who the others are; else HOST:PORT,
-        at which the first process listens.
-      process_id: this process's, from 0; not with 'auto'.
-      process_count: how many there are; not with 'auto'.
+      coordinator: HOST:PORT, where the first process listens; or 'auto', which takes the addresses
+        from Slurm, a TPU pod, GKE or Open MPI.
+      process_id: the number of this process, from 0; ignored with 'auto'.
+      process_count: the number of processes; ignored with 'auto'.
 
     Raises:
-      StageError: 'auto' where nothing says who the others are; numbers that cannot be; the others
-        did not come.
+      StageError: 'auto' finds no such environment, the numbers are impossible, or the other
+        processes did not connect in time.
     """
-    import jax  # not by those who only want to know whether they are first
+    import jax  # here, because many callers only ask `is_first`
 
-    given = () if coordinator == AUTO else (coordinator, process_count, process_id)
+    arguments = () if coordinator == AUTO else (coordinator, process_count, process_id)
     try:
-        jax.distributed.initialize(*given)
+        jax.distributed.initialize(*arguments)
     except (ValueError, RuntimeError, IndexError) as error:
         raise StageError(
             f'--coordinator={coordinator} --process_id={process_id} '
@@ -55,49 +58,53 @@ def start(coordinator: str, process_id: int, process_count: int) -> None:
 
 
 def index() -> int:
+    """Return the number of this process, from 0."""
     return _index
 
 
 def count() -> int:
+    """Return the number of processes."""
     return _count
 
 
 def is_first() -> bool:
+    """Return whether this is the first process, or the only one."""
     return _index == 0
 
 
-def wait(what: str) -> None:
-    """Returns when every process has come here, however long the others need.
+def barrier(name: str) -> None:
+    """Wait until every process has called this function, however long that takes.
 
     Args:
-      what: names the place, for the messages of a process that waits in vain.
+      name: the place in the program, for the message of a process that waits in vain.
     """
     if _count == 1:
         return
     from orbax.checkpoint import multihost
 
-    # Not a collective of the devices: those take minutes of silence for a failure.
-    meet = multihost.get_barrier_sync_fn()
-    meet(key=f'amuse_jax-{next(_waits)}-{what}', timeout_ms=1000 * LONGEST_WAIT)
+    # Not a collective of the devices: after some silent minutes these report a failure.
+    synchronize = multihost.get_barrier_sync_fn()
+    synchronize(key=f'amuse_jax-{next(_barriers)}-{name}', timeout_ms=1000 * BARRIER_SECONDS)
 
 
-def first_says(value: int) -> int:
-    """The first process's `value` in every process."""
+def broadcast_from_first(value: int) -> int:
+    """Return, in every process, the `value` of the first process."""
     if _count == 1:
         return value
     from jax.experimental import multihost_utils
 
-    wait('agree')
+    barrier('agree')
     return int(multihost_utils.broadcast_one_to_all(value))
 
 
-def leave(message: str, status: int = 1) -> None:
-    """Ends this process with a message, without waiting for the others, who can't go on without
-    it.
+def exit_at_once(message: str, status: int = 1) -> None:
+    """End this process with a message, without waiting for the others.
+
+    The others cannot continue without this process.
 
     Args:
-      message: why.
-      status: to exit with; 1: a mistake, which launches do not try again.
+      message: the reason, printed to stderr.
+      status: the exit status; 1 means an error that launch scripts do not retry.
     """
     if _count == 1:
         print(message, file=sys.stderr)
@@ -106,16 +113,17 @@ def leave(message: str, status: int = 1) -> None:
     os._exit(status)
 
 
-def leave_over(error: Exception) -> None:
-    """Ends this process, one of several, over an error that nobody foresaw.
+def exit_on_error(error: Exception) -> None:
+    """End this process, one of several, after an unexpected error.
 
-    Python's own way out would first wait minutes for the others, who wait for this one. What JAX
-    raises is most often that another one is gone: then all may start again.
+    Python's normal exit would first wait minutes for the other processes, which wait for this one.
+    Most errors that JAX raises here mean that another process is gone. The status is then
+    `RESTART_STATUS`, so that launch scripts start all processes again.
     """
     import jax
 
     traceback.print_exception(error)
-    is_of_jax = isinstance(error, jax.errors.JaxRuntimeError)
+    is_jax_error = isinstance(error, jax.errors.JaxRuntimeError)
     is_out_of_memory = 'RESOURCE_EXHAUSTED' in str(error)
-    status = AGAIN if is_of_jax and not is_out_of_memory else 1
-    leave('amuse_jax: ended by the error above', status)
+    status = RESTART_STATUS if is_jax_error and not is_out_of_memory else 1
+    exit_at_once('amuse_jax: ended by the error above', status)

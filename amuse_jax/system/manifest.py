@@ -1,4 +1,4 @@
-"""`manifest.json`: what a finished stage was made from."""
+"""`manifest.json`: the record of the settings and inputs of a finished stage."""
 
 import json
 from collections.abc import Mapping
@@ -27,14 +27,23 @@ def read_manifest(folder: Path) -> dict | None:
     return manifest
 
 
-def changes(old: Mapping, new: Mapping, prefix: str = '') -> str:
-    """What differs, as 'data.image_size is 128 and was 64, ...'."""
-    found = []
+def describe_changes(old: Mapping, new: Mapping, prefix: str = '') -> str:
+    """Return the differences as text, such as 'data.image_size is 128 and was 64, ...'.
+
+    Args:
+      old: the earlier settings, by name; values may be nested mappings.
+      new: the present settings.
+      prefix: the dotted name of the section that holds these settings.
+
+    Returns:
+      The text; '' if nothing differs.
+    """
+    differences = []
     for name in sorted(set(old) | set(new)):
         before, after = old.get(name), new.get(name)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            inner = changes(before, after, f'{prefix}{name}.')
-            found += [inner] if inner else []
+            inner = describe_changes(before, after, f'{prefix}{name}.')
+            differences += [inner] if inner else []
         elif before != after:
-            found.append(f'{prefix}{name} is {after!r} and was {before!r}')
-    return ', '.join(found)
+            differences.append(f'{prefix}{name} is {after!r} and was {before!r}')
+    return ', '.join(differences)

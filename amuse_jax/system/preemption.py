@@ -1,12 +1,12 @@
-"""SIGTERM is a preemption notice: the machine will be gone in some thirty seconds.
+"""Preemption notices: SIGTERM means that the machine will stop in about thirty seconds.
 
-What can be killed at any moment, every stage but training, ends at once. Training saves at the next
-step. Either way the same command goes on from there.
+All stages except training may be killed at any moment, so they end at once. Training saves a
+checkpoint at the next step first. In both cases, running the same command again continues the work.
 
-With several processes JAX itself listens: it tells all of them, and has them stop at the same call
-of `is_noticed`, which all make in the same order: where a stage begins, at every step of training
-and at every other batch. While only the first process works nobody asks: it goes on until it is
-killed, which such a stage bears at any moment.
+With several processes, JAX itself receives the signal. It tells all processes and makes them stop
+at the same call of `notice_received`. All processes must therefore call it in the same order: at
+the beginning of a stage, at every training step, and at every other batch. While the first process
+works alone, no process calls it: the stage continues until it is killed, which does no harm.
 """
 
 import contextlib
@@ -17,33 +17,34 @@ from collections.abc import Iterator
 
 from amuse_jax.system import hosts
 
-MESSAGE = 'amuse_jax: SIGTERM: what is done so far is kept; the same command goes on from there'
+MESSAGE = 'amuse_jax: SIGTERM: finished work is saved; run the same command again to continue'
 
-_is_noticed = False
+_notice_received = False
 _is_deferred = False
 _calls = itertools.count(1)
 
 
 class Preempted(Exception):
-    """There was a notice, and all that matters is saved."""
+    """A preemption notice arrived, and everything that matters is saved."""
 
 
-def watch(status: int) -> None:
-    """From now on the notice ends this process, where that is not deferred; of several processes
-    `is_noticed` tells.
+def handle_sigterm(status: int) -> None:
+    """Make a preemption notice end this process, except inside `deferred`.
+
+    With several processes this starts JAX's own handling; `notice_received` then tells of a notice.
 
     Args:
-      status: to exit with.
+      status: the exit status.
     """
     if hosts.count() > 1:
-        is_noticed()  # JAX drops a notice that comes before every process has asked
+        notice_received()  # JAX drops a notice that arrives before every process has asked once
         return
 
     def end(*_) -> None:
-        global _is_noticed
-        _is_noticed = True
+        global _notice_received
+        _notice_received = True
         if not _is_deferred:
-            os.write(2, f'{MESSAGE}\n'.encode())  # a handler may interrupt whoever is printing
+            os.write(2, f'{MESSAGE}\n'.encode())  # print is not safe inside a signal handler
             os._exit(status)
 
     signal.signal(signal.SIGTERM, end)
@@ -51,10 +52,10 @@ def watch(status: int) -> None:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Inside, only `is_noticed` tells of a notice.
+    """Do not end the process on a notice inside this context; `notice_received` tells of it.
 
     Raises:
-      Preempted: there was one, when the work inside has ended.
+      Preempted: at the end of the context, if there was a notice.
     """
     global _is_deferred
     _is_deferred = True
@@ -62,28 +63,31 @@ def deferred() -> Iterator[None]:
         yield
     finally:
         _is_deferred = False
-    if _is_noticed:
+    if _notice_received:
         raise Preempted
 
 
-def is_noticed() -> bool:
-    """Whether to save and stop, the same in every process; all call it at the same places.
+def notice_received() -> bool:
+    """Return whether to save and stop; the answer is the same in every process.
 
-    Of several processes each is told once.
+    All processes must call this at the same places. With several processes, a notice is reported
+    only once.
     """
     if hosts.count() == 1:
-        return _is_noticed
-    from jax.experimental import multihost_utils  # not by workers, which import the stages
+        return _notice_received
+    from jax.experimental import multihost_utils  # here, because workers import the stages too
 
-    # Not the step's own number, which begins anew in the next training.
+    # Not the training step's number, which starts again from 0 in the next training.
     return multihost_utils.reached_preemption_sync_point(next(_calls))
 
 
-def stop_if_noticed() -> None:
-    """For places where all that matters is saved; all processes call it.
+def stop_on_notice() -> None:
+    """Stop if there was a notice; for places where everything that matters is saved.
+
+    All processes must call this.
 
     Raises:
       Preempted: there was a notice.
     """
-    if is_noticed():
+    if notice_received():
         raise Preempted

@@ -1,4 +1,4 @@
-"""Worker processes: their names, and their end when the main process is gone."""
+"""Worker processes: unique names, and a way to end them together with their parent."""
 
 import multiprocessing
 import os
@@ -9,7 +9,7 @@ import threading
 def end_with_parent() -> None:
     """Make this worker process end when its parent process ends, even if the parent was killed.
 
-    Otherwise an orphan would go on writing while the same command is started again.
+    Otherwise an orphan would still write files while the same command runs again.
     """
     parent = multiprocessing.parent_process()
 
@@ -21,5 +21,5 @@ def end_with_parent() -> None:
 
 
 def this_process() -> str:
-    """Return a name that no other process has, on this machine or another one."""
+    """Return a name that no other process has, on this machine or on another one."""
     return f'{platform.node()}:{os.getpid()}'

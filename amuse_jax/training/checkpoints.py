@@ -1,14 +1,13 @@
-"""Orbax checkpoints: the training state with its data iterator, what is frozen, and the best
-parameters.
+"""Orbax checkpoints of the training state, the frozen arrays and the best parameters.
 
-    FOLDER/checkpoints/STEP/{params,rest,progress}   the newest few
-    FOLDER/frozen/                                   arrays that never change, once
-    FOLDER/best/NUMBER/{params,record}               the best by validation
+    FOLDER/checkpoints/STEP/{params,rest,progress}   the newest few, with the data iterator's state
+    FOLDER/frozen/                                   arrays that never change, saved once
+    FOLDER/best/NUMBER/{params,record}               the parameters with the best validation score
 
-A checkpoint appears by the renaming of its folder, so a kill never leaves half of one. The newest
-few and the best also carry a checksum of their content. A newest one that cannot be read is set
-aside as checkpoints/damaged-STEP, which nothing reads, and the one before it is taken. Nothing in a
-checkpoint depends on the devices or hosts that wrote it.
+A checkpoint appears when its folder is renamed, so a kill leaves no incomplete one. The newest
+few and the best also hold a checksum of their content. If the newest checkpoint cannot be read, it
+is renamed to checkpoints/damaged-STEP, which nothing reads, and the one before it is restored.
+Checkpoints do not depend on the devices or hosts that wrote them.
 """
 
 import json
@@ -28,18 +27,18 @@ from amuse_jax.errors import StageError
 from amuse_jax.system import formats, hosts
 from amuse_jax.training.state import Arrays, TrainState
 
-# What Orbax and TensorStore raise over a damaged file, and Grain over a state it cannot take.
+# What Orbax and TensorStore raise for a damaged file, and Grain for an invalid iterator state.
 DAMAGE = (ValueError, KeyError, TypeError, OSError, AttributeError)
 
 
 class Checkpoints:
-    """The newest `keep` checkpoints in `folder`, written in the background."""
+    """Writes checkpoints to `folder` in the background and keeps the newest `keep` of them."""
 
     def __init__(self, folder: Path, keep: int):
         self._manager = _manager(folder, keep)
 
     def save(self, state: TrainState, iterator: Any, progress: Mapping[str, Any]) -> None:
-        """Saves state, data iterator and `progress` (JSON values) under the state's step."""
+        """Save the state, the data iterator and `progress` (JSON values) under the state's step."""
         trees = _trees(state)
         progress = {**progress, 'iterator': iterator.get_state()}
         digest = _digest(trees, progress)
@@ -52,46 +51,49 @@ class Checkpoints:
         )
 
     def restore(
-        self, template: TrainState, iterator_of: Callable[[dict], Any]
+        self, template: TrainState, make_iterator: Callable[[dict], Any]
     ) -> tuple[TrainState, Any, dict] | None:
-        """The newest intact checkpoint; damaged ones are named in the log and set aside.
+        """Restore the newest intact checkpoint; damaged ones are logged and renamed.
 
-        Of several processes, one that finds damage ends with hosts.AGAIN: the others may have read
-        their own parts of it well, and wait for this one.
+        If there are several processes, the one that finds damage exits with hosts.RESTART_STATUS,
+        because the others may have read their own parts without an error and wait for this one.
 
         Args:
           template: a state of the same shapes and shardings.
-          iterator_of: makes the data iterator that belongs to a checkpoint's progress.
+          make_iterator: returns a new data iterator for the progress in a checkpoint.
 
         Returns:
-          State, iterator and progress; None when there is no intact checkpoint.
+          State, iterator and progress, or None if there is no intact checkpoint.
 
         Raises:
-          StageError: a newer version of amuse_jax wrote it.
+          StageError: a newer version of amuse_jax wrote the checkpoint.
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                return self._restore(step, template, iterator_of)
+                return self._restore(step, template, make_iterator)
             except DAMAGE as error:
-                told = _set_aside(Path(self._manager.directory) / str(step), error)
+                message = _set_aside(Path(self._manager.directory) / str(step), error)
                 if hosts.count() > 1:
-                    hosts.leave(f'amuse_jax: {told}; all processes must start again', hosts.AGAIN)
-                logging.warning('%s; going on from the one before it', told)
+                    hosts.exit_at_once(
+                        f'amuse_jax: {message}; all processes must start again',
+                        hosts.RESTART_STATUS,
+                    )
+                logging.warning('%s; restoring the checkpoint before it', message)
                 self._manager.reload()
         return None
 
     def _restore(
-        self, step: int, template: TrainState, iterator_of: Callable[[dict], Any]
+        self, step: int, template: TrainState, make_iterator: Callable[[dict], Any]
     ) -> tuple[TrainState, Any, dict]:
         progress = _read_json(self._manager, step, 'progress')
         digest = progress.pop('digest')
         targets = {
             name: ocp.args.StandardRestore(_shapes(tree)) for name, tree in _trees(template).items()
         }
-        read = self._manager.restore(step, args=ocp.args.Composite(**targets))
-        trees = {name: read[name] for name in targets}
+        restored = self._manager.restore(step, args=ocp.args.Composite(**targets))
+        trees = {name: restored[name] for name in targets}
         _check_digest(digest, trees, progress)
-        iterator = iterator_of(progress)
+        iterator = make_iterator(progress)
         iterator.set_state(progress.pop('iterator'))
         state = TrainState(params=trees['params'], **trees['rest'])
         if int(state.step) != step:
@@ -99,23 +101,23 @@ class Checkpoints:
         return state, iterator, progress
 
     def close(self) -> None:
-        """Returns once everything is written."""
+        """Wait until everything is written, then close."""
         self._manager.wait_until_finished()
         self._manager.close()
 
 
 class Best:
-    """The parameters with the best validation score so far, in `folder`."""
+    """Keeps the parameters with the best validation score so far in `folder`."""
 
     def __init__(self, folder: Path):
         self._manager = _manager(folder, keep=1)
         self.record = _read_record(self._manager)
 
-    def offer(self, score: float, params: Arrays, record: Mapping[str, Any]) -> None:
-        """Keeps `params` when `score` beats the best; `record` (JSON values) is kept beside them.
+    def save_if_best(self, score: float, params: Arrays, record: Mapping[str, Any]) -> None:
+        """Save `params` with `record` (JSON values) if `score` is better than the best score.
 
-        The folder itself says what the best score is. A resumed run may therefore find one from its
-        own future: the same steps lead to it again, and it stays.
+        The best score is read from the folder. A resumed run may therefore find a score of a later
+        step than its own. It keeps that score, because the same steps will lead to it again.
         """
         if self.record is not None and score <= self.record['score']:
             return
@@ -130,44 +132,45 @@ class Best:
         )
 
     def close(self) -> None:
+        """Wait until everything is written, then close."""
         self._manager.wait_until_finished()
         self._manager.close()
 
 
 def read_best(folder: Path, template: Mapping[str, Any]) -> tuple[Arrays, dict]:
-    """The best parameters and their record (`score`, `step`, ...).
+    """Read the best parameters and their record (`score`, `step`, ...).
 
     Args:
-      folder: of a Best.
-      template: arrays, or shapes, with the shardings that the parameters are to have.
+      folder: the folder of a Best.
+      template: arrays, or shapes, with the shardings for the parameters.
 
     Raises:
-      StageError: there is none in `folder`, it is damaged, the model has other shapes, or a newer
-        version of amuse_jax wrote it.
+      StageError: `folder` holds no checkpoint, the checkpoint is damaged, the model has other
+        shapes, or a newer version of amuse_jax wrote the checkpoint.
     """
     try:
         params, record = _read_newest(folder, 'record', template)
         _check_digest(record.pop('digest', None), {'params': params}, record)
     except ValueError as error:
-        raise _unreadable(folder, error) from error
+        raise _unreadable_error(folder, error) from error
     return params, record
 
 
 def read_params(folder: Path, template: Mapping[str, Any]) -> Arrays:
-    """The parameters of the newest checkpoint in `folder`; arguments and errors as read_best."""
+    """Read the parameters of the newest checkpoint; arguments and errors are those of read_best."""
     return _read_newest(folder, 'progress', template)[0]
 
 
-def keep_frozen(folder: Path, arrays: Arrays) -> Arrays:
-    """Saves the frozen arrays where `folder` has none, else returns the saved ones.
+def save_frozen_once(folder: Path, arrays: Arrays) -> Arrays:
+    """Save the frozen arrays if `folder` does not exist; otherwise return the saved ones.
 
     Raises:
-      StageError: the saved ones are damaged, of other shapes, or a newer version's.
+      StageError: the saved arrays are damaged, have other shapes, or are from a newer version.
     """
     if not arrays:
         return arrays
     with ocp.StandardCheckpointer() as checkpointer:
-        if not hosts.first_says(folder.exists()):
+        if not hosts.broadcast_from_first(folder.exists()):
             form = {'format': formats.CHECKPOINT_FORMAT}
             checkpointer.save(folder.absolute(), arrays, custom_metadata=form)
             return arrays
@@ -175,10 +178,14 @@ def keep_frozen(folder: Path, arrays: Arrays) -> Arrays:
 
 
 def read_frozen(folder: Path, template: Mapping[str, Any]) -> Arrays:
-    """The arrays that keep_frozen left in `folder`, shaped and sharded like `template`.
+    """Read the arrays that save_frozen_once saved in `folder`.
+
+    Args:
+      folder: the folder.
+      template: arrays, or shapes, with the shardings for the result.
 
     Raises:
-      StageError: they are missing, damaged, of other shapes, or a newer version's.
+      StageError: the arrays are missing or damaged, have other shapes, or are from a newer version.
     """
     if not template:
         return template
@@ -188,7 +195,7 @@ def read_frozen(folder: Path, template: Mapping[str, Any]) -> Arrays:
             formats.refuse_newer(known.get('format', 1), formats.CHECKPOINT_FORMAT, folder)
             return checkpointer.restore(folder.absolute(), _shapes(template))
         except DAMAGE as error:
-            raise _unreadable(folder, error) from error
+            raise _unreadable_error(folder, error) from error
 
 
 def _read_newest(folder: Path, record: str, template: Mapping[str, Any]) -> tuple[Arrays, dict]:
@@ -201,38 +208,40 @@ def _read_newest(folder: Path, record: str, template: Mapping[str, Any]) -> tupl
             f'{folder} holds no checkpoint; run the stage {folder.parent.name} to its end'
         )
     try:
-        kept = _read_json(manager, step, record)
+        values = _read_json(manager, step, record)
         params = ocp.args.StandardRestore(_shapes(template))
-        read = manager.restore(step, args=ocp.args.Composite(params=params))
+        restored = manager.restore(step, args=ocp.args.Composite(params=params))
     except DAMAGE as error:
-        raise _unreadable(folder / str(step), error) from error
+        raise _unreadable_error(folder / str(step), error) from error
     finally:
         manager.close()
-    return read.params, kept
+    return restored.params, values
 
 
 def _shapes(tree):
-    """Shapes and shardings to restore into."""
+    """Return the shapes, dtypes and shardings of the arrays as a template for Orbax."""
     return jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)
 
 
-def _unreadable(folder: Path, error: Exception) -> StageError:
+def _unreadable_error(folder: Path, error: Exception) -> StageError:
     reason = str(error).partition('\n')[0][:200]
     return StageError(
-        f'{folder} cannot be read into the configured model ({reason}); use the settings it was '
-        'made with, or delete its stage folder to make it again'
+        f'{folder} cannot be read into the configured model ({reason}); use the settings that it '
+        'was trained with, or delete the folder of its stage to train again'
     )
 
 
 class _Manager(ocp.CheckpointManager):
-    """Never asks JAX whether there was a notice of preemption.
+    """A CheckpointManager that never asks JAX whether a notice of preemption has arrived.
 
-    JAX has the processes stop at a number that their calls of
-    `multihost_utils.reached_preemption_sync_point` count to. preemption.is_noticed counts; Orbax
-    would go on from numbers of its own, and the processes might never come to the one agreed on.
+    After a notice, JAX makes all processes agree on a number of calls of
+    `multihost_utils.reached_preemption_sync_point` at which to stop. preemption.notice_received
+    makes these calls. If Orbax called the function too, with step numbers of its own, the processes
+    might never reach the number that they agreed on.
     """
 
     def reached_preemption(self, step: int) -> bool:
+        """Return False, because the training loop saves after a notice."""
         return False
 
 
@@ -240,10 +249,10 @@ def _manager(folder: Path, keep: int | None) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
         cleanup_tmp_directories=True,
-        # Which checkpoints there are the first host says; others may see it later.
+        # The first host lists the checkpoints: other hosts may see a new folder later.
         single_host_load_and_broadcast=True,
-        # Several hosts meet by name; without names of their own, two folders saved at once would
-        # have them meet crosswise.
+        # Barriers between hosts have names. Without a name for each folder, hosts that save two
+        # folders at the same time could wait for each other at different barriers.
         multiprocessing_options=ocp.options.MultiprocessingOptions(
             barrier_sync_key_prefix=folder.name
         ),
@@ -258,21 +267,21 @@ def _read_record(manager: ocp.CheckpointManager) -> dict | None:
     try:
         return _read_json(manager, step, 'record')
     except DAMAGE as error:
-        raise _unreadable(Path(manager.directory) / str(step), error) from error
+        raise _unreadable_error(Path(manager.directory) / str(step), error) from error
 
 
 def _set_aside(folder: Path, error: Exception) -> str:
-    """Renames a checkpoint that cannot be read; says so."""
+    """Rename a checkpoint that cannot be read; return a message about it."""
     aside = folder.with_name(f'damaged-{folder.name}')
     try:
         folder.rename(aside)
     except FileNotFoundError:
         pass  # another process has done it
-    except OSError:  # one of the same step lies there
+    except OSError:  # a damaged one of the same step exists already
         shutil.rmtree(aside)
         folder.rename(aside)
     reason, kind = str(error).partition('\n')[0][:200], type(error).__name__
-    return f'checkpoint {folder} cannot be read ({kind}: {reason}); it is kept as {aside}'
+    return f'checkpoint {folder} cannot be read ({kind}: {reason}); it was renamed to {aside}'
 
 
 def _json(values: Mapping[str, Any]) -> ocp.args.JsonSave:
@@ -280,17 +289,19 @@ def _json(values: Mapping[str, Any]) -> ocp.args.JsonSave:
 
 
 def _read_json(manager: ocp.CheckpointManager, step: int, name: str) -> dict:
-    """What `_json` saved; read before anything else, since a newer version may save all else anew.
+    """Return the values that `_json` saved.
+
+    Read them before anything else, because a newer version may save everything else differently.
 
     Raises:
-      StageError: a newer version of amuse_jax wrote it.
+      StageError: a newer version of amuse_jax wrote them.
     """
-    read = manager.restore(step, args=ocp.args.Composite(**{name: ocp.args.JsonRestore()}))
-    values = dict(read[name])
+    restored = manager.restore(step, args=ocp.args.Composite(**{name: ocp.args.JsonRestore()}))
+    values = dict(restored[name])
     where = Path(manager.directory) / str(step)
     formats.refuse_newer(
         values.pop('format', 1), formats.CHECKPOINT_FORMAT, where
-    )  # 1 was not written down
+    )  # format 1 did not write its number
     return values
 
 
@@ -300,7 +311,7 @@ def _trees(state: TrainState) -> dict[str, Any]:
 
 
 def _digest(trees: Mapping[str, Any], progress: Mapping[str, Any]) -> int:
-    """A checksum of the arrays and the progress, the same however the arrays are shared out."""
+    """Return a checksum of the arrays and the progress that does not depend on the sharding."""
     digest = zlib.crc32(json.dumps(progress, sort_keys=True).encode())
     for name in sorted(trees):
         sums = [_checksum(leaf) for leaf in jax.tree.leaves(trees[name])]
@@ -311,31 +322,31 @@ def _digest(trees: Mapping[str, Any], progress: Mapping[str, Any]) -> int:
 def _check_digest(
     digest: int | None, trees: Mapping[str, Any], progress: Mapping[str, Any]
 ) -> None:
-    """Raises ValueError when the digest is of another content; None, of an older version, fits."""
+    """Raise ValueError if the digest differs; None, from an older version, is always accepted."""
     if digest is not None and _digest(trees, progress) != digest:
         raise ValueError('its content does not have the checksum it was saved with')
 
 
 @jax.jit
 def _checksum(array: jax.Array) -> jax.Array:
-    """() uint32: every element's bits scattered in a way of its position's own, added up.
+    """Return a checksum, () uint32: the sum of a hash of every element's bits and position.
 
-    Sums of integers come out the same in any order, so every device can begin with its part. A
-    changed element changes its own term for certain, and so the sum.
+    The sum of integers does not depend on their order, so every device can add up its own part
+    first. A change of one element always changes its hash, and therefore the sum.
     """
     bits = jax.lax.bitcast_convert_type(array, _BITS[array.dtype.itemsize]).astype(jnp.uint32)
     position, stride = jnp.zeros(array.shape, jnp.uint32), 1
     for axis in reversed(range(array.ndim)):
         position += jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis) * np.uint32(stride)
         stride = stride * array.shape[axis] % 2**32
-    return _scattered(bits ^ _scattered(position + np.uint32(1))).sum(dtype=jnp.uint32)
+    return _mix_bits(bits ^ _mix_bits(position + np.uint32(1))).sum(dtype=jnp.uint32)
 
 
 _BITS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
 
-def _scattered(x: jax.Array) -> jax.Array:
-    """A permutation of the 32-bit numbers: the last steps of MurmurHash3 (Appleby, 2011)."""
+def _mix_bits(x: jax.Array) -> jax.Array:
+    """Permute the 32-bit numbers with the final mix of MurmurHash3 (Appleby, 2011)."""
     x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
     return x ^ (x >> 16)

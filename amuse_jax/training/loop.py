@@ -1,5 +1,4 @@
-"""The training loop of both stages: steps, metrics, validation, checkpoints, and going on after a
-kill."""
+"""The training loop of both stages: steps, metrics, validation, checkpoints and resuming."""
 
 import contextlib
 import dataclasses
@@ -27,15 +26,15 @@ from amuse_jax.training.state import Arrays, Structure
 from amuse_jax.training.step import Evaluation, Loss, evaluation_step, means, train_step
 from amuse_jax.training.watchdog import Watchdog
 
-LINE_SECONDS = 10.0  # at least, between lines of the log
+LINE_SECONDS = 10.0  # least time between two lines of the log
 
 
 @dataclasses.dataclass(frozen=True)
 class Validation:
-    """What every epoch ends with.
+    """The validation at the end of every epoch.
 
     Attributes:
-      batches: the validation set, once.
+      batches: one pass over the validation set.
       evaluate: see step.Evaluation.
     """
 
@@ -45,16 +44,16 @@ class Validation:
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """A stretch of training with its own data, loss and schedule; its optimiser starts afresh.
+    """A phase of training with its own data, loss, schedule and newly initialised optimiser.
 
     Attributes:
-      epochs: how many.
-      batches: all their batches, `len(batches) / epochs` to the epoch.
+      epochs: number of epochs.
+      batches: the batches of all epochs, `len(batches) / epochs` in each.
       loss: see step.Loss.
-      learning_rate: of the step within the phase.
-      samples: the metric whose weight counts the samples.
-      validation: after every epoch; None: none.
-      parts: of a batch, see step.train_step.
+      learning_rate: the schedule, a function of the step within the phase.
+      samples: the metric whose weight is the number of samples.
+      validation: runs after every epoch; None: no validation.
+      parts: number of parts of a batch, see step.train_step.
     """
 
     epochs: int
@@ -67,25 +66,27 @@ class Phase:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Number of steps in one epoch."""
         return len(self.batches) // self.epochs
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What to train and where to keep it.
+    """What to train, and where to save the results.
 
     Attributes:
-      name: of the progress bar.
+      name: name in the progress bar and the log.
       folder: gets checkpoints/, metrics.jsonl, tensorboard/ and, with `best_by`, best/.
-      structure: of the model.
+      structure: the model's structure.
       frozen: arrays that do not train.
       metrics: names of the sums that the losses return.
-      phases: in order.
+      phases: the phases in order.
       settings: the config's section `loop`.
-      mesh: of sharding.mesh.
-      seed: of dropout and other randomness inside the model.
-      video_ids: by record, for messages.
-      best_by: the metric whose highest validation value is kept in best/; '' for none.
+      mesh: the device mesh, from sharding.mesh.
+      seed: seed of dropout and other random numbers in the model.
+      video_ids: the video id of each record, for messages.
+      best_by: the parameters with the highest validation value of this metric are saved in best/;
+        '': none are.
     """
 
     name: str
@@ -102,94 +103,103 @@ class Job:
 
 
 def fit(job: Job, params: Arrays) -> Arrays:
-    """Trains `params` through all phases and returns the last ones; the given ones are used up.
+    """Train through all phases and return the final parameters.
 
-    Killed at any moment and called again with the same job, it goes on from the newest checkpoint
-    and ends with the same parameters and metrics, bit for bit on the same machine. Devices and
-    hosts may be others by then.
+    A killed run that is called again with the same job resumes from the newest checkpoint. On the
+    same machine its parameters and metrics are bit for bit those of an uninterrupted run. The
+    devices and hosts may change between runs.
+
+    Args:
+      job: what to train.
+      params: the initial parameters. They are donated: the caller must not use them again.
 
     Raises:
       StageError: more than loop.max_refused steps were refused because they were not finite.
-      Preempted: there was a notice; the state is saved.
+      Preempted: a notice of preemption arrived; the state is saved.
     """
     watchdog = Watchdog(job.folder, job.settings.stuck_seconds, job.video_ids)
     with preemption.deferred(), watchdog:
         with contextlib.closing(_Run(job, params, watchdog)) as run:
-            return run.to_the_end()
+            return run.run_all_phases()
 
 
 class _Run:
-    """A job under way."""
+    """The state of a running job."""
 
     def __init__(self, job: Job, params: Arrays, watchdog: Watchdog):
         self.job, self.watchdog = job, watchdog
-        self.mesh, self.whole = job.mesh, sharding.whole(job.mesh)
-        self.frozen = sharding.put(job.frozen, sharding.of_parameters(job.frozen, self.mesh))
-        self.key = jax.jit(lambda: jax.random.key(job.seed), out_shardings=self.whole)()
+        self.mesh, self.replicated = job.mesh, sharding.replicated(job.mesh)
+        self.frozen = sharding.shard_params(
+            job.frozen, sharding.parameter_shardings(job.frozen, self.mesh)
+        )
+        self.key = jax.jit(lambda: jax.random.key(job.seed), out_shardings=self.replicated)()
         self.checkpoints = checkpoints.Checkpoints(job.folder / 'checkpoints', job.settings.keep)
         self.best = checkpoints.Best(job.folder / 'best') if job.best_by else None
-        self.unseen = []  # (step, is_finite on the device, records) of steps not looked at yet
-        self._enter(0, params, refused=0)
+        self.unchecked = []  # (step, is_finite on the device, records) of steps not checked yet
+        self._start_phase(0, params, refused=0)
         restored = self.checkpoints.restore(
             self.state, lambda progress: pipeline.iterate(job.phases[progress['phase']].batches)
         )
         lines = 0
-        self.owes_validation = False  # of the current step, which ends an epoch
+        self.owes_validation = False  # whether the validation after the current step is still due
         if restored:
             self.state, self.iterator, progress = restored
             self.phase_index, lines = progress['phase'], progress['lines']
-            self.owes_validation = progress.get('owes_validation', False)  # older ones never do
+            self.owes_validation = progress.get('owes_validation', False)  # not in old checkpoints
         self.step = int(self.state.step)
         self.metrics = metrics.MetricsWriter(job.folder, lines, self.step)
-        is_quiet = None if hosts.is_first() else True  # None: where there is no terminal
+        is_quiet = None if hosts.is_first() else True  # None: disabled if there is no terminal
         self.bar = tqdm(
-            total=self._last(), initial=self.step, desc=job.name, unit='step', disable=is_quiet
+            total=self._last_step(), initial=self.step, desc=job.name, unit='step', disable=is_quiet
         )
-        self.shown, self.said_at = {}, -LINE_SECONDS
+        self.bar_values, self.logged_at = {}, -LINE_SECONDS
         self.saved_at = time.monotonic()
-        self.pace = throughput.Throughput(job.mesh)
-        self.counted = self._weight(self.state.sums)  # before the kill of a run that goes on
+        self.throughput = throughput.Throughput(job.mesh)
+        self.restored_samples = self._count_samples(self.state.sums)  # counted before a restart
 
-    def to_the_end(self) -> Arrays:
+    def run_all_phases(self) -> Arrays:
+        """Run the remaining phases and return the final parameters."""
         self._run_phase()
         while self.phase_index + 1 < len(self.job.phases):
-            self._enter(self.phase_index + 1, self.state.params, int(self.state.refused))
+            self._start_phase(self.phase_index + 1, self.state.params, int(self.state.refused))
             self._run_phase()
         return self.state.params
 
     def close(self) -> None:
+        """Close the files, once every checkpoint is written."""
         self.bar.close()
         self.metrics.close()
-        self.watchdog.at('the last checkpoint')
+        self.watchdog.heartbeat('the last checkpoint')
         self.checkpoints.close()
         if self.best:
             self.best.close()
 
     @property
     def phase(self) -> Phase:
+        """The current phase."""
         return self.job.phases[self.phase_index]
 
     def _first_step(self) -> int:
         return sum(len(phase.batches) for phase in self.job.phases[: self.phase_index])
 
     def _epoch(self) -> int:
-        """Epochs completed after the current step, those of earlier phases included."""
+        """Return the number of epochs completed after the current step, in all phases."""
         before = sum(phase.epochs for phase in self.job.phases[: self.phase_index])
         return before + (self.step - self._first_step()) // self.phase.steps_per_epoch
 
-    def _enter(self, index: int, params: Arrays, refused: int) -> None:
-        """Starts a phase: a fresh optimiser and a fresh iterator."""
+    def _start_phase(self, index: int, params: Arrays, refused: int) -> None:
+        """Start a phase with a new optimiser state and a new data iterator."""
         self.phase_index = index
-        fresh = functools.partial(
-            state.fresh,
+        init_state = functools.partial(
+            state.init_state,
             optimizer=state.adam(self.phase.learning_rate),
             metrics=self.job.metrics,
             step=self._first_step(),
             refused=refused,
         )
-        self.shardings = sharding.of_state(jax.eval_shape(fresh, params), self.mesh)
-        params = sharding.put(params, self.shardings.params)
-        self.state = jax.jit(fresh, donate_argnums=0, out_shardings=self.shardings)(params)
+        self.shardings = sharding.state_shardings(jax.eval_shape(init_state, params), self.mesh)
+        params = sharding.shard_params(params, self.shardings.params)
+        self.state = jax.jit(init_state, donate_argnums=0, out_shardings=self.shardings)(params)
         self.iterator = pipeline.iterate(self.phase.batches)
 
     def _run_phase(self) -> None:
@@ -203,114 +213,120 @@ class _Run:
         last = self._first_step() + len(phase.batches)
         if self.owes_validation:
             self._validate(validation.batches, evaluate)
-        is_new = True
+        is_first_step = True
         while self.step < last:
             batch = self._next_batch()
-            placed = sharding.place(batch, self.mesh)
-            self.watchdog.at(f'step {self.step + 1}')
-            if is_new:
-                traced = train.trace(self.state, self.frozen, placed, self.key)
-                self.pace.enter(flops.of_products(traced.jaxpr))
-                is_new = False
-            self.state, is_finite = train(self.state, self.frozen, placed, self.key)
+            sharded = sharding.shard_batch(batch, self.mesh)
+            self.watchdog.heartbeat(f'step {self.step + 1}')
+            if is_first_step:
+                traced = train.trace(self.state, self.frozen, sharded, self.key)
+                self.throughput.start_phase(flops.count_matmul_flops(traced.jaxpr))
+                is_first_step = False
+            self.state, is_finite = train(self.state, self.frozen, sharded, self.key)
             self.step += 1
-            self.pace.step()
-            self.unseen.append((self.step, is_finite, batch['record']))
+            self.throughput.count_step()
+            self.unchecked.append((self.step, is_finite, batch['record']))
             self.bar.update()
             at_epoch_end = (self.step - self._first_step()) % phase.steps_per_epoch == 0
             self.owes_validation = at_epoch_end and validation is not None
             if at_epoch_end or self.step % settings.log_steps == 0:
                 self._log()
-            self._stop_if_noticed()
+            self._stop_on_notice()
             if self.owes_validation:
                 self._validate(validation.batches, evaluate)
-            if self.step == last or self._is_due():
+            if self.step == last or self._checkpoint_is_due():
                 self._save()
 
-    def _stop_if_noticed(self) -> None:
-        if preemption.is_noticed():
+    def _stop_on_notice(self) -> None:
+        if preemption.notice_received():
             self._save()
             logging.info('%s: SIGTERM: saved at step %d', self.job.name, self.step)
             raise preemption.Preempted
 
-    def _is_due(self) -> bool:
-        """Whether it is time for a checkpoint; for all hosts by the first one's clock."""
+    def _checkpoint_is_due(self) -> bool:
+        """Return whether a checkpoint is due; the clock of the first host decides for all."""
         is_due = time.monotonic() - self.saved_at > self.job.settings.checkpoint_seconds
         if hosts.count() == 1:
             return is_due
-        # Only after a line of the log, when they have waited for each other anyway.
-        return self.pace.steps == 0 and bool(hosts.first_says(is_due))
+        # Ask only after a line of the log, when the hosts have just waited for each other anyway.
+        return self.throughput.steps == 0 and bool(hosts.broadcast_from_first(is_due))
 
     def _next_batch(self) -> pipeline.Batch:
-        begun = time.monotonic()
-        self.watchdog.at(f'the data of step {self.step + 1}')
+        start = time.monotonic()
+        self.watchdog.heartbeat(f'the data of step {self.step + 1}')
         batch = next(self.iterator)
-        self.pace.waited(time.monotonic() - begun)
+        self.throughput.add_data_wait(time.monotonic() - start)
         return batch
 
-    def _weight(self, sums: Arrays) -> float:
-        """The samples that are in the sums."""
+    def _count_samples(self, sums: Arrays) -> float:
+        """Return the number of samples in the sums."""
         return float(sums[self.phase.samples][1])
 
-    def _zeros(self) -> Arrays:
-        return sharding.put(state.empty_sums(self.job.metrics), self.whole)
+    def _empty_sums(self) -> Arrays:
+        return sharding.shard_params(state.empty_sums(self.job.metrics), self.replicated)
 
     def _log(self) -> None:
-        """Writes the means since the last line; the only place where a step's results are waited
-        for."""
-        self._look()
+        """Write the means since the last line of metrics.
+
+        Only this method waits for the results of a step.
+        """
+        self._check_finite()
         sums = jax.device_get(self.state.sums)
         values = means(sums)
-        self.state = self.state._replace(sums=self._zeros())
+        self.state = self.state._replace(sums=self._empty_sums())
         rate = self.phase.learning_rate(self.step - self._first_step() - 1)
-        clock = self.pace.values(self._weight(sums) - self.counted, self._last() - self.step)
+        clock = self.throughput.values(
+            self._count_samples(sums) - self.restored_samples, self._last_step() - self.step
+        )
         self.metrics.write(
             self.step, self._epoch(), values | {'learning_rate': float(rate)} | clock
         )
-        self._show(loss=values.get('loss', float('nan')))
+        self._update_bar(loss=values.get('loss', float('nan')))
         now = time.monotonic()
-        if self.bar.disable and hosts.is_first() and now - self.said_at > LINE_SECONDS:
-            self.said_at = now
+        if self.bar.disable and hosts.is_first() and now - self.logged_at > LINE_SECONDS:
+            self.logged_at = now
             loss = values.get('loss', float('nan'))
             logging.info(
                 '%s: step %d of %d, loss %.4f, %s',
-                self.job.name, self.step, self._last(), loss, throughput.described(clock),
+                self.job.name, self.step, self._last_step(), loss, throughput.describe(clock),
             )  # fmt: skip
-        self.pace.restart()
-        self.counted = 0.0
+        self.throughput.start_interval()
+        self.restored_samples = 0.0
 
-    def _last(self) -> int:
-        """The last step of all."""
+    def _last_step(self) -> int:
+        """Return the number of the last step of the last phase."""
         return sum(len(phase.batches) for phase in self.job.phases)
 
     def _validate(self, batches: grain.MapDataset, evaluate: Callable[..., Any]) -> None:
-        """Pays the validation that is owed. A notice interrupts it, since it may take minutes; the
-        run that goes on begins it anew."""
-        sums = self._zeros()
+        """Run the validation after the current step.
+
+        It may take minutes, so a notice of preemption interrupts it; the resumed run repeats it.
+        """
+        sums = self._empty_sums()
         for batch in pipeline.iterate(batches):
-            self._stop_if_noticed()
-            self.watchdog.at(f'the validation after step {self.step}')
-            placed = sharding.place(batch, self.mesh)
-            sums, _ = evaluate(self.state.params, self.frozen, placed, sums)
+            self._stop_on_notice()
+            self.watchdog.heartbeat(f'the validation after step {self.step}')
+            sharded = sharding.shard_batch(batch, self.mesh)
+            sums, _ = evaluate(self.state.params, self.frozen, sharded, sums)
         values = {f'val_{name}': mean for name, mean in means(jax.device_get(sums)).items()}
         self.metrics.write(self.step, self._epoch(), values)
-        self._show(
+        self._update_bar(
             **{name: values[name] for name in ('val_loss', 'val_accuracy') if name in values}
         )
         if self.best:
             record = {'step': self.step, 'epoch': self._epoch(), **values}
-            self.best.offer(values[f'val_{self.job.best_by}'], self.state.params, record)
+            self.best.save_if_best(values[f'val_{self.job.best_by}'], self.state.params, record)
         self.owes_validation = False
-        self.pace.restart()
+        self.throughput.start_interval()
 
-    def _show(self, **values: float) -> None:
-        self.shown |= {name: f'{value:.3f}' for name, value in values.items()}
-        self.bar.set_postfix(self.shown, refresh=False)
+    def _update_bar(self, **values: float) -> None:
+        self.bar_values |= {name: f'{value:.3f}' for name, value in values.items()}
+        self.bar.set_postfix(self.bar_values, refresh=False)
 
-    def _look(self) -> None:
-        """Names the refused steps since the last look; stops when there were too many."""
-        unseen, self.unseen = self.unseen, []
-        for number, is_finite, records in unseen:
+    def _check_finite(self) -> None:
+        """Log the steps that were refused since the last check; stop if there were too many."""
+        unchecked, self.unchecked = self.unchecked, []
+        for number, is_finite, records in unchecked:
             if not is_finite:
                 videos = ', '.join(sorted({self.job.video_ids[record] for record in records}))
                 logging.warning(
@@ -323,15 +339,15 @@ class _Run:
             raise StageError(
                 f'{self.job.name} stopped at step {self.step}: {refused} steps had a loss or '
                 f'gradient that is not finite, loop.max_refused allows {limit}; the last good '
-                'state is saved. Lower the learning rate or set aside the videos named above'
+                'state is saved. Lower the learning rate or remove the videos named above'
             )
 
     def _save(self) -> None:
-        self._look()
+        self._check_finite()
         self._write_checkpoint()
 
     def _write_checkpoint(self) -> None:
-        self.watchdog.at(f'the checkpoint of step {self.step}')
+        self.watchdog.heartbeat(f'the checkpoint of step {self.step}')
         self.metrics.sync()
         progress = {
             'phase': self.phase_index,

@@ -1,4 +1,4 @@
-"""Metrics of a run as JSON lines and TensorBoard events, without gaps or repeats after a resume."""
+"""Metrics as JSON lines and TensorBoard events, without gaps or duplicates after a resume."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-# tensorboard's own writer: tensorboardX imports torch wherever it is installed.
+# The writer of tensorboard itself, because tensorboardX imports torch if it is installed.
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -15,18 +15,18 @@ from amuse_jax.system import hosts
 
 
 class MetricsWriter:
-    """Appends to `FOLDER/metrics.jsonl` and to the events in `FOLDER/tensorboard`; of several hosts
-    the first does.
+    """Appends to `FOLDER/metrics.jsonl` and to the events in `FOLDER/tensorboard`.
+
+    Only the first host writes.
 
     Args:
       folder: the stage's folder.
-      lines: how many lines of an earlier run to keep: the number its checkpoint was saved with.
-        What a killed run wrote after that checkpoint is cut off, because it is about to be written
-        again.
-      step: the step that the run goes on from.
+      lines: number of lines to keep from an earlier run: the number saved in its checkpoint. Later
+        lines of a killed run are removed, because the resumed run writes them again.
+      step: the step from which the run continues.
 
     Raises:
-      OSError: the folder can't be written.
+      OSError: the folder cannot be written.
     """
 
     def __init__(self, folder: Path, lines: int = 0, step: int = 0):
@@ -36,17 +36,16 @@ class MetricsWriter:
         self.path = folder / 'metrics.jsonl'
         kept = self.path.read_text().splitlines(keepends=True)[:lines] if lines else []
         self.lines = len(kept)
-        beside = self.path.with_suffix('.tmp')
-        beside.write_text(''.join(kept))
-        beside.replace(self.path)
+        temporary = self.path.with_suffix('.tmp')
+        temporary.write_text(''.join(kept))
+        temporary.replace(self.path)
         self._file = open(self.path, 'a')
         self._events = EventFileWriter(str(folder / 'tensorboard'))
-        # Tells TensorBoard to forget what a killed run wrote from this step on.
+        # Makes TensorBoard discard what a killed run wrote from this step on.
         self._add_event(step, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        """One line, `{"step", "epoch", **values}`; each value is a TensorBoard scalar of its
-        name."""
+        """Write the line `{"step", "epoch", **values}`, and each value as a TensorBoard scalar."""
         self.lines += 1
         if not hosts.is_first():
             return
@@ -56,12 +55,15 @@ class MetricsWriter:
         self._add_event(step, summary=Summary(value=scalars))
 
     def sync(self) -> None:
-        """Returns once every line is on the disk: a checkpoint must not know of lines that are
-        not."""
+        """Wait until every line is on the disk.
+
+        A checkpoint saves the number of lines, so it must not count lines that could still be lost.
+        """
         if hosts.is_first():
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        """Close the files."""
         if hosts.is_first():
             self._file.close()
             self._events.close()

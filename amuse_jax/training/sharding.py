@@ -1,12 +1,12 @@
-"""Where arrays live: the one place that knows the devices.
+"""Sharding of parameters and batches over the device mesh: the only module that knows the devices.
 
-The mesh has three axes. The videos of a batch are shared out over `data` and `fsdp`. Parameters,
-frozen ones and the optimiser's state too, lie shared out over `fsdp` and are gathered at the start
-of a step. `tensor` shares out the hidden layers of the MLPs. Attention is not split: queries, keys
-and values come from one product, and the heads of the first stages rarely divide.
+The mesh has three axes. `data` and `fsdp` shard the videos of a batch. `fsdp` also shards the
+parameters, both trainable and frozen, and the optimiser's state; a step gathers the parameters when
+it starts. `tensor` shards the hidden layers of the MLPs. Attention is not sharded: queries, keys
+and values come from one product, and the number of heads in the first stages is rarely divisible.
 
-Models know nothing of this. What the axes of a parameter are follows from its name (PARAMETERS),
-and which axis of the mesh shares them from LOGICAL. XLA's partitioner does the rest.
+The models do not know about sharding. PARAMETERS gives the logical axes of a parameter by its name,
+LOGICAL maps each logical axis to axes of the mesh, and XLA's partitioner does the rest.
 """
 
 import contextlib
@@ -26,16 +26,17 @@ from amuse_jax.training.state import Arrays, TrainState
 
 AXES = ('data', 'fsdp', 'tensor')
 
-# What an axis of an array stands for -> the axes of the mesh that share it out.
+# Logical axis of an array -> the axes of the mesh that shard it.
 LOGICAL = {'videos': ('data', 'fsdp'), 'width': 'fsdp', 'hidden': 'tensor'}
 
-# Parameters' names -> what their last axes are, None: every device holds it whole. The first
-# pattern that is found decides. Axes before those count layers or towers: no device has its own.
+# Pattern of a parameter's name -> logical names of its last axes; None: this axis is not sharded.
+# The first pattern that matches decides. Axes before the last ones count layers or towers and are
+# never sharded.
 PARAMETERS = (
     (r'\b(inner|hidden\.\d)\.kernel$', ('width', 'hidden')),
     (r'\b(inner|hidden\.\d)\.bias$', ('hidden',)),
     (r'\b(outer|attended\.\d)\.kernel$', ('hidden', 'width')),
-    # Few columns, whatever the width: one per answer, instrument, head, stream or count.
+    # The output has few columns at any width: one per answer, instrument, head, stream or count.
     (r'\b(bias_outer|third|choice|prefer|highway\.count)\.kernel$', ('width', None)),
     (r'\b(kernel|embedding)$', (None, 'width')),
     (r'\b(bias|scale|mean|variance|(query|value)_bias|logit_scale|bias_table)$', ()),
@@ -44,16 +45,17 @@ PARAMETERS = (
 
 
 def mesh(settings: Mapping[str, int], devices: Sequence[Any] = ()) -> Mesh:
-    """The mesh of a config's section `mesh`; a size of -1 takes all devices that are left.
+    """Return the mesh that the config's section `mesh` describes.
 
-    A single process may leave devices aside.
+    A size of -1 means all remaining devices. A single process may leave some devices unused.
 
     Args:
-      settings: the sizes of AXES.
-      devices: to choose from, such as those of a topology that is compiled for; none: jax's.
+      settings: the size of each axis in AXES.
+      devices: the devices to choose from, for example those of a topology to compile for; empty:
+        the devices of this JAX run.
 
     Raises:
-      StageError: the sizes do not fit the devices.
+      StageError: the sizes do not match the number of devices.
     """
     devices, sizes = devices or jax.devices(), {axis: settings[axis] for axis in AXES}
     given = ', '.join(f'{axis}={size}' for axis, size in sizes.items())
@@ -73,33 +75,37 @@ def mesh(settings: Mapping[str, int], devices: Sequence[Any] = ()) -> Mesh:
     return jax.make_mesh(shape, AXES, (AxisType.Auto,) * len(AXES), devices=devices[:count])
 
 
-def single() -> Mesh:
-    """The mesh of one device."""
+def single_device_mesh() -> Mesh:
+    """Return a mesh that contains one device."""
     return mesh(dict.fromkeys(AXES, 1))
 
 
 def spec(name: str, shape: Sequence[int]) -> PartitionSpec:
-    """How a parameter is shared out: an axis of the mesh, or None, per axis of its shape.
+    """Return how a parameter is sharded: for each of its axes an axis of the mesh, or None.
 
     Raises:
-      StageError: no pattern of PARAMETERS fits its name and shape.
+      StageError: no pattern in PARAMETERS matches the name and the shape.
     """
     for pattern, logical in PARAMETERS:
         if re.search(pattern, name) and len(logical) <= len(shape):
             axes = (each and LOGICAL[each] for each in logical)
             return PartitionSpec(*(None,) * (len(shape) - len(logical)), *axes)
     raise StageError(
-        f'the parameter {name} of shape {tuple(shape)} fits no pattern of '
-        'amuse_jax.training.sharding.PARAMETERS; add one that says what its axes are'
+        f'the parameter {name} of shape {tuple(shape)} matches no pattern in '
+        'amuse_jax.training.sharding.PARAMETERS; add a pattern that names its axes'
     )
 
 
-def of_parameters(arrays: Mapping[str, Any], mesh: Mesh) -> dict[str, NamedSharding]:
-    """The shardings of parameters, or of anything else under their names.
+def parameter_shardings(arrays: Mapping[str, Any], mesh: Mesh) -> dict[str, NamedSharding]:
+    """Return the sharding of every parameter, by name.
+
+    Args:
+      arrays: the parameters, or other arrays of the same names and shapes.
+      mesh: the device mesh.
 
     Raises:
-      StageError: an axis is not divisible by the devices that are to share it; the message names
-        the parameter.
+      StageError: an axis is not divisible by the number of devices that shard it; the message
+        names the parameter.
     """
     shardings = {}
     for name, array in arrays.items():
@@ -107,36 +113,39 @@ def of_parameters(arrays: Mapping[str, Any], mesh: Mesh) -> dict[str, NamedShard
         for size, axis in zip(array.shape, shardings[name].spec):
             if axis is not None and size % mesh.shape[axis]:
                 raise StageError(
-                    f'the parameter {name} has shape {tuple(array.shape)}, whose {size} the '
-                    f'{mesh.shape[axis]} devices along {axis} cannot share evenly; set '
-                    f'--config.mesh.{axis} to a divisor of {size}'
+                    f'the parameter {name} has shape {tuple(array.shape)}; its axis of size {size} '
+                    f'cannot be divided evenly over the {mesh.shape[axis]} devices along {axis}; '
+                    f'set --config.mesh.{axis} to a divisor of {size}'
                 )
     return shardings
 
 
-def of_state(state: TrainState, mesh: Mesh) -> TrainState:
-    """The shardings of a training state: the optimiser's moments are where their parameters are."""
-    parameters, everywhere = of_parameters(state.params, mesh), whole(mesh)
+def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
+    """Return the shardings of a training state.
 
-    def moment(path, _):
+    The optimiser's moments have the shardings of their parameters. Everything else is replicated.
+    """
+    by_name, everywhere = parameter_shardings(state.params, mesh), replicated(mesh)
+
+    def moment_sharding(path, _):
         last = path[-1]
-        return parameters.get(getattr(last, 'key', None), everywhere)
+        return by_name.get(getattr(last, 'key', None), everywhere)
 
-    rest = jax.tree.map(lambda _: everywhere, state)
-    optimizer = jax.tree_util.tree_map_with_path(moment, state.opt_state)
-    return rest._replace(params=parameters, opt_state=optimizer)
+    shardings = jax.tree.map(lambda _: everywhere, state)
+    opt_state = jax.tree_util.tree_map_with_path(moment_sharding, state.opt_state)
+    return shardings._replace(params=by_name, opt_state=opt_state)
 
 
-def whole(mesh: Mesh) -> NamedSharding:
-    """Of arrays that every device holds whole."""
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Return the sharding of an array of which every device holds a full copy."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def gathered(arrays: Arrays, mesh: Mesh) -> Arrays:
-    """Inside a compiled function: parameters, no longer shared out over `fsdp`.
+def gather_params(arrays: Arrays, mesh: Mesh) -> Arrays:
+    """Return the parameters gathered over `fsdp`. Call this inside a compiled function.
 
-    Left to itself, the partitioner would rather share out the activations' width than gather
-    parameters, and exchange activations in every layer.
+    Without this constraint, the partitioner shards the width of the activations instead of
+    gathering the parameters, and exchanges activations in every layer.
     """
     if mesh.shape['fsdp'] == 1:
         return arrays
@@ -148,15 +157,20 @@ def gathered(arrays: Arrays, mesh: Mesh) -> Arrays:
     return {name: gather(name, array) for name, array in arrays.items()}
 
 
-def shared_out(mesh: Mesh) -> contextlib.ContextDecorator:
-    """Of a function to be compiled: its batches are shared out, also in kernels."""
-    return platform.batches_over(mesh, LOGICAL['videos'])
+def sharded_batches(mesh: Mesh) -> contextlib.ContextDecorator:
+    """Return a decorator that tells the kernels of a function that its batches are sharded.
+
+    Use it on functions that are compiled for the mesh.
+    """
+    return platform.batch_sharded_over(mesh, LOGICAL['videos'])
 
 
-def put(tree, shardings):
-    """Moves arrays to where `shardings`, one or a tree of them, say.
+def shard_params(tree, shardings):
+    """Move parameters, or any other tree of arrays, to the devices.
 
-    Arrays that only this process has so far must be the same in every process.
+    Args:
+      tree: the arrays. An array that only this process holds must be equal in every process.
+      shardings: one sharding for all arrays, or a tree of shardings like `tree`.
     """
     if jax.process_count() == 1:
         return jax.device_put(tree, shardings)
@@ -172,74 +186,80 @@ def put(tree, shardings):
     return jax.tree.map(move, tree, shardings)
 
 
-def shapes(arrays: Mapping[str, Any], shardings) -> dict[str, jax.ShapeDtypeStruct]:
-    """Arrays, or their shapes, as templates to restore into.
+def abstract_arrays(arrays: Mapping[str, Any], shardings) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return a template for restoring each array: its shape, dtype and sharding.
 
     Args:
-      arrays: by name.
-      shardings: one for all, or one per name.
+      arrays: arrays or shapes, by name.
+      shardings: one sharding for all arrays, or one for each name.
     """
     if isinstance(shardings, NamedSharding):
         shardings = dict.fromkeys(arrays, shardings)
-    return {name: shape(array, shardings[name]) for name, array in arrays.items()}
+    return {name: abstract_array(array, shardings[name]) for name, array in arrays.items()}
 
 
-def shape(array: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
-    """What stands for an array, or for its shape, that is shared out."""
+def abstract_array(array: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    """Return the shape, dtype and sharding of an array; `array` may itself be a shape."""
     return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
 
 
-def shares(mesh: Mesh) -> int:
-    """Into how many parts a batch is shared out."""
+def num_batch_shards(mesh: Mesh) -> int:
+    """Return the number of shards into which the mesh divides a batch."""
     return math.prod(mesh.shape[axis] for axis in LOGICAL['videos'])
 
 
-def filled_up(videos: int, mesh: Mesh) -> int:
-    """The next larger number of videos that can be shared out evenly, for padded batches."""
-    return videos + -videos % shares(mesh)
+def padded_batch_size(videos: int, mesh: Mesh) -> int:
+    """Return the size of a batch padded with videos until the mesh can divide it evenly."""
+    return videos + -videos % num_batch_shards(mesh)
 
 
-def rows(videos: int, mesh: Mesh) -> tuple[int, ...]:
-    """Which rows of every batch of `videos` the devices of this process hold: those it reads.
+def local_rows(videos: int, mesh: Mesh) -> tuple[int, ...]:
+    """Return which rows of a batch of `videos` this process reads: those that its devices hold.
 
     Raises:
-      StageError: the videos cannot be shared out evenly.
+      StageError: the videos cannot be divided evenly over the devices.
     """
-    if videos % shares(mesh):
+    if videos % num_batch_shards(mesh):
         raise StageError(
-            f'a batch holds {videos} videos, which {shares(mesh)} devices (mesh.data times '
-            f'mesh.fsdp) cannot share evenly; set batch_size to a multiple of {shares(mesh)}'
+            f'a batch holds {videos} videos, which cannot be divided evenly over '
+            f'{num_batch_shards(mesh)} devices (mesh.data times mesh.fsdp); set batch_size to a '
+            f'multiple of {num_batch_shards(mesh)}'
         )
-    held = of_batches(mesh).addressable_devices_indices_map((videos,)).values()
-    return tuple(sorted({row for (index,) in held for row in range(*index.indices(videos))}))
+    local = batch_sharding(mesh).addressable_devices_indices_map((videos,)).values()
+    return tuple(sorted({row for (index,) in local for row in range(*index.indices(videos))}))
 
 
 def check_parts(videos: int, parts: int, mesh: Mesh) -> None:
-    """Whether every part of a batch of `videos` can be shared out, too.
+    """Check that the devices can share every part of a batch of `videos` evenly.
 
     Raises:
-      StageError: it cannot.
+      StageError: they cannot.
     """
-    if videos % (parts * shares(mesh)):
+    if videos % (parts * num_batch_shards(mesh)):
         raise StageError(
-            f'{videos} videos in {parts} parts (train.parts) cannot be shared out evenly to '
-            f'{shares(mesh)} devices; expected a batch_size that is a multiple of '
-            f'{parts * shares(mesh)}'
+            f'{videos} videos in {parts} parts (train.parts) cannot be divided evenly over '
+            f'{num_batch_shards(mesh)} devices; expected a batch_size that is a multiple of '
+            f'{parts * num_batch_shards(mesh)}'
         )
 
 
-def place(batch: Mapping[str, np.ndarray], mesh: Mesh) -> Arrays:
-    """The whole batch, shared out by its leading axis (videos), from every process's `rows`."""
-    return jax.make_array_from_process_local_data(of_batches(mesh), dict(batch))
+def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> Arrays:
+    """Return a batch sharded by its leading axis (videos).
+
+    Args:
+      batch: the rows that this process has read, which `local_rows` lists.
+      mesh: the device mesh.
+    """
+    return jax.make_array_from_process_local_data(batch_sharding(mesh), dict(batch))
 
 
 def fetch(tree):
-    """Arrays as NumPy arrays, whole, in every process."""
+    """Return the arrays as complete NumPy arrays, in every process."""
     if jax.process_count() == 1:
         return jax.device_get(tree)
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
-def of_batches(mesh: Mesh) -> NamedSharding:
-    """Of a batch's arrays, whose leading axis counts videos."""
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Return the sharding of a batch's arrays: their leading axis (videos) is sharded."""
     return NamedSharding(mesh, PartitionSpec(LOGICAL['videos']))

@@ -1,8 +1,8 @@
-"""What a training step changes, and what it leaves alone.
+"""The training state, its optimiser and learning-rate schedules, and the split of a model for jit.
 
-A model is taken apart into its structure and a flat dict of arrays under dotted names such as
-`answer.attention.kernel`. The names are what a config's pattern selects, what a checkpoint stores
-and what a sharding table will match; a flat dict is also what jit dispatches fastest.
+A model is split into its structure and a flat dict of arrays under dotted names such as
+`answer.attention.kernel`. A config selects trainable parameters by these names, a checkpoint stores
+arrays under them, and the sharding table matches them. jit also dispatches a flat dict fastest.
 """
 
 import re
@@ -21,26 +21,32 @@ Arrays = dict[str, jax.Array]
 
 
 class Structure(NamedTuple):
-    """A model without its arrays: static, hashable parts that jit closes over."""
+    """The static, hashable parts of a model, without its arrays; a jitted function closes over it.
+
+    Attributes:
+      graphdef: the module's graph definition.
+      treedef: the tree structure of the module's state.
+      names: the dotted name of each leaf, in the order of the tree.
+    """
 
     graphdef: Any
     treedef: Any
     names: tuple[str, ...]
 
     def merge(self, arrays: Mapping[str, jax.Array]) -> Any:
-        """The model with these arrays, one for every name."""
+        """Return the model with these arrays; there must be one for every name."""
         leaves = [arrays[name] for name in self.names]
         return nnx.merge(self.graphdef, jax.tree.unflatten(self.treedef, leaves))
 
 
 class TrainState(NamedTuple):
-    """Everything a step changes; all of it is checkpointed and donated.
+    """Everything that a step changes; all of it is donated to the step and saved in checkpoints.
 
     Attributes:
-      step: () int32, steps since the start of training, refused ones included.
+      step: () int32, steps since the start of training, including refused ones.
       params: trainable arrays by name.
-      opt_state: the optimiser's, over `params` alone.
-      sums: per metric (2,) float32: weighted total and weight since the last log line.
+      opt_state: the optimiser's state, for `params` only.
+      sums: for each metric (2,) float32: weighted total and weight since the last log line.
       refused: () int32, steps refused because their loss or gradient was not finite.
     """
 
@@ -52,29 +58,29 @@ class TrainState(NamedTuple):
 
 
 def split(model: Any, trainable: str) -> tuple[Structure, Arrays, Arrays]:
-    """Takes a model apart.
+    """Split a model into its structure, its trainable parameters and its frozen arrays.
 
     Args:
-      model: an NNX module; or one of nnx.eval_shape, whose shapes then stand for arrays.
-      trainable: a regular expression searched for in every parameter's dotted name.
+      model: an NNX module, or an abstract one from nnx.eval_shape; then the arrays are shapes.
+      trainable: a regular expression; a parameter trains if it is found in its dotted name.
 
     Returns:
-      The structure, the trainable parameters, and every other array (frozen parameters,
+      The structure, the trainable parameters, and all other arrays (frozen parameters and
       statistics).
 
     Raises:
-      StageError: the expression is not one, or selects no parameter.
+      StageError: `trainable` is not a regular expression, or selects no parameter.
     """
     try:
         pattern = re.compile(trainable)
     except re.error as error:
         raise StageError(
             f'train.trainable is {trainable!r}, which is not a regular expression ({error}); '
-            'expected one over parameter names, such as adapters|text|answer'
+            'expected a pattern of parameter names, such as adapters|text|answer'
         ) from error
     graphdef, state = nnx.split(model)
-    names = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
-    arrays = dict(zip(names, map(_own, jax.tree.leaves(state))))
+    names = [_dotted_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
+    arrays = dict(zip(names, map(_copy_buffer, jax.tree.leaves(state))))
     kinds = {
         '.'.join(map(str, path)): isinstance(variable, nnx.Param)
         for path, variable in nnx.to_flat_state(state)
@@ -83,7 +89,7 @@ def split(model: Any, trainable: str) -> tuple[Structure, Arrays, Arrays]:
     if not chosen:
         tops = sorted({name.partition('.')[0] for name in names})
         raise StageError(
-            f'train.trainable {trainable!r} selects no parameter; the names begin with '
+            f'train.trainable {trainable!r} selects no parameter; parameter names begin with '
             + ', '.join(tops)
         )
     structure = Structure(graphdef, jax.tree.structure(state), tuple(names))
@@ -92,19 +98,26 @@ def split(model: Any, trainable: str) -> tuple[Structure, Arrays, Arrays]:
 
 
 def adam(schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Adam (4.1) whose state never depends on the schedule, so that phases can follow one
-    another."""
+    """Return Adam (4.1) with this learning-rate schedule.
+
+    Its state has the same structure for every schedule, so one template can restore a checkpoint of
+    any phase.
+    """
     return optax.chain(optax.scale_by_adam(), optax.scale_by_learning_rate(schedule))
 
 
-def halving(rate: float, steps_per_epoch: int, every: int) -> optax.Schedule:
-    """4.1: `rate`, multiplied by a half after every `every` epochs."""
+def halving_schedule(rate: float, steps_per_epoch: int, every: int) -> optax.Schedule:
+    """Return a schedule that starts at `rate` and halves it after every `every` epochs (4.1)."""
     return lambda step: rate * 0.5 ** (step // (steps_per_epoch * every))
 
 
-def warm_cosine(rate: float, steps: int, warmup: int, final_share: float) -> optax.Schedule:
-    """Rises to `rate` over `warmup` steps, then falls along a cosine to `final_share * rate` at
-    `steps`."""
+def warmup_cosine_schedule(
+    rate: float, steps: int, warmup: int, final_share: float
+) -> optax.Schedule:
+    """Return a schedule with linear warm-up and cosine decay.
+
+    It rises to `rate` over `warmup` steps, then falls to `final_share * rate` at step `steps`.
+    """
     return optax.warmup_cosine_decay_schedule(
         init_value=rate / (warmup + 1),
         peak_value=rate,
@@ -114,14 +127,14 @@ def warm_cosine(rate: float, steps: int, warmup: int, final_share: float) -> opt
     )
 
 
-def fresh(
+def init_state(
     params: Arrays,
     optimizer: optax.GradientTransformation,
     metrics: tuple[str, ...],
     step: int = 0,
     refused: int = 0,
 ) -> TrainState:
-    """The state at the start of a phase, with an optimiser that has seen nothing."""
+    """Return the state at the start of a phase, with a newly initialised optimiser."""
     return TrainState(
         step=jnp.int32(step),
         params=params,
@@ -132,17 +145,17 @@ def fresh(
 
 
 def empty_sums(metrics: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Per metric a weighted total and a weight to add to."""
+    """Return a weighted total and a weight for each metric, (2,) float32, both zero."""
     return {name: np.zeros(2, np.float32) for name in metrics}
 
 
-def _own(array: jax.Array | jax.ShapeDtypeStruct) -> jax.Array | jax.ShapeDtypeStruct:
-    """A buffer of its own, which may be donated, and never of weak type, which jit would notice."""
+def _copy_buffer(array: jax.Array | jax.ShapeDtypeStruct) -> jax.Array | jax.ShapeDtypeStruct:
+    """Copy an array so that it can be donated, without a weak type, on which jit would retrace."""
     if isinstance(array, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct(array.shape, array.dtype)
     return jnp.array(array, array.dtype, copy=True)
 
 
-def _name(path: tuple) -> str:
-    """Dotted name of a leaf, without the attribute that holds a variable's value."""
+def _dotted_name(path: tuple) -> str:
+    """Return the dotted name of a leaf, without the attribute that holds a variable's value."""
     return '.'.join(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey))

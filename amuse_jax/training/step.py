@@ -1,4 +1,4 @@
-"""One training step and one evaluation step, compiled once each."""
+"""The compiled training step and the compiled evaluation step."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,29 +28,33 @@ def train_step(
     shardings: TrainState,
     parts: int = 1,
 ) -> TrainStep:
-    """Compiles `step(state, frozen, batch, key) -> (state, is_finite)`.
+    """Compile `step(state, frozen, batch, key) -> (state, is_finite)`.
 
-    The gradient is taken for `state.params` alone. A step whose loss or gradient is not finite
-    changes nothing but the counters. Random numbers of step n come from `fold_in(key, n)`, so a
-    resumed run draws the same.
-    The state is donated: the caller must not use the one it passed. It comes back where it was, as
-    `shardings` say. The optimisation level is that of `building.optimized`.
+    The step differentiates `state.params` only. If the loss or the gradient is not finite, the step
+    changes only the counters. The random numbers of step n come from `fold_in(key, n)`, so a
+    resumed run draws the same ones.
 
-    With several `parts`, a batch's videos are taken in so many parts, one after the other: the
-    gradient is the same, but for the order of its sums and what dropout draws, and a part's memory
-    is all that is needed. `loss` is then the mean by the weights of the metric 'loss', and
-    sharding.check_parts accepts the parts.
+    Args:
+      loss: see Loss. With several parts it must be the mean weighted by the metric 'loss'.
+      structure: the model's structure.
+      optimizer: updates `state.params`.
+      optimization_level: see `building.compiler_options`.
+      shardings: the shardings of the state, before and after the step. The state is donated: the
+        caller must not use it again.
+      parts: number of parts of a batch, computed one after the other with accumulated gradients, so
+        that only one part needs memory; sharding.check_parts must accept it. The gradient is the
+        same up to the order of its sums and the random numbers of dropout.
     """
 
     mesh = shardings.step.mesh
 
-    @sharding.shared_out(mesh)
+    @sharding.sharded_batches(mesh)
     def step(state, frozen, batch, key):
         step_key = jax.random.fold_in(key, state.step)
 
         def gradient(batch, key):
             def objective(params):
-                model = structure.merge(sharding.gathered(params | frozen, mesh))
+                model = structure.merge(sharding.gather_params(params | frozen, mesh))
                 return loss(model, batch, nnx.Rngs(key))
 
             return jax.value_and_grad(objective, has_aux=True)(state.params)
@@ -58,15 +62,15 @@ def train_step(
         if parts == 1:
             (value, sums), grads = gradient(batch, step_key)
         else:
-            (value, sums), grads = _in_parts(gradient, batch, step_key, parts, mesh)
+            (value, sums), grads = _accumulate_gradient(gradient, batch, step_key, parts, mesh)
         is_finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(grads))
 
         def update(params, opt_state):
             updates, opt_state = optimizer.update(grads, opt_state, params)
             return optax.apply_updates(params, updates), opt_state
 
-        # Chosen as a whole, parameters and moments change in place: a choice for each element would
-        # read all of them again.
+        # One condition for the whole update lets parameters and moments change in place. A select
+        # per element would read all of them again.
         params, opt_state = jax.lax.cond(
             is_finite, update, lambda *old: old, state.params, state.opt_state
         )
@@ -83,16 +87,16 @@ def train_step(
         step,
         donate_argnums=0,
         out_shardings=(shardings, shardings.step),
-        compiler_options=building.optimized(optimization_level),
+        compiler_options=building.compiler_options(optimization_level),
     )
 
 
-def _in_parts(gradient, batch, key, parts, mesh):
-    """What `gradient` returns for the whole batch, from `parts` of it."""
+def _accumulate_gradient(gradient, batch, key, parts, mesh):
+    """Return what `gradient` returns for the whole batch, computed from `parts` of the batch."""
 
-    def split(array):  # every device keeps its own videos
+    def split(array):  # no video moves to another device
         array = array.reshape(-1, parts, *array.shape[1:]).swapaxes(0, 1)
-        part = sharding.of_batches(mesh).spec
+        part = sharding.batch_sharding(mesh).spec
         spec = jax.sharding.PartitionSpec(None, *part)
         return jax.lax.with_sharding_constraint(array, jax.sharding.NamedSharding(mesh, spec))
 
@@ -108,30 +112,32 @@ def _in_parts(gradient, batch, key, parts, mesh):
     (value, sums), grads = jax.eval_shape(gradient, first, key)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (value, grads, sums))
     (value, grads, sums), _ = jax.lax.scan(add, zeros, scanned)
-    whole = jnp.maximum(sums['loss'][1], 1)
-    value, grads = jax.tree.map(lambda x: x / whole, (value, grads))
+    total_weight = jnp.maximum(sums['loss'][1], 1)
+    value, grads = jax.tree.map(lambda x: x / total_weight, (value, grads))
     return (value, sums), grads
 
 
 def evaluation_step(
     evaluate: Evaluation, structure: Structure, optimization_level: int, mesh: Mesh
 ) -> Callable[..., Any]:
-    """Compiles `step(params, frozen, batch, sums) -> (sums, output)`, which adds the batch to
-    `sums`."""
+    """Compile `step(params, frozen, batch, sums) -> (sums, output)`.
 
-    @sharding.shared_out(mesh)
+    The step adds the metrics of the batch to `sums`.
+    """
+
+    @sharding.sharded_batches(mesh)
     def step(params, frozen, batch, sums):
-        model = structure.merge(sharding.gathered(params | frozen, mesh))
+        model = structure.merge(sharding.gather_params(params | frozen, mesh))
         new, output = evaluate(model, batch)
         return {name: sums[name] + new[name] for name in sums}, output
 
     return jax.jit(
         step,
-        out_shardings=(sharding.whole(mesh), None),
-        compiler_options=building.optimized(optimization_level),
+        out_shardings=(sharding.replicated(mesh), None),
+        compiler_options=building.compiler_options(optimization_level),
     )
 
 
 def means(sums: Mapping[str, Any]) -> dict[str, float]:
-    """Weighted means of fetched sums; a metric that nothing was added to is left out."""
+    """Return the weighted mean of each metric; metrics with zero weight are left out."""
     return {name: float(total / weight) for name, (total, weight) in sums.items() if weight > 0}

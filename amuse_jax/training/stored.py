@@ -1,8 +1,8 @@
-"""Arrays over all records, computed once in batches, memory-mapped afterwards.
+"""Arrays with one row per record, computed once in batches, stored as .npy and memory-mapped.
 
-While unfinished, `FOLDER/NAME.npy.part` holds the rows so far and `FOLDER/rows.json` says how many
-of them are on the disk, so that a killed run goes on with the next batch. All hosts compute, the
-first writes.
+During the computation, `FOLDER/NAME.npy.part` holds the rows so far and `FOLDER/rows.json` the
+number of rows on the disk, so a killed run continues with the next batch. All hosts compute; the
+first one writes.
 """
 
 import json
@@ -22,10 +22,10 @@ from amuse_jax.system.files import write_json
 from amuse_jax.training.watchdog import Watchdog
 
 FLUSH_SECONDS = 5.0
-ALL = -1  # instead of a number of rows: the arrays are whole
+COMPLETE = -1  # instead of a number of rows: the arrays are complete
 
 
-def fill(
+def compute_and_store(
     folder: Path,
     names: Sequence[str],
     count: int,
@@ -34,51 +34,52 @@ def fill(
     description: str,
     watchdog: Watchdog,
 ) -> None:
-    """Computes `names` for records 0..count - 1 unless the folder holds them already.
+    """Compute arrays for the records 0..count - 1 and store them, unless they are complete already.
 
     Args:
       folder: gets NAME.npy of shape (count, ...) for every name.
-      names: what `compute` returns.
-      count: of records.
-      batches: the batches over some records in order, padded at the end.
-      compute: from a batch to arrays (videos, ...).
-      description: the progress bar's name.
-      watchdog: not entered yet.
+      names: names of the arrays that `compute` returns.
+      count: number of records.
+      batches: returns the batches over the given records, in order, padded at the end.
+      compute: returns arrays of shape (videos, ...) for a batch.
+      description: name of the progress bar.
+      watchdog: a watchdog that is not entered yet.
 
     Raises:
-      Preempted: several processes got a notice; the rows so far are on the disk.
+      Preempted: there are several processes and a notice of preemption arrived; the rows so far
+        are on the disk.
     """
-    done = hosts.first_says(_rows_done(folder, names) if hosts.is_first() else 0)
-    if done == ALL:
+    done = hosts.broadcast_from_first(_rows_done(folder, names) if hosts.is_first() else 0)
+    if done == COMPLETE:
         return
-    rows, flushed = _Rows(folder, names, count, done), time.monotonic()
+    writer, flushed = _RowWriter(folder, names, count, done), time.monotonic()
     is_quiet = not hosts.is_first()
     bar = tqdm(total=count, initial=done, desc=description, unit='video', disable=is_quiet)
     with watchdog, bar:
         for batch in pipeline.iterate(batches(range(done, count))) if done < count else ():
-            rows.add(compute(batch))
-            bar.update(rows.done - bar.n)
-            watchdog.at(f'{description}: the videos from {rows.done} on')
-            is_noticed = preemption.is_noticed()
+            writer.add(compute(batch))
+            bar.update(writer.done - bar.n)
+            watchdog.heartbeat(f'{description}: the videos from {writer.done} on')
+            is_noticed = preemption.notice_received()
             is_due = time.monotonic() - flushed > FLUSH_SECONDS
-            if is_noticed or is_due or rows.done == count:
-                rows.flush()
+            if is_noticed or is_due or writer.done == count:
+                writer.flush()
                 flushed = time.monotonic()
             if is_noticed:
                 raise preemption.Preempted
-        rows.finish()
-        hosts.wait('stored')
+        writer.finish()
+        hosts.barrier('stored')
 
 
 def read(folder: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """The arrays by name, memory-mapped.
+    """Return the stored arrays by name, memory-mapped.
 
     Raises:
-      StageError: one is missing or is no array.
+      StageError: a file is missing or is not an array.
     """
     arrays = {}
     for name in names:
-        path = _whole(folder, name)
+        path = _final_path(folder, name)
         try:
             arrays[name] = np.load(path, mmap_mode='r', allow_pickle=False)
         except (OSError, ValueError) as error:
@@ -88,64 +89,67 @@ def read(folder: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     return arrays
 
 
-class _Rows:
-    """Rows on their way into the folder; the first process alone writes.
+class _RowWriter:
+    """Writes rows to the unfinished arrays in the folder; only the first process writes.
 
     Attributes:
-      done: how many there are.
+      done: number of rows so far.
     """
 
     def __init__(self, folder: Path, names: Sequence[str], count: int, done: int):
         self._folder, self._names, self._count, self.done = folder, names, count, done
-        self._parts: dict[str, np.memmap] = {}
+        self._arrays: dict[str, np.memmap] = {}
         if hosts.is_first() and 0 < done < count:
-            self._parts = {n: np.lib.format.open_memmap(_part(folder, n), 'r+') for n in names}
+            self._arrays = {
+                n: np.lib.format.open_memmap(_partial_path(folder, n), 'r+') for n in names
+            }
 
-    def add(self, arrays: Mapping[str, np.ndarray]) -> None:
-        arrays = {name: np.asarray(arrays[name]) for name in self._names}
-        if hosts.is_first() and not self._parts:
+    def add(self, rows: Mapping[str, np.ndarray]) -> None:
+        """Append the rows of a batch, without its padding."""
+        rows = {name: np.asarray(rows[name]) for name in self._names}
+        if hosts.is_first() and not self._arrays:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._parts = {n: _create(self._folder, n, self._count, arrays[n]) for n in arrays}
-        size = min(len(arrays[self._names[0]]), self._count - self.done)
-        for name, part in self._parts.items():
-            part[self.done : self.done + size] = arrays[name][:size]
+            self._arrays = {n: _create(self._folder, n, self._count, rows[n]) for n in rows}
+        size = min(len(rows[self._names[0]]), self._count - self.done)
+        for name, array in self._arrays.items():
+            array[self.done : self.done + size] = rows[name][:size]
         self.done += size
 
     def flush(self) -> None:
-        """A killed run goes on from here."""
-        for part in self._parts.values():
-            part.flush()
+        """Write the rows so far to the disk, so that a killed run can continue from here."""
+        for array in self._arrays.values():
+            array.flush()
         if hosts.is_first():
             write_json(self._folder / 'rows.json', self.done)
 
     def finish(self) -> None:
-        """Gives the arrays their names."""
+        """Rename the files of the complete arrays to their final names."""
         if hosts.is_first():
             for name in self._names:
-                if not _whole(self._folder, name).exists():
-                    _part(self._folder, name).replace(_whole(self._folder, name))
+                if not _final_path(self._folder, name).exists():
+                    _partial_path(self._folder, name).replace(_final_path(self._folder, name))
             (self._folder / 'rows.json').unlink()
 
 
 def _rows_done(folder: Path, names: Sequence[str]) -> int:
-    """Rows of an unfinished folder that are on the disk, or ALL."""
-    if all(_whole(folder, name).exists() for name in names):
-        return ALL
+    """Return the number of rows on the disk, or COMPLETE."""
+    if all(_final_path(folder, name).exists() for name in names):
+        return COMPLETE
     progress = folder / 'rows.json'
     return json.loads(progress.read_text()) if progress.exists() else 0
 
 
-def _whole(folder: Path, name: str) -> Path:
+def _final_path(folder: Path, name: str) -> Path:
     return folder / f'{name}.npy'
 
 
-def _part(folder: Path, name: str) -> Path:
+def _partial_path(folder: Path, name: str) -> Path:
     return folder / f'{name}.npy.part'
 
 
 def _create(folder: Path, name: str, count: int, rows: np.ndarray) -> np.memmap:
-    path, shape = _part(folder, name), (count, *rows.shape[1:])
-    part = np.lib.format.open_memmap(path, 'w+', dtype=rows.dtype, shape=shape)
-    with open(path, 'r+b') as file:  # a disk too small is an error now; later it would be SIGBUS
+    path, shape = _partial_path(folder, name), (count, *rows.shape[1:])
+    array = np.lib.format.open_memmap(path, 'w+', dtype=rows.dtype, shape=shape)
+    with open(path, 'r+b') as file:  # if the disk is too small, fail now; later it would be SIGBUS
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return part
+    return array

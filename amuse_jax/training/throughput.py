@@ -1,4 +1,4 @@
-"""How fast a training is, and how long it will still take."""
+"""Throughput of training and the estimated time left."""
 
 import datetime
 import time
@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from amuse_jax.models import flops
 
-# Values of a line of metrics that depend on the clock; all others are the same in every run.
+# Metrics that depend on the clock; all other metrics are the same in every run.
 CLOCK = (
     'samples_per_second',
     'step_seconds',
@@ -20,45 +20,47 @@ CLOCK = (
 )
 
 
-class Pace:
-    """Clocks the steps since the last line of metrics, and since a phase has begun.
+class Throughput:
+    """Measures the time of steps since the last line of metrics and since the start of the phase.
 
     Attributes:
-      steps: since the last line.
+      steps: number of steps since the last line.
     """
 
     def __init__(self, mesh: Mesh):
         self._devices, self._peak = mesh.size, flops.peak(mesh.devices.flat[0])
-        self.enter(0)
+        self.start_phase(0)
 
-    def enter(self, step_flops: int) -> None:
-        """A phase begins, whose steps do so many FLOPs in matrix products."""
+    def start_phase(self, step_flops: int) -> None:
+        """Start a phase whose steps need `step_flops` FLOPs each in matrix products."""
         self._step_flops, self._first, self._count = step_flops, None, 0
-        self.restart()
+        self.start_interval()
 
-    def restart(self) -> None:
-        """A line was written."""
+    def start_interval(self) -> None:
+        """Start a new interval of measurement, after a line of metrics was written."""
         self._since, self._waited, self.steps = time.monotonic(), 0.0, 0
         self._has_compiled = self._first is not None
 
-    def waited(self, seconds: float) -> None:
-        """For the data of a step."""
+    def add_data_wait(self, seconds: float) -> None:
+        """Add the time that a step has waited for its data."""
         self._waited += seconds
 
-    def step(self) -> None:
-        """A step was started."""
+    def count_step(self) -> None:
+        """Count a step that was started."""
         self.steps += 1
         self._count += 1
-        if self._first is None:  # it has been compiled, too
+        if self._first is None:  # the first step also compiles
             self._first = time.monotonic()
 
     def values(self, samples: float, steps_left: int) -> dict[str, float]:
-        """Those of CLOCK that are known; the first line of a phase has no rates, since its time is
-        mostly that of compiling.
+        """Return the metrics of CLOCK that are known.
+
+        The first line of a phase has no rates, because most of its time is compilation.
 
         Args:
-          samples: that were trained on since the last line.
-          steps_left: until all is done, as if later phases were as fast as this one.
+          samples: number of samples trained on since the last line.
+          steps_left: number of steps until the end of training. The time left assumes that later
+            phases are as fast as this one.
         """
         seconds = time.monotonic() - self._since
         rate = self._step_flops * self.steps / seconds
@@ -79,8 +81,8 @@ class Pace:
         return values
 
 
-def described(values: Mapping[str, float]) -> str:
-    """Values of CLOCK, for the log."""
+def describe(values: Mapping[str, float]) -> str:
+    """Return a line for the log that describes the values of CLOCK."""
     if 'step_seconds' not in values:
         return 'compiled'
     parts = [

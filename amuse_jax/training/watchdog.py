@@ -1,4 +1,4 @@
-"""Ends a run that is stuck, and says where: in which process, and on which videos."""
+"""A watchdog that ends a stuck run and reports the process and the videos it is stuck at."""
 
 import contextlib
 import faulthandler
@@ -13,88 +13,88 @@ from amuse_jax.data import pipeline
 from amuse_jax.system import hosts
 from amuse_jax.system.processes import this_process
 
-STUCK = 70  # exit status, EX_SOFTWARE of sysexits.h; launches start again
-OTHERS_SECONDS = 5.0  # to read what the others said; the disk may be what hangs
+STUCK = 70  # exit status, EX_SOFTWARE of sysexits.h; the launch scripts then start again
+OTHERS_SECONDS = 5.0  # limit for reading the reports of other processes; the disk may be stuck too
 
 
 class Watchdog:
-    """Inside, looks whether the work gets from place to place.
+    """A context manager that ends the process if `heartbeat` is not called in time.
 
     Args:
-      folder: of the work; with several processes each says there where it is, since one that is
-        stuck stops all the others.
-      limit: seconds in one place that are too many; 0: none are.
-      video_ids: by record, to name what is being read when it ends.
+      folder: the folder of the work. If there are several processes, each writes its position into
+        `folder`/hosts, because one stuck process stops all others.
+      limit: seconds that the work may stay at one place; 0: no limit.
+      video_ids: the video id of each record, to name the videos that are being read.
     """
 
     def __init__(self, folder: Path, limit: float, video_ids: Sequence[str]):
         self._folder, self._limit, self._video_ids = folder / 'hosts', limit, video_ids
         self._is_closed = threading.Event()
-        self._watching = threading.Thread(target=self._watch, daemon=True)
-        # Apart: who watches never waits for the disk.
-        self._telling = threading.Thread(target=self._tell, daemon=True)
-        self.at('the start')
+        self._watch_thread = threading.Thread(target=self._watch, daemon=True)
+        # A second thread writes the reports, so that the watch thread never waits for the disk.
+        self._report_thread = threading.Thread(target=self._write_reports, daemon=True)
+        self.heartbeat('the start')
 
     def __enter__(self) -> 'Watchdog':
         if self._limit:
-            self.at('the start')
-            self._watching.start()
+            self.heartbeat('the start')
+            self._watch_thread.start()
             if hosts.count() > 1:
-                self._telling.start()
+                self._report_thread.start()
         return self
 
     def __exit__(self, *_) -> None:
         self._is_closed.set()
         if self._limit:
-            self._watching.join()
+            self._watch_thread.join()
 
-    def at(self, place: str) -> None:
-        """The work has come to `place`."""
+    def heartbeat(self, place: str) -> None:
+        """Report that the work has reached `place`, for example 'step 3'."""
         self._place = place, time.monotonic()
 
-    def _pauses(self) -> bool:
-        """Waits until it is time to look again; False: there is nothing to look at any more."""
+    def _wait_for_next_check(self) -> bool:
+        """Wait until the next check is due; return False if the watchdog was closed meanwhile."""
         return not self._is_closed.wait(min(self._limit / 4, 10))
 
-    def _here(self) -> tuple[str, float]:
-        """This process and its place, and for how many seconds it has been there."""
+    def _position(self) -> tuple[str, float]:
+        """Return a description of this process and its place, and the seconds it has been there."""
         place, since = self._place
         seconds = time.monotonic() - since
         return f'{this_process()}, for {seconds:.0f} s at {place}', seconds
 
     def _watch(self) -> None:
-        while self._pauses():
-            here, seconds = self._here()
+        while self._wait_for_next_check():
+            position, seconds = self._position()
             if seconds > self._limit:
-                self._end(here)
+                self._end_process(position)
 
-    def _tell(self) -> None:
-        while self._pauses():
+    def _write_reports(self) -> None:
+        while self._wait_for_next_check():
             with contextlib.suppress(OSError):
                 self._folder.mkdir(parents=True, exist_ok=True)
-                (self._folder / str(hosts.index())).write_text(self._here()[0])
+                (self._folder / str(hosts.index())).write_text(self._position()[0])
 
-    def _end(self, here: str) -> None:
-        _say(f'amuse_jax: stuck (loop.stuck_seconds is {self._limit:g}): {here}')
-        for record, seconds in pipeline.reads():
-            _say(f'  reads {self._video_ids[record]}, for {seconds:.0f} s')
-        asking = threading.Thread(target=self._say_others, daemon=True)
-        asking.start()
-        asking.join(OTHERS_SECONDS)
-        _say('the same command goes on from what is saved. What the threads do:')
+    def _end_process(self, position: str) -> None:
+        _print(f'amuse_jax: stuck (loop.stuck_seconds is {self._limit:g}): {position}')
+        for record, seconds in pipeline.reads_in_progress():
+            _print(f'  reads {self._video_ids[record]}, for {seconds:.0f} s')
+        others = threading.Thread(target=self._print_other_reports, daemon=True)
+        others.start()
+        others.join(OTHERS_SECONDS)
+        _print('the same command continues from what is saved. Stacks of all threads:')
         faulthandler.dump_traceback()
         os._exit(STUCK)
 
-    def _say_others(self) -> None:
-        """Where the other processes said they were, and how long ago."""
+    def _print_other_reports(self) -> None:
+        """Print the last reported position of every other process, and the age of the report."""
         for index in sorted(set(range(hosts.count())) - {hosts.index()}):
             path = self._folder / str(index)
             try:
                 age, text = time.time() - path.stat().st_mtime, path.read_text()
-                _say(f'  process {index} said {age:.0f} s ago: {text}')
+                _print(f'  process {index} said {age:.0f} s ago: {text}')
             except OSError:
-                _say(f'  process {index} never said where it is')
+                _print(f'  process {index} never said where it is')
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

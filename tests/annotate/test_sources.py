@@ -1,4 +1,4 @@
-"""Counting instruments from stems."""
+"""Tests of the source frequencies from stems."""
 
 import json
 
@@ -17,7 +17,7 @@ SETTINGS = dict(segments=3, segment_seconds=6.0, window_seconds=1.0, threshold_d
 
 
 def stem(*intervals, seconds=18, level_db=-20.0):
-    """Noise of the given RMS level in the intervals, silence elsewhere."""
+    """Return noise of the given RMS level inside the intervals, and silence outside them."""
     samples = np.zeros(seconds * RATE, np.float32)
     noise = np.random.default_rng(0).normal(0, 10 ** (level_db / 20), len(samples))
     for start, end in intervals:
@@ -35,7 +35,7 @@ def test_windows_with_sound_are_counted():
     assert np.delete(result, [VIOLIN, CELLO], axis=1).sum() == 0
 
 
-def test_two_of_a_kind_add_up_and_voices_do_not_count():
+def test_two_stems_of_an_instrument_add_up_and_voices_do_not_count():
     stems = np.stack([stem((0, 18)), stem((0, 9)), stem((0, 18))], axis=1)
     result = sources.frequencies(stems, np.array([VIOLIN, VIOLIN, -1]), RATE, **SETTINGS)
     np.testing.assert_allclose(result[:, VIOLIN], [2, 1.5, 1])
@@ -84,14 +84,14 @@ def test_true_stems_belong_to_the_instrument_that_is_heard(tmp_path):
     (tmp_path / 'truth').mkdir()
     performers = [
         performer('cello', 'cello', None),  # silent
-        performer('piano', 'violin', 1),  # the sound is not the picture's
+        performer('piano', 'violin', 1),  # looks like a piano, sounds like a violin
         performer('cello', 'cello', 0),
     ]
     (tmp_path / 'truth' / 'a.json').write_text(json.dumps({'performers': performers}))
-    written = np.stack([stem((0, 6)), stem((6, 12)), stem((0, 18))], axis=1)
-    soundfile.write(tmp_path / 'truth' / 'a.flac', written, RATE, subtype='PCM_16')
+    channels = np.stack([stem((0, 6)), stem((6, 12)), stem((0, 18))], axis=1)
+    soundfile.write(tmp_path / 'truth' / 'a.flac', channels, RATE, subtype='PCM_16')
     stems, owners, rate = sources.truth_stems(tmp_path, 'a')
-    assert rate == RATE and owners.tolist() == [CELLO, VIOLIN, -1]  # the last: a voice-over
+    assert rate == RATE and owners.tolist() == [CELLO, VIOLIN, -1]  # the last one is a voice-over
     result = sources.frequencies(stems, owners, rate, **SETTINGS)
     np.testing.assert_allclose(result[:, CELLO], [1, 0, 0])
     np.testing.assert_allclose(result[:, VIOLIN], [0, 1, 0])
@@ -105,7 +105,7 @@ def test_missing_truth_is_one_sentence(tmp_path):
     with pytest.raises(StageError, match='has no truth/a.json'):
         sources.truth_stems(tmp_path, 'a')
     (tmp_path / 'truth' / 'a.json').write_text('{')
-    with pytest.raises(StageError, match='is no JSON'):
+    with pytest.raises(StageError, match='is not valid JSON'):
         sources.truth_stems(tmp_path, 'a')
     (tmp_path / 'truth' / 'a.json').write_text('{"performers": []}')
     (tmp_path / 'truth' / 'a.flac').write_text('no flac')
@@ -121,4 +121,6 @@ def test_every_instrument_has_a_class_of_audioset():
     indices = audioset.class_indices(labels)
     assert [names[i] for i in indices[VIOLIN]] == ['Violin, fiddle']
     own = [c for name, c in zip(INSTRUMENTS, indices) if name not in audioset.STAND_INS]
-    assert len({i for classes in own for i in classes}) == sum(map(len, own))  # none shared
+    assert len({i for classes in own for i in classes}) == sum(
+        map(len, own)
+    )  # no class belongs to two instruments

@@ -1,4 +1,4 @@
-"""The annotate stage on small hand-made performances, and its report."""
+"""Tests of the annotate stage and its report on small synthetic performances."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ SECONDS = 24
 
 
 def clicks(bpm: float, start: float, end: float) -> np.ndarray:
-    """(samples,) float32: a decaying tone on every beat from `start` to `end`."""
+    """Return (samples,) float32 with a decaying tone on every beat from `start` to `end`."""
     samples = np.zeros(SECONDS * RATE, np.float32)
     time = np.arange(4000) / RATE
     tone = (0.5 * np.sin(2 * np.pi * 700 * time) * np.exp(-time * 30)).astype(np.float32)
@@ -31,7 +31,7 @@ def clicks(bpm: float, start: float, end: float) -> np.ndarray:
 
 
 def write_performance(root: Path, name: str, stems: list[np.ndarray], truth_json: dict) -> None:
-    """Writes videos/NAME.mp4 (sound alone), truth/NAME.flac and truth/NAME.json."""
+    """Write videos/NAME.mp4 (without pictures), truth/NAME.flac and truth/NAME.json."""
     mixture = np.sum(stems, axis=0)[None].astype(np.float32)
     with av.open(str(root / 'videos' / f'{name}.mp4'), 'w') as container:
         stream = container.add_stream('aac', rate=RATE, layout='mono')
@@ -85,7 +85,7 @@ def settings(root: Path, **changes) -> ConfigDict:
     return ConfigDict(sections)
 
 
-def test_stage_leaves_annotations_in_the_order_of_the_records(data, tmp_path):
+def test_annotations_are_in_the_order_of_the_records(data, tmp_path):
     summary = annotate.run(settings(data), tmp_path, {'prepare': data})
     labels, bpm, sources = (np.load(tmp_path / f'{name}.npy') for name in annotate.ARRAYS)
     assert labels.shape == (2, 4) and bpm.shape == (2, 5) and sources.shape == (2, 4, 22)
@@ -104,16 +104,16 @@ def test_stage_leaves_annotations_in_the_order_of_the_records(data, tmp_path):
     assert report['instruments']['violin']['true'] == 8
 
 
-def test_goes_on_where_it_was_killed_and_in_parallel(data, tmp_path, monkeypatch):
+def test_a_killed_run_continues_also_in_parallel(data, tmp_path, monkeypatch):
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
     annotate.run(settings(data), whole, {'prepare': data})
     annotate.run(settings(data), parts, {'prepare': data})
-    kept, lost = sorted((parts / 'shards').iterdir())
-    lost.unlink()
+    kept, missing = sorted((parts / 'shards').iterdir())
+    missing.unlink()
     (parts / 'sources.npy').unlink()
     before = kept.stat().st_mtime_ns
     annotate.run(settings(data, data__workers=2), parts, {'prepare': data})
-    assert kept.stat().st_mtime_ns == before and lost.exists()
+    assert kept.stat().st_mtime_ns == before and missing.exists()
     for name in annotate.ARRAYS:
         np.testing.assert_array_equal(
             np.load(whole / f'{name}.npy'), np.load(parts / f'{name}.npy')
@@ -128,7 +128,7 @@ def test_damaged_shard_is_named(data, tmp_path):
         annotate.run(settings(data), tmp_path, {'prepare': data})
 
 
-def test_true_stems_need_the_truth(data, tmp_path):
+def test_true_stems_need_a_truth_folder(data, tmp_path):
     root = tmp_path / 'real'
     (root / 'videos').mkdir(parents=True)
     (root / 'videos' / 'steady.mp4').symlink_to(data / 'videos' / 'steady.mp4')
@@ -143,7 +143,7 @@ def test_separation_runs_in_a_process_of_its_own(data, tmp_path):
         annotate.run(config, tmp_path, {'prepare': data})
 
 
-def test_vanished_video_is_one_sentence(data, tmp_path):
+def test_missing_video_is_one_sentence(data, tmp_path):
     (tmp_path / 'videos.json').write_text(json.dumps([{'video_id': 'gone', 'sound_id': 'gone'}]))
     with pytest.raises(StageError, match='gone.mp4 could be read by the prepare stage'):
         annotate.run(settings(data), tmp_path / 'stage', {'prepare': tmp_path})
@@ -152,11 +152,11 @@ def test_vanished_video_is_one_sentence(data, tmp_path):
 def test_true_rhythm_changes():
     performance = {
         'seconds': 30.0,
-        'tempo': [[0.0, 100.0], [10.0, 140.0]],  # most of the second segment is at the first tempo
+        'tempo': [[0.0, 100.0], [10.0, 140.0]],  # most of the second segment has the first tempo
         'performers': [performer('cello', 0, [0.0, 22.0])],
     }
     changes = truth.rhythm_changes(performance, 6, 6.0, 0.25)
-    # To 140 after the second segment, to silence after the fourth; the sixth is padding.
+    # It changes to 140 after segment 2 and to silence after segment 4; segment 6 is padding.
     np.testing.assert_array_equal(changes, [0, 1, 0, 1, 0, 0])
     np.testing.assert_array_equal(
         truth.active(performance, 6, 6.0)[:, INSTRUMENTS.index('cello')], [1, 1, 1, 1, 0, 0]

@@ -1,6 +1,7 @@
-"""What a small model's training step costs each of four virtual processors, as JSON.
+"""Print the costs of a small model's training step on each of four virtual processors, as JSON.
 
-Run by test_tpu.py in a process of its own: the number of devices is settled when JAX starts.
+test_tpu.py runs this in a process of its own, because the number of devices is fixed when JAX
+starts.
 """
 
 import json
@@ -13,21 +14,21 @@ from amuse_jax.training import sharding
 
 
 def costs(parts: int) -> dict:
-    """Of a step of eight videos, taken in so many parts."""
+    """Return the costs of a step with eight videos that is split into `parts`."""
     config = run_path(str(Path(__file__).with_name('small.py')))['get_config']()
     config.model.text.depth = config.model.adapters.rounds = config.model.answer.layers = 1
     config.train.update(batch_size=8, parts=parts)
-    config.loop.update(kept='inputs', optimization_level=0)
+    config.loop.update(remat_policy='inputs', optimization_level=0)
     mesh = sharding.mesh(config.mesh)
-    step, given = compiling.abstract_step(config, mesh)
-    made = step.lower(*given).compile()
-    found, memory = hlo.costs(made.as_text()), made.memory_analysis()
+    step, arguments = compiling.abstract_step(config, mesh)
+    compiled = step.lower(*arguments).compile()
+    module_costs, memory = hlo.costs(compiled.as_text()), compiled.memory_analysis()
     return {
-        'collectives': found.collectives,
-        'calls': found.calls,
+        'collectives': module_costs.collectives,
+        'calls': module_costs.calls,
         'arguments': memory.argument_size_in_bytes,
         'temporaries': memory.temp_size_in_bytes,
-        'gradients': sum(4 * array.size for array in given[0].params.values()),
+        'gradients': sum(4 * array.size for array in arguments[0].params.values()),
     }
 
 

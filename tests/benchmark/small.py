@@ -1,4 +1,4 @@
-"""Small copies of every part, which both sides can be built from in seconds."""
+"""A config with small sizes, at which both sides can be built in seconds."""
 
 from amuse_jax.config import default_config
 
@@ -8,7 +8,7 @@ def get_config():
     c.name = 'small'
     c.data.update(segments=3, segment_seconds=1.0, image_size=64)
     c.audio.mels = 32
-    # Hugging Face's tables of biases do not shrink with a map that is smaller than the window.
+    # No map is smaller than the window: Hugging Face's bias tables do not shrink with the map.
     tower = dict(patch=4, width=8, depths=(1, 1, 2, 1), heads=(1, 2, 2, 4), window=2)
     c.model.visual.update(tower, image_size=64)
     c.model.audio.update(tower, image_size=64)

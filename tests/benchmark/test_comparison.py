@@ -11,22 +11,23 @@ PRODUCT = timing.Product('a product', 100.0, lambda: None, {})
 
 
 def side(*values, **options):
-    """A side that finds one value per run, the last one again and again."""
-    rest = list(values)
+    """Return a side whose runs return these values in turn, and then always the last one."""
+    remaining = list(values)
 
     def run():
-        return {'loss': np.array(rest.pop(0) if len(rest) > 1 else rest[0])}
+        return {'loss': np.array(remaining.pop(0) if len(remaining) > 1 else remaining[0])}
 
-    return Side(run, held=1000, **options)
-
-
-def row(sides, **options):
-    made = Comparison('a step', comparison.WORK, samples=2, flops=50.0, sides=sides, **options)
-    return comparison.measure(made, 'float32', rounds=3, product=PRODUCT)
+    return Side(run, held_bytes=1000, **options)
 
 
-def test_a_row_sets_every_side_beside_jax():
-    found = row({'JAX': side(1.0, compile_seconds=9.0), 'PyTorch': side(1.0005)})
+def measure(sides, **options):
+    """Return the figures of a row with these sides."""
+    row = Comparison('a step', comparison.WORK, samples=2, flops=50.0, sides=sides, **options)
+    return comparison.measure(row, 'float32', rounds=3, product=PRODUCT)
+
+
+def test_a_row_compares_every_side_with_jax():
+    found = measure({'JAX': side(1.0, compile_seconds=9.0), 'PyTorch': side(1.0005)})
     assert found['work'] == 'a step' and found['compile_seconds'] == {'JAX': 9.0}
     seconds = found['seconds']
     assert found['times_faster'] == {'PyTorch': seconds['PyTorch'] / seconds['JAX']}
@@ -35,14 +36,14 @@ def test_a_row_sets_every_side_beside_jax():
     assert found['peak_bytes']['JAX'] >= 1000
 
 
-def test_seconds_may_be_made_up_of_several_runs():
-    found = row(
+def test_seconds_may_combine_several_runs():
+    found = measure(
         {'JAX': side(1.0), 'JAX storing': side(1.0), 'PyTorch': side(1.0)},
         seconds=lambda each: {'JAX': 2.0, 'PyTorch': 3.0 if 'JAX storing' in each else 0.0},
-        more=lambda medians: {'storing': medians['JAX storing']},
+        extra=lambda medians: {'storing': medians['JAX storing']},
     )
     assert found['times_faster'] == {'PyTorch': 1.5} and found['storing'] > 0
-    # Of what is told, not of one of its parts.
+    # The spread is that of the combined seconds, not that of a part.
     assert found['spread'] == {'JAX': 0.0, 'PyTorch': 0.0}
     assert found['flops_per_second'] == found['flops'] / 2.0
 
@@ -50,17 +51,17 @@ def test_seconds_may_be_made_up_of_several_runs():
 def test_sides_that_differ_are_refused():
     message = 'a step: loss of JAX and of PyTorch differ by 2.0e-03 of the largest value'
     with pytest.raises(StageError, match=message):
-        row({'JAX': side(1.002), 'PyTorch': side(1.0)})
+        measure({'JAX': side(1.002), 'PyTorch': side(1.0)})
     # A wrong gradient shows in the second step.
     with pytest.raises(StageError, match='differ by 5.0e-01'):
-        row({'JAX': side(1.0, 0.5), 'PyTorch': side(1.0, 1.0)})
-    with pytest.raises(StageError, match='of what is expected differ'):
-        row({'JAX': side(1.0)}, expected={'loss': np.array(1.1)})
+        measure({'JAX': side(1.0, 0.5), 'PyTorch': side(1.0, 1.0)})
+    with pytest.raises(StageError, match='of the expected values differ'):
+        measure({'JAX': side(1.0)}, expected={'loss': np.array(1.1)})
     with pytest.raises(StageError, match='differ by nan'):
-        row({'JAX': side(1.0), 'PyTorch': side(np.nan)})
+        measure({'JAX': side(1.0), 'PyTorch': side(np.nan)})
 
 
-def test_compiled_variants_train_weights_of_their_own_and_share_frozen_ones():
+def test_compiled_variants_have_own_trainable_weights_and_share_frozen_ones():
     model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
     model[0].requires_grad_(False)
     plain, compiled = Torch('float32').variants(model, with_compile=True).values()
@@ -73,13 +74,15 @@ def test_compiled_variants_train_weights_of_their_own_and_share_frozen_ones():
 
 
 @pytest.mark.parametrize('options', [None, {'xla_backend_optimization_level': 1}])
-def test_a_program_knows_its_cost(options):
-    product = jax.jit(lambda x: x @ x, compiler_options=options)  # as training steps have them
-    program = comparison.compiled(product, np.ones((8, 8), np.float32))
-    assert program.flops == 2 * 8**3 and program.seconds > 0 and program.held == 4 * 8**2
+def test_a_program_reports_its_cost(options):
+    product = jax.jit(lambda x: x @ x, compiler_options=options)  # training steps have such options
+    program = comparison.compile_program(product, np.ones((8, 8), np.float32))
+    assert program.flops == 2 * 8**3 and program.seconds > 0 and program.held_bytes == 4 * 8**2
     np.testing.assert_array_equal(program.call(np.ones((8, 8), np.float32)), 8)
 
 
-def test_inputs_that_a_program_does_not_use_are_not_held():
-    given = np.ones((8, 8), np.float32), np.ones((1000, 1000), np.float32)
-    assert comparison.compiled(lambda used, unused: used @ used, *given).held == 4 * 8**2
+def test_unused_inputs_of_a_program_are_not_counted():
+    arrays = np.ones((8, 8), np.float32), np.ones((1000, 1000), np.float32)
+    assert (
+        comparison.compile_program(lambda used, unused: used @ used, *arrays).held_bytes == 4 * 8**2
+    )

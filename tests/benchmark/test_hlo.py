@@ -1,4 +1,4 @@
-"""Costs of a module, written down as libtpu's compiler prints it, shortened."""
+"""Costs of a module in the text format of libtpu's compiler, shortened."""
 
 from pathlib import Path
 
@@ -21,36 +21,36 @@ def test_a_loop_counts_as_often_as_it_runs():
     assert found.kernel_flops == {'attention': 123}
 
 
-def test_collectives_are_told_by_kind_and_padded_size():
+def test_collectives_are_counted_by_kind_with_their_padded_size():
     found = hlo.costs(MODULE)
     assert found.calls == {'all-reduce': 7, 'all-gather': 1}
     assert found.collectives == {'all-reduce': 7 * 256 * 4, 'all-gather': 16 * 128 * 4}
 
 
-def test_slices_count_as_slices_and_what_stays_on_the_chip_not_at_all():
-    """Tokens come from memory once, and lie on the chip in the loop; its products are written."""
+def test_slices_count_with_their_own_size_and_arrays_on_the_chip_do_not_count():
+    """Tokens are read from memory once and stay on the chip in the loop; products are written."""
     product = WEIGHTS + TOKENS  # one of the seven weights is read, the result is written
-    fetched = 2 * WEIGHTS  # two of the seven, onto the chip
-    stored = WEIGHTS  # as many rows of the tokens, from the chip
-    update = 2 * 128 * 4  # a row of 100 takes 128 places; it is read and put in its own
+    fetched = 2 * WEIGHTS  # two of the seven are copied onto the chip
+    stored = WEIGHTS  # as many rows of the tokens are copied from the chip
+    update = 2 * 128 * 4  # a row of 100 is padded to 128; it is read, and written in place
     reduced = 2 * 256 * 4
     gathered = 16 * 128 * 4 + 128 * 4  # one row is read
     kernel = 2 * TOKENS
-    index = 128 * 4  # a number takes a row
+    index = 128 * 4  # a scalar is padded to a row
     expected = (
         TOKENS + 7 * (product + fetched + stored + update + reduced + 2 * index) + gathered + kernel
     )
     assert hlo.costs(MODULE).hbm_bytes == pytest.approx(expected, rel=1e-3)
 
 
-def test_a_number_of_runs_that_the_module_says_is_taken():
-    said = MODULE.replace(
+def test_a_known_trip_count_is_used():
+    text = MODULE.replace(
         'body=%body,', 'body=%body, backend_config={"known_trip_count":{"n":"3"}},'
     )
-    assert hlo.costs(said).cycles == 3 * (1000 + 10)
+    assert hlo.costs(text).cycles == 3 * (1000 + 10)
 
 
-def test_what_cannot_be_read_is_an_error():
+def test_unreadable_text_is_an_error():
     with pytest.raises(ValueError, match='no ENTRY'):
         hlo.costs('')
     with pytest.raises(ValueError, match='one limit in the condition of while.1'):

@@ -1,4 +1,4 @@
-"""The model against an implementation in PyTorch that was written from its equations."""
+"""The model, compared with a PyTorch implementation that was written from the equations."""
 
 import copy
 
@@ -23,28 +23,28 @@ VIDEOS, QUESTIONS = 2, 3
 
 @pytest.fixture(scope='module')
 def batch(small):
-    """Videos of which one lacks its last segment, and questions about them."""
-    found = inputs.draw(small, VIDEOS, QUESTIONS)
-    found['segment_mask'][1, -1] = False
-    return found
+    """Return a batch with several questions per video; one video lacks its last segment."""
+    batch = inputs.random_batch(small, VIDEOS, QUESTIONS)
+    batch['segment_mask'][1, -1] = False
+    return batch
 
 
 @pytest.fixture(scope='module')
-def theirs(small):
-    return reference.Amuse(small, inputs.phrases()).eval()
+def torch_model(small):
+    return reference.Amuse(small, inputs.random_phrases()).eval()
 
 
 @pytest.fixture(scope='module')
-def ours(small, theirs):
-    sizes, phrases = AmuseConfig.from_settings(small), inputs.phrases()
+def jax_model(small, torch_model):
+    sizes, phrases = AmuseConfig.from_settings(small), inputs.random_phrases()
     abstract = nnx.eval_shape(lambda: Amuse(sizes, phrases, rngs=nnx.Rngs(0)))
-    return weights.fill(abstract, theirs, small)
+    return weights.fill(abstract, torch_model, small)
 
 
 @pytest.fixture(scope='module')
-def found(small, ours, batch):
-    """What our side makes of the batch: answers, loss, and gradients by name; one program."""
-    structure, params, frozen = state.split(ours, small.train.trainable)
+def found(small, jax_model, batch):
+    """Return JAX's answers, loss, and gradients by name, all from one compiled program."""
+    structure, params, frozen = state.split(jax_model, small.train.trainable)
 
     @jax.jit
     def run(params, frozen, batch):
@@ -61,72 +61,72 @@ def found(small, ours, batch):
     return output, loss, gradients
 
 
-def close(ours, theirs):
-    """Equal within a share of the largest value."""
-    ours, theirs = np.asarray(ours), np.asarray(theirs)
-    assert ours.shape == theirs.shape
-    assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
+def check_close(value, expected):
+    """Check that arrays are equal within a small part of the largest value."""
+    value, expected = np.asarray(value), np.asarray(expected)
+    assert value.shape == expected.shape
+    assert np.abs(value - expected).max() < 1e-4 * np.abs(expected).max()
 
 
-def test_every_output_is_the_references(found, theirs, batch):
+def test_every_output_equals_the_references(found, torch_model, batch):
     for question in range(QUESTIONS):
         with torch.no_grad():
-            expected = theirs(inputs.sample(batch, question))
+            expected = torch_model(inputs.torch_sample(batch, question))
         for name in expected._fields:
-            close(getattr(found[0], name)[:, question], getattr(expected, name))
+            check_close(getattr(found[0], name)[:, question], getattr(expected, name))
 
 
-def test_answers_depend_on_every_input(theirs, batch):
-    """Else agreement would say nothing about what is not looked at."""
-    sample = inputs.sample(batch, 0)
+def test_answers_depend_on_every_input(torch_model, batch):
+    """Otherwise equal outputs would prove nothing about an input that is ignored."""
+    sample = inputs.torch_sample(batch, 0)
     with torch.no_grad():
-        right = theirs(sample).logits
+        right = torch_model(sample).logits
         for name in sample.keys() - {'answers', 'segment_mask', 'word_mask'}:
             other = sample | {name: sample[name].flip(0)}
-            assert (theirs(other).logits - right).abs().max() > 1e-4 * right.abs().max(), name
+            assert (torch_model(other).logits - right).abs().max() > 1e-4 * right.abs().max(), name
 
 
-def test_every_gradient_is_the_references(small, found, ours, theirs, batch):
+def test_every_gradient_equals_the_references(small, found, jax_model, torch_model, batch):
     _, loss, gradients = found
-    theirs = copy.deepcopy(theirs)
-    trained = weights.train_only(theirs, small, small.train.trainable)
-    # A table of positions or token types has rows that no question reads.
+    torch_model = copy.deepcopy(torch_model)
+    trained = weights.set_trainable(torch_model, small, small.train.trainable)
+    # No question uses every row of the position and token type tables.
     assert sum(x.numel() for x in trained) >= sum(x.size for x in gradients.values())
     expected = 0.0
     for question in range(QUESTIONS):
-        sample = inputs.sample(batch, question)
-        value = torch.nn.functional.cross_entropy(theirs(sample).logits, sample['answers'])
+        sample = inputs.torch_sample(batch, question)
+        value = torch.nn.functional.cross_entropy(torch_model(sample).logits, sample['answers'])
         (value / QUESTIONS).backward()
         expected += value.item() / QUESTIONS
     assert loss == pytest.approx(expected, rel=1e-5)
 
-    with torch.no_grad():  # the gradients take the weights' places, so that they are named alike
-        for parameter in theirs.parameters():
+    with torch.no_grad():  # weights are replaced by gradients, so that weights.fill renames them
+        for parameter in torch_model.parameters():
             parameter.copy_(torch.zeros(()) if parameter.grad is None else parameter.grad)
-    named = state.split(weights.fill(ours, theirs, small), small.train.trainable)[1]
+    named = state.split(weights.fill(jax_model, torch_model, small), small.train.trainable)[1]
     assert named.keys() == gradients.keys()
     norm = np.linalg.norm
     total = norm([norm(value) for value in named.values()])
     assert norm([norm(gradients[name] - named[name]) for name in named]) < 1e-5 * total
     for name, value in named.items():
-        # A bias of keys moves all scores alike: softmax forgets it, and only rounding is left.
-        forgotten = name == 'answer.word_key.bias'
-        assert forgotten or norm(value) > 1e-7 * total, name
-        # More than rounding: a ReLU whose input is almost zero counts on one side only.
-        assert forgotten or norm(gradients[name] - value) < 1e-2 * norm(value), name
+        # The bias of the keys shifts all scores equally, so its gradient is only rounding.
+        is_rounding = name == 'answer.word_key.bias'
+        assert is_rounding or norm(value) > 1e-7 * total, name
+        # This is more than rounding: a ReLU with an input near zero may be active on one side only.
+        assert is_rounding or norm(gradients[name] - value) < 1e-2 * norm(value), name
 
 
-def test_the_universal_encoder_is_the_references(small, batch):
+def test_the_universal_encoder_equals_the_references(small, batch):
     torch.manual_seed(0)
-    theirs = universal_encoder.UniversalEncoder(small).eval()
+    torch_model = universal_encoder.UniversalEncoder(small).eval()
     with torch.no_grad():
-        for predictor in (theirs.rhythm_predictor, theirs.source_predictor):
+        for predictor in (torch_model.rhythm_predictor, torch_model.source_predictor):
             predictor.norm.running_mean.normal_(0, 0.3)
             predictor.norm.running_var.uniform_(0.5, 2)
-        expected = theirs(*(torch.tensor(batch[name]) for name in ('frames', 'log_mel')))
+        expected = torch_model(*(torch.tensor(batch[name]) for name in ('frames', 'log_mel')))
     abstract = nnx.eval_shape(lambda: pretrain.build(small, nnx.Rngs(0)))
     assert isinstance(abstract, UniversalEncoder)
-    ours = weights.fill(abstract, theirs, small)
-    found = jax.jit(lambda model, *x: model(*x))(ours, batch['frames'], batch['log_mel'])
+    jax_model = weights.fill(abstract, torch_model, small)
+    found = jax.jit(lambda model, *x: model(*x))(jax_model, batch['frames'], batch['log_mel'])
     for name, value in expected.items():
-        close(getattr(found, name), value)
+        check_close(getattr(found, name), value)

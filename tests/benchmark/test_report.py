@@ -20,7 +20,7 @@ COMPILE = {
 }  # fmt: skip
 
 
-def test_rows_are_kept_at_once_and_replaced_when_measured_again(tmp_path):
+def test_rows_are_saved_at_once_and_replaced_when_measured_again(tmp_path):
     path, config = tmp_path / 'figures.json', default_config()
     figures = report.Figures(path, config)
     figures.add(ROW)
@@ -33,13 +33,13 @@ def test_rows_are_kept_at_once_and_replaced_when_measured_again(tmp_path):
     assert [row.get('samples') for row in rows] == [2, None, 1]
 
 
-def test_rates_of_products_are_told_and_kept(tmp_path):
+def test_rates_of_products_are_printed_and_saved(tmp_path):
     path, config = tmp_path / 'figures.json', default_config()
     rates = {'JAX 8x8x8': 150e9, 'PyTorch 8x8x8': 195e9}
     report.Figures(path, config).add_products('float32', rates)
     report.Figures(path, config).add_products('bfloat16', rates)
     assert json.loads(path.read_text())['products'] == {'float32': rates, 'bfloat16': rates}
-    assert report.products('float32', rates).endswith('PyTorch 8x8x8 195 GFLOP/s')
+    assert report.format_products('float32', rates).endswith('PyTorch 8x8x8 195 GFLOP/s')
 
 
 def test_figures_of_other_sizes_are_not_mixed(tmp_path):
@@ -50,18 +50,18 @@ def test_figures_of_other_sizes_are_not_mixed(tmp_path):
         report.Figures(path, config)
 
 
-def test_points_of_a_sweep_are_in_order_and_drawn(tmp_path):
+def test_points_of_a_sweep_are_sorted_and_plotted(tmp_path):
     figures = report.Figures(tmp_path / 'figures.json', default_config())
     for value in (4, 1, 2, 2):
         figures.add_to_sweep('batch', ROW | {'value': value})
         figures.add_to_sweep('questions', ROW | {'value': value})
     assert [point['value'] for point in figures.sweeps['batch']] == [1, 2, 4]
-    sweeps.draw(figures.sweeps, tmp_path / 'sweeps.png')
+    sweeps.plot(figures.sweeps, tmp_path / 'sweeps.png')
     assert (tmp_path / 'sweeps.png').read_bytes().startswith(b'\x89PNG')
 
 
-def test_the_table_leaves_out_columns_that_no_row_has():
-    lines = report.table([ROW, COMPILE]).splitlines()
+def test_the_table_omits_empty_columns():
+    lines = report.format_table([ROW, COMPILE]).splitlines()
     names = [name.strip() for name in lines[0].strip('|').split('|')]
     cells = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines[2:]]
     first, second = (dict(zip(names, row)) for row in cells)
@@ -71,12 +71,12 @@ def test_the_table_leaves_out_columns_that_no_row_has():
     assert 'x one question' not in names
 
 
-def test_the_same_work_and_the_same_result_are_tables_of_their_own():
+def test_the_same_work_and_the_same_result_have_separate_tables():
     shared = ROW | {'work': 'five questions', 'kind': 'same result'}
-    tables = report.tables([shared, COMPILE, ROW]).split(':\n\n')
+    tables = report.format_tables([shared, COMPILE, ROW]).split(':\n\n')
     assert [each.splitlines()[-1] for each in tables[:-1]] == [
         'The same work on every side',
-        'The same result, by sharing and storing on the side of JAX',
+        'The same result, where JAX shares and stores work',
         'JAX alone',
     ]
     for text, name in zip(tables[1:], ('a step', 'five questions', 'compile of it')):
@@ -85,28 +85,28 @@ def test_the_same_work_and_the_same_result_are_tables_of_their_own():
         )
 
 
-def test_a_point_of_a_sweep_says_which():
-    row = ROW | {'work': 'kept', 'value': 'inputs', 'planned_bytes': {'JAX': 3 * 2**29}}
-    line = report.line(row)
-    assert line.startswith('kept = inputs [float32, kept]')
-    assert 'JAX plans 1.5 GiB beside its inputs' in line
+def test_a_point_of_a_sweep_names_its_value():
+    row = ROW | {'work': 'remat_policy', 'value': 'inputs', 'planned_bytes': {'JAX': 3 * 2**29}}
+    line = report.format_row(row)
+    assert line.startswith('remat_policy = inputs [float32, kept]')
+    assert 'JAX plans 1.5 GiB in addition to its inputs' in line
 
 
-def test_peaks_are_told_by_side():
+def test_peaks_are_shown_by_side():
     row = ROW | {'peak_bytes': {'JAX': None, 'PyTorch': 3 * 2**30}}
-    header, _, line = report.table([row]).splitlines()
+    header, _, line = report.format_table([row]).splitlines()
     assert 'PyTorch GiB' in header and 'JAX GiB' not in header and '| 3 ' in line
 
 
-def test_five_questions_are_told_beside_one():
+def test_five_questions_are_compared_with_one():
     row = ROW | {'of_one_question': 2.5, 'one_question_seconds': 0.2}
     assert 'five questions in 2.50 times the time of one (0.2 s; goal: at most 3.7)' in (
-        report.line(row)
+        report.format_row(row)
     )
 
 
 def test_a_row_is_one_line():
-    line = report.line(ROW)
+    line = report.format_row(ROW)
     assert line.startswith('a step [float32, kept]: JAX 0.5 s (±1%)')
     assert '3.00 times as fast as PyTorch' in line and '50% of the fastest product' in line
-    assert '60.0 s, from the cache 6.0 s' in report.line(COMPILE)
+    assert '60.0 s, from the cache 6.0 s' in report.format_row(COMPILE)

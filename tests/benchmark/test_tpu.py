@@ -1,5 +1,7 @@
-"""The training step compiled for TPUs that are not there, which needs libtpu but no TPU; and for
-four virtual processors, which needs neither."""
+"""The training step compiled ahead of time for TPUs, and for four virtual processors.
+
+The first needs libtpu but no TPU; the second needs neither.
+"""
 
 import dataclasses
 import importlib.util
@@ -23,7 +25,7 @@ from amuse_jax.training import sharding
 from configs import v1
 from tests.paths import ROOT
 
-CHIPS = 4  # of mesh_costs.py
+CHIPS = 4  # in mesh_costs.py
 
 HAS_LIBTPU = importlib.util.find_spec('libtpu') is not None
 needs_libtpu = pytest.mark.skipif(
@@ -31,43 +33,46 @@ needs_libtpu = pytest.mark.skipif(
 )
 
 
-def test_a_topology_of_another_maker_is_refused():
+def test_an_unknown_topology_is_refused():
     with pytest.raises(StageError, match='--topology=h100:8: expected v5e, v5p, v6e'):
-        tpu.describe('h100:8')
+        tpu.topology_devices('h100:8')
 
 
 @pytest.mark.skipif(HAS_LIBTPU, reason='libtpu is installed')
 def test_without_libtpu_the_command_says_how_to_get_it():
     with pytest.raises(StageError, match='pip install'):
-        tpu.describe('v5e:2x2')
+        tpu.topology_devices('v5e:2x2')
 
 
-def test_a_config_is_fitted_to_the_chips_but_for_what_is_given():
+def test_a_config_is_fitted_to_the_chips_except_for_overrides():
     config = v1.get_config().lock()
 
-    def sizes(given, shares):
-        made = tpu.fitted(config, given, shares)
-        return made.train.batch_size, made.train.parts, made.loop.kept
+    def sizes(overrides, shards):
+        fitted = tpu.fit_to_chips(config, overrides, shards)
+        return fitted.train.batch_size, fitted.train.parts, fitted.loop.remat_policy
 
-    assert sizes((), 16) == (256, 4, 'inputs')  # four videos at a time on each
+    assert sizes((), 16) == (256, 4, 'inputs')  # four videos at a time on each chip
     assert sizes((), 256) == (256, 1, 'inputs')
     assert sizes(('train.batch_size',), 16) == (8, 1, 'inputs')
-    assert sizes(('train.parts', 'loop.kept'), 16) == (256, 1, 'products')
+    assert sizes(('train.parts', 'loop.remat_policy'), 16) == (256, 1, 'products')
     assert config.train.batch_size == 8
 
 
-def test_a_batch_that_the_chips_cannot_share_is_refused(small):
+def test_a_batch_that_the_chips_cannot_split_is_refused(small):
     mesh = AbstractMesh((CHIPS, 1, 1), sharding.AXES)
     config = small.copy_and_resolve_references().unlock()
     config.train.batch_size = 6
-    with pytest.raises(StageError, match='6 videos, which 4 devices .* a multiple of 4'):
+    with pytest.raises(
+        StageError,
+        match='6 videos, which cannot be divided evenly over 4 devices .* a multiple of 4',
+    ):
         compiling.abstract_step(config, mesh)
 
 
 @pytest.fixture
-def made(small):
-    """A step of a second: 0.3 s of operations, 0.6 s of kernels, 0.1 s of links."""
-    chip, config = tpu.CHIPS['v5e'], tpu.fitted(small, (), 16)
+def step(small):
+    """Return a step of one second: 0.3 s of operations, 0.6 s of kernels, 0.1 s of links."""
+    chip, config = tpu.CHIPS['v5e'], tpu.fit_to_chips(small, (), 16)
     half = 0.3 * chip.flops
     costs = hlo.Costs(
         cycles=round(0.3 * chip.clock),
@@ -79,41 +84,42 @@ def made(small):
     )
     useful = 0.25 * 16 * chip.flops
     memory = {'arguments': 10**9, 'temporaries': 2 * 10**9}
-    return tpu.Compiled('v5e:4x4', config, 16, 4, 1.6 * useful, useful, 60.0, memory, costs)
+    return tpu.CompiledStep('v5e:4x4', config, 16, 4, 1.6 * useful, useful, 60.0, memory, costs)
 
 
-def test_each_kernel_is_charged_its_own_share_of_the_matrix_unit(made):
-    seconds = made.seconds()
+def test_each_kernel_has_its_own_utilisation(step):
+    seconds = step.seconds()
     assert seconds['kernels'] == pytest.approx(0.6)
-    assert made.step_seconds == pytest.approx(1.0)
-    assert made.utilisation == pytest.approx(0.25)
+    assert step.step_seconds == pytest.approx(1.0)
+    assert step.utilisation == pytest.approx(0.25)
 
 
-def test_the_slowest_of_products_memory_and_links_bounds_the_utilisation(made):
-    # Products take 1.6 * 0.25 s at the peak, 0.2 s the memory and 0.1 s the links.
-    assert made.bound == pytest.approx(0.25 / 0.4)
-    costs = dataclasses.replace(made.costs, hbm_bytes=round(0.5 * made.chip.bandwidth))
-    assert dataclasses.replace(made, costs=costs).bound == pytest.approx(0.25 / 0.5)
+def test_the_slowest_of_products_memory_and_links_bounds_the_utilisation(step):
+    # At their peaks, products take 1.6 * 0.25 s, memory 0.2 s and links 0.1 s.
+    assert step.utilisation_bound == pytest.approx(0.25 / 0.4)
+    costs = dataclasses.replace(step.costs, hbm_bytes=round(0.5 * step.chip.bandwidth))
+    assert dataclasses.replace(step, costs=costs).utilisation_bound == pytest.approx(0.25 / 0.5)
 
 
-def test_a_training_is_told_by_the_steps_estimate(made):
-    training, config = made.training(), made.config
+def test_a_training_is_estimated_from_the_step(step):
+    training, config = step.training_estimate(), step.config
     steps = config.train.epochs * tpu.VIDEOS / 256
     assert training['steps'] == steps and training['hours'] == pytest.approx(steps / 3600)
-    width = 4 * config.model.visual.width  # of 8x8 patches of 64 pixels, halved twice to 4x4
+    # The map of 64 pixels has 16x16 patches; it is halved twice, to 4x4.
+    width = 4 * config.model.visual.width
     tokens = config.data.segments * 2 * 16 * width * 4
     assert training['read_per_host'] == pytest.approx(256 * tokens / 4)
-    text = ' '.join(tpu.told(made).split())
+    text = ' '.join(tpu.describe_step(step).split())
     assert 'seconds per step, estimated 1.0000 utilisation, estimated 25.0%' in text
     assert f'{training["hours"]:.2f} hours, {steps:.0f} steps' in text
 
 
-def test_figures_of_other_topologies_and_settings_stay(made, tmp_path):
+def test_figures_of_other_topologies_and_settings_stay(step, tmp_path):
     path = tmp_path / 'tpu.json'
-    run = {'settings': made.settings(), 'step_seconds': 1.0}
+    run = {'settings': step.settings(), 'step_seconds': 1.0}
     other = run | {'settings': run['settings'] | {'parts': 2}}
     for each in (run, other, run | {'step_seconds': 2.0}):
-        tpu.keep(path, each)
+        tpu.save(path, each)
     found = json.loads(path.read_text())['runs']
     assert [(each['settings']['parts'], each['step_seconds']) for each in found] == [
         (2, 1.0),
@@ -122,7 +128,7 @@ def test_figures_of_other_topologies_and_settings_stay(made, tmp_path):
 
 
 def test_processors_exchange_gradients_alone_once_per_part_in_bounded_memory():
-    """Bounds as measured with jax 0.10.2, and a tenth more; a minute on one core."""
+    """The bounds are 1.1 times the values measured with jax 0.10.2. This takes a minute."""
     parts, flag = 2, f'--xla_force_host_platform_device_count={CHIPS}'
     environment = {
         **os.environ,
@@ -135,7 +141,7 @@ def test_processors_exchange_gradients_alone_once_per_part_in_bounded_memory():
     found = json.loads(done.stdout)
     assert found['collectives'].keys() == {'all-reduce'}
     assert found['calls']['all-reduce'] <= 2 * parts
-    # Questions and the names of answers are read from the same table of words.
+    # Questions and the answers' names use the same word table.
     words = 4 * BERT_WORDS * 16
     exchanged = found['collectives']['all-reduce'] / parts
     assert found['gradients'] <= exchanged < 1.03 * (found['gradients'] + words)
@@ -144,8 +150,8 @@ def test_processors_exchange_gradients_alone_once_per_part_in_bounded_memory():
 
 
 def gradient_bytes(config: ConfigDict) -> int:
-    """Of the parameters that train, as float32."""
-    _, (state, *_) = compiling.abstract_step(config, sharding.single())
+    """Return the size of all trainable parameters as float32."""
+    _, (state, *_) = compiling.abstract_step(config, sharding.single_device_mesh())
     return sum(4 * math.prod(array.shape) for array in state.params.values())
 
 
@@ -156,30 +162,30 @@ def test_chips_exchange_gradients_alone_and_no_more_when_there_are_more(small):
         config = small.copy_and_resolve_references().unlock()
         config.model.dtype = 'bfloat16'
         config.train.batch_size = videos
-        given = ('train.batch_size', 'train.parts', 'loop.kept')
+        overrides = ('train.batch_size', 'train.parts', 'loop.remat_policy')
         found[topology] = tpu.compile_step(
-            tpu.fitted(config, given, tpu.shares(config, topology)), topology
+            tpu.fit_to_chips(config, overrides, tpu.num_batch_shards(config, topology)), topology
         )
     few, many = found.values()
     assert set(few.costs.collectives) == set(many.costs.collectives) == {'all-reduce'}
-    exchanged = [sum(made.costs.collectives.values()) for made in (few, many)]
+    exchanged = [sum(step.costs.collectives.values()) for step in (few, many)]
     assert exchanged[1] == pytest.approx(exchanged[0], rel=0.02)
-    assert many.bytes < 1.1 * few.bytes  # a video per chip either way
+    assert many.bytes < 1.1 * few.bytes  # one video per chip in both cases
     assert few.costs.kernel_flops == many.costs.kernel_flops
-    assert few.costs.kernel_flops.keys() == tpu.KERNEL_SHARES.keys()
+    assert few.costs.kernel_flops.keys() == tpu.KERNEL_UTILISATION.keys()
     assert many.hosts == 4
 
 
 @needs_libtpu
 @pytest.mark.slow
 def test_v1_fits_a_v5e_and_exchanges_its_gradients_once_per_part():
-    """A quarter of an hour on two cores."""
+    """This takes a quarter of an hour on two cores."""
     config = v1.get_config()
-    config = tpu.fitted(config, (), tpu.shares(config, 'v5e:4x4'))
-    made = tpu.compile_step(config, 'v5e:4x4')
-    assert made.bytes < made.chip.memory
-    assert set(made.costs.collectives) == {'all-reduce'}
+    config = tpu.fit_to_chips(config, (), tpu.num_batch_shards(config, 'v5e:4x4'))
+    step = tpu.compile_step(config, 'v5e:4x4')
+    assert step.bytes < step.chip.memory
+    assert set(step.costs.collectives) == {'all-reduce'}
     limit = config.train.parts * 1.2 * gradient_bytes(config)
-    assert made.costs.collectives['all-reduce'] < limit
-    assert made.utilisation > 0.17
+    assert step.costs.collectives['all-reduce'] < limit
+    assert step.utilisation > 0.17
     jax.clear_caches()

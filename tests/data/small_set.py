@@ -1,4 +1,4 @@
-"""A small data set, and the stage prepare run on it."""
+"""Writes a small data set and runs the stage prepare on it."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ def row(video_id, answer='yes', **changes):
 
 
 def write_rows(root, *rows):
-    """Every split gets every third row, so that no split is empty."""
+    """Write annotation files; each split gets every third row, so that no split is empty."""
     for index, split in enumerate(SPLITS):
         (root / f'avqa-{split}.json').write_text(json.dumps(rows[index::3]))
 
@@ -45,7 +45,7 @@ def read_json(folder, name):
 
 
 def write_small_set(root, media, count=4):
-    """Six seconds of picture and sound each, and a question; `media` is the fixture."""
+    """Write videos of six seconds, with one question each; `media` is the fixture."""
     (root / 'videos').mkdir(parents=True, exist_ok=True)
     for index in range(count):
         picture = media.Picture(seconds=6, fps=4 + index)

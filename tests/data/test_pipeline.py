@@ -17,7 +17,7 @@ COUNTS = (1, 2, 3, 5, 7, 2)  # questions of each record
 
 
 class Tokenizer:
-    """Encodes a question as the number at its end."""
+    """A tokenizer that encodes a question as the number at its end."""
 
     def encode(self, texts):
         words = np.array([[1, int(text.split()[-1])] for text in texts], np.int32)
@@ -25,7 +25,7 @@ class Tokenizer:
 
 
 class Reader:
-    """Two records of three segments; the second has no third one."""
+    """A reader of two records of three segments; in the second the third segment is missing."""
 
     def __getitem__(self, index):
         random = np.random.default_rng(index)
@@ -61,8 +61,8 @@ def batches(tmp_path):
     return pipeline.QuestionBatches(table, 'train', size=2, videos=4, arrays=arrays)
 
 
-def seen(epoch):
-    """Questions of an epoch's batches, with how often each came."""
+def count_questions(epoch):
+    """Count how often each question occurs in an epoch's batches."""
     return collections.Counter(
         int(index) for batch in epoch for index in batch['question'][batch['weights'] > 0]
     )
@@ -71,11 +71,11 @@ def seen(epoch):
 def test_evaluation_has_every_question_once_and_fixed_shapes(batches):
     rows = list(pipeline.iterate(batches.once()))
     expected = [i for i, q in enumerate(batches.table.questions) if q.split == 'train']
-    assert seen(rows) == collections.Counter(expected)
+    assert count_questions(rows) == collections.Counter(expected)
     for batch in rows:
         assert batch['words'].shape == (4, 2, 2)
         assert batch['weights'].shape == batch['answers'].shape == (4, 2)
-        assert batch['word_mask'].any(-1).all()  # padding too has words: no softmax over nothing
+        assert batch['word_mask'].any(-1).all()  # padding has words too: a softmax needs one
         np.testing.assert_array_equal(batch['levels'][:, 0], 2 * batch['record'])
 
 
@@ -93,15 +93,16 @@ def test_every_epoch_is_complete_and_in_another_order(batches):
     rows = list(pipeline.iterate(dataset))
     assert len(rows) == 3 * per_epoch
     epochs = [rows[i * per_epoch : (i + 1) * per_epoch] for i in range(3)]
-    assert seen(epochs[0]) == seen(epochs[1]) == seen(epochs[2]) == seen(batches.once())
-    assert set(seen(epochs[0]).values()) == {1}
+    counts = [count_questions(epoch) for epoch in epochs]
+    assert counts == [count_questions(batches.once())] * 3
+    assert set(counts[0].values()) == {1}
     orders = [tuple(np.concatenate([b['record'] for b in epoch])) for epoch in epochs]
     assert len(set(orders)) == 3
     partners = [
         {tuple(sorted(row)) for batch in epoch for row in batch['question'].tolist()}
         for epoch in epochs
     ]
-    assert partners[0] != partners[1]  # long videos are cut elsewhere
+    assert partners[0] != partners[1]  # the slices of a long video's questions differ
 
 
 def test_an_epoch_of_one_part_draws_a_few_questions_of_every_video(batches):
@@ -109,14 +110,14 @@ def test_an_epoch_of_one_part_draws_a_few_questions_of_every_video(batches):
     per_epoch = len(dataset) // 30
     rows = list(pipeline.iterate(dataset))
     epochs = [rows[i * per_epoch : (i + 1) * per_epoch] for i in range(30)]
-    everything = seen(batches.once())
+    everything = count_questions(batches.once())
     asked = collections.Counter(int(batches.table.records[index]) for index in everything)
     for epoch in epochs:
-        drawn = seen(epoch)
+        drawn = count_questions(epoch)
         found = collections.Counter(int(batches.table.records[index]) for index in drawn)
         assert found == {record: min(count, batches.size) for record, count in asked.items()}
         assert set(drawn.values()) == {1}
-    assert set().union(*map(seen, epochs)) == set(everything)
+    assert set().union(*map(count_questions, epochs)) == set(everything)
 
 
 def test_an_iterator_goes_on_from_its_saved_state(batches):
@@ -174,7 +175,7 @@ def test_segment_runs_keep_labels_beside_their_segments():
             if batch['source_weights'][i].any():
                 exists = whole['frame_mask'][start : start + 2]
                 np.testing.assert_array_equal(batch['source_weights'][i], exists)
-                # The last label of a run looks at a segment beyond it, unless the video ends there.
+                # The run's last rhythm label needs the next segment, unless the video ends there.
                 assert batch['rhythm_weights'][i, -1] == (exists[-1] if start == 1 else 0)
     assert starts == {0, 1} and mirrored == {True, False}
 
@@ -217,7 +218,7 @@ def test_mirrored_items_have_mirrored_questions_and_boxes(tmp_path):
 
 
 @pytest.mark.parametrize('rows', [[(0, 1), (2, 3)], [(0, 3), (1,), (2,)], [(0, 1, 2, 3)]])
-def test_hosts_share_out_the_rows_of_every_batch(batches, rows):
+def test_hosts_divide_the_rows_of_every_batch(batches, rows):
     reads = []
 
     class Counting(Reader):
@@ -240,7 +241,7 @@ def test_hosts_share_out_the_rows_of_every_batch(batches, rows):
     assert sum(map(len, reads)) == 4 * len(whole)  # no record is read by two hosts
 
 
-def test_the_state_of_the_iterator_is_that_of_any_number_of_hosts(batches):
+def test_the_iterators_state_does_not_depend_on_the_number_of_hosts(batches):
     states = []
     for rows in (None, (1,), (0, 2, 3)):
         iterator = pipeline.iterate(dataclasses.replace(batches, rows=rows).epochs(2, seed=5))
@@ -254,7 +255,7 @@ def test_the_state_of_the_iterator_is_that_of_any_number_of_hosts(batches):
     videos=st.integers(1, 24), batches=st.integers(1, 4), epochs=st.integers(1, 3), data=st.data()
 )
 @hypothesis.settings(max_examples=30, deadline=None)
-def test_no_record_is_read_twice_or_never_whatever_the_hosts(videos, batches, epochs, data):
+def test_any_hosts_together_read_every_record_once(videos, batches, epochs, data):
     hosts = np.array(data.draw(st.lists(st.integers(0, 7), min_size=videos, max_size=videos)))
     items = grain.MapDataset.range(videos * batches).shuffle(seed=3)
     read = collections.Counter()
@@ -283,8 +284,8 @@ ASKED = ((OTHER, OTHER), (OTHER, ORDER), (ORDER,), (OTHER,), (OTHER, OTHER, ORDE
 EXISTING = (4, 4, 4, 3, 2, 1)  # segments of each record, of four
 
 
-class Film:
-    """A record of every video: four segments, all different."""
+class FilmReader:
+    """A reader whose records have four segments, all different."""
 
     def __getitem__(self, index):
         random = np.random.default_rng(index)
@@ -296,7 +297,7 @@ class Film:
 
 @pytest.fixture
 def films(tmp_path):
-    """Batches of six videos with two questions each; `place` tells which segment it was."""
+    """Batches of six videos; the array `place` numbers the segments."""
     questions = [
         dataclasses.replace(question(record, number), template=template)
         for record, templates in enumerate(ASKED)
@@ -310,17 +311,19 @@ def films(tmp_path):
         'sources': random.random((len(ASKED), 4, 22), np.float32),
     }
     table = table_of(tmp_path, questions)
-    return pipeline.QuestionBatches(table, 'train', size=2, videos=2, arrays=arrays, reader=Film())
+    return pipeline.QuestionBatches(
+        table, 'train', size=2, videos=2, arrays=arrays, reader=FilmReader()
+    )
 
 
 def items_of(dataset):
-    """Every item of the dataset's batches, but for padding."""
+    """Yield every item of the dataset's batches, except padding."""
     for batch in pipeline.iterate(dataset):
         for i in np.flatnonzero(batch['weights'].any(1)):
             yield {name: array[i] for name, array in batch.items()}
 
 
-def test_shifted_items_have_all_they_hold_of_a_segment_moved_alike(films):
+def test_a_shift_in_time_moves_all_arrays_of_a_segment_together(films):
     whole = {int(item['record']): item for item in items_of(films.once())}
     found = collections.defaultdict(set)
     for item in items_of(films.epochs(30, seed=0, augmentation=Augmentation(time_shift=1.0))):
@@ -335,19 +338,20 @@ def test_shifted_items_have_all_they_hold_of_a_segment_moved_alike(films):
             films.table.questions[i].template for i in item['question'][item['weights'] > 0]
         }
         found[record, ORDER in templates].add(int(order[0]))
-    # Never unshifted where it can be, by every number of places; never where order is asked about.
+    # Items are shifted by every possible number of places but never by none, unless a question
+    # asks about order or there is only one segment.
     assert found == {
         (0, False): {1, 2, 3},
         (1, True): {0},
         (2, True): {0},
         (3, False): {1, 2},
         (4, True): {0},
-        (4, False): {1},  # the items that its question about order is not in
+        (4, False): {1},  # the items of this video without its question about order
         (5, False): {0},
     }
 
 
-def test_a_gain_is_one_for_the_whole_video_and_bounded(films):
+def test_one_bounded_gain_is_drawn_per_video(films):
     whole = {int(item['record']): item for item in items_of(films.once())}
     gains = collections.defaultdict(set)
     for item in items_of(films.epochs(20, seed=0, augmentation=Augmentation(gain_db=6.0))):
@@ -357,9 +361,9 @@ def test_a_gain_is_one_for_the_whole_video_and_bounded(films):
         assert item['log_mel'].dtype == np.float16
         before, after = (each['log_mel'].astype(np.float32) for each in (plain, item))
         assert (after[before == -100] == -100).all()
-        heard = (before > -90) & (after > -90)
-        gain = np.median((after - before)[heard])
-        np.testing.assert_allclose((after - before)[heard], gain, atol=0.07)  # half floats
+        audible = (before > -90) & (after > -90)
+        gain = np.median((after - before)[audible])
+        np.testing.assert_allclose((after - before)[audible], gain, atol=0.07)  # half floats
         assert abs(gain) < 6.07
         gains[int(item['record'])].add(float(gain))
     everything = np.concatenate([list(each) for each in gains.values()])
@@ -386,7 +390,7 @@ def test_augmented_batches_are_repeatable_and_resumable(films, parts):
         for name in expected:
             for found in others:
                 np.testing.assert_array_equal(expected[name], found[name])
-    # The questions and their order are those of plain epochs, what is seen and heard is not.
+    # Augmentation changes the arrays, but neither the questions nor their order.
     plain = list(pipeline.iterate(epochs(2, augment.NONE)))
     for name in ('question', 'weights', 'record'):
         np.testing.assert_array_equal([b[name] for b in first], [b[name] for b in plain])

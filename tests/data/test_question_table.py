@@ -10,7 +10,7 @@ from amuse_jax.music_avqa import Question, vocabulary
 
 
 class Sides:
-    """Encodes a question as how often it says left and right."""
+    """A tokenizer that counts how often a question says left and right."""
 
     def encode(self, texts):
         words = np.array([[text.count('left'), text.count('right')] for text in texts], np.int32)
@@ -30,7 +30,7 @@ def read(folder, questions):
     return question_table.read(folder, Sides())
 
 
-def test_questions_are_read_as_they_were_written_and_encoded_both_ways_round(tmp_path):
+def test_questions_are_encoded_as_written_and_mirrored(tmp_path):
     first = 'Which is the musical instrument that sounds at the same time as the <Object>?'
     sided = 'Is the instrument on the <LR> more rhythmic than the instrument on the <RL>?'
     questions = (
@@ -52,7 +52,7 @@ def test_questions_are_read_as_they_were_written_and_encoded_both_ways_round(tmp
     np.testing.assert_array_equal(table.plain.word_mask, table.plain.words > 0)
 
 
-def test_questions_about_order_are_known(tmp_path):
+def test_questions_about_order_are_marked(tmp_path):
     templates = [*vocabulary.ABOUT_ORDER, 'Where is the <Object>?']
     table = read(tmp_path, [question(template) for template in templates])
     assert table.is_about_order.tolist() == [True] * len(vocabulary.ABOUT_ORDER) + [False]

@@ -46,7 +46,7 @@ def assert_same(found, expected):
             assert found[name] == value
 
 
-def test_a_record_comes_back_as_it_was():
+def test_decoding_returns_the_encoded_record():
     assert_same(records.decode(records.encode(record(3))), record(3))
 
 
@@ -90,14 +90,14 @@ def test_a_half_written_shard(share, tmp_path):
         records.RecordReader(tmp_path)
 
 
-def test_a_file_of_something_else(tmp_path):
+def test_a_file_without_records(tmp_path):
     path = tmp_path / '00000-of-00001.array_record'
     path.write_text('not records\n' * 1000)
     with pytest.raises(StageError, match='not a whole record file'):
         records.RecordReader(tmp_path)
 
 
-def test_damage_inside_a_shard_is_found_when_it_is_read(tmp_path):
+def test_damage_inside_a_shard_is_found_on_reading_the_record(tmp_path):
     path = write_shards(tmp_path, [2]) / '00000-of-00001.array_record'
     data = bytearray(path.read_bytes())
     data[200:210] = b'0123456789'
@@ -110,7 +110,7 @@ def test_damage_inside_a_shard_is_found_when_it_is_read(tmp_path):
     'data',
     [b'', b'\xc1', b'text', msgpack.packb([1]), msgpack.packb({}), msgpack.packb({'format': 'x'})],
 )
-def test_bytes_that_are_no_record(data):
+def test_bytes_that_are_not_a_record(data):
     with pytest.raises(StageError, match='is not a record'):
         records.decode(data)
 

@@ -1,9 +1,7 @@
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -15,6 +13,7 @@ from amuse_jax.media.log_mel import LogMel, mel_filters
 from amuse_jax.system import formats
 from tests.data.small_set import digests, read_json, row, run, settings, write_rows, write_small_set
 from tests.paths import ROOT
+from tests.training import processes
 
 
 @pytest.fixture
@@ -48,7 +47,7 @@ def test_a_record_of_each_video(root, media, tmp_path):
         assert question['text'] == 'Is there a violin sound?' and question['values'] == ['violin']
     for question in read_json(tmp_path / 'out', 'questions'):
         assert videos[question['record']]['video_id'] == question['video_id']
-    # A 440 Hz tone of amplitude 0.3 stands out by far.
+    # The 440 Hz tone of the videos is the loudest by far.
     loudest = records.RecordReader(tmp_path / 'out/records')[0]['log_mel'].mean((0, 1)).argmax()
     filters = mel_filters(LogMel.from_settings(settings(root)))
     assert filters[round(440 / 32000 * 1024), loudest] > 0
@@ -63,7 +62,7 @@ def test_only_the_videos_of_the_wanted_splits(root, media, tmp_path):
 
 
 def test_each_kind_of_bad_input(root, media, tmp_path):
-    """Issue 2's list, in one run: handled or set aside by name, the others untouched."""
+    """One run meets many kinds of unusual files; each is read, or set aside with a reason."""
     videos, write = root / 'videos', media.write
     short = dict(seconds=6, fps=5)
     whole = write(videos / 'whole.mp4', media.Picture(**short), media.Sound(seconds=6))
@@ -92,8 +91,8 @@ def test_each_kind_of_bad_input(root, media, tmp_path):
     assert quarantine.keys() == {
         'truncated', 'empty', 'text', 'no sound', 'no picture', 'missing'
     }  # fmt: skip
-    assert quarantine['truncated'].startswith('the file is no video, or it is cut off')
-    assert quarantine['text'].startswith('the file is no video')
+    assert quarantine['truncated'].startswith('the file is not a video, or it is cut off')
+    assert quarantine['text'].startswith('the file is not a video')
     assert quarantine['empty'] == 'the file is empty'
     assert quarantine['missing'] == 'the file does not exist'
     assert quarantine['no sound'] == 'it has no sound'
@@ -109,9 +108,9 @@ def test_each_kind_of_bad_input(root, media, tmp_path):
     )
     assert all(mask == [True] * 3 for mask in masks.values())
     assert found['10 minutes']['seconds'] == pytest.approx(600, abs=1)
-    # The same pictures, turned by a quarter: only the order of scaling and turning differs.
-    turned = np.rot90(found['whole']['frames'], -1, (1, 2)).astype(int)
-    assert np.abs(found['rotated']['frames'] - turned).mean() < 8
+    # The rotated frames are not exactly equal, because they were scaled before they were rotated.
+    rotated = np.rot90(found['whole']['frames'], -1, (1, 2)).astype(int)
+    assert np.abs(found['rotated']['frames'] - rotated).mean() < 8
     np.testing.assert_array_equal(
         found['a name #2 with % & ü']['log_mel'], found['whole']['log_mel']
     )
@@ -161,7 +160,7 @@ def test_version_2_from_a_clone_with_rephrased_questions(root, media, tmp_path):
     assert questions['test']['sound_id'] == 'v2'
 
 
-def test_too_many_broken_videos_stop_the_run_and_mended_ones_go_on(root, media, tmp_path):
+def test_too_many_broken_videos_stop_the_run_until_they_are_repaired(root, media, tmp_path):
     write_small_set(root, media)
     good = (root / 'videos/v3.mp4').read_bytes()
     (root / 'videos/v3.mp4').write_bytes(good[:1000])
@@ -191,7 +190,7 @@ def test_videos_are_not_set_aside_because_their_disk_is_gone(root, media, tmp_pa
     assert run(root, tmp_path / 'out')['videos'] == 3
 
 
-def test_a_damaged_shard_is_made_again(root, media, tmp_path):
+def test_a_damaged_shard_is_written_again(root, media, tmp_path):
     write_small_set(root, media)
     run(root, tmp_path / 'out')
     before = digests(tmp_path / 'out')
@@ -219,7 +218,7 @@ def test_malformed_rows_past_the_share_stop_the_run(root, media, tmp_path):
         run(root, tmp_path / 'out')
 
 
-def test_what_is_missing_is_one_sentence(root, media, tmp_path):
+def test_missing_parts_of_the_data_set_are_named_in_one_sentence(root, media, tmp_path):
     def message(**changes):
         with pytest.raises(StageError) as caught:
             run(root, tmp_path / 'out', **changes)
@@ -251,19 +250,19 @@ if __name__ == '__main__':
 """
 
 
-def wait_for_the_end_of_group(group, seconds=30):
-    for _ in range(seconds * 100):
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.01)
-    pytest.fail(f'processes of the killed run live on after {seconds} s')
+def group_has_ended(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 def test_killed_and_started_again(root, media, tmp_path):
-    """Killed twice, at whatever it is doing, once with workers, which end too; the bytes are those
-    of an undisturbed run."""
+    """A run that is killed twice, once with workers, ends with the bytes of an undisturbed run.
+
+    The workers of the killed run end with it, and finished shards are not written again.
+    """
     write_small_set(root, media, 10)
     script = tmp_path / 'script.py'
     script.write_text(SCRIPT)
@@ -274,18 +273,20 @@ def test_killed_and_started_again(root, media, tmp_path):
     def start(folder, workers):
         command = [sys.executable, str(script), str(root), str(folder), str(workers)]
         env = {**os.environ, 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
-        return subprocess.Popen(command, env=env, start_new_session=True, stderr=subprocess.DEVNULL)
+        return processes.start(command, tmp_path / 'log', env=env, start_new_session=True)
+
+    def has(shards):
+        return len(list(killed.glob('records/0*'))) >= shards
 
     for workers, shards in ((1, 1), (2, 4)):
         process = start(killed, workers)
-        while len(list(killed.glob('records/0*'))) < shards and process.poll() is None:
-            time.sleep(0.002)
+        processes.wait_until(lambda: has(shards), [process])  # noqa: B023
         process.kill()
         assert process.wait() == -signal.SIGKILL
         assert not (killed / 'videos.json').exists()
-        wait_for_the_end_of_group(process.pid)
+        processes.wait_until(lambda: group_has_ended(process.pid), ())  # noqa: B023
     finished = {path: path.stat().st_mtime_ns for path in killed.glob('records/0*')}
-    assert start(killed, 2).wait() == 0
+    processes.wait_for_exit([start(killed, 2)])
     assert all(path.stat().st_mtime_ns == time for path, time in finished.items())
-    assert start(whole, 1).wait() == 0
+    processes.wait_for_exit([start(whole, 1)])
     assert digests(killed) == digests(whole)

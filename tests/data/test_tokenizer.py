@@ -23,62 +23,62 @@ def every_question():
             yield music_avqa.fill(template, values)
 
 
-def test_every_question_there_can_be_fits_into_20_words():
+def test_every_possible_question_fits_into_20_tokens():
     texts = sorted(set(every_question()))
     assert len(texts) == 11468
     ids, mask = make().encode(texts)
     assert ids.dtype == np.int32 and ids.shape == mask.shape == (11468, 20)
     assert mask.sum(1).max() == 19  # with [CLS], [SEP] and '?'
-    words = tokenizer.question_words()
+    words = tokenizer.question_vocabulary()
     assert not (ids == words.index('[UNK]')).any()
     assert not any(words[index].startswith('##') for index in np.unique(ids))
     assert len(np.unique(ids, axis=0)) == 11468
 
 
-def test_a_question_is_words_between_two_marks():
+def test_a_question_is_words_between_special_tokens():
     reader = make(max_words=9)
     ids, mask = reader.encode(['Is the acoustic_guitar louder\uff1f', 'is'])
-    assert reader.words(ids[0]) == (
+    assert reader.to_tokens(ids[0]) == (
         ['[CLS]', 'is', 'the', 'acoustic', 'guitar', 'louder', '?', '[SEP]', '[PAD]']
     )
     assert mask.sum(1).tolist() == [8, 3]
     assert (ids[~mask] == reader.pad_id).all()
 
 
-def test_unknown_words_fall_to_pieces():
+def test_unknown_words_are_split_into_pieces():
     reader = make()
     ids, mask = reader.encode(['Who plays violins?'])
-    words = reader.words(ids[0, : mask.sum()])
+    words = reader.to_tokens(ids[0, : mask.sum()])
     assert '[UNK]' not in words
     assert words[-4:] == ['violin', '##s', '?', '[SEP]']
     assert ''.join(words[1:4]) == 'w##h##o'
 
 
-def test_a_long_question_is_cut_before_its_last_mark():
+def test_a_long_question_is_truncated_before_its_last_special_token():
     reader = make(max_words=6)
     ids, mask = reader.encode(['How many musical instruments were heard throughout the video?'])
-    assert mask.all() and reader.words(ids[0])[-1] == '[SEP]'
+    assert mask.all() and reader.to_tokens(ids[0])[-1] == '[SEP]'
 
 
-def test_phrases():
+def test_names_are_encoded_without_special_tokens():
     reader = make()
     names = [*vocabulary.ANSWERS, 'player', 'person']
-    ids, mask = reader.phrases(names)
+    ids, mask = reader.encode_names(names)
     assert ids.shape == mask.shape == (44, 3)
-    spelt = [' '.join(reader.words(row[kept])) for row, kept in zip(ids, mask)]
-    assert spelt == [name.replace('_', ' ') for name in names]
+    found = [' '.join(reader.to_tokens(row[is_token])) for row, is_token in zip(ids, mask)]
+    assert found == [name.replace('_', ' ') for name in names]
 
 
 def test_the_vocabulary_is_fixed():
-    words = tokenizer.question_words()
+    words = tokenizer.question_vocabulary()
     assert len(words) == len(set(words)) == make().vocab_size == 217
     assert words[:4] == ('[PAD]', '[UNK]', '[CLS]', '[SEP]')
     assert words[-2:] == ('yes', 'zero')
 
 
-def test_a_vocabulary_of_bert_gives_berts_tokens(tmp_path):
+def test_berts_vocabulary_gives_berts_tokens(tmp_path):
     path = tmp_path / 'vocab.txt'
-    path.write_text('\n'.join(tokenizer.question_words()))
+    path.write_text('\n'.join(tokenizer.question_vocabulary()))
     theirs = transformers.BertTokenizer(str(path))
     ours = make(str(path), max_words=24)
     texts = ['Is the violin on the left louder than the drum?', 'Where is the loudest instrument?']
@@ -88,7 +88,7 @@ def test_a_vocabulary_of_bert_gives_berts_tokens(tmp_path):
     np.testing.assert_array_equal(mask, np.array(expected['attention_mask'], bool))
 
 
-def test_a_saved_tokenizer_reads_the_same(tmp_path):
+def test_a_saved_tokenizer_encodes_the_same(tmp_path):
     reader = make()
     path = tmp_path / 'tokenizer.json'
     reader._tokenizer.save(str(path))
@@ -103,7 +103,7 @@ def test_a_missing_file_is_named(name):
         make(name)
 
 
-def test_files_that_are_no_tokenizers(tmp_path):
+def test_files_that_are_not_tokenizers(tmp_path):
     (tmp_path / 'vocab.txt').write_text('just\nwords\n')
     (tmp_path / 'tokenizer.json').write_text('{}')
     for name in ('vocab.txt', 'tokenizer.json'):

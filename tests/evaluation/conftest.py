@@ -1,13 +1,13 @@
-"""A small finished run: the tiny data set of tests/training, and a model that is quick to train."""
+"""Fixture of a small finished run: the tiny data set of tests/training and a small model."""
 
 import jax
 import numpy as np
 import pytest
-from amuse_jax.system.files import write_json
 
 from amuse_jax.run import plan
-from amuse_jax.run.stage import settings_of
+from amuse_jax.run.stage import stage_settings
 from amuse_jax.system import formats
+from amuse_jax.system.files import write_json
 from amuse_jax.training.train import answering
 from amuse_jax.training.train import stage as train
 from tests.training import conftest as small
@@ -17,10 +17,10 @@ tiny = small.tiny  # the fixture
 
 @pytest.fixture(scope='session')
 def finished(tiny, tmp_path_factory):
-    """(config, folders of prepare, annotate, rois, pretrain and train).
+    """Train a model; return the config and the folders of the stages up to train by name.
 
-    The model has no towers, whose training takes long to compile; the features of the universal
-    encoder are drawn at random.
+    The model has no towers, because their training takes long to compile. The features of the
+    universal encoder are random.
     """
     config, inputs = tiny
     config = config.copy_and_resolve_references()
@@ -31,12 +31,12 @@ def finished(tiny, tmp_path_factory):
     jax.config.update('jax_disable_most_optimizations', True)
     train.run(config, inputs['train'], inputs)
     jax.config.update('jax_disable_most_optimizations', False)
-    for name, stage in plan.stages_of(config).items():
+    for name, stage in plan.build_stages(config).items():
         if name in inputs:
             manifest = {
                 'format': formats.FORMAT,
                 'fingerprint': name,
-                'settings': settings_of(stage, config),
+                'settings': stage_settings(stage, config),
                 'summary': {},
             }
             write_json(inputs[name] / 'manifest.json', manifest)
@@ -47,7 +47,7 @@ def _write_features(inputs):
     random = np.random.default_rng(0)
     labels = {name: np.load(inputs['annotate'] / f'{name}.npy') for name in ('rhythm', 'sources')}
     shape = labels['rhythm'].shape
-    width = 8 * small.tiny_config().model.visual.width  # of the tower's last stage
+    width = 8 * small.tiny_config().model.visual.width  # width of the tower's last stage
     features = {name: random.normal(size=(*shape, width)) for name in answering.FEATURES}
     (inputs['pretrain'] / 'features').mkdir()
     for name, array in (features | labels).items():

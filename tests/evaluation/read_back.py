@@ -1,4 +1,4 @@
-"""Tables as another program reads them."""
+"""Reader of the CSV tables that the tests check."""
 
 import csv
 import io
@@ -7,7 +7,7 @@ from amuse_jax.evaluation import tables
 
 
 def from_csv(text: str) -> dict[str, dict[str, float]]:
-    """What tables.as_csv wrote, to two decimals."""
+    """Parse the output of tables.as_csv, which has two decimals."""
     return {
         row['method']: {column: float(row[column] or 'nan') for column in tables.COLUMNS}
         for row in csv.DictReader(io.StringIO(text))

@@ -12,37 +12,38 @@ def question(template, answer, text=''):
     return Question('1', 'v', 'v', 'test', 'Audio', 'Counting', template, (), text, answer)
 
 
-def test_most_frequent_answer_of_the_template_ties_and_unknown_templates():
+def test_most_frequent_answer_of_the_template_with_ties_and_unknown_templates():
     train = [question('A', 'two'), question('A', 'two'), question('A', 'one')]
     train += [question('B', 'yes'), question('B', 'no')]
     test = [question('A', 'one'), question('B', 'yes'), question('C', 'zero')]
     assert baselines.most_frequent_answers(train, test) == ['two', 'no', 'two']
 
 
-def test_a_rephrased_question_is_of_the_template_that_it_rephrases():
+def test_a_rephrased_question_has_the_template_of_the_question_that_it_rephrases():
     train = [question('A', 'two'), question('A', 'two'), question('B', 'yes')]
     test = [question('B', 'yes')]
     rephrased = [question('So B?', 'yes'), question('Is it B?', 'yes')]
-    strange = dataclasses.replace(rephrased[0], question_id='7')
-    found = baselines.with_templates_of(test, [*rephrased, strange])
+    unrelated = dataclasses.replace(rephrased[0], question_id='7')
+    found = baselines.with_original_templates(test, [*rephrased, unrelated])
     assert [q.template for q in found] == ['B', 'B', 'So B?']
     assert baselines.most_frequent_answers(train, found) == ['yes', 'yes', 'two']
     assert baselines.most_frequent_answers(train, rephrased) == ['two', 'two']
-    assert baselines.with_templates_of(test, [strange]) == []
+    assert baselines.with_original_templates(test, [unrelated]) == []
 
 
-def test_question_words_learns_what_the_words_tell_and_no_more():
+def test_answers_from_words_depend_on_the_words_alone():
     train = [
         question('A', 'yes' if name == 'violin' else 'no', f'Is there a {name} sound?')
         for name in ('violin', 'piano', 'flute', 'violin')
         for _ in range(20)
     ]
     test = [question('A', '', f'Is there a {name} sound?') for name in ('violin', 'flute')]
-    assert baselines.question_words(train, test) == ['yes', 'no']
+    assert baselines.answer_from_words(train, test) == ['yes', 'no']
 
 
-# Version 2's biased test set, the majority taken on the set itself, in tables.COLUMNS' order.
-CEILINGS = {
+# Accuracies on version 2's biased test set if the most frequent answers are those of the test set
+# itself, in the order of tables.COLUMNS.
+UPPER_BOUNDS = {
     'template': (66.05, 54.37, 61.69, 56.55, 27.40, 41.92, 76.03, 56.35, 32.39, 57.77, 31.67, 51.77,
                  50.89),
     'type': (49.71, 53.87, 51.26, 32.73, 19.35, 26.02, 60.38, 34.29, 15.87, 50.68, 15.90, 36.17,
@@ -50,12 +51,12 @@ CEILINGS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize('majority', CEILINGS)
-def test_ceilings_on_the_real_test_set(majority):
+@pytest.mark.parametrize('majority', UPPER_BOUNDS)
+def test_upper_bounds_on_the_real_test_set(majority):
     test, complaints = music_avqa.read_questions(published.path('v2_test_bias'), 'test')
     assert not complaints
     if majority == 'type':
         test = [dataclasses.replace(q, template=f'{q.modality} {q.kind}') for q in test]
-    given = baselines.most_frequent_answers(test, test)
-    row = tables.accuracies(test, [a == q.answer for a, q in zip(given, test)])
-    assert [round(value, 2) for value in row.values()] == list(CEILINGS[majority])
+    answers = baselines.most_frequent_answers(test, test)
+    row = tables.accuracies(test, [a == q.answer for a, q in zip(answers, test)])
+    assert [round(value, 2) for value in row.values()] == list(UPPER_BOUNDS[majority])

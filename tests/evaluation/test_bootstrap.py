@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from amuse_jax.evaluation import bootstrap, tables
 from amuse_jax.music_avqa import Question, vocabulary
@@ -48,6 +49,25 @@ def test_the_intervals_are_those_of_a_plain_loop():
         expected = plain_intervals(questions, hits[method], seed=3)
         for column in tables.COLUMNS:
             assert found[method][column] == pytest.approx(expected[column], abs=1e-9)
+
+
+def test_the_intervals_are_scipys_where_every_resample_has_every_type():
+    rng = np.random.default_rng(2)
+    kinds = vocabulary.TYPES
+    questions = [question(f'v{video}', kind) for video in range(200) for kind in kinds]
+    hits = rng.random(len(questions)) < 0.6
+    by_video = hits.reshape(200, len(kinds))
+
+    def overall(drawn, axis):
+        return 100 * by_video[drawn].mean(axis=(axis - 1, axis))
+
+    expected = scipy.stats.bootstrap(
+        (np.arange(200),), overall, n_resamples=bootstrap.RESAMPLES, batch=100,
+        method='percentile', rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    low, high = bootstrap.intervals(questions, {'a': hits})['a']['Avg']
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.3)
+    assert 4 < high - low < 6
 
 
 def test_the_same_seed_gives_the_same_intervals_and_another_one_others():

@@ -24,7 +24,7 @@ def _colours(path):
 
 
 @pytest.mark.filterwarnings('error')
-def test_curves_of_a_run_that_measured_no_accuracy(tmp_path):
+def test_training_curves_without_any_accuracy(tmp_path):
     (tmp_path / 'metrics.jsonl').write_text('{"step": 1, "loss": 2.0}\n')
     figures.training_curves(tmp_path / 'metrics.jsonl', tmp_path / 'a.png')
     assert _colours(tmp_path / 'a.png') > 10
@@ -50,7 +50,7 @@ def test_curves_bars_and_importance_are_drawn(tmp_path):
 
 
 @pytest.mark.filterwarnings('error')
-def test_every_template_has_a_line_of_marks(tmp_path):
+def test_every_template_has_a_row_of_marks(tmp_path):
     rows = [
         {'template': name, 'questions': 3, 'ours': 50.0, 'other': 20.0}
         for name in (*vocabulary.TEMPLATES, tables.OTHER_TEMPLATES)
@@ -100,11 +100,11 @@ def test_ablations_collect_the_five_rows(tmp_path, test_set):
         assert line.count(f'{10 + number}.00') == len(tables.COLUMNS)
         (line,) = [line for line in text.splitlines() if line.startswith(f'{name}, ± 95 %')]
         assert line.count('±2.0') == len(tables.COLUMNS)
-    assert '95 % interval over test videos' in text
-    assert '95 % interval over test videos' in (tmp_path / 'ablations/table.md').read_text()
-    printed = 'w/o RoIs (Diao et al., 2024)'
-    assert (printed in text) == (test_set == 'v1')
+    note = '95 % interval of a bootstrap over test videos'
+    assert note in text and note in (tmp_path / 'ablations/table.md').read_text()
+    published = 'w/o RoIs (Diao et al., 2024)'
+    assert (published in text) == (test_set == 'v1')
     rows = from_csv((tmp_path / 'ablations' / 'table.csv').read_text())
     assert rows['w/o RoIs, 95 % from'] == _row(11.0) and rows['w/o RoIs, 95 % to'] == _row(15.0)
-    assert rows['w/o RoIs'] == _row(13.0) and (printed in rows) == (test_set == 'v1')
+    assert rows['w/o RoIs'] == _row(13.0) and (published in rows) == (test_set == 'v1')
     assert _colours(tmp_path / 'ablations' / 'accuracy.png') > 10

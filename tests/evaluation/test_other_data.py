@@ -24,21 +24,21 @@ def test_every_data_set_has_a_folder_of_its_own(tmp_path):
     assert names[0].startswith('on-v2-v2-balance-')
 
 
-def test_a_data_set_keeps_its_folder_however_its_root_is_written(tmp_path, monkeypatch):
+def test_all_spellings_of_a_root_give_the_same_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     root = tmp_path / 'my set (1)'
     root.mkdir()
     (tmp_path / 'link').symlink_to(root)
-    written = (root, f'{root}/', root.name, os.path.join('.', root.name), 'link')
-    (name,) = {folder_name(each) for each in written}
+    spellings = (root, f'{root}/', root.name, os.path.join('.', root.name), 'link')
+    (name,) = {folder_name(each) for each in spellings}
     assert re.fullmatch(r'on-my-set-1--plain-[0-9a-f]{8}', name)
 
 
-def test_a_folders_name_is_not_too_long_for_a_disk(tmp_path):
+def test_a_folder_name_is_not_too_long_for_a_file_system(tmp_path):
     assert len(folder_name(tmp_path / ('x' * 255), annotations='v2-balance')) < 128
 
 
-def test_whose_annotation_files_are_asked():
+def test_annotations_are_the_other_data_sets_if_it_is_set():
     config = default_config()
     config.data.annotations = 'v1-json'
     config.evaluate.data.annotations = 'v2-bias'

@@ -4,12 +4,12 @@ import urllib.parse
 
 import numpy as np
 import pytest
-from amuse_jax.system.files import write_json
 
 from amuse_jax.evaluation import report, test_sets
 from amuse_jax.evaluation import stage as evaluate
 from amuse_jax.music_avqa import Question, vocabulary
 from amuse_jax.system import formats
+from amuse_jax.system.files import write_json
 from tests.evaluation.read_back import from_csv
 
 V1 = test_sets.KNOWN[0]

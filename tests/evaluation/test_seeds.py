@@ -7,7 +7,7 @@ import pytest
 from amuse_jax.errors import StageError
 from amuse_jax.evaluation import seeds, tables
 from amuse_jax.run import plan
-from amuse_jax.run.stage import settings_of
+from amuse_jax.run.stage import stage_settings
 from amuse_jax.system import formats
 from amuse_jax.system.files import write_json
 from configs import demo
@@ -18,18 +18,18 @@ METHODS = ('Amuse', 'question words')
 
 
 def all_settings(seed=0, **changes):
-    """Behind an evaluation of the demo with its seeds; changes such as rois__regions=3."""
+    """Return all settings of an evaluated demo run, with changes such as rois__regions=3."""
     config = demo.get_config()
     changes = {name.replace('__', '.'): value for name, value in changes.items()}
     config.update_from_flattened_dict({'seed': seed, 'synthetic.seed': seed, **changes})
     found = {}
-    for stage in plan.stages_of(config).values():
-        found |= settings_of(stage, config)
+    for stage in plan.build_stages(config).values():
+        found |= stage_settings(stage, config)
     return found
 
 
 def make_part(rng):
-    """Rows from 40 to 60 %, and intervals of other widths in every run."""
+    """Draw rows from 40 to 60 %, and intervals whose width differs from run to run."""
     rows = {
         method: dict(zip(tables.COLUMNS, (40 + 20 * rng.random(len(tables.COLUMNS))).tolist()))
         for method in METHODS
@@ -131,19 +131,28 @@ def test_another_evaluate_folder_and_published_rows(tmp_path):
 @pytest.mark.parametrize(
     ('other', 'sentence'),
     [
-        (dict(seed=0), 'is one of the other runs over again'),
-        (dict(seed=1, model__text__width=2), 'otherwise than .*model.text.width is 2 and was 128'),
-        (dict(seed=1, pretrain__epochs=7), 'otherwise than .*pretrain.epochs is 7 and was 1'),
-        (dict(seed=1, rhythm__threshold=0.5), 'otherwise than .*rhythm.threshold'),
-        (dict(seed=1, sources__threshold_db=-9.0), 'otherwise than .*sources.threshold_db'),
-        (dict(seed=1, rois__regions=3), 'otherwise than .*rois.regions'),
-        (dict(seed=1, data__annotations='v1'), 'otherwise than .*data.annotations'),
-        (dict(seed=1, audio__mels=32), 'otherwise than .*audio.mels'),
-        (dict(seed=1, synthetic__videos=9), 'otherwise than .*synthetic.videos'),
-        (dict(seed=1, test_set='MUSIC-AVQA v2'), 'answers MUSIC-AVQA v2, but .*run0'),
+        (dict(seed=0), 'repeats another of the runs'),
+        (
+            dict(seed=1, model__text__width=2),
+            'has other settings than .*model.text.width is 2 and was 128',
+        ),
+        (
+            dict(seed=1, pretrain__epochs=7),
+            'has other settings than .*pretrain.epochs is 7 and was 1',
+        ),
+        (dict(seed=1, rhythm__threshold=0.5), 'has other settings than .*rhythm.threshold'),
+        (
+            dict(seed=1, sources__threshold_db=-9.0),
+            'has other settings than .*sources.threshold_db',
+        ),
+        (dict(seed=1, rois__regions=3), 'has other settings than .*rois.regions'),
+        (dict(seed=1, data__annotations='v1'), 'has other settings than .*data.annotations'),
+        (dict(seed=1, audio__mels=32), 'has other settings than .*audio.mels'),
+        (dict(seed=1, synthetic__videos=9), 'has other settings than .*synthetic.videos'),
+        (dict(seed=1, test_set='MUSIC-AVQA v2'), 'was evaluated on MUSIC-AVQA v2, but .*run0'),
     ],
 )
-def test_runs_that_are_no_repetitions_are_refused(runs, tmp_path, other, sentence):
+def test_runs_that_differ_in_more_than_seeds_are_refused(runs, tmp_path, other, sentence):
     added = make_run(tmp_path / 'added', **other)
     with pytest.raises(StageError, match=sentence):
         seeds.summarise([seeds.read(runs[0]), seeds.read(added)])

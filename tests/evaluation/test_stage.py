@@ -22,7 +22,7 @@ def read_scores(folder):
 
 @pytest.fixture(scope='module')
 def evaluated(finished, tmp_path_factory):
-    """(config, inputs, the evaluate stage's folder, its summary)."""
+    """Run the evaluate stage; return (config, inputs, the stage's folder, its summary)."""
     config, inputs = finished
     folder = tmp_path_factory.mktemp('evaluate')
     return config, inputs, folder, evaluate.run(config, folder, inputs)
@@ -30,14 +30,17 @@ def evaluated(finished, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def leaking(finished, tmp_path_factory):
-    """As `finished`, but one test question is a train question, and all three test questions are
-    asked in other words, too: as by MUSIC-AVQA-R."""
+    """Change the questions of `finished`.
+
+    One test question is also a train question, and every test question has two rephrased ones, as
+    in MUSIC-AVQA-R.
+    """
     config, inputs = finished
     prepared = tmp_path_factory.mktemp('leaking') / 'prepare'
     shutil.copytree(inputs['prepare'], prepared)
     rows = json.loads((prepared / 'questions.json').read_text())
-    known = next(row for row in rows if row['split'] == 'train')
-    test = [row for row in rows if row['split'] == 'test'] + [known | {'split': 'test'}]
+    leaked = next(row for row in rows if row['split'] == 'train')
+    test = [row for row in rows if row['split'] == 'test'] + [leaked | {'split': 'test'}]
     rephrased = [
         row | {'split': 'rephrased', 'frequency': mark, 'text': words, 'template': words}
         for row, mark in zip(test, ('head', 'tail', 'head', 'tail'))
@@ -63,7 +66,7 @@ def test_every_test_question_is_answered_and_counted(evaluated):
     assert scores['test_set'] == {'name': '', 'published': '', 'questions': 3, 'of': 3}
 
 
-def test_the_scores_name_all_settings_behind_them(evaluated):
+def test_the_scores_name_all_settings_of_earlier_stages(evaluated):
     config, _, folder, _ = evaluated
     settings = read_scores(folder)['model']['settings']
     assert settings['data.annotations'] == 'plain' and settings['evaluate.leaked'] == 'refuse'
@@ -71,7 +74,7 @@ def test_the_scores_name_all_settings_behind_them(evaluated):
         assert settings[section] == json.loads(config[section].to_json())
 
 
-def test_what_the_stage_leaves(evaluated):
+def test_files_of_the_stage(evaluated):
     _, _, folder, summary = evaluated
     written = from_csv((folder / 'table.csv').read_text())
     assert written['Amuse']['Avg'] == pytest.approx(summary['Amuse']['Avg'], abs=0.005)
@@ -82,27 +85,27 @@ def test_what_the_stage_leaves(evaluated):
     header, _, *rows = [line for line in templates.splitlines() if line.startswith('|')]
     columns = [cell.strip() for cell in header.strip('|').split('|')]
     assert columns == ['template', 'questions', *evaluate.METHODS]
-    asked = [line['template'].strip() for line in read_lines(folder)]
+    templates_of_lines = [line['template'].strip() for line in read_lines(folder)]
     for cells in ([cell.strip() for cell in row.strip('|').split('|')] for row in rows):
-        assert int(cells[1]) == asked.count(cells[0]) > 0
+        assert int(cells[1]) == templates_of_lines.count(cells[0]) > 0
         assert all(0 <= float(cell) <= 100 for cell in cells[2:])
-    assert len(rows) == len(set(asked))
+    assert len(rows) == len(set(templates_of_lines))
     assert (folder / 'templates.csv').exists() and (folder / 'templates.txt').exists()
     for name in ('accuracy', 'importance', 'training', 'templates'):
         assert (folder / f'figures/{name}.png').stat().st_size > 1000
     assert list((folder / 'examples').iterdir())
-    shown = report.shown(folder)
+    shown = report.format_summary(folder)
     assert shown.strip().splitlines()[2].startswith('Amuse ') and str(folder) in shown
 
 
-def test_a_model_is_not_evaluated_on_what_it_learned(leaking, tmp_path):
+def test_a_model_is_not_evaluated_on_its_training_questions(leaking, tmp_path):
     config, inputs = leaking
     with pytest.raises(StageError, match='^1 of the 4 test questions .* trained or validated on'):
         evaluate.run(config, tmp_path, inputs)
     assert not list(tmp_path.iterdir())
 
 
-def test_known_and_other_questions_apart_and_rare_and_frequent_answers(
+def test_leaked_questions_and_rare_and_frequent_answers_are_separate_parts(
     leaking, tmp_path, monkeypatch
 ):
     config, inputs = leaking
@@ -112,9 +115,9 @@ def test_known_and_other_questions_apart_and_rare_and_frequent_answers(
         LogisticRegression, 'fit', lambda *given: fitted.append(given) or fit(*given)
     )
     evaluate.run(config, tmp_path, inputs)
-    assert len(fitted) == 1  # for both splits
+    assert len(fitted) == 1  # once for both splits
     parts = read_scores(tmp_path)['parts']
-    # Every question is rephrased twice, and its template is that of its first wording.
+    # Every question is rephrased twice; rephrased questions have the original question's template.
     frequent = [parts[name]['rows']['most frequent answer']['Avg'] for name in other_data.SPLITS]
     assert frequent[0] == frequent[1]
     assert {name: part['questions']['Avg'] for name, part in parts.items()} == {
@@ -150,7 +153,7 @@ def test_known_and_other_questions_apart_and_rare_and_frequent_answers(
 
 
 def test_another_data_set_gets_answers_of_the_same_model(evaluated, tmp_path):
-    """The run's own records, handed in as another data set's, give the very same answers."""
+    """The run's own records, used as another data set's, give exactly the same answers."""
     config, inputs, folder, summary = evaluated
     inputs = inputs | {
         'test_prepare': inputs['prepare'],
@@ -160,4 +163,4 @@ def test_another_data_set_gets_answers_of_the_same_model(evaluated, tmp_path):
     rows = evaluate.run(config, tmp_path, inputs)
     assert rows['Amuse'] == pytest.approx(summary['Amuse'], nan_ok=True)
     assert read_lines(tmp_path) == read_lines(folder)
-    assert other_data.asked(inputs).labels == inputs['pretrain'] / 'features'
+    assert other_data.find_test_data(inputs).labels == inputs['pretrain'] / 'features'

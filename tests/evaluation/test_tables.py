@@ -14,7 +14,7 @@ def question(modality, kind, template='Is there a voiceover?', answer='yes', tex
 
 
 def test_averages_count_questions_not_types():
-    # Published numbers of one system: 84.07 % of 1017 and 64.65 % of 594 questions give 76.91 %.
+    # One system's published numbers: 84.07 % of 1017 and 64.65 % of 594 questions give 76.91 %.
     questions = [question('Audio', 'Counting')] * 1017 + [question('Audio', 'Comparative')] * 594
     is_correct = [i < 855 for i in range(1017)] + [i < 384 for i in range(594)]
     row = tables.accuracies(questions, is_correct)
@@ -32,7 +32,7 @@ def test_every_type_has_its_column():
         assert row['Avg'] == 100
 
 
-def test_the_three_forms_hold_the_same_numbers():
+def test_the_three_formats_have_the_same_numbers():
     questions = [question(*kind) for kind in vocabulary.TYPES for _ in range(3)]
     rows = {'ours': tables.accuracies(questions, [i % 2 == 0 for i in range(27)])}
     cells = list(csv.reader(io.StringIO(tables.as_csv(rows))))
@@ -42,7 +42,7 @@ def test_the_three_forms_hold_the_same_numbers():
         assert f'{float(value):.2f}' in tables.as_markdown(rows)
 
 
-def test_a_csv_is_read_back_to_two_decimals():
+def test_a_csv_table_is_read_back_to_two_decimals():
     questions = [question('Audio', 'Counting')] * 3 + [question('Visual', 'Location')]
     rows = {'a, "b"': tables.accuracies(questions, [True, False, False, True])}
     read = from_csv(tables.as_csv(rows))
@@ -52,19 +52,19 @@ def test_a_csv_is_read_back_to_two_decimals():
     assert math.isnan(read['a, "b"']['AV Avg'])
 
 
-def test_margins_stand_below_their_row_and_nothing_is_shown_of_what_is_absent():
+def test_margins_follow_their_row_and_nan_is_a_dash():
     questions = [question('Audio', 'Counting')] * 4
     rows = {'ours': tables.accuracies(questions, [True] * 3 + [False])}
     rows['other'] = rows['ours']
     margins = {'ours': {c: 1.26 if v == v else math.nan for c, v in rows['ours'].items()}}
-    shown = tables.with_margins(rows, margins, '±')
-    assert list(shown) == ['ours', 'ours, ±', 'other']
-    lines = tables.as_text(shown).splitlines()[2:]
+    displayed = tables.with_margins(rows, margins, '±')
+    assert list(displayed) == ['ours', 'ours, ±', 'other']
+    lines = tables.as_text(displayed).splitlines()[2:]
     assert lines[0].split() == ['ours', '75.00', '-', '75.00', *['-'] * 9, '75.00']
     assert lines[1].split() == ['ours,', '±', '±1.3', '-', '±1.3', *['-'] * 9, '±1.3']
 
 
-def test_per_template_covers_what_occurs():
+def test_per_template_has_a_row_for_every_template_that_occurs():
     questions = [
         question('Audio-Visual', 'Existential'),
         question('Audio-Visual', 'Existential'),
@@ -81,7 +81,7 @@ def test_per_template_covers_what_occurs():
     ]
 
 
-def test_templates_are_written_in_three_forms(tmp_path):
+def test_templates_are_written_in_three_formats(tmp_path):
     template = 'How many sounding <Object> in the video\uff1f'
     questions = [question('Audio-Visual', 'Counting', template)] * 3
     questions.append(question('Audio-Visual', 'Counting', 'How many, "really"?'))
@@ -93,4 +93,4 @@ def test_templates_are_written_in_three_forms(tmp_path):
     assert written[1:] == [[template, '3', '66.67'], ['other templates', '1', '100.00']]
     assert [line.split()[-2:] for line in text.splitlines()[2:]] == [['3', '66.7'], ['1', '100.0']]
     assert template in text
-    assert 'sounding \\<Object> in' in page  # else it is a tag
+    assert 'sounding \\<Object> in' in page  # otherwise Markdown treats it as a tag

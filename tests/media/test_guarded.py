@@ -26,13 +26,13 @@ def film(media, tmp_path):
     return media.write(tmp_path / 'film.mp4', media.Picture(), media.Sound())
 
 
-def readers():
-    """The processes that this one has running for its readers."""
+def reader_processes():
+    """Return the running processes that read video files for this one."""
     children = multiprocessing.active_children()
-    return [child for child in children if child.name == guarded.PROCESS]
+    return [child for child in children if child.name == guarded.PROCESS_NAME]
 
 
-def test_the_same_arrays_as_in_this_process(reader, film):
+def test_the_arrays_are_the_same_as_in_this_process(reader, film):
     for function, *arguments in (
         (video.read_segment_frames, 4, 1.0, 16),
         (video.read_audio, 16000, 4.0),
@@ -45,34 +45,34 @@ def test_the_same_arrays_as_in_this_process(reader, film):
 
 def test_one_process_reads_file_after_file(reader, film, tmp_path):
     reader.read(video.read_frames, film, [0.5], 16)
-    (process,) = readers()
+    (process,) = reader_processes()
     with pytest.raises(video.MediaError, match='the file does not exist'):
         reader.read(video.read_frames, tmp_path / 'nowhere', [0.5], 16)
     reader.read(video.read_frames, film, [0.5], 16)
-    assert readers() == [process]
+    assert reader_processes() == [process]
     reader.close()
-    assert not readers()
+    assert not reader_processes()
 
 
 @pytest.mark.parametrize('number', [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])
-def test_a_reader_that_is_killed_by_its_file(number, reader, film):
+def test_a_file_that_kills_its_reader(number, reader, film):
     expected = rf'^its reader was killed by signal {int(number)} \('
-    for _ in range(2):  # a new reader, and one that has read before
+    for _ in range(2):  # with a new reader, and with one that has read a file before
         with pytest.raises(video.MediaError, match=expected):
             reader.read(signal.raise_signal, number)
         assert len(reader.read(video.read_frames, film, [0.5], 16)) == 2
 
 
-def test_an_error_nobody_thought_of_is_that_files(reader, film, capfd):
+def test_an_unexpected_error_costs_only_its_file(reader, film, capfd):
     with pytest.raises(video.MediaError, match='ended with exit status 1'):
         reader.read(os.listdir, 'no such folder')
     assert 'FileNotFoundError' in capfd.readouterr().err
     assert len(reader.read(video.read_frames, film, [0.5], 16)) == 2
 
 
-def test_a_reader_killed_from_outside_costs_nothing(reader, film):
+def test_a_reader_killed_from_outside_costs_no_file(reader, film):
     expected = reader.read(video.read_frames, film, [0.5], 16)
-    readers()[0].kill()
+    reader_processes()[0].kill()
     found = reader.read(video.read_frames, film, [0.5], 16)
     np.testing.assert_array_equal(found[0], expected[0])
 
@@ -83,11 +83,11 @@ def test_a_reader_that_hangs(film):
         with pytest.raises(video.MediaError, match='^reading it took longer than 1 s$'):
             reader.read(time.sleep, 600)
         assert time.monotonic() - begun < 300
-        assert not readers()
+        assert not reader_processes()
 
 
 def endless_sound(path):
-    """A sound file of one and a half seconds with 2**30 samples in each; no disk is taken."""
+    """Write a sound file of 1.5 s at 2**30 samples per second; it is sparse and takes no disk."""
     rate = 2**30
     size = rate * 3 // 2
     form = struct.pack('<HHIIHH', 1, 1, rate, rate, 1, 8)  # PCM, mono, 8 bits
@@ -97,7 +97,7 @@ def endless_sound(path):
     return path
 
 
-def test_a_file_that_swells(film, tmp_path):
+def test_a_file_that_takes_too_much_memory(film, tmp_path):
     with guarded.Reader(guarded.Limits(seconds=300, gigabytes=0.2)) as reader:
         with pytest.raises(video.MediaError, match='allocate|memory'):
             reader.read(video.read_audio, endless_sound(tmp_path / 'a.wav'), 32000, 2.0)
@@ -117,7 +117,7 @@ def test_a_pipe_is_not_waited_for(reader, tmp_path):
         reader.read(video.read_frames, tmp_path / 'a.mp4', [0.5], 16)
 
 
-def found_in(folder):
+def encoded_records(folder):
     reader = records.RecordReader(folder / 'records')
     names = [entry['video_id'] for entry in reader.videos]
     return {name: records.encode(reader[index]) for index, name in enumerate(names)}
@@ -125,31 +125,31 @@ def found_in(folder):
 
 @pytest.mark.parametrize('beam', ['', '--runner=FnApiRunner'])
 def test_a_hanging_reader_costs_prepare_one_video(beam, media, film, tmp_path):
-    """It stands still as if the disk had stopped to answer; a new one reads the other videos."""
+    """The reader is stopped, as if its disk did not answer; a new one reads the other videos."""
     if beam:
         pytest.importorskip('apache_beam', reason="the extra 'beam' is not installed")
     root = tmp_path / 'set'
     write_small_set(root, media, 5)
     run(root, tmp_path / 'clean')
-    assert not readers()
+    assert not reader_processes()
     changes = dict(read_seconds=8.0, max_broken_share=0.2, beam=beam)
-    shared = guarded.shared(guarded.Limits.from_settings(settings(root, **changes).data))
+    shared = guarded.shared_reader(guarded.Limits.from_settings(settings(root, **changes).data))
     shared.read(video.read_frames, film, [0.5], 16)
-    os.kill(readers()[0].pid, signal.SIGSTOP)
+    os.kill(reader_processes()[0].pid, signal.SIGSTOP)
     summary = run(root, tmp_path / 'out', **changes)
-    assert not readers()
+    assert not reader_processes()
     assert summary['reasons'] == {'reading it took longer than 8 s': 1}
-    expected = found_in(tmp_path / 'clean')
+    expected = encoded_records(tmp_path / 'clean')
     del expected['v0']
-    assert found_in(tmp_path / 'out') == expected
+    assert encoded_records(tmp_path / 'out') == expected
 
 
-def test_other_limits_make_what_they_kept_out_again(media, film, tmp_path):
+def test_shards_with_videos_set_aside_are_written_again_under_other_limits(media, film, tmp_path):
     root = tmp_path / 'set'
     write_small_set(root, media, 4)
-    shared = guarded.shared(guarded.Limits.from_settings(settings(root, read_seconds=3.0).data))
-    shared.read(video.read_frames, film, [0.5], 16)
-    os.kill(readers()[0].pid, signal.SIGSTOP)
+    limits = guarded.Limits.from_settings(settings(root, read_seconds=3.0).data)
+    guarded.shared_reader(limits).read(video.read_frames, film, [0.5], 16)
+    os.kill(reader_processes()[0].pid, signal.SIGSTOP)
     with pytest.raises(StageError, match='1 of 4 videos .*v0 .reading it took longer'):
         run(root, tmp_path / 'out', read_seconds=3.0)
     first, second = sorted((tmp_path / 'out/records').glob('0*'))

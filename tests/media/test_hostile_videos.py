@@ -1,4 +1,4 @@
-"""Randomly damaged videos through the stage prepare: each costs itself, and nothing else."""
+"""The stage prepare on randomly damaged videos: each can be set aside, but harms no other video."""
 
 import json
 import os
@@ -12,7 +12,8 @@ from amuse_jax.data import records
 from tests.data.small_set import read_json, row, write_rows
 from tests.paths import ROOT
 
-# Prepares a clean set and then a hostile one; tells the memory it has after each, in kB.
+# Prepares a clean data set and then one with damaged videos. Prints its memory after each, and the
+# largest memory of a child process, in kB.
 SCRIPT = """
 import json, resource, sys
 from pathlib import Path
@@ -37,14 +38,14 @@ if __name__ == '__main__':
 
 
 def flipped(data, other, rng):
-    """Up to 64 bytes changed anywhere."""
+    """Change up to 64 bytes anywhere."""
     for place in rng.integers(0, len(data), rng.integers(1, 65)):
         data[place] = rng.integers(256)
     return data
 
 
 def flipped_in_the_index(data, other, rng):
-    """Bytes of the boxes that say where and when everything is."""
+    """Flip bits in the index, the box `moov`, which says where and when every frame is."""
     start = data.index(b'moov')
     end = data.index(b'mdat') if data.index(b'mdat') > start else len(data)
     for place in rng.integers(start, end, rng.integers(1, 17)):
@@ -56,7 +57,7 @@ EXTREMES = (b'\xff\xff\xff\xff', b'\x7f\xff\xff\xff', b'\x80\0\0\0', b'\0\0\0\0'
 
 
 def number_replaced(data, other, rng):
-    """An extreme number in the index: counts, sizes, rates, durations."""
+    """Write an extreme number into the index, which holds counts, sizes, rates and durations."""
     place = rng.integers(data.index(b'moov'), len(data) - 4)
     data[place : place + 4] = EXTREMES[rng.integers(len(EXTREMES))]
     return data
@@ -72,7 +73,7 @@ def hole(data, other, rng):
 
 
 def spliced(data, other, rng):
-    """A piece of another video in the middle of this one."""
+    """Put a piece of another video into this one."""
     place = rng.integers(len(data))
     start, end = np.sort(rng.integers(0, len(other), 2))
     return data[:place] + other[start:end] + data[place + rng.integers(2) * (end - start) :]
@@ -88,7 +89,7 @@ DAMAGE = (flipped, flipped_in_the_index, number_replaced, cut, hole, spliced, ze
 
 
 def write_good(root, media):
-    """Videos as FFmpeg writes them by default, with the index in front, and in fragments."""
+    """Write four videos: as FFmpeg does by default, index first, in fragments, and in MPEG-4."""
     (root / 'videos').mkdir(parents=True)
     movflags = ('', 'faststart', 'frag_keyframe+empty_moov', '')
     codecs = ('libx264', 'libx264', 'libx264', 'mpeg4')
@@ -102,7 +103,7 @@ def write_good(root, media):
 
 
 def write_hostile(root, clean, good, count):
-    """The good videos of `clean` among `count` damaged ones."""
+    """Write a data set of the good videos of `clean` and of `count` damaged ones."""
     (root / 'videos').mkdir(parents=True)
     content = [(clean / f'videos/{name}.mp4').read_bytes() for name in good]
     for name, data in zip(good, content):
@@ -112,7 +113,8 @@ def write_hostile(root, clean, good, count):
         rng = np.random.default_rng(index)
         damage = DAMAGE[index % len(DAMAGE)]
         data, other = (content[each] for each in rng.choice(len(content), 2, replace=False))
-        names.append(f'{"agnz"[index % 4]}{index:03d} {damage.__name__}')  # the good lie between
+        # The first letters sort the good videos between the damaged ones.
+        names.append(f'{"agnz"[index % 4]}{index:03d} {damage.__name__}')
         (root / f'videos/{names[-1]}.mp4').write_bytes(damage(bytearray(data), other, rng))
     write_rows(root, *map(row, [*good, *names]))
     return names
@@ -138,7 +140,7 @@ def check(count, media, folder):
         timeout=1800,
     )
     assert done.returncode == 0, done.stderr
-    assert 'Traceback' not in done.stderr, done.stderr  # of a reader
+    assert 'Traceback' not in done.stderr, done.stderr  # no reader ended with an error
     before, after, largest_reader = json.loads(done.stdout.splitlines()[-1])
     assert after - before < 64e3 and largest_reader < 500e3
 
@@ -148,7 +150,8 @@ def check(count, media, folder):
     reasons = {entry['video_id']: entry['reason'] for entry in quarantine}
     assert sorted([*found, *reasons]) == sorted(damaged)
     assert all(reasons.values())
-    assert min(len(found), len(reasons)) > count / 10  # the damage is of both kinds
+    # Some of the damaged videos can be read, and others cannot.
+    assert min(len(found), len(reasons)) > count / 10
 
 
 def test_40_damaged_videos(media, tmp_path):

@@ -17,7 +17,7 @@ MATRICES = {  # (x, y) -> (a x + c y, b x + d y): a b u c d v x y w
 
 
 def frames_one_by_one(path, seconds, size):
-    """The plain way: every frame decoded, the last one that starts by each moment taken."""
+    """Decode every frame, and take the last frame that has started at each moment."""
     with av.open(str(path)) as container:
         frames = sorted(container.decode(video=0), key=lambda frame: frame.pts)
     shown = []
@@ -45,7 +45,7 @@ CODECS = {
 
 
 @pytest.mark.parametrize('name', CODECS)
-def test_frames_are_those_of_a_full_decode(name, media, tmp_path):
+def test_frames_equal_those_of_a_full_decode(name, media, tmp_path):
     file, changes = CODECS[name]
     path = media.write(tmp_path / file, media.Picture(seconds=4, **changes), None)
     with av.open(str(path)) as container:
@@ -101,9 +101,10 @@ def test_pictures_are_upright(name, media, tmp_path):
     }[name]
     picture = media.Picture(seconds=0.5, height=64, matrix=MATRICES[name], pixels='yuv444p')
     path = media.write(tmp_path / 'a.mp4', picture, None, frames=stored)
-    with av.open(str(path)) as container:  # FFmpeg's own opinion; it counts counterclockwise
-        turn = next(container.decode(video=0)).rotation
-    assert turn == {'quarter': -90, 'half': -180, 'three quarters': 90, 'mirrored': turn}[name]
+    with av.open(str(path)) as container:  # FFmpeg counts rotations counterclockwise
+        rotation = next(container.decode(video=0)).rotation
+    expected = {'quarter': -90, 'half': -180, 'three quarters': 90, 'mirrored': rotation}[name]
+    assert rotation == expected
     pictures, _ = video.read_frames(path, [0.2], 16)
     corners = (slice(3, 14, 9), slice(3, 14, 9))  # away from the soft edges
     small = upright[2::4, 2::4]
@@ -127,7 +128,7 @@ def test_a_picture_that_starts_late(media, tmp_path):
 
 
 def tones(samples, sound, sample_rate, start=0.5):
-    """What a second of sound holds of each channel's sine: its amplitude, real if in phase."""
+    """Return the amplitude of each channel's sine in one second of sound; real if in phase."""
     first = round(start * sample_rate)
     times = np.arange(first, first + sample_rate) / sample_rate
     hz = 440 + 110 * np.arange(sound.channels)[:, None]
@@ -158,12 +159,12 @@ def test_sound_is_the_mean_of_its_channels_at_its_time(file, changes, tolerance,
     assert seconds == pytest.approx(2.0, abs=0.06)
     found = tones(samples, sound, 32000)
     if sound.codec == 'aac' and sound.channels == 6:
-        found[3] = 0.05  # AAC's low-frequency channel leaves its 770 Hz out
+        found[3] = 0.05  # AAC's low-frequency channel does not carry the 770 Hz of its sine
     np.testing.assert_allclose(found, 0.3 / sound.channels, atol=tolerance)
     assert not samples[int(2.1 * 32000) :].any()
 
 
-def test_long_sound_is_cut_and_its_length_told(media, tmp_path):
+def test_long_sound_is_cut_and_its_length_is_returned(media, tmp_path):
     path = media.write(tmp_path / 'a.mp4', None, media.Sound(seconds=5.0))
     samples, seconds = video.read_audio(path, 16000, 2.0)
     assert samples.shape == (32000,)
@@ -206,14 +207,14 @@ def test_files_that_cannot_be_used(media, tmp_path):
         reasons[name] = caught.value.reason
     assert reasons['missing'] == 'the file does not exist'
     assert reasons['empty'] == 'the file is empty'
-    assert reasons['text'].startswith('the file is no video')
+    assert reasons['text'].startswith('the file is not a video')
     assert 'cut off' in reasons['cut'] and 'cut off' in reasons['cut after the index']
     assert reasons['silent'] == 'it has no sound'
     assert reasons['blind'] == 'it has no picture'
     assert silent.exists() and blind.exists()
 
 
-def test_broken_data_in_the_middle_is_passed_over(media, tmp_path):
+def test_damaged_data_in_the_middle_is_skipped(media, tmp_path):
     path = media.write(tmp_path / 'a.mp4', media.Picture(seconds=6), media.Sound(seconds=6))
     data = bytearray(path.read_bytes())
     middle = len(data) // 3

@@ -1,3 +1,5 @@
+"""Writes small video files for tests."""
+
 import dataclasses
 import fractions
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 
 @dataclasses.dataclass(frozen=True)
 class Sound:
-    """Sines of 0.3 amplitude, channel k at 440 + 110 k Hz."""
+    """A sound of sines with amplitude 0.3; channel k is at 440 + 110 k Hz."""
 
     seconds: float = 3.0
     codec: str = 'aac'
@@ -27,7 +29,7 @@ class Sound:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """Frames of random blocks with the frame's number as the level of a quarter of the picture."""
+    """A video of frames with random blocks; the frame's number is the seed."""
 
     seconds: float = 3.0
     codec: str = 'libx264'
@@ -38,8 +40,8 @@ class Picture:
     options: tuple[tuple[str, str], ...] = ()
     group: int = 12
     start: float = 0.0
-    times: tuple[int, ...] = ()  # in frames; () for one after the other
-    matrix: tuple[int, ...] = ()  # of display, 16.16 fixed point
+    times: tuple[int, ...] = ()  # start of each frame, in frames; () for a constant rate
+    matrix: tuple[int, ...] = ()  # display matrix, 16.16 fixed point
 
     def frame(self, index: int) -> np.ndarray:
         blocks = np.random.default_rng(index).integers(0, 255, (6, 8, 3), dtype=np.uint8)
@@ -53,7 +55,7 @@ def write_video(
     options: dict | None = None,
     frames: np.ndarray | None = None,
 ) -> Path:
-    """Writes a video file; `frames` (n, h, w, 3) replaces the picture's own."""
+    """Write a video file and return its path; `frames` (n, h, w, 3) replace the picture's own."""
     with av.open(str(path), 'w', options=options or {}) as container:
         streams = []
         if picture:
@@ -112,7 +114,7 @@ def _add_sound(container, sound: Sound):
 
 @pytest.fixture
 def media():
-    """The module's writers: media.write(path, media.Picture(...), media.Sound(...))."""
+    """Give access to this module: media.write(path, media.Picture(...), media.Sound(...))."""
 
     class Media:
         write = staticmethod(write_video)

@@ -1,4 +1,4 @@
-"""Eq. 1-3 against plain NumPy loops, and what padding may not do."""
+"""Eq. 1-3 compared with plain NumPy loops, and padding that must not change results."""
 
 import functools
 
@@ -96,7 +96,7 @@ def plain(adapters, heads, visual, audio, text, word_mask, segment_mask):
     for v, q in np.ndindex(VIDEOS, QUESTIONS):
         words = project(parts['text'], text[v, q])
         known = [x[word_mask[v, q]] for x in words]
-        seen = {'visual': [], 'audio': []}
+        existing = {'visual': [], 'audio': []}
         for t in range(SEGMENTS):
             inputs = {'visual': visual[v, q, t], 'audio': audio[v, q, t]}
             projected = {m: project(parts[m], x) for m, x in inputs.items()}
@@ -108,10 +108,10 @@ def plain(adapters, heads, visual, audio, text, word_mask, segment_mask):
                 ]
                 results[index][v, q, t] = eq3(parts[m], inputs[m], own, outputs, heads)
                 if segment_mask[v, t]:
-                    seen[m].append(projected[m])
+                    existing[m].append(projected[m])
         outputs = []
         for source, m in enumerate(('visual', 'audio')):
-            keys, values = (np.concatenate([x[i] for x in seen[m]]) for i in (1, 2))
+            keys, values = (np.concatenate([x[i] for x in existing[m]]) for i in (1, 2))
             outputs.append(eq2(parts['text'], source, eq1(words[0], keys, values, heads)))
         results[2][v, q] = eq3(parts['text'], text[v, q], words[3], outputs, heads)
     return results
@@ -121,7 +121,7 @@ def plain(adapters, heads, visual, audio, text, word_mask, segment_mask):
 def test_eq_1_attends_as_written(heads):
     rng = np.random.default_rng(0)
     query, key, value = (rng.normal(size=(n, 8)).astype(np.float32) for n in (3, 5, 5))
-    attended = attention.exchange(*map(jnp.asarray, (query, key, value)), heads)
+    attended = attention.multihead_attention(*map(jnp.asarray, (query, key, value)), heads)
     np.testing.assert_allclose(attended, eq1(query, key, value, heads), atol=1e-5)
 
 
@@ -168,7 +168,7 @@ def test_fresh_adapters_change_nothing():
         np.testing.assert_array_equal(result, given)
 
 
-def test_padding_influences_nothing():
+def test_padding_has_no_influence():
     adapters = make_adapters(4)
     visual, audio, text, word_mask, segment_mask = draw_inputs()
     before = exchange(adapters, (visual, audio, text, word_mask, segment_mask))
@@ -176,7 +176,9 @@ def test_padding_influences_nothing():
     text = np.where(word_mask[..., None], text, 5.0)
     after = exchange(adapters, (visual, audio, text, word_mask, segment_mask))
     for one, other in zip(before[:2], after[:2]):
-        kept = segment_mask[:, None, :, None, None]
-        np.testing.assert_allclose(np.where(kept, one, 0), np.where(kept, other, 0), atol=1e-5)
-    kept = word_mask[..., None]
-    np.testing.assert_allclose(np.where(kept, before[2], 0), np.where(kept, after[2], 0), atol=1e-5)
+        valid = segment_mask[:, None, :, None, None]
+        np.testing.assert_allclose(np.where(valid, one, 0), np.where(valid, other, 0), atol=1e-5)
+    valid = word_mask[..., None]
+    np.testing.assert_allclose(
+        np.where(valid, before[2], 0), np.where(valid, after[2], 0), atol=1e-5
+    )

@@ -64,12 +64,12 @@ def answer(amuse, inputs):
 
 @jax.jit
 def prepare(amuse, frames, log_mel):
-    front = amuse.encoder.front(frames, log_mel)
-    return front, amuse.encoder.closed(front)
+    question_free = amuse.encoder.question_free(frames, log_mel)
+    return question_free, amuse.encoder.closed(question_free)
 
 
 def draw_inputs(amuse, seed=0):
-    """Inputs with `front`, and the same with `closed` (both None without the encoder)."""
+    """Return inputs with `question_free` and inputs with `closed`; neither without the encoder."""
     rng = np.random.default_rng(seed)
     lead = (VIDEOS, SEGMENTS)
     words, mask = QuestionTokenizer(settings().model.text).encode(TEXTS)
@@ -93,8 +93,10 @@ def draw_inputs(amuse, seed=0):
     if amuse.encoder is None:
         return inputs, inputs
     frames = rng.integers(0, 256, (*lead, 32, 32, 3)).astype(np.uint8)
-    front, closed = prepare(amuse, frames, rng.normal(size=(*lead, 20, 16)).astype(np.float32))
-    return inputs.replace(front=front), inputs.replace(closed=closed)
+    question_free, closed = prepare(
+        amuse, frames, rng.normal(size=(*lead, 20, 16)).astype(np.float32)
+    )
+    return inputs.replace(question_free=question_free), inputs.replace(closed=closed)
 
 
 def of_videos(inputs, part):
@@ -116,13 +118,13 @@ def test_answers_come_with_importance_and_evidence():
     assert output.time_weights.shape == (VIDEOS, QUESTIONS, 7, SEGMENTS)
     np.testing.assert_allclose(output.importance.sum(-1), 1, atol=1e-5)
     np.testing.assert_allclose(output.time_weights[:, :, :6].sum(-1), 1, atol=1e-5)
-    assert (output.time_weights[1, :, :6, 2] < 1e-5).all()  # a segment that is not there
+    assert (output.time_weights[1, :, :6, 2] < 1e-5).all()  # a segment that does not exist
 
 
-@pytest.mark.parametrize('is_front', [True, False])
-def test_questions_together_equal_questions_one_by_one(is_front):
+@pytest.mark.parametrize('is_question_free', [True, False])
+def test_questions_together_equal_questions_one_by_one(is_question_free):
     amuse = make_amuse(is_open=True)
-    inputs = draw_inputs(amuse)[0 if is_front else 1]
+    inputs = draw_inputs(amuse)[0 if is_question_free else 1]
     together = answer(amuse, inputs)
     for q in range(QUESTIONS):
         part = slice(q, q + 1)
@@ -130,7 +132,7 @@ def test_questions_together_equal_questions_one_by_one(is_front):
         assert_close(answer(amuse, alone), jax.tree.map(lambda x: x[:, part], together))  # noqa: B023
 
 
-def test_a_video_is_answered_from_itself_alone():
+def test_a_video_is_answered_without_the_others_of_its_batch():
     amuse = make_amuse(is_open=True)
     inputs = draw_inputs(amuse)[0]
     together = answer(amuse, inputs)
@@ -138,12 +140,12 @@ def test_a_video_is_answered_from_itself_alone():
     assert_close(alone, of_videos(together, slice(1, 2)))
 
 
-def test_a_fresh_model_answers_alike_with_front_and_with_closed_streams():
+def test_a_fresh_model_answers_alike_with_question_free_tokens_and_with_closed_streams():
     amuse = make_amuse()
     assert_close(*(answer(amuse, inputs) for inputs in draw_inputs(amuse)))
 
 
-def test_padding_influences_nothing():
+def test_padding_has_no_influence():
     amuse = make_amuse(is_open=True)
     inputs = draw_inputs(amuse)[0]
     garbage = {
@@ -155,9 +157,9 @@ def test_padding_influences_nothing():
     }  # fmt: skip
     for values in garbage.values():
         values[1, 2] = 3
-    front = jax.tree.map(lambda x: x.at[1, 2].set(9.0), inputs.front)
+    question_free = jax.tree.map(lambda x: x.at[1, 2].set(9.0), inputs.question_free)
     words = np.where(inputs.word_mask, inputs.words, 11)
-    changed = inputs.replace(front=front, words=words, **garbage)
+    changed = inputs.replace(question_free=question_free, words=words, **garbage)
     assert_close(answer(amuse, changed), answer(amuse, inputs))
 
 
@@ -186,7 +188,7 @@ def test_ablations_drop_their_streams(without, gone):
     assert output.region_weights.size == 0 or without != 'rois'
 
 
-def test_the_towers_are_left_alone_by_the_default_pattern():
+def test_the_default_pattern_freezes_the_towers():
     state = nnx.to_flat_state(nnx.state(make_amuse(), nnx.Param))
     names = {'.'.join(map(str, path)) for path, _ in state}
     trainable = {name for name in names if re.search(default_config().train.trainable, name)}
@@ -212,7 +214,7 @@ def test_bfloat16_keeps_parameters_and_answers_in_float32():
     np.testing.assert_allclose(output.logits, exact.logits, atol=0.1)
 
 
-def test_inputs_must_have_one_of_front_and_closed():
+def test_inputs_must_have_one_of_question_free_and_closed():
     amuse = make_amuse()
-    with pytest.raises(ValueError, match='front.*closed'):
-        amuse(draw_inputs(amuse)[0].replace(front=None))
+    with pytest.raises(ValueError, match='inputs.question_free or inputs.closed'):
+        amuse(draw_inputs(amuse)[0].replace(question_free=None))

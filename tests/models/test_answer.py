@@ -31,15 +31,15 @@ def draw_tokens(rng):
 @functools.cache
 def make_attention():
     def make(rngs):
-        look = StreamAttention(CONFIG, 3, rngs=rngs, dtype=jnp.float32)
-        look.sink[...] = jnp.array([0.3, -0.5])
-        return look
+        attention = StreamAttention(CONFIG, 3, rngs=rngs, dtype=jnp.float32)
+        attention.sink[...] = jnp.array([0.3, -0.5])
+        return attention
 
     return building.build(make, seed=0)
 
 
 @jax.jit
-def look(attention, probes, tokens):
+def attend_to_streams(attention, probes, tokens):
     return attention(probes, tokens)
 
 
@@ -48,7 +48,7 @@ def linear(layer, x):
 
 
 def written_out(attention, probe, tokens, mask):
-    """The formulas of StreamAttention for one probe [d] and its tokens [n, d], head by head."""
+    """Compute StreamAttention for one probe [d] and its tokens [n, d], head by head."""
     x = (probe - probe.mean()) / np.sqrt(probe.var() + 1e-5)
     size = WIDTH // HEADS
     query, prefer = linear(attention.query, x), linear(attention.prefer, x)
@@ -75,7 +75,7 @@ def test_attention_equals_its_formulas():
     rng = np.random.default_rng(0)
     tokens, attention = draw_tokens(rng), make_attention()
     probes = rng.normal(size=(VIDEOS, QUESTIONS, PROBES, WIDTH)).astype(np.float32)
-    found, weights = look(attention, probes, tokens)
+    found, weights = attend_to_streams(attention, probes, tokens)
     for v, q, m in np.ndindex(VIDEOS, QUESTIONS, PROBES):
         own = np.concatenate([tokens.shared[v], tokens.own[v, q]])
         expected, importance = written_out(attention, probes[v, q, m], own, tokens.mask[v])
@@ -88,7 +88,7 @@ def test_weights_sum_to_one_over_streams_and_inside_each():
     rng = np.random.default_rng(0)
     tokens = draw_tokens(rng)
     probes = rng.normal(size=(VIDEOS, QUESTIONS, PROBES, WIDTH)).astype(np.float32)
-    _, weights = look(make_attention(), probes, tokens)
+    _, weights = attend_to_streams(make_attention(), probes, tokens)
     np.testing.assert_allclose(weights.importance.sum(-1), 1, atol=1e-6)
     inside = np.asarray(weights.tokens) @ MEMBER
     expected = np.ones_like(inside)
@@ -96,13 +96,13 @@ def test_weights_sum_to_one_over_streams_and_inside_each():
     np.testing.assert_allclose(inside, expected, atol=1e-5)
 
 
-def test_padding_influences_nothing():
+def test_padding_has_no_influence():
     rng = np.random.default_rng(0)
     tokens = draw_tokens(rng)
     probes = rng.normal(size=(VIDEOS, QUESTIONS, PROBES, WIDTH)).astype(np.float32)
-    before = look(make_attention(), probes, tokens)
+    before = attend_to_streams(make_attention(), probes, tokens)
     shared = np.where(tokens.mask[:, :SHARED, None], tokens.shared, 30.0).astype(np.float32)
-    after = look(make_attention(), probes, tokens.replace(shared=shared))
+    after = attend_to_streams(make_attention(), probes, tokens.replace(shared=shared))
     for one, other in zip(jax.tree.leaves(before), jax.tree.leaves(after)):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
@@ -149,7 +149,7 @@ def draw_streams(rng, videos=2):
     )
 
 
-def test_a_word_is_told_of_the_things_it_names_and_of_no_other():
+def test_a_word_is_linked_to_the_things_it_names_and_to_no_other():
     rng = np.random.default_rng(0)
     head = make_head()
     moments, things = draw_streams(rng)
@@ -159,7 +159,7 @@ def test_a_word_is_told_of_the_things_it_names_and_of_no_other():
     words = rng.normal(size=(2, 1, 5, 32)).astype(np.float32)  # none of these names anything
     words[0, 0, 1], words[1, 0, 4] = 3 * table[2], 0.5 * table[0]
     words[1, 0, 2] = table[1] + table[2]  # half alike
-    told = head.linked(jnp.asarray(words), (moments, things))
+    linked = head.link_words(jnp.asarray(words), (moments, things))
     expected = np.zeros((2, 1, 5, 32), np.float32)
     kernel, bias = np.asarray(head.link.kernel[...]), np.asarray(head.link.bias[...])
     values = np.asarray(things.tokens)[:, 0, 1:] @ kernel + bias  # the last four tokens
@@ -168,9 +168,9 @@ def test_a_word_is_told_of_the_things_it_names_and_of_no_other():
             lengths = np.linalg.norm(words[v, q, n]) * np.linalg.norm(table[i]) + 1e-9
             cosine = words[v, q, n] @ table[i] / lengths
             expected[v, q, n] += values[v, i] / (1 + np.exp(-20 * (cosine - 0.75)))
-    np.testing.assert_allclose(told, expected, atol=1e-4)
+    np.testing.assert_allclose(linked, expected, atol=1e-4)
     assert np.abs(expected[0, 0, 0]).max() < 1e-2 < np.abs(expected[0, 0, 1]).max()
-    assert head.linked(jnp.asarray(words), (moments, moments)) == 0
+    assert head.link_words(jnp.asarray(words), (moments, moments)) == 0
 
 
 def test_dropout_only_with_random_keys():
@@ -190,11 +190,11 @@ def test_dropout_only_with_random_keys():
 
 
 def test_head_learns_to_count_and_to_find():
-    """64 videos with up to three of two kinds of things; asked for one kind: how many are there?"""
+    """64 videos show up to three things of two kinds; each question asks to count one kind."""
     rng = np.random.default_rng(0)
     table = rng.normal(size=(2, 16)).astype(np.float32)  # what the two kinds are called
     head = make_head(dropout=0.0)
-    names = np.asarray(head.names(jnp.asarray(table)))
+    names = np.asarray(head.embed_names(jnp.asarray(table)))
     kinds = rng.integers(0, 3, (64, 3))  # 2: nothing
     asked = rng.integers(0, 2, 64)
     labels = (kinds == asked[:, None]).sum(1)

@@ -1,4 +1,4 @@
-"""The kernel for TPUs, interpreted, beside the plain path."""
+"""The kernel for TPUs in interpret mode, compared with the plain path."""
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ def inputs(case, dtype=np.float32):
 
 
 def run(case, shifted, backend, dtype=np.float32, trained=5):
-    """Attention, and its gradient towards the first `trained` of its arguments."""
+    """Return attention, and its gradient with respect to the first `trained` arguments."""
     arguments, gradient, window_map, cosine = inputs(case, dtype)
 
     def attend(*arguments):
@@ -70,7 +70,7 @@ def kernels(jaxpr):
                 yield from kernels(inner)
 
 
-def test_a_bias_that_is_not_trained_gets_no_sums():
+def test_a_frozen_bias_has_no_gradient_output():
     case = 'two rows'
     arguments, gradient, window_map, _ = inputs(case)
 
@@ -107,7 +107,7 @@ def test_bfloat16_is_as_exact_as_the_plain_path():
 
 @pytest.mark.parametrize('shifted', [False, True, 'traced'])
 @pytest.mark.parametrize('kind', [SwinV2Block, HTSATBlock])
-def test_a_block_is_the_same_with_it(kind, shifted):
+def test_a_block_is_the_same_with_the_kernel(kind, shifted):
     window_map = WindowMap.of((8, 4), 4)
     more = (0,) if kind is SwinV2Block else ()
     block = kind(16, 2, window_map, *more, 2.0, jnp.float32, nnx.Rngs(0))
@@ -134,7 +134,7 @@ def test_a_block_is_the_same_with_it(kind, shifted):
 
 
 @pytest.mark.parametrize('is_gradient', [False, True])
-def test_products_are_counted_as_those_of_the_plain_path(is_gradient):
+def test_flops_are_those_of_the_plain_path(is_gradient):
     arguments, gradient, window_map, _ = inputs('two rows')
 
     def attend(*arguments):
@@ -148,12 +148,12 @@ def test_products_are_counted_as_those_of_the_plain_path(is_gradient):
     for backend in ('cpu', 'tpu'):
         with platform.compiling_for(backend):
             program = jax.make_jaxpr(both if is_gradient else attend)(*arguments)
-        counts.append(flops.of_products(program.jaxpr))
+        counts.append(flops.count_matmul_flops(program.jaxpr))
     assert counts[0] == counts[1] > 0
 
 
 @pytest.mark.parametrize('questions', [1, 3])
-def test_adapters_are_the_same_with_it(questions):
+def test_adapters_are_the_same_with_the_kernel(questions):
     config = AdapterConfig(visual=12, audio=8, text=16, width=32, heads=4, mlp_width=24)
     random = np.random.default_rng(2)
     graphdef, state = nnx.split(Adapters(config, rngs=nnx.Rngs(0)))

@@ -11,10 +11,12 @@ def rows_times_two(x):
     return 2 * x.reshape(len(x), -1) + jnp.arange(x[0].size)
 
 
-@pytest.mark.parametrize('rows, at_once', [(6, 6), (6, 4), (6, 3), (6, 1), (7, 3), (1, 1), (6, 0)])
-def test_chunks_change_nothing(rows, at_once):
+@pytest.mark.parametrize(
+    'rows, chunk_rows', [(6, 6), (6, 4), (6, 3), (6, 1), (7, 3), (1, 1), (6, 0)]
+)
+def test_chunks_change_nothing(rows, chunk_rows):
     x = np.random.default_rng(0).normal(size=(rows, 2, 3)).astype(np.float32)
-    row_bytes = cpu.CHUNK_BYTES // at_once if at_once else 2 * cpu.CHUNK_BYTES
+    row_bytes = cpu.CHUNK_BYTES // chunk_rows if chunk_rows else 2 * cpu.CHUNK_BYTES
     whole, whole_gradient = jax.value_and_grad(lambda x: jnp.sin(rows_times_two(x)).sum())(x)
     chunked = lambda x: jnp.sin(cpu.in_chunks(rows_times_two, x, row_bytes)).sum()  # noqa: E731
     value, gradient = jax.jit(jax.value_and_grad(chunked))(x)
@@ -27,29 +29,29 @@ def test_chunks_change_nothing(rows, at_once):
     'rows, width, expected',
     [(6, 5, 3), (7, 5, 1), (4, 5, 2), (3, 5, 3), (12, cpu.WIDE, 3), (12, cpu.WIDE + 1, 6)],
 )
-def test_a_chunk_is_as_many_rows_as_divide_the_batch_and_fit(rows, width, expected):
+def test_a_chunk_has_the_most_rows_that_fit_and_divide_the_batch(rows, width, expected):
     sizes = []
 
-    def see(x):
+    def record(x):
         sizes.append(len(x))
         return x
 
     x = jax.ShapeDtypeStruct((rows, width), jnp.float32)
     with platform.compiling_for('cpu'):
-        jax.eval_shape(lambda x: cpu.in_chunks(see, x, cpu.CHUNK_BYTES // 3), x)
+        jax.eval_shape(lambda x: cpu.in_chunks(record, x, cpu.CHUNK_BYTES // 3), x)
     assert min(sizes) == expected
 
 
-def test_devices_that_share_rows_out_get_the_plain_program():
+def test_a_sharded_batch_is_not_cut_into_chunks():
     x = jax.ShapeDtypeStruct((8, 4), jnp.float32)
-    for count, is_whole in ((1, False), (2, True)):
+    for count, is_sharded in ((1, False), (2, True)):
         mesh = jax.sharding.AbstractMesh((count,), ('data',))
-        with platform.compiling_for('cpu'), platform.batches_over(mesh, ('data',)):
+        with platform.compiling_for('cpu'), platform.batch_sharded_over(mesh, ('data',)):
             program = jax.make_jaxpr(lambda x: cpu.in_chunks(gelu, x, cpu.CHUNK_BYTES // 2))(x)
-        assert ('scan' not in str(program)) == is_whole
+        assert ('scan' not in str(program)) == is_sharded
 
 
-def test_other_platforms_get_the_plain_program():
+def test_other_platforms_have_no_workarounds():
     def run(x):
         return cpu.in_chunks(gelu, x, cpu.CHUNK_BYTES // 2)
 

@@ -8,16 +8,16 @@ from jax.sharding import PartitionSpec as P
 from amuse_jax.models import flops
 
 
-def test_a_scan_counts_as_often_as_it_runs():
+def test_a_scan_counts_once_per_iteration():
     def run(x, weights):
         x, _ = jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)
         return jax.lax.cond(x.sum() > 0, lambda x: x @ x.T, lambda x: x[:, :4] * 2.0, x)
 
     jaxpr = jax.make_jaxpr(run)(jnp.ones((4, 8)), jnp.ones((5, 8, 8)))
-    assert flops.of_products(jaxpr.jaxpr) == 5 * 2 * 4 * 8 * 8 + 2 * 4 * 8 * 4
+    assert flops.count_matmul_flops(jaxpr.jaxpr) == 5 * 2 * 4 * 8 * 8 + 2 * 4 * 8 * 4
 
 
-def test_what_devices_share_out_counts_for_all_and_what_they_repeat_once():
+def test_sharded_work_counts_on_every_device_and_repeated_work_counts_once():
     mesh = jax.sharding.AbstractMesh((2, 3), ('data', 'tensor'))
     with jax.sharding.use_abstract_mesh(mesh):
         shared = jax.shard_map(
@@ -25,7 +25,7 @@ def test_what_devices_share_out_counts_for_all_and_what_they_repeat_once():
             check_vma=False,
         )  # fmt: skip
         jaxpr = jax.make_jaxpr(jax.jit(shared))(*(jax.ShapeDtypeStruct((8, 8), float),) * 2)
-    assert flops.of_products(jaxpr.jaxpr) == 2 * 8 * 8 * 8
+    assert flops.count_matmul_flops(jaxpr.jaxpr) == 2 * 8 * 8 * 8
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,6 @@ def test_what_devices_share_out_counts_for_all_and_what_they_repeat_once():
         ('NVIDIA A1000', None),
     ],
 )
-def test_peaks_by_the_name_of_the_device(kind, tera):
+def test_the_peak_is_found_by_the_name_of_the_device(kind, tera):
     found = flops.peak(SimpleNamespace(device_kind=kind))
     assert found == (tera and tera * 1e12)

@@ -81,7 +81,7 @@ def part(state, first, count):
     return jax.tree.map(lambda leaf: leaf[first : first + count], state)
 
 
-def test_the_folded_picture_as_in_hugging_face(original, tower, log_mel):
+def test_the_folded_image_as_in_hugging_face(original, tower, log_mel):
     encoder = original.audio_encoder
     with torch.no_grad():
         theirs = encoder.batch_norm(torch.tensor(log_mel)[:, None].transpose(1, 3))
@@ -96,19 +96,21 @@ def test_the_resize_is_pytorchs(source, target):
     close(htsat.bicubic_matrix(source, target) @ x[0, 0].numpy(), theirs[0, 0])
 
 
-def test_as_many_frames_as_the_picture_holds_are_not_resized():
+def test_as_many_frames_as_the_image_holds_are_not_resized():
     x = np.random.default_rng(0).normal(size=(1, CONFIG.frames, 64)).astype(np.float32)
-    picture = htsat.fold(jnp.asarray(x), CONFIG)
-    assert picture[0, 64 + 5, 3] == x[0, 128 + 3, 5]  # second piece of time, band 5, frame 3
+    image = htsat.fold(jnp.asarray(x), CONFIG)
+    assert image[0, 64 + 5, 3] == x[0, 128 + 3, 5]  # second piece of time, band 5, frame 3
 
 
 def test_each_stage_and_the_pooled_output_as_in_hugging_face(original, tower, output, log_mel):
-    """In float64 and from our folded picture, which a test of its own compares: the tolerance is
-    for the rounding of our tower alone."""
-    picture = jax.jit(htsat.fold, static_argnums=1)(tower.mel_norm(log_mel), CONFIG)
-    picture = torch.tensor(np.asarray(picture)).double()[:, None]
+    """The original runs in float64 on our folded image, which another test compares.
+
+    So the tolerance covers only the rounding of our tower.
+    """
+    image = jax.jit(htsat.fold, static_argnums=1)(tower.mel_norm(log_mel), CONFIG)
+    image = torch.tensor(np.asarray(image)).double()[:, None]
     exact = copy.deepcopy(original).double()
-    exact.audio_encoder.patch_embed.register_forward_pre_hook(lambda *_: (picture,))
+    exact.audio_encoder.patch_embed.register_forward_pre_hook(lambda *_: (image,))
     features = torch.tensor(log_mel)[:, None].double()
     with torch.no_grad():
         theirs = exact(input_features=features, output_hidden_states=True)
@@ -154,15 +156,15 @@ def test_one_block_and_its_gradients_as_in_hugging_face(original, tower, place):
         np.testing.assert_allclose(ours / scale, theirs / scale, atol=ATOL)
 
 
-def test_run_in_pieces_is_the_whole_tower(tower, output):
-    def pieces(tower, tokens):
+def test_a_tower_run_in_parts_equals_the_whole_tower(tower, output):
+    def run_in_parts(tower, tokens):
         tokens = tower.stages[2].enter(tokens)
-        graphdef, state = tower.meeting()
+        graphdef, state = tower.stage3_blocks()
         for first in range(CONFIG.depths[2]):
-            tokens = tower.run_meeting(graphdef, part(state, first, 1), tokens, first)
+            tokens = tower.run_stage3(graphdef, part(state, first, 1), tokens, first)
         return tower.tail(tokens)
 
-    tokens = jax.jit(pieces)(tower, output.stages[1])
+    tokens = jax.jit(run_in_parts)(tower, output.stages[1])
     assert tokens.shape == (3, 16, tower.width_out)
     np.testing.assert_allclose(tokens, output.tokens, atol=ATOL)
 
@@ -187,7 +189,7 @@ def test_the_papers_tower_has_the_published_size():
     tower = nnx.eval_shape(lambda: HTSAT(config, rngs=nnx.Rngs(0)))
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(tower))) == 27_534_616
     assert (config.folds, config.frames) == (4, 1024)
-    assert (tower.width_meeting, tower.width_out) == (384, 768)
+    assert (tower.stage3_width, tower.width_out) == (384, 768)
 
 
 def test_wrong_bands_are_refused(tower):

@@ -48,14 +48,14 @@ def draw_inputs():
 
 @jax.jit
 def encode(encoder, frames, log_mel, words, mask, segment_mask):
-    return encoder(encoder.front(frames, log_mel), words, mask, segment_mask)
+    return encoder(encoder.question_free(frames, log_mel), words, mask, segment_mask)
 
 
 @jax.jit
 def run_towers(encoder, frames, log_mel, words, mask):
-    """The three towers by themselves."""
-    pictures = swin_v2.normalise(frames.reshape(-1, *frames.shape[2:]))
-    visual = encoder.visual(pictures).pooled
+    """Run the three towers without adapters."""
+    images = swin_v2.normalise(frames.reshape(-1, *frames.shape[2:]))
+    visual = encoder.visual(images).pooled
     audio = encoder.audio(log_mel.reshape(-1, *log_mel.shape[2:])).pooled
     text = encoder.text(words.reshape(-1, words.shape[-1]), mask.reshape(-1, mask.shape[-1]))
     lead = frames.shape[:2]
@@ -73,7 +73,7 @@ def test_a_fresh_encoder_equals_its_towers():
 
 def test_closed_streams_equal_a_fresh_encoder():
     encoder, inputs = make_encoder(), draw_inputs()
-    closed = jax.jit(lambda m, f, a: m.closed(m.front(f, a)))(encoder, *inputs[:2])
+    closed = jax.jit(lambda m, f, a: m.closed(m.question_free(f, a)))(encoder, *inputs[:2])
     for one, other in zip(closed, encode(encoder, *inputs)):
         np.testing.assert_allclose(np.repeat(one[:, None], QUESTIONS, 1), other, atol=1e-5)
 
@@ -86,11 +86,11 @@ def test_rounds_in_a_scan_equal_rounds_written_out():
 
 
 def written_out(encoder, frames, log_mel, words, mask, segment_mask):
-    """Blocks one by one, every token repeated for every question from the beginning."""
+    """Run the blocks one by one, with every token repeated for every question from the start."""
     towers = (encoder.visual, encoder.audio)
-    pictures = swin_v2.normalise(frames.reshape(-1, *frames.shape[2:]))
+    images = swin_v2.normalise(frames.reshape(-1, *frames.shape[2:]))
     tokens = []
-    for tower, x in zip(towers, (pictures, log_mel.reshape(-1, *log_mel.shape[2:]))):
+    for tower, x in zip(towers, (images, log_mel.reshape(-1, *log_mel.shape[2:]))):
         x = tower.stem(x)
         x = x.reshape(VIDEOS, 1, SEGMENTS, *x.shape[1:])
         tokens.append(jnp.repeat(x, QUESTIONS, axis=1))
@@ -98,12 +98,12 @@ def written_out(encoder, frames, log_mel, words, mask, segment_mask):
     text = encoder.text.embed(words.reshape(-1, WORDS), flat)
     for index in range(CONFIG.rounds):
         for i, tower in enumerate(towers):
-            graphdef, state = tower.meeting()
+            graphdef, state = tower.stage3_blocks()
             step = len(jax.tree.leaves(state)[0]) // CONFIG.rounds
             for place in range(index * step, (index + 1) * step):
                 block = jax.tree.map(lambda leaf: leaf[place : place + 1], state)  # noqa: B023
                 x = tokens[i].reshape(-1, *tokens[i].shape[3:])
-                x = tower.run_meeting(graphdef, block, x, place)
+                x = tower.run_stage3(graphdef, block, x, place)
                 tokens[i] = x.reshape(tokens[i].shape)
         graphdef, state = encoder.text.layers()
         layer = jax.tree.map(lambda leaf: leaf[index : index + 1], state)  # noqa: B023
@@ -129,16 +129,16 @@ def test_questions_together_equal_questions_one_by_one():
             np.testing.assert_allclose(one[:, 0], other[:, q], atol=1e-5)
 
 
-def test_padding_influences_nothing():
+def test_padding_has_no_influence():
     encoder, (frames, log_mel, words, mask, segments) = make_encoder(is_open=True), draw_inputs()
     before = encode(encoder, frames, log_mel, words, mask, segments)
     frames, log_mel = frames.copy(), log_mel.copy()
     frames[1, 1], log_mel[1, 1] = 255, 3.0
     after = encode(encoder, frames, log_mel, np.where(mask, words, 7), mask, segments)
-    for one, other, kept in zip(
+    for one, other, valid in zip(
         before, after, (segments[:, None, :, None], segments[:, None, :, None], mask[..., None])
     ):
-        np.testing.assert_allclose(np.where(kept, one, 0), np.where(kept, other, 0), atol=1e-5)
+        np.testing.assert_allclose(np.where(valid, one, 0), np.where(valid, other, 0), atol=1e-5)
 
 
 def test_open_adapters_let_the_question_into_every_stream():
@@ -153,19 +153,19 @@ def test_rounds_must_divide_the_depths():
         InteractiveEncoder(dataclasses.replace(CONFIG, rounds=4), rngs=nnx.Rngs(0))
 
 
-def test_a_gradient_that_keeps_less_is_the_same():
+def test_the_remat_policy_does_not_change_the_gradient():
     encoder, (*media, words, mask, segment_mask) = make_encoder(is_open=True), draw_inputs()
-    front = jax.jit(lambda encoder, *media: encoder.front(*media))(encoder, *media)
+    question_free = jax.jit(lambda encoder, *media: encoder.question_free(*media))(encoder, *media)
     state, gradients = nnx.state(encoder), []
-    for kept in ('everything', 'products'):
-        config = dataclasses.replace(CONFIG, kept=kept)
+    for remat_policy in ('everything', 'products'):
+        config = dataclasses.replace(CONFIG, remat_policy=remat_policy)
         abstract = nnx.eval_shape(lambda c=config: InteractiveEncoder(c, rngs=nnx.Rngs(0)))
         graphdef = nnx.split(abstract)[0]
 
-        def loss(front, graphdef=graphdef):
-            streams = nnx.merge(graphdef, state)(front, words, mask, segment_mask)
+        def loss(question_free, graphdef=graphdef):
+            streams = nnx.merge(graphdef, state)(question_free, words, mask, segment_mask)
             return sum(jnp.square(stream).sum() for stream in streams)
 
-        gradients.append(jax.jit(jax.grad(loss))(front))
+        gradients.append(jax.jit(jax.grad(loss))(question_free))
     for theirs, ours in zip(*map(jax.tree.leaves, gradients), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())

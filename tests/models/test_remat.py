@@ -10,26 +10,26 @@ from amuse_jax.run import settings
 
 
 def layer(x, weights):
-    """A product with weights, then one of activations alone, as attention has them."""
+    """A product with weights, then a product of activations, as in attention."""
     x = x + jnp.tanh(x @ weights)
     return x + jnp.tanh(0.1 * jnp.einsum('bmc,bnc->bmn', x, x)) @ x
 
 
-def loss(kept, x, weights):
-    run = remat.keeping(kept, layer)
+def loss(remat_policy, x, weights):
+    run = remat.rematerialise(layer, remat_policy)
     return jnp.sum(jax.lax.scan(lambda x, w: (run(x, w), None), x, weights)[0] ** 2)
 
 
-def test_the_config_names_every_way():
-    assert tuple(remat.POLICIES) == settings.KEPT
+def test_settings_know_every_policy():
+    assert tuple(remat.POLICIES) == settings.REMAT_POLICIES
 
 
-@pytest.mark.parametrize('kept', settings.KEPT)
-def test_gradients_are_the_same(kept):
+@pytest.mark.parametrize('remat_policy', settings.REMAT_POLICIES)
+def test_gradients_are_the_same(remat_policy):
     rng = np.random.default_rng(0)
     x, weights = 0.3 * rng.normal(size=(4, 5, 8)), 0.1 * rng.normal(size=(3, 8, 8))
     expected = jax.grad(functools.partial(loss, 'everything'), argnums=(0, 1))(x, weights)
-    found = jax.jit(jax.grad(functools.partial(loss, kept), argnums=(0, 1)))(x, weights)
+    found = jax.jit(jax.grad(functools.partial(loss, remat_policy), argnums=(0, 1)))(x, weights)
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
@@ -37,18 +37,20 @@ def test_gradients_are_the_same(kept):
 def test_less_is_kept():
     x, weights = jnp.ones((8, 64, 32)), jnp.ones((20, 32, 32))
     sizes = {}
-    for kept in settings.KEPT:
-        gradient = jax.jit(jax.grad(functools.partial(loss, kept)))
-        sizes[kept] = gradient.lower(x, weights).compile().memory_analysis().temp_size_in_bytes
+    for remat_policy in settings.REMAT_POLICIES:
+        gradient = jax.jit(jax.grad(functools.partial(loss, remat_policy)))
+        sizes[remat_policy] = (
+            gradient.lower(x, weights).compile().memory_analysis().temp_size_in_bytes
+        )
     assert sizes['inputs'] < sizes['products'] < sizes['everything']
 
 
-@pytest.mark.parametrize('kept', settings.KEPT)
-def test_outside_a_scan_the_second_computation_stays(kept):
-    """XLA would find that both are the same."""
+@pytest.mark.parametrize('remat_policy', settings.REMAT_POLICIES)
+def test_outside_a_scan_the_second_computation_stays(remat_policy):
+    """Without a barrier XLA would merge the two equal computations."""
 
     def loss(x, weights):
-        return jnp.sum(remat.keeping(kept, layer, in_scan=False)(x, weights) ** 2)
+        return jnp.sum(remat.rematerialise(layer, remat_policy, in_scan=False)(x, weights) ** 2)
 
     program = jax.jit(jax.grad(loss)).lower(jnp.ones((2, 4, 8)), jnp.ones((8, 8))).as_text()
-    assert ('optimization_barrier' in program) == (kept != 'everything')
+    assert ('optimization_barrier' in program) == (remat_policy != 'everything')

@@ -97,23 +97,23 @@ def test_order_of_the_regions_does_not_matter():
     np.testing.assert_allclose(shuffled.moments, found.moments[:, :, order], atol=1e-5)
 
 
-def test_padding_influences_nothing():
+def test_padding_has_no_influence():
     highway, inputs = make_highway(), draw_inputs()
     found = embed(highway, *inputs)
     boxes, classes, scores, features, mask = (np.array(x) for x in inputs)
     empty = classes < 0
     boxes[empty], scores[empty], features[empty] = 0.7, 0.5, 3.0
-    boxes[1, 1], classes[1, 1], features[1, 1] = 0.3, VIOLIN, 2.0  # a segment that is not there
+    boxes[1, 1], classes[1, 1], features[1, 1] = 0.3, VIOLIN, 2.0  # a segment that does not exist
     changed = embed(highway, boxes, classes, scores, features, mask)
     np.testing.assert_allclose(changed.objects, found.objects, atol=1e-5)
-    kept = ((inputs[1] >= 0) & mask[..., None])[..., None]
+    valid = ((inputs[1] >= 0) & mask[..., None])[..., None]
     np.testing.assert_allclose(
-        np.where(kept, changed.moments, 0), np.where(kept, found.moments, 0), atol=1e-5
+        np.where(valid, changed.moments, 0), np.where(valid, found.moments, 0), atol=1e-5
     )
 
 
-def test_more_of_a_kind_are_told_apart():
-    """A mean over regions could not: that is what the sums are for."""
+def test_one_and_three_of_a_kind_differ():
+    """A mean over the regions could not distinguish them; the sums can."""
     highway = make_highway()
     boxes, classes, scores, features, mask = (x[:1] for x in draw_inputs())
     boxes[:], features[:] = boxes[:, :1, :1], features[:, :1, :1]

@@ -23,7 +23,7 @@ def test_parameters_are_those_of_the_model():
     assert 'adapters' in summary.table(config)
 
 
-def test_products_in_a_scan_count_as_often_as_it_runs():
+def test_flops_in_a_scan_count_once_per_iteration():
     def run(x, stack):
         return jax.lax.scan(lambda x, w: (x @ w, None), x, stack)[0]
 

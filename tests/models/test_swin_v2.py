@@ -139,21 +139,21 @@ def test_one_block_and_its_gradients_as_in_hugging_face(original, tower, place):
         np.testing.assert_allclose(ours / scale, theirs / scale, atol=ATOL)
 
 
-def test_run_in_pieces_is_the_whole_tower(tower, images, output):
-    def pieces(tower, images):
+def test_a_tower_run_in_parts_equals_the_whole_tower(tower, images, output):
+    def run_in_parts(tower, images):
         tokens = tower.stem(images)
-        graphdef, state = tower.meeting()
+        graphdef, state = tower.stage3_blocks()
         for first in range(CONFIG.depths[2]):
-            tokens = tower.run_meeting(graphdef, part(state, first, 1), tokens, first)
+            tokens = tower.run_stage3(graphdef, part(state, first, 1), tokens, first)
         return tower.tail(tokens)
 
-    tokens = jax.jit(pieces)(tower, images)
+    tokens = jax.jit(run_in_parts)(tower, images)
     assert tokens.shape[-1] == tower.width_out
     np.testing.assert_allclose(tokens, output.tokens, atol=ATOL)
 
 
 def test_the_place_of_the_first_block_may_be_traced(tower):
-    """Stage 1 holds several windows, so that odd places are shifted."""
+    """Stage 1 has several windows, so blocks at odd places are shifted."""
     stage = tower.stages[0]
     graphdef, state = nnx.split(stage.blocks)
     tokens = np.random.default_rng(0).normal(size=(1, 256, 16)).astype(np.float32)
@@ -165,7 +165,7 @@ def test_the_place_of_the_first_block_may_be_traced(tower):
         np.testing.assert_allclose(ours, expected, atol=1e-6)
 
 
-def test_a_picture_does_not_see_the_others_of_its_batch(forward, tower, images, output):
+def test_an_image_is_independent_of_the_others_in_its_batch(forward, tower, images, output):
     others = images[[1, 1, 0]]
     pooled = forward(tower, others).pooled
     np.testing.assert_allclose(pooled, output.pooled[np.array([1, 1, 0])], atol=1e-6)
@@ -183,7 +183,7 @@ def test_bfloat16_stays_close(tower, images, output):
 
 
 def test_an_oblong_padded_map_is_attended_as_described():
-    """Each token attends to the tokens of its own (cut) shifted window, padding included."""
+    """Each token attends to its own shifted window, cut at the edges, padding included."""
     window_map = WindowMap.of((6, 4), 4)  # rows are padded to 8 and shift, columns not
     assert (window_map.padded, window_map.shift) == ((8, 4), (2, 0))
     attention = building.build(
@@ -234,7 +234,7 @@ def test_the_papers_tower_has_195_million_parameters():
     config = SwinV2Config(192, 4, 192, (2, 2, 18, 2), (6, 12, 24, 48), 12)
     tower = nnx.eval_shape(lambda: SwinV2(config, rngs=nnx.Rngs(0)))
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(tower))) == 195_202_932
-    assert (tower.width_meeting, tower.width_out) == (768, 1536)
+    assert (tower.stage3_width, tower.width_out) == (768, 1536)
 
 
 @pytest.mark.parametrize(
@@ -251,6 +251,6 @@ def test_sizes_that_do_not_fit_are_named(sizes, words):
         nnx.eval_shape(lambda: SwinV2(config, rngs=nnx.Rngs(0)))
 
 
-def test_pictures_of_another_size_are_refused(tower):
+def test_images_of_another_size_are_refused(tower):
     with pytest.raises(ValueError, match=r'\(64, 32, 3\).*\(32, 32, 3\)'):
         tower.embed(jnp.zeros((1, 64, 32, 3)))

@@ -64,8 +64,8 @@ def test_words_and_layers_as_in_hugging_face(original, tower, forward, questions
     )
 
 
-def test_layers_run_in_pieces_are_the_whole_tower(tower, forward, questions):
-    def pieces(tower, words, mask):
+def test_layers_run_in_parts_equal_the_whole_tower(tower, forward, questions):
+    def run_in_parts(tower, words, mask):
         tokens = tower.embed(words, mask)
         graphdef, state = tower.layers()
         for cut in (slice(0, 1), slice(1, None)):
@@ -74,7 +74,7 @@ def test_layers_run_in_pieces_are_the_whole_tower(tower, forward, questions):
         return tokens
 
     np.testing.assert_allclose(
-        jax.jit(pieces)(tower, *questions), forward(tower, *questions), atol=ATOL
+        jax.jit(run_in_parts)(tower, *questions), forward(tower, *questions), atol=ATOL
     )
 
 
@@ -107,7 +107,9 @@ def test_phrases_are_the_mean_of_their_words(tower):
     phrases = np.array([[4, 9, 0], [5, 0, 0], [0, 0, 0]])
     mask = np.array([[True, True, False], [True, False, False], [False] * 3])
     table = np.asarray(tower.words.embedding[...])
-    ours = jax.jit(lambda tower, phrases, mask: tower.words_of(phrases, mask))(tower, phrases, mask)
+    ours = jax.jit(lambda tower, phrases, mask: tower.embed_phrases(phrases, mask))(
+        tower, phrases, mask
+    )
     np.testing.assert_allclose(ours[0], (table[4] + table[9]) / 2, atol=1e-6)
     np.testing.assert_allclose(ours[1], table[5], atol=1e-6)
     np.testing.assert_array_equal(ours[2], 0)

@@ -1,4 +1,4 @@
-"""Eq. 7-10: structure, and the parts that can be written down in NumPy."""
+"""Eq. 7-10: the structure, and the parts that NumPy can compute."""
 
 import functools
 

@@ -20,13 +20,13 @@ ROW = {
 
 @pytest.fixture
 def make_row():
-    """make_row(**changes): a row of version 1."""
+    """make_row(**changes) returns a row of version 1."""
     return lambda **changes: ROW | changes
 
 
 @pytest.fixture
 def write(tmp_path):
-    """write(name, *rows): an annotation file in the data set `tmp_path`; returns its path."""
+    """write(name, *rows) writes an annotation file in `tmp_path` and returns its path."""
 
     def write(name, *rows):
         path = tmp_path / name
@@ -39,13 +39,13 @@ def write(tmp_path):
 
 @pytest.fixture(scope='session')
 def real_path():
-    """real_path(name): one of the published files, which are not part of this project."""
+    """real_path(name) returns the path of a published file; see published.py."""
     return published.path
 
 
 @pytest.fixture(scope='session')
 def real(real_path):
-    """real(name): its questions; every row of it can be read."""
+    """real(name) returns the questions of a published file, of which every row can be read."""
     found = {}
 
     def questions(name):

@@ -1,4 +1,4 @@
-"""MUSIC-AVQA's published annotation files, which are not part of this project."""
+"""Finds MUSIC-AVQA's published annotation files, which are not part of this project."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ FOLDER = SHARED / 'data/music_avqa'
 
 
 def path(name: str) -> Path:
-    """One of them, such as 'v2_test_bias'; where it is not here, the test is skipped."""
+    """Return the path of a published file, such as 'v2_test_bias'; skip the test without it."""
     found = FOLDER / f'{name}.json'
     if not found.exists():
         pytest.skip(f'{found} is not here')

@@ -30,24 +30,24 @@ def row(video_id, name='violin', **changes):
 
 @pytest.fixture(scope='module')
 def films(tmp_path_factory):
-    """Videos by the seconds of their pictures and of their sound, made once."""
+    """A folder of videos, and their paths by (picture seconds, sound seconds); written once."""
     return tmp_path_factory.mktemp('films'), {}
 
 
 @pytest.fixture
 def film(films, media, tmp_path):
-    """film(name, picture, sound): a video of so many seconds in the data set `tmp_path`."""
-    folder, made = films
+    """film(name, picture, sound) copies a video of that length in seconds into `tmp_path`."""
+    folder, written = films
 
     def film(name, picture=60.0, sound=60.0):
-        if (picture, sound) not in made:
-            seen = media.Picture(seconds=picture, fps=1, group=60)
-            heard = media.Sound(seconds=sound, sample_rate=8000)
+        if (picture, sound) not in written:
+            video_stream = media.Picture(seconds=picture, fps=1, group=60)
+            audio_stream = media.Sound(seconds=sound, sample_rate=8000)
             path = folder / f'{picture:g} {sound:g}.mp4'
-            made[picture, sound] = media.write(path, seen, heard)
+            written[picture, sound] = media.write(path, video_stream, audio_stream)
         path = tmp_path / 'videos' / f'{name}.mp4'
         path.parent.mkdir(exist_ok=True)
-        return Path(shutil.copy(made[picture, sound], path))
+        return Path(shutil.copy(written[picture, sound], path))
 
     return film
 
@@ -72,7 +72,7 @@ def test_a_whole_data_set(film, write, run):
         assert [each['split'] for each in table] == ['train', 'val', 'test']
     assert [each['whole'] for each in report.tables['Videos']] == [1, 1, 1]
     assert [each['A Counting'] for each in report.tables['Questions, each once']] == [1, 1, 1]
-    assert 'nothing is known of it' in report.text()
+    assert 'nothing is known about it' in report.text()
 
 
 def test_each_kind_of_video(film, write, run, tmp_path):
@@ -113,21 +113,21 @@ def test_each_kind_of_video(film, write, run, tmp_path):
     assert wrong.startswith('4 of 8 videos cannot be used')
 
 
-def test_a_file_that_hangs_its_reader_costs_itself(film, write, run):
-    """It stands still as if FFmpeg ran for ever; a new one reads the other videos."""
+def test_a_file_that_hangs_its_reader_costs_no_other_file(film, write, run):
+    """The reader is stopped, as if FFmpeg ran for ever; a new one reads the other videos."""
     for name in 'abc':
         path = film(name)
         write(f'avqa-{dict(a="train", b="val", c="test")[name]}.json', row(name))
-    shared = guarded.shared(guarded.Limits(8.0, gigabytes=4.0))
+    shared = guarded.shared_reader(guarded.Limits(8.0, gigabytes=4.0))
     shared.read(video.read_frames, path, [0.5], 8)
-    (process,) = (p for p in multiprocessing.active_children() if p.name == guarded.PROCESS)
+    (process,) = (p for p in multiprocessing.active_children() if p.name == guarded.PROCESS_NAME)
     os.kill(process.pid, signal.SIGSTOP)
     report = run(allowed=0.5, seconds=8.0)
     (probe,) = report.videos.values()
     assert list(report.videos) == ['a'] and probe.state == 'unreadable'
     assert probe.reason == 'reading it took longer than 8 s'
     assert [each['whole'] for each in report.tables['Videos']] == [0, 1, 1]
-    assert not any(p.name == guarded.PROCESS for p in multiprocessing.active_children())
+    assert not any(p.name == guarded.PROCESS_NAME for p in multiprocessing.active_children())
 
 
 def test_files_that_are_not_the_published_ones(film, write, run):
@@ -205,7 +205,7 @@ def test_malformed_and_repeated_rows(film, write, run):
     assert '1 rows are not taken as written: avqa-train.json, row 1: repeats' in report.text()
 
 
-def test_the_table_of_additional_videos_tells_lengths_and_sources(film, write, run, tmp_path):
+def test_lengths_and_sources_come_from_the_table_of_additional_videos(film, write, run, tmp_path):
     film('l9w43Zpm12A', 26.0, 26.0)
     film('a')
     table = 'video_id,start_time,duration,suffix,has_flip\nl9w43Zpm12A,0:00,0:26,,N\n'

@@ -1,4 +1,4 @@
-"""Damaged and hostile annotation files: each is refused by name, or its rows are, one by one."""
+"""Damaged and hostile annotation files: a file is refused by name, or its bad rows are left out."""
 
 import json
 import os
@@ -70,7 +70,7 @@ def rows_replaced(rng, data):
 
 
 def nested(rng, data):
-    """As deep as the parser goes, and deeper."""
+    """Nest a value as deep as the parser allows, and deeper."""
     depth = rng.integers(1, 1200) if rng.integers(8) else 100_000
     opening, closing = (b'[', b']') if rng.integers(2) else (b'{"a":', b'}')
     value = opening * depth + b'1' + closing * depth
@@ -121,7 +121,7 @@ def test_500_damaged_files(tmp_path):
 
 
 @pytest.mark.parametrize('depth', [10, 500, 900, 960, 990, 100_000])
-def test_a_value_that_is_deep_is_told_in_short(depth, tmp_path):
+def test_a_deeply_nested_value_is_shortened_in_the_message(depth, tmp_path):
     (tmp_path / 'a.json').write_text(
         json.dumps([row('v0'), row('v1')]).replace('"v0"', '[' * depth + ']' * depth)
     )
@@ -133,7 +133,7 @@ def test_a_value_that_is_deep_is_told_in_short(depth, tmp_path):
         assert 'recursion' in str(error)
 
 
-# Prepares a data set and tells every path that Python opened, and every file that was read.
+# Prepares a data set, and prints all paths that Python opened and all files that were read.
 SCRIPT = """
 import json, sys
 from pathlib import Path
@@ -159,7 +159,7 @@ if __name__ == '__main__':
 """
 
 
-def test_no_name_leads_prepare_out_of_the_videos(media, tmp_path):
+def test_no_name_makes_prepare_read_outside_the_folder_of_videos(media, tmp_path):
     root, out = tmp_path / 'set', tmp_path / 'out'
     write_small_set(root, media, 2)
     out.mkdir()

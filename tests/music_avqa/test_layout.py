@@ -27,19 +27,19 @@ def test_a_path_never_leaves_the_folder(tmp_path):
             music_avqa.video_path(tmp_path, name)
 
 
-def test_the_ends_of_a_path():
-    assert layout.ends_of('data/json/a.json') == ['data/json/a.json', 'json/a.json', 'a.json']
+def test_the_suffixes_of_a_path():
+    assert layout.path_suffixes('data/json/a.json') == ['data/json/a.json', 'json/a.json', 'a.json']
 
 
 @pytest.mark.parametrize('scheme', layout.SCHEMES)
 @pytest.mark.parametrize('folders', [0, 1, 9])
 def test_a_clone_a_part_of_it_and_bare_files(scheme, folders, write, tmp_path):
-    """Folders are left out from the front, as many as there are."""
+    """The first folders of a path may be missing."""
     expected = {}
     for split, names in layout.FILES[scheme].items():
-        ends = layout.ends_of(names[0])
-        end = ends[min(folders, len(ends) - 1)]
-        expected[split] = write(end)
+        suffixes = layout.path_suffixes(names[0])
+        suffix = suffixes[min(folders, len(suffixes) - 1)]
+        expected[split] = write(suffix)
     assert layout.find(tmp_path, scheme) == expected
 
 

@@ -11,7 +11,7 @@ REAL = {
 }
 
 
-def test_the_hash_is_gits(tmp_path):
+def test_the_hash_equals_gits(tmp_path):
     for content in (b'', b'[]\n', b'\x00\xff' * 1000):
         path = tmp_path / 'file'
         path.write_bytes(content)

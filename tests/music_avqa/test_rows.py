@@ -17,7 +17,7 @@ FAST = settings(max_examples=40, deadline=None, suppress_health_check=list(Healt
 
 @pytest.fixture
 def read(write):
-    """read(*rows): the questions and the complaints of a file with these rows."""
+    """read(*rows) returns the questions and the complaints of a file with these rows."""
 
     def read(*rows, split='val', name='avqa-val.json'):
         return music_avqa.read_questions(write(name, *rows), split)
@@ -119,9 +119,9 @@ def test_a_swapped_sound_makes_another_question(read, make_row):
         ({'templ_values': '["a", "b"]'}, '2 values'),
         ({'templ_values': '[1]'}, 'list of texts'),
         ({'templ_values': '["violin"'}, 'expected a list'),
-        ({'templ_values': ['\udfff']}, 'which is no text'),
+        ({'templ_values': ['\udfff']}, 'which is not valid text'),
         ({'question_content': ' ', 'templ_values': '[]'}, 'empty'),
-        ({'question_content': 'Is it\ud83c?', 'templ_values': '[]'}, 'which is no text'),
+        ({'question_content': 'Is it\ud83c?', 'templ_values': '[]'}, 'which is not valid text'),
         ({'question_id': [7]}, 'question_id'),
     ],
 )
@@ -138,7 +138,7 @@ def test_a_missing_key_is_named(key, read, make_row):
     assert key in complaint
 
 
-def test_rows_that_are_no_objects(read):
+def test_rows_that_are_not_objects(read):
     questions, complaints = read('row', None, [], 7)
     assert not questions and len(complaints) == 4
 
@@ -155,7 +155,7 @@ VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_s
     VALUES | st.lists(VALUES, max_size=3) | st.just('\ud800'),
     st.sampled_from(('val', 'rephrased')),
 )  # fmt: skip
-def test_no_row_stops_the_reading_or_what_comes_after(read, make_row, key, value, split):
+def test_no_row_stops_the_reading(read, make_row, key, value, split):
     questions, complaints = read(make_row(**{key: value}), make_row(), split=split)
     assert len(questions) + len(complaints) == 2
     for question in questions:
@@ -167,7 +167,7 @@ VIDEO_IDS = r'(esa|vv)?[0-9]{8}|[A-Za-z0-9_-]{11}(_#0[2-5])?(_flip)?'
 
 @st.composite
 def published_rows(draw):
-    """A row of any template, and the question in it."""
+    """Draw a row of any template, and the question that it holds."""
     template = draw(st.sampled_from(sorted(vocabulary.TEMPLATES)))
     places = re.findall('<[^<>]+>', template)
     values = [draw(st.sampled_from(vocabulary.PLACEHOLDERS[place])) for place in places]
@@ -195,11 +195,11 @@ def test_every_spelling_gives_the_same_question(read, pair):
     assert (question.question_id, question.video_id) == (number, row['video_id'])
     assert (question.modality, question.kind) == kind
     assert (question.template, question.values, question.answer) == (template, values, answer)
-    assert set(vocabulary.words_of(question.text)) <= set(vocabulary.QUESTION_WORDS)
+    assert set(vocabulary.split_words(question.text)) <= set(vocabulary.QUESTION_WORDS)
 
 
 @pytest.mark.parametrize('text', ['', '{}', '[', '7', '\x00'])
-def test_a_file_that_is_no_annotation_file(text, tmp_path):
+def test_a_file_that_is_not_an_annotation_file(text, tmp_path):
     path = tmp_path / 'avqa-train.json'
     path.write_text(text)
     with pytest.raises(StageError, match='is not an annotation file'):
@@ -211,7 +211,7 @@ def test_a_missing_file(tmp_path):
         music_avqa.read_questions(tmp_path / 'avqa-train.json', 'train')
 
 
-def test_a_byte_order_mark_is_no_text(tmp_path, make_row):
+def test_a_byte_order_mark_is_skipped(tmp_path, make_row):
     path = tmp_path / 'avqa-train.json'
     path.write_text(json.dumps([make_row()]), 'utf-8-sig')
     assert len(music_avqa.read_questions(path, 'train')[0]) == 1
@@ -221,7 +221,7 @@ def test_values_are_not_filled_again():
     assert music_avqa.fill('Is <LR> <LR>?', ['<LR>', 'b']) == 'Is <LR> b?'
 
 
-# As FortisAVQA's README prints them, comments and all.
+# Rows as FortisAVQA's README prints them, with their comments.
 FORTIS = (
     {
         'video_id': '00000823',
@@ -274,7 +274,7 @@ def test_rephrased_questions_with_placeholders(content, values, text, read, make
 
 
 @pytest.mark.parametrize('frequency', ['head', 'tail'])
-def test_the_file_tells_how_frequent_answers_are(frequency, read, make_row):
+def test_the_files_name_says_how_frequent_the_answers_are(frequency, read, make_row):
     name = f'avqa-test-{frequency}.json'
     (question,), _ = read(make_row(), split='rephrased', name=name)
     assert question.frequency == frequency
@@ -290,7 +290,8 @@ def test_rephrased_rows_that_cannot_be_read(read, make_row):
         assert reason in complaint
 
 
-# Rows, distinct videos, rows with another video's sound, rows per type in TYPES' order, key sets.
+# Rows, different videos, rows with another video's sound, rows per type in the order of TYPES, and
+# rows per set of keys.
 COUNTS = {
     'v1_avqa-val': (4568, 3815, 0, (511, 295, 600, 613, 495, 633, 461, 549, 411), [4568]),
     'v2_test_bias': (
@@ -322,7 +323,7 @@ def test_real_files(name, real, real_path):
             assert question.answer == 'no'
 
 
-def test_a_question_travels_as_its_fields(read, make_row):
+def test_a_question_is_converted_to_json_and_back(read, make_row):
     (question,), _ = read(make_row(split='tail'), split='rephrased')
     row = json.loads(json.dumps(question.to_json() | {'record': 3}))
     assert row['values'] == ['acoustic_guitar'] and row['frequency'] == 'tail'

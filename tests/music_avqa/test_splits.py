@@ -22,7 +22,7 @@ def voiceover(name, answer='yes', **changes):
 
 @pytest.fixture
 def read(write, tmp_path):
-    """read(scheme, train, val, test): bare annotation files of these rows."""
+    """read(scheme, train, val, test) reads annotation files with these rows."""
 
     def read(scheme, *rows_of_splits):
         for split, rows in zip(music_avqa.SPLITS, rows_of_splits):
@@ -72,7 +72,7 @@ def doubled(question_id, answers, **changes):
     return [row | {'anser': answer} for answer in answers]
 
 
-def test_what_became_of_two_answers_where_that_is_known(read):
+def test_known_corrections_decide_between_two_answers(read):
     counting = {
         'type': '["Audio", "Counting"]',
         'question_content': 'How many musical instruments were heard throughout the video?',
@@ -100,12 +100,12 @@ def test_what_became_of_two_answers_where_that_is_known(read):
     assert question.video_id == '00004536' and question.answer == 'acoustic_guitar'
     assert question.text == 'What kind of instrument is the leftest instrument?'
     assert len(found.remarks) == 4 and all('json_update' in remark for remark in found.remarks)
-    # These ids mean something in version 1's first release alone.
+    # The ids have this meaning only in version 1's first release.
     assert [q.answer for q in read('plain', train, test, test).questions['train']] == ['two', 'one']
 
 
 def test_corrections_are_questions_of_the_data_set():
-    changes = [change for change in splits.CORRECTED.values() if change is not None]
+    changes = [change for change in splits.CORRECTIONS.values() if change is not None]
     assert {change['answer'] for change in changes} <= set(vocabulary.ANSWERS)
     (rewritten,) = [change for change in changes if 'template' in change]
     assert rewritten['template'] in vocabulary.TEMPLATES
@@ -127,7 +127,7 @@ SIBLINGS = st.sampled_from(('', '_#02', '_flip', '_#02_flip'))
 
 @st.composite
 def located_questions(draw):
-    """Questions of many videos, mirrored copies among them, in any order."""
+    """Draw questions about many videos and mirrored copies, in any order."""
     names = draw(st.lists(st.builds(str.__add__, NAMES, SIBLINGS), max_size=40, unique=True))
     return [
         (name, music_avqa.Question(
@@ -139,16 +139,16 @@ def located_questions(draw):
 
 @settings(max_examples=50, deadline=None)
 @given(located_questions(), st.randoms(use_true_random=False))
-def test_no_performance_is_on_two_sides(located, random):
-    found = splits.by_video(located)
-    sides = {}
+def test_no_performance_is_in_two_splits(located, random):
+    found = splits.split_by_video(located)
+    split_of = {}
     for split, pairs in found.items():
         for name, question in pairs:
             assert question.split == split
-            assert sides.setdefault(videos.performance(name), split) == split
+            assert split_of.setdefault(videos.performance_name(name), split) == split
     assert sum(map(len, found.values())) == len(located)
     shuffled = random.sample(located, len(located))
-    again = splits.by_video(shuffled)
+    again = splits.split_by_video(shuffled)
     assert {s: sorted(pairs, key=str) for s, pairs in again.items()} == {
         s: sorted(pairs, key=str) for s, pairs in found.items()
     }
@@ -156,13 +156,13 @@ def test_no_performance_is_on_two_sides(located, random):
 
 @settings(max_examples=50, deadline=None)
 @given(located_questions(), st.randoms(use_true_random=False))
-def test_what_is_held_out_does_not_depend_on_the_order(located, random):
+def test_held_out_questions_do_not_depend_on_the_order(located, random):
     questions = [dataclasses.replace(question, split='train') for _, question in located]
-    kept, held_out = splits.cut_validation(questions)
+    kept, held_out = splits.hold_out_validation(questions)
     assert {q.split for q in kept} <= {'train'} and {q.split for q in held_out} <= {'val'}
     assert {q.identity for q in kept + held_out} == {q.identity for q in questions}
     some = [question for question in questions if random.random() < 0.5]
-    assert set(splits.cut_validation(some)[1]) == {
+    assert set(splits.hold_out_validation(some)[1]) == {
         q for q in held_out if q.identity in {question.identity for question in some}
     }
 
@@ -200,7 +200,7 @@ def test_version_2_with_validation_questions_that_are_also_train_rows(write, tmp
     assert found.remarks == ('2 train questions are validation questions',)
 
 
-def test_rephrased_questions_come_beside_the_test_questions(write, read, tmp_path):
+def test_rephrased_questions_form_a_split_of_their_own(write, read, tmp_path):
     text = 'Can somebody be heard who does not play?'
     head = write('R/avqa-test-head.json', voiceover('c', question_content=text))
     write('R/avqa-test-tail.json', voiceover('c'), voiceover('d', question_content=text))
@@ -210,7 +210,7 @@ def test_rephrased_questions_come_beside_the_test_questions(write, read, tmp_pat
     assert [q.frequency for q in found.questions['rephrased']] == ['head', 'tail', 'tail']
     assert [q.text for q in found.questions['rephrased']].count(text) == 2
     assert [q.frequency for q in found.questions['test']] == ['']
-    assert not found.remarks  # its words are its own
+    assert not found.remarks  # unknown words of rephrased questions are not reported
     only_head = music_avqa.read(tmp_path, 'plain', str(head))
     assert len(only_head.questions['rephrased']) == 1
 
@@ -225,7 +225,7 @@ def test_real_files_hold_each_question_once_and_known_words_only(real):
     for name in ('v1_avqa-val', 'v2_test_bias'):
         questions = real(name)
         remarks = []
-        settled = splits._settle([('', question) for question in questions], remarks)
+        settled = splits._deduplicate([('', question) for question in questions], remarks)
         assert len(settled) == len(questions) and not remarks
-        words |= {word for q in questions for word in vocabulary.words_of(q.text)}
+        words |= {word for q in questions for word in vocabulary.split_words(q.text)}
     assert words == set(vocabulary.QUESTION_WORDS) - {vocabulary.PADDING}

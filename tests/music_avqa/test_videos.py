@@ -32,8 +32,8 @@ def path(tmp_path):
         (('mine_#02',), 'mine_#02'),
     ],
 )
-def test_what_names_tell(names, performance):
-    assert {videos.performance(name) for name in names} == {performance}
+def test_the_names_of_one_performance(names, performance):
+    assert {videos.performance_name(name) for name in names} == {performance}
 
 
 def test_the_table_of_additional_videos(path):
@@ -67,7 +67,7 @@ def test_a_malformed_row_is_named(line, reason, path):
 
 
 @pytest.mark.parametrize('content', [b'', b'video_id,start\n', b'\xff\xfe\x00', b'a\x00b'])
-def test_a_file_that_is_no_table(content, path):
+def test_a_file_that_is_not_the_table(content, path):
     path.write_bytes(content)
     with pytest.raises(StageError, match='is not the table of additional videos'):
         videos.read_additional(path)
@@ -83,11 +83,10 @@ def test_the_published_table(real_path):
 
 
 def test_names_of_real_videos(real):
-
     names = {q.video_id for q in real('v2_test_bias')}
     added = {name for name in names if not name[-8:].isdigit()}
     assert len(added) == 376
     assert sum(name.endswith('_flip') for name in added) == 12
     assert sum('#' in name for name in added) == 2
-    assert all(len(videos.performance(name)) == 11 for name in added)
-    assert all(videos.performance(name) == name for name in names - added)
+    assert all(len(videos.performance_name(name)) == 11 for name in added)
+    assert all(videos.performance_name(name) == name for name in names - added)

@@ -5,20 +5,20 @@ from amuse_jax import music_avqa
 from amuse_jax.music_avqa import vocabulary
 
 
-def as_published_code_splits(template, values):
-    """Splits at spaces, drops the last word's last letter, then fills word by word."""
+def split_as_published_code(template, values):
+    """Split at spaces, drop the last letter of the last word, then fill word by word."""
     words = template.rstrip().split(' ')
     words[-1] = words[-1][:-1]
     remaining = iter(values)
     return [next(remaining) if '<' in word else word for word in words]
 
 
-def test_words_are_those_of_published_code():
+def test_words_equal_those_of_the_published_code():
     for template in vocabulary.TEMPLATES:
         places = re.findall('<[^<>]+>', template)
         for values in itertools.product(*[vocabulary.PLACEHOLDERS[p][:3] for p in places]):
             text = music_avqa.fill(template, values)
-            assert vocabulary.words_of(text) == as_published_code_splits(template, values)
+            assert vocabulary.split_words(text) == split_as_published_code(template, values)
 
 
 def test_92_words_and_padding_in_a_fixed_order():
@@ -29,7 +29,7 @@ def test_92_words_and_padding_in_a_fixed_order():
     expected = {
         word
         for template in vocabulary.TEMPLATES
-        for word in as_published_code_splits(template, itertools.repeat('violin'))
+        for word in split_as_published_code(template, itertools.repeat('violin'))
     }
     expected |= {value for values in vocabulary.PLACEHOLDERS.values() for value in values}
     assert set(words[1:]) == expected
@@ -41,6 +41,6 @@ def test_answers_and_templates():
     assert len(vocabulary.TEMPLATES) == 33
     assert len(vocabulary.INSTRUMENTS) == 22 and len(vocabulary.COUNTS) == 12
     longest = max(
-        len(vocabulary.words_of(template)) for template in vocabulary.TEMPLATES
+        len(vocabulary.split_words(template)) for template in vocabulary.TEMPLATES
     )  # a placeholder is one word
     assert longest == 14

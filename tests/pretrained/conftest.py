@@ -6,7 +6,7 @@ import pytest
 
 @pytest.fixture(scope='session')
 def original_htsat():
-    """The PyTorch description of the released HTS-AT, tests/pretrained/original_htsat.py."""
+    """The module original_htsat.py, which describes the released HTS-AT in PyTorch."""
     path = Path(__file__).with_name('original_htsat.py')
     spec = importlib.util.spec_from_file_location('original_htsat', path)
     module = importlib.util.module_from_spec(spec)

@@ -1,5 +1,4 @@
-"""HTS-AT's released model (Chen et al. 2022), described key by key: names, shapes and what is done
-with each array, in PyTorch."""
+"""The released HTS-AT (Chen et al. 2022) in PyTorch: array names, shapes and the forward pass."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +7,7 @@ SAMPLE_RATE, WINDOW, MELS = 32000, 1024, 64
 
 
 def shapes(config, classes):
-    """Every array of the release by name (without the Lightning file's prefix)."""
+    """Return the shape of every array in the release by name, without the Lightning prefix."""
     found = {
         'spectrogram_extractor.stft.conv_real.weight': (WINDOW // 2 + 1, 1, WINDOW),
         'spectrogram_extractor.stft.conv_imag.weight': (WINDOW // 2 + 1, 1, WINDOW),
@@ -53,7 +52,7 @@ def _linear(name, out, width):
 
 
 def draw(config, classes, seed=0):
-    """Random arrays for every name; tables and masks are constants that nothing reads."""
+    """Draw a random array for every name; index tables and masks are constants and not used."""
     generator = torch.Generator().manual_seed(seed)
     found = {}
     for name, shape in shapes(config, classes).items():
@@ -68,8 +67,11 @@ def draw(config, classes, seed=0):
 
 
 class Original:
-    """The forward pass outside training: log-mel (b, frames, mels) -> clip, frame-wise output and
-    the tokens after the last norm."""
+    """The forward pass in evaluation mode.
+
+    A call takes a log-mel (b, frames, mels) and returns the scores of the clip, the scores of each
+    frame, and the tokens after the last norm.
+    """
 
     def __init__(self, arrays, config):
         self.arrays, self.config = arrays, config

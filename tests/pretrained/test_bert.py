@@ -30,7 +30,7 @@ def filled(arrays):
     return nnx.state(key_mapping.fill(abstract, arrays, bert.table(CONFIG, arrays)))
 
 
-def test_the_first_release_has_other_names_for_the_same_norms(source):
+def test_the_norm_names_of_the_first_release_give_the_same_tower(source):
     def rename(name):
         if 'LayerNorm' not in name:
             return name
@@ -41,7 +41,7 @@ def test_the_first_release_has_other_names_for_the_same_norms(source):
     jax.tree.map(np.testing.assert_array_equal, filled(source), filled(older))
 
 
-def test_without_its_prefix_it_is_the_same_tower(source):
+def test_names_without_the_prefix_give_the_same_tower(source):
     bare = {
         name.removeprefix('bert.'): array
         for name, array in source.items()
@@ -51,7 +51,7 @@ def test_without_its_prefix_it_is_the_same_tower(source):
 
 
 def test_roberta_counts_its_positions_from_two():
-    """Words, padding and all: what the model of transformers gives for every word."""
+    """Every word has the output of the model in transformers, also in a padded batch."""
     torch.manual_seed(0)
     model = RobertaForMaskedLM(
         RobertaConfig(

@@ -18,7 +18,7 @@ def tensors():
     return {name: torch.from_numpy(array.copy()) for name, array in ARRAYS.items()}
 
 
-def same(found):
+def check_same(found):
     assert found.keys() == ARRAYS.keys()
     for name, array in ARRAYS.items():
         np.testing.assert_array_equal(found[name], array)
@@ -26,26 +26,26 @@ def same(found):
 
 def test_safetensors(tmp_path):
     save_file(ARRAYS, tmp_path / 'x.safetensors')
-    same(files.read(str(tmp_path / 'x.safetensors')))
+    check_same(files.read(str(tmp_path / 'x.safetensors')))
 
 
 @pytest.mark.parametrize('name', ['x.pt', 'x.pth', 'x.bin'])
 def test_plain_and_wrapped_dicts(tmp_path, name):
     for content in (tensors(), {'model': tensors(), 'epoch': 3}, {'state_dict': tensors()}):
         torch.save(content, tmp_path / name)
-        same(files.read(str(tmp_path / name)))
+        check_same(files.read(str(tmp_path / name)))
 
 
 def test_the_old_file_format(tmp_path):
     torch.save(tensors(), tmp_path / 'x.pth', _use_new_zipfile_serialization=False)
-    same(files.read(str(tmp_path / 'x.pth')))
+    check_same(files.read(str(tmp_path / 'x.pth')))
 
 
-def test_the_tower_of_a_lightning_file(tmp_path):
+def test_the_tower_of_a_lightning_file_is_read_without_the_prefix(tmp_path):
     state = {f'sed_model.{name}': tensor for name, tensor in tensors().items()}
     content = {'state_dict': state | {'loss.weight': torch.ones(1)}, 'epoch': 1, 'callbacks': {}}
     torch.save(content, tmp_path / 'x.ckpt')
-    same(files.read(str(tmp_path / 'x.ckpt')))
+    check_same(files.read(str(tmp_path / 'x.ckpt')))
 
 
 def test_bfloat16_becomes_float32(tmp_path):
@@ -54,7 +54,7 @@ def test_bfloat16_becomes_float32(tmp_path):
 
 
 class Payload:
-    """What a file could run when it is unpickled."""
+    """An object that runs code when it is unpickled."""
 
     ran = False
 
@@ -72,19 +72,19 @@ def test_nothing_is_unpickled(tmp_path):
 @pytest.mark.parametrize(
     ('name', 'content', 'sentence'),
     [
-        ('x.safetensors', b'', 'no whole safetensors file'),
-        ('x.safetensors', b'\xff' * 100, 'no whole safetensors file'),
+        ('x.safetensors', b'', 'not a complete safetensors file'),
+        ('x.safetensors', b'\xff' * 100, 'not a complete safetensors file'),
         ('x.pth', b'PK\x03\x04 cut', 'cannot be read'),
         ('x.txt', b'weights', "the ending '.txt'"),
     ],
 )
-def test_damaged_and_other_files_are_named(tmp_path, name, content, sentence):
+def test_damaged_files_and_unknown_endings_are_reported(tmp_path, name, content, sentence):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(StageError, match=sentence):
         files.read(str(tmp_path / name))
 
 
-def test_a_missing_file_and_a_list_are_named(tmp_path):
+def test_a_missing_file_and_a_list_are_reported(tmp_path):
     with pytest.raises(StageError, match='no checkpoint at'):
         files.read(str(tmp_path / 'x.safetensors'))
     torch.save([torch.ones(1)], tmp_path / 'x.pt')
@@ -101,7 +101,7 @@ def not_reached():
 
 
 @pytest.mark.parametrize('error', [ConnectionError('no route to host'), not_reached()])
-def test_without_a_network_a_hub_name_says_what_to_do(error, monkeypatch):
+def test_a_hub_name_without_a_network_says_what_to_do(error, monkeypatch):
     import huggingface_hub
 
     def refuse(name, file, **options):
@@ -112,7 +112,7 @@ def test_without_a_network_a_hub_name_says_what_to_do(error, monkeypatch):
         files.read('microsoft/swinv2-tiny-patch4-window8-256')
 
 
-def test_what_the_cache_holds_is_taken_without_a_network(tmp_path, monkeypatch):
+def test_a_file_in_the_cache_is_read_without_a_network(tmp_path, monkeypatch):
     import huggingface_hub
 
     def cached(name, file):
@@ -121,22 +121,22 @@ def test_what_the_cache_holds_is_taken_without_a_network(tmp_path, monkeypatch):
     torch.save(tensors(), tmp_path / 'pytorch_model.bin')
     monkeypatch.setattr(huggingface_hub, 'try_to_load_from_cache', cached)
     monkeypatch.setattr(huggingface_hub, 'hf_hub_download', None)
-    same(files.read('someone/some-model'))
+    check_same(files.read('someone/some-model'))
 
 
-def test_of_the_hub_the_safetensors_file_is_preferred(tmp_path, monkeypatch):
+def test_the_safetensors_file_on_the_hub_is_preferred(tmp_path, monkeypatch):
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError
 
-    asked = collections.Counter()
+    requests = collections.Counter()
 
     def download(name, file, **options):
-        asked[file] += 1
+        requests[file] += 1
         if file == 'model.safetensors':
             raise EntryNotFoundError('none')
         torch.save(tensors(), tmp_path / file)
         return str(tmp_path / file)
 
     monkeypatch.setattr(huggingface_hub, 'hf_hub_download', download)
-    same(files.read('someone/some-model'))
-    assert list(asked) == ['model.safetensors', 'pytorch_model.bin']
+    check_same(files.read('someone/some-model'))
+    assert list(requests) == ['model.safetensors', 'pytorch_model.bin']

@@ -1,4 +1,4 @@
-"""The paper's towers at full size against the models they must match: float32, random weights.
+"""Compare the paper's towers at full size with the original models: float32, random weights.
 
 python -m pytest -m slow tests/pretrained
 """
@@ -24,7 +24,7 @@ from amuse_jax.pretrained import swin_v2 as swin_names
 
 pytestmark = pytest.mark.slow
 LARGE = swin_v2.named('swinv2_large_window12_192')
-HALF_WIDTH = 3e-2  # bfloat16 against float32
+BFLOAT16_ERROR = 3e-2  # relative error of bfloat16 against float32
 
 
 def filled(build, table, arrays):
@@ -49,11 +49,11 @@ def pixels():
     return np.random.default_rng(0).normal(size=(2, 192, 192, 3)).astype(np.float32)
 
 
-def test_swin_v2_large_as_in_timm_after_every_stage(pixels):
-    original = reference.randomised(
+def test_swin_v2_large_matches_timm_after_every_stage(pixels):
+    original = reference.randomise(
         timm.create_model('swinv2_large_window12_192', num_classes=0)
     ).eval()
-    arrays = reference.arrays(original)
+    arrays = reference.state_arrays(original)
     tower = filled(lambda: SwinV2(LARGE, rngs=nnx.Rngs(0)), swin_names.table(LARGE, arrays), arrays)
     output = jax.jit(lambda tower, x: tower(x))(tower, pixels)
     with torch.no_grad():
@@ -65,12 +65,12 @@ def test_swin_v2_large_as_in_timm_after_every_stage(pixels):
     close(output.tokens, x.flatten(1, 2))
     close(output.pooled, x.mean((1, 2)))
     build = lambda: SwinV2(LARGE, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)  # noqa: E731
-    assert bfloat16_error(build, tower, pixels) < HALF_WIDTH
+    assert bfloat16_error(build, tower, pixels) < BFLOAT16_ERROR
 
 
-def test_swin_v2_large_as_in_hugging_face(pixels):
+def test_swin_v2_large_matches_hugging_face(pixels):
     original = reference.build(default_config(), 'visual')
-    arrays = reference.arrays(original)
+    arrays = reference.state_arrays(original)
     tower = filled(lambda: SwinV2(LARGE, rngs=nnx.Rngs(0)), swin_names.table(LARGE, arrays), arrays)
     output = jax.jit(lambda tower, x: tower(x))(tower, pixels)
     with torch.no_grad():
@@ -79,11 +79,11 @@ def test_swin_v2_large_as_in_hugging_face(pixels):
     close(output.pooled, theirs.pooler_output)
 
 
-def test_htsat_as_released(original_htsat):
+def test_htsat_matches_the_release(original_htsat):
     arrays = original_htsat.draw(tagging.RELEASED, 527)
     for name, tensor in arrays.items():
         if name.endswith('weight') and 'norm' not in name and name != 'bn0.weight':
-            arrays[name] = tensor * 0.15  # of 0.2; the full width sums many more
+            arrays[name] = tensor * 0.15  # reduces 0.2, because the full width sums many more terms
     source = {name: tensor.numpy() for name, tensor in arrays.items()}
     config = tagging.RELEASED
     model = filled(
@@ -100,9 +100,9 @@ def test_htsat_as_released(original_htsat):
 
 
 @pytest.mark.parametrize('fused', [False, True])
-def test_htsat_as_in_clap(fused):
-    original = reference.randomised(ClapAudioModel(ClapAudioConfig(enable_fusion=fused))).eval()
-    arrays, config = reference.arrays(original), tagging.RELEASED
+def test_htsat_matches_clap(fused):
+    original = reference.randomise(ClapAudioModel(ClapAudioConfig(enable_fusion=fused))).eval()
+    arrays, config = reference.state_arrays(original), tagging.RELEASED
     tower = filled(
         lambda: HTSAT(config, rngs=nnx.Rngs(0)), htsat_names.table(config, arrays), arrays
     )
@@ -110,11 +110,12 @@ def test_htsat_as_in_clap(fused):
     with torch.no_grad():
         features = torch.tensor(log_mel)[:, None]
         is_longer = torch.zeros(2, 1, dtype=torch.bool) if fused else None
-        if fused:  # four views of a longer sound; of a short one the first is looked at
+        if fused:  # four views of a longer sound; for a short sound only the first is used
             features = features.repeat(1, 4, 1, 1)
         theirs = original(input_features=features, is_longer=is_longer)
     output = jax.jit(lambda tower, x: tower(x))(tower, log_mel)
-    # Theirs is the map itself: (b, d, frequency, time).
+    # The last hidden state of the original is a map (b, d, frequency, time), so compare the pooled
+    # output only.
     close(output.pooled, theirs.pooler_output)
     build = lambda: HTSAT(config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)  # noqa: E731
-    assert bfloat16_error(build, tower, log_mel) < HALF_WIDTH
+    assert bfloat16_error(build, tower, log_mel) < BFLOAT16_ERROR

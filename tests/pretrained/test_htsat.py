@@ -32,8 +32,8 @@ def tagger(arrays):
 
 
 @pytest.mark.parametrize('frames', [512, 300, 701, 1024])
-def test_tags_and_tokens_as_in_the_original(arrays, tagger, frames, original_htsat):
-    """As many frames as the tower takes, fewer, and more."""
+def test_tags_and_tokens_match_the_original(arrays, tagger, frames, original_htsat):
+    """Test as many frames as the tower takes, fewer, and more."""
     log_mel = np.random.default_rng(0).uniform(-80, 0, (3, frames, 32)).astype(np.float32)
     with jax.default_matmul_precision('highest'):
         tags = jax.jit(lambda tagger, x: tagger(x))(tagger, log_mel)
@@ -46,7 +46,7 @@ def test_tags_and_tokens_as_in_the_original(arrays, tagger, frames, original_hts
         np.testing.assert_allclose(ours, tokens.numpy(), atol=1e-5, rtol=1e-5)
 
 
-def test_a_longer_sound_is_seen_in_halves_that_overlap():
+def test_a_longer_sound_is_cropped_to_overlapping_halves():
     assert htsat.crops(FULL, 1024) == [slice(0, 1024)]
     assert [(part.start, part.stop) for part in htsat.crops(FULL, 2001)] == [
         (0, 1000),
@@ -69,7 +69,7 @@ def test_every_name_of_the_release_is_used_or_ignored(original_htsat):
 
 
 @pytest.mark.skipif(not KEYS.exists(), reason='needs the list of the released names')
-def test_the_description_names_what_the_release_holds(original_htsat):
+def test_the_description_has_the_names_and_shapes_of_the_release(original_htsat):
     listed = {}
     for line in KEYS.read_text().splitlines():
         name, shape, _ = line.split('\t')

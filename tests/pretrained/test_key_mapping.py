@@ -45,7 +45,7 @@ def test_layers_are_transposed_joined_and_stacked(model, source):
     np.testing.assert_array_equal(filled.head.kernel[...], source['classifier.weight'].T)
 
 
-def test_one_error_names_every_difference(model, source):
+def test_one_error_lists_every_difference(model, source):
     del source['blocks.0.key.bias']
     source['classifier.weight'] = np.zeros((5, 6), np.float32)
     source['classifier.bias'] = np.zeros(3, np.int64)
@@ -60,7 +60,7 @@ def test_one_error_names_every_difference(model, source):
     assert '(4 differences)' in message
 
 
-def test_arrays_that_cannot_be_joined_are_named(model, source):
+def test_arrays_that_cannot_be_joined_are_reported(model, source):
     source['blocks.1.key.weight'] = np.zeros((3, 5), np.float32)
     with pytest.raises(ConversionError, match='stack.kernel.*do not fit'):
         key_mapping.fill(model, source, TABLE)

@@ -1,4 +1,4 @@
-"""Universal Source Separation: what is missing is said; the real networks give counted stems."""
+"""Test Universal Source Separation: reports of missing files, and stems of the real networks."""
 
 import importlib.util
 
@@ -16,13 +16,13 @@ installed = importlib.util.find_spec('uss') is not None
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """An empty home folder: the packages keep their files under it."""
+    """An empty home folder, because the packages keep their files in the home folder."""
     monkeypatch.setenv('HOME', str(tmp_path / 'home'))
     return tmp_path / 'home'
 
 
 def write_labels(path) -> list[str]:
-    """Writes a file of AudioSet's form and length with the classes in use; returns its names."""
+    """Write a label file in AudioSet's format and size with the used classes; return its names."""
     used = sorted({name for classes in audioset.CLASSES.values() for name in classes})
     names = used + [f'class {index}' for index in range(len(used), separation.CLASSES)]
     rows = [f'{index},/m/{index:05d},"{name}"\n' for index, name in enumerate(names)]
@@ -39,9 +39,9 @@ def test_missing_package_is_one_sentence(tmp_path):
         separation.Separator(tmp_path)
 
 
-def test_labels_are_put_where_the_packages_look(tmp_path, home):
+def test_labels_are_copied_to_where_the_packages_read_them(tmp_path, home):
     write_labels(tmp_path / separation.LABELS)
-    empty = home / 'panns_data' / separation.LABELS  # what a failed download leaves
+    empty = home / 'panns_data' / separation.LABELS  # a failed download leaves an empty file
     empty.parent.mkdir(parents=True)
     empty.touch()
     separation._place_labels(tmp_path)
@@ -49,7 +49,7 @@ def test_labels_are_put_where_the_packages_look(tmp_path, home):
         assert place.read_bytes() == (tmp_path / separation.LABELS).read_bytes()
 
 
-def test_missing_files_are_named(tmp_path, home):
+def test_missing_files_are_reported(tmp_path, home):
     with pytest.raises(StageError, match=f'{separation.LABELS} .14675 bytes. in {tmp_path}'):
         separation._place_labels(tmp_path)
     with pytest.raises(StageError, match=f'has no file {separation.CHECKPOINT}'):
@@ -73,8 +73,8 @@ def test_published_files_are_read_without_unpickling(tmp_path):
 
 
 @pytest.mark.skipif(not installed, reason="the package uss is not installed (pip install '.[uss]')")
-def test_real_networks_separate_what_the_tagger_hears(tmp_path, home):
-    """Random weights of the real networks, but a tagger that hears a violin and nothing else."""
+def test_real_networks_separate_what_the_tagger_detects(tmp_path, home):
+    """Test the real networks with random weights and a tagger that detects only a violin."""
     import torch
 
     names = write_labels(tmp_path / separation.LABELS)

@@ -14,7 +14,7 @@ from amuse_jax.pretrained import key_mapping
 from amuse_jax.pretrained import swin_v2 as names
 from amuse_jax.pretrained.key_mapping import ConversionError
 
-# Shifted windows in two stages; the bias of one was trained with larger windows.
+# Two stages have shifted windows; the bias of one of them was trained with larger windows.
 CONFIG = SwinV2Config(64, 4, 8, (2, 1, 2, 1), (1, 2, 2, 4), 4, (0, 8, 8, 4))
 CLASSES = 5
 LARGE = SwinV2Config(192, 4, 192, (2, 2, 18, 2), (6, 12, 24, 48), 12)
@@ -67,8 +67,8 @@ def arrays_of(model):
     return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
 
-def as_released(arrays):
-    """timm's names of today -> those of timm 0.6 and of the original release, buffers included."""
+def rename_as_released(arrays):
+    """Rename timm's current names to those of timm 0.6 and the original release, with buffers."""
     old = {}
     for name, array in arrays.items():
         if '.downsample.' in name:
@@ -94,7 +94,7 @@ def images():
 
 
 @pytest.mark.parametrize('naming', MODELS)
-def test_classes_as_in_the_model_of_each_naming(naming, images):
+def test_logits_match_the_model_of_each_naming(naming, images):
     original = random(MODELS[naming]())
     model = converted(arrays_of(original))
     with jax.default_matmul_precision('highest'), torch.no_grad():
@@ -104,7 +104,7 @@ def test_classes_as_in_the_model_of_each_naming(naming, images):
     np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5, rtol=1e-5)
 
 
-def test_each_stage_as_in_timm(images):
+def test_each_stage_matches_timm(images):
     original = random(timm_model())
     tower = converted(arrays_of(original), classifier=False)
     with jax.default_matmul_precision('highest'), torch.no_grad():
@@ -115,7 +115,7 @@ def test_each_stage_as_in_timm(images):
             np.testing.assert_allclose(ours, x.flatten(1, 2).numpy(), atol=1e-5, rtol=1e-5)
 
 
-def test_each_block_as_in_timm(images):
+def test_each_block_matches_timm(images):
     original = random(timm_model())
     tower = converted(arrays_of(original), classifier=False)
     theirs = []
@@ -123,7 +123,7 @@ def test_each_block_as_in_timm(images):
         for block in layer.blocks:
             block.register_forward_hook(lambda _, __, x: theirs.append(x.flatten(1, 2).numpy()))
     with jax.default_matmul_precision('highest'), torch.no_grad():
-        ours = jax.jit(lambda tower, x: tower.blocks(x))(tower, images)
+        ours = jax.jit(lambda tower, x: tower.block_outputs(x))(tower, images)
         original(torch.tensor(images).permute(0, 3, 1, 2))
     assert [len(stage) for stage in ours] == list(CONFIG.depths)
     for x, y in zip([x for stage in ours for x in stage], theirs, strict=True):
@@ -143,7 +143,7 @@ PUBLISHED = [name for name in timm.list_models('swinv2_*') if not name.startswit
 
 
 @pytest.mark.parametrize('name', PUBLISHED)
-def test_named_sizes_are_timms(name):
+def test_named_sizes_match_timm(name):
     with torch.device('meta'):
         theirs = timm.create_model(name, num_classes=0)
     shapes = {key: tensor.shape for key, tensor in theirs.state_dict().items()}
@@ -162,22 +162,22 @@ def test_an_unknown_name_is_refused():
         swin_v2.named('swinv2_huge_window8_256')
 
 
-def test_the_original_release_holds_the_same_weights_under_older_names():
+def test_the_older_names_of_the_original_release_give_the_same_model():
     arrays = arrays_of(random(timm_model()))
-    new, old = (nnx.state(converted(names)) for names in (arrays, as_released(arrays)))
+    new, old = (nnx.state(converted(names)) for names in (arrays, rename_as_released(arrays)))
     jax.tree.map(np.testing.assert_array_equal, new, old)
 
 
 @pytest.mark.parametrize('naming', MODELS)
 def test_every_name_of_the_full_size_is_used_or_ignored(naming):
-    """Swin-V2-L at 192 px with ImageNet-22k's 21,841 classes."""
+    """Test Swin-V2-L at 192 px with the 21,841 classes of ImageNet-22k."""
     shapes = MODELS[naming](LARGE, 21841, 'meta').state_dict()
     arrays = {name: np.broadcast_to(np.float32(0), tensor.shape) for name, tensor in shapes.items()}
     model = nnx.eval_shape(lambda: SwinV2Classifier(LARGE, 21841, rngs=nnx.Rngs(0)))
     assert not key_mapping.differences(model, arrays, names.table(LARGE, arrays, classifier=True))
 
 
-def test_sizes_of_another_model_are_named():
+def test_sizes_of_another_model_are_reported():
     arrays = arrays_of(timm_model())
     wider = SwinV2Config(64, 4, 16, (2, 1, 2, 1), (1, 2, 2, 4), 4, (0, 8, 8, 4))
     with pytest.raises(ConversionError, match=r'patches.projection.kernel: \(48, 8\)'):

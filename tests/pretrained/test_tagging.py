@@ -12,7 +12,7 @@ from amuse_jax.media.log_mel import log_mel
 from amuse_jax.models.htsat import HTSATConfig, HTSATTagger
 from amuse_jax.pretrained import audioset, tagging
 
-# As many frames as the released one, in few and thin blocks.
+# As many frames as the released model, but few and narrow blocks.
 CONFIG = HTSATConfig(256, 8, 8, (1, 1, 1, 1), (1, 2, 2, 4), 4)
 RATE = 32000
 
@@ -31,7 +31,7 @@ def noise(seconds, seed=0):
     return np.random.default_rng(seed).uniform(-0.3, 0.3, round(seconds * RATE)).astype(np.float32)
 
 
-def test_a_piece_of_ten_seconds_is_the_towers(model, tagger):
+def test_a_piece_of_ten_seconds_matches_the_model(model, tagger):
     samples = noise(10)
     found = tagger(samples)
     tags = jax.jit(lambda x: model(log_mel(tagging.FRONT_END, x)))(samples[None])
@@ -64,18 +64,18 @@ def test_shorter_sounds_are_stretched_as_in_the_original(model, tagger):
         tagger(samples[:1000])
 
 
-def test_the_description_names_the_best_and_shows_when():
+def test_the_description_lists_the_best_classes_and_when_they_sound():
     timeline = np.zeros((8, 527), np.float32)
     timeline[4:, 191] = 1.0
     timeline[:, 27] = 0.5
     clip = timeline.mean(0) * np.linspace(1, 1.2, 527)
-    lines = tagging.describe(tagging.Found(clip, timeline, 0.5), 2).splitlines()
+    lines = tagging.describe(tagging.SoundTags(clip, timeline, 0.5), 2).splitlines()
     assert lines[0].startswith('Violin, fiddle') and lines[0].endswith('|    ████|')
     assert lines[1].startswith('Singing') and lines[1].endswith('|▄▄▄▄▄▄▄▄|')
     assert lines[2].endswith('4.0 s')
 
 
-def test_the_classes_are_audiosets():
+def test_the_classes_are_those_of_audioset():
     names = audioset.names()
     assert len(names) == len(set(names)) == 527
     assert (names[0], names[137], names[526]) == ('Speech', 'Music', 'Field recording')

@@ -48,7 +48,7 @@ def config():
 
 @pytest.fixture(scope='module')
 def checkpoints(config, tmp_path_factory):
-    """A file of random weights for each part, in the classes that people train."""
+    """A folder with a file of random weights for each part, saved from the original classes."""
     from amuse_jax.data.tokenizer import QuestionTokenizer
 
     folder = tmp_path_factory.mktemp('checkpoints')
@@ -95,7 +95,7 @@ def test_a_part_of_the_config_is_filled_from_a_file(config, checkpoints, part):
     np.testing.assert_array_equal(arrays[ours], files.read(config.checkpoints[part])[theirs])
 
 
-def test_a_converted_folder_is_the_file_without_pytorch(config, checkpoints, tmp_path):
+def test_a_converted_folder_loads_as_the_original_file(config, checkpoints, tmp_path):
     sizes = tmp_path / 'sizes.py'
     sizes.write_text(SIZES)
     command = [
@@ -119,7 +119,7 @@ def test_a_converted_folder_is_the_file_without_pytorch(config, checkpoints, tmp
         towers.load(config, 'audio')
     config.checkpoints.visual = str(tmp_path / 'tower')
     config.model.visual.width = 16
-    with pytest.raises(StageError, match='does not fit the sizes in config.model.visual'):
+    with pytest.raises(StageError, match='does not match the sizes in config.model.visual'):
         towers.load(config, 'visual')
     kept = json.loads((tmp_path / 'tower/tower.json').read_text())
     write_json(tmp_path / 'tower/tower.json', kept | {'format': kept['format'] + 1})
@@ -127,7 +127,7 @@ def test_a_converted_folder_is_the_file_without_pytorch(config, checkpoints, tmp
         towers.load(config, 'visual')
 
 
-def test_a_mistake_on_the_command_line_is_one_sentence():
+def test_an_error_on_the_command_line_is_one_sentence():
     command = [sys.executable, '-m', 'amuse_jax.pretrained', 'convert']
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
@@ -135,8 +135,8 @@ def test_a_mistake_on_the_command_line_is_one_sentence():
 
 
 @pytest.mark.slow
-def test_converting_swin_v2_large_takes_less_than_thrice_its_size(tmp_path):
-    """Peak resident memory above that of a process that has imported everything."""
+def test_converting_swin_v2_large_needs_less_than_three_times_its_size(tmp_path):
+    """Measure peak memory above that of a process that has imported all packages."""
     config = SwinV2Config(**default_config().model.visual)
     shapes = {
         name: tensor
@@ -161,7 +161,7 @@ print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
 
 
 def test_arrays_have_the_names_of_the_trained_towers(config, checkpoints):
-    """What pretraining and training replace is there under the names that they use."""
+    """Pretraining and training find the arrays that they replace under the names that they use."""
     config = config.copy_and_resolve_references()
     config.update(pretrain=dict(predictor_width=8))
     for part in towers.PARTS:
@@ -169,7 +169,7 @@ def test_arrays_have_the_names_of_the_trained_towers(config, checkpoints):
     encoder = nnx.eval_shape(lambda: pretrain.build(config, nnx.Rngs(0)))
     _, params, frozen = state.split(encoder, '')
     shapes = {name: array.shape for name, array in (params | frozen).items()}
-    started = pretrain.start_towers(config, params | frozen)
+    started = pretrain.init_towers(config, params | frozen)
     assert {name: array.shape for name, array in started.items()} == shapes
     changed = {name for name, array in started.items() if isinstance(array, np.ndarray)}
     assert changed == {name for name in shapes if name.startswith('pairs.')}
@@ -177,7 +177,7 @@ def test_arrays_have_the_names_of_the_trained_towers(config, checkpoints):
 
 @pytest.mark.parametrize('name', ['v1', 'v2'])
 def test_the_named_checkpoints_have_the_sizes_of_the_config(name):
-    """Of the classes that they were saved from; test_full_size.py fills the towers with these."""
+    """The sizes are those of the original classes; test_full_size.py loads them into the towers."""
     config = importlib.import_module(f'configs.{name}').get_config()
     assert config.checkpoints.visual == 'timm/swinv2_large_window12_192.ms_in22k'
     large = swin_v2.named('swinv2_large_window12_192')

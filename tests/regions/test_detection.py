@@ -7,7 +7,7 @@ from amuse_jax.regions import detection, detector
 
 
 def make_output(boxes: list[tuple], classes: int) -> torch.Tensor:
-    """The detector's raw output for given (x0, y0, x1, y1, class, score)."""
+    """Return a detector's raw output for the given boxes (x0, y0, x1, y1, class, score)."""
     output = torch.zeros(1, 4 + classes, len(boxes))
     for place, (x0, y0, x1, y1, name, score) in enumerate(boxes):
         output[0, :4, place] = torch.tensor([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0])
@@ -15,14 +15,14 @@ def make_output(boxes: list[tuple], classes: int) -> torch.Tensor:
     return output
 
 
-def test_best_regions_drop_doubles_of_their_class_and_keep_the_best():
+def test_best_regions_drop_duplicates_of_their_class_and_keep_the_best():
     output = make_output(
         [
             (0, 0, 10, 10, 0, 0.6),
             (0, 0, 10, 9, 0, 0.8),  # IoU 0.9 with the first
             (0, 0, 10, 10, 1, 0.5),  # same place, another class
             (20, 0, 30, 10, 1, 0.7),
-            (40, 0, 50, 10, 0, 0.2),  # below the score
+            (40, 0, 50, 10, 0, 0.2),  # below min_score
             (60, 0, 70, 10, 0, 0.3),  # one too many
             (80, 0, 90, 10, 0, 0.1),
         ],
@@ -45,7 +45,7 @@ def test_pooled_features_are_means_over_the_box_in_every_map():
     np.testing.assert_allclose(two, [[5, 1, 1], [0, 1, 1]])
 
 
-def test_regions_are_told_in_shares_of_the_picture_not_of_its_grey_border():
+def test_boxes_are_shares_of_the_picture_without_its_grey_padding():
     model = detector.build(['a', 'b'], 0.125, 0.33).eval()
     channels = detector.map_channels(model)
     assert channels == [32, 64, 128]
@@ -62,24 +62,24 @@ def test_regions_are_told_in_shares_of_the_picture_not_of_its_grey_border():
     assert (nothing.classes == -1).all() and not nothing.features.any()
 
 
-def test_a_detection_is_right_once_per_true_box():
+def test_one_detection_per_true_box_is_a_true_positive():
     truth = np.array([[0, 0, 10, 10], [20, 0, 30, 10]], np.float32)
     detections = np.array(
         [
             [0, 0, 10, 6, 0.9, 0],  # IoU 0.6
-            [0, 0, 10, 10, 0.8, 0],  # that box is taken
+            [0, 0, 10, 10, 0.8, 0],  # the first detection has taken that box
             [20, 0, 30, 10, 0.7, 1],  # another class
             [20, 0, 30, 4, 0.6, 0],  # IoU 0.4
             [20, 0, 30, 9, 0.5, 0],
         ],
         np.float32,
     )
-    right = detector.match(detections, truth, np.array([0, 0]))
-    assert right.tolist() == [True, False, False, False, True]
-    assert not detector.match(detections, truth[:0], np.zeros(0, int)).any()
+    is_true = detector.true_positives(detections, truth, np.array([0, 0]))
+    assert is_true.tolist() == [True, False, False, False, True]
+    assert not detector.true_positives(detections, truth[:0], np.zeros(0, int)).any()
 
 
-def test_a_saved_detector_loads_and_says_the_same(tmp_path):
+def test_a_saved_detector_loads_and_gives_the_same_output(tmp_path):
     model = detector.build(['a', 'b'], 0.125, 0.33).eval()
     detector.save(model, tmp_path / 'detector.pt')
     loaded = detector.load(tmp_path / 'detector.pt')
@@ -90,7 +90,7 @@ def test_a_saved_detector_loads_and_says_the_same(tmp_path):
 
 
 class Payload:
-    """Pickles to a call that leaves a file behind."""
+    """An object whose unpickling creates the file `path`."""
 
     def __init__(self, path):
         self.path = path

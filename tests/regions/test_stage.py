@@ -11,7 +11,15 @@ import ultralytics
 
 from amuse_jax.config import default_config
 from amuse_jax.errors import StageError
-from amuse_jax.regions import detector, detector_training, labelled_frames, pictures, worker
+from amuse_jax.regions import (
+    detector,
+    detector_training,
+    finder,
+    labelled_frames,
+    pictures,
+    shards,
+    worker,
+)
 from amuse_jax.regions.labelled_frames import LabelledFrames
 from tests.paths import ROOT
 
@@ -19,7 +27,7 @@ WIDTH, HEIGHT, FPS = 96, 54, 4
 
 
 def write_video(path: Path, seconds: float, x: int) -> None:
-    """A red square on black, 20 pixels wide, its left edge at `x`."""
+    """Write a video of a red square on black, 20 pixels wide, with its left edge at `x`."""
     picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     picture[10:30, x : x + 20] = (255, 0, 0)
     with av.open(str(path), 'w') as file:
@@ -31,7 +39,10 @@ def write_video(path: Path, seconds: float, x: int) -> None:
 
 
 def make_data_set(root: Path) -> tuple[Path, Path]:
-    """Five records of four videos, b only 1 s long; returns the folders render and prepare."""
+    """Write five records of four videos; return the folders render and prepare.
+
+    Video b is 1 s long, the others are 2 s long.
+    """
     render, prepare = root / 'render', root / 'prepare'
     for folder in (render / 'videos', render / 'truth', prepare):
         folder.mkdir(parents=True)
@@ -40,8 +51,8 @@ def make_data_set(root: Path) -> tuple[Path, Path]:
         x = 10 * index
         write_video(render / 'videos' / f'{name}.mp4', 1.0 if name == 'b' else 2.0, x)
         corners = [x / WIDTH, 10 / HEIGHT, (x + 20) / WIDTH, 30 / HEIGHT]
-        shown = [[[*corners, 'violin', 0], [0.0, 0.0, 1.0, 1.0, 'player', 0]]] * 2
-        truth = {'boxes': {'seconds': [0.5, 1.5], 'boxes': shown}}
+        boxes = [[[*corners, 'violin', 0], [0.0, 0.0, 1.0, 1.0, 'player', 0]]] * 2
+        truth = {'boxes': {'seconds': [0.5, 1.5], 'boxes': boxes}}
         (render / 'truth' / f'{name}.json').write_text(json.dumps(truth))
     ids = ['d', 'a', 'b', 'a', 'c']
     (prepare / 'videos.json').write_text(json.dumps([{'video_id': name} for name in ids]))
@@ -65,19 +76,19 @@ def make_config(**changes):
 
 
 def run_in_process(config, folder: Path, data_set) -> dict:
-    """`rois_process.make` without a process of its own: quicker, and with this one's patches."""
+    """Call `worker.run` in this process, which is faster and keeps the test's patches."""
     folder.mkdir(exist_ok=True)
     render, prepare = data_set
     records = json.loads((prepare / 'videos.json').read_text())
     questions = json.loads((prepare / 'questions.json').read_text())
     ids = [record['video_id'] for record in records]
     split_of = {ids[question['record']]: question['split'] for question in questions}
-    worker.make(config, folder, render, ids, split_of)
+    worker.run(config, folder, render, ids, split_of)
     return json.loads((folder / 'report.json').read_text())
 
 
 def load(folder: Path) -> dict[str, np.ndarray]:
-    return {name: np.load(folder / f'{name}.npy') for name in worker.ARRAYS}
+    return {name: np.load(folder / f'{name}.npy') for name in finder.ARRAYS}
 
 
 JOB = """
@@ -92,7 +103,7 @@ if __name__ == '__main__':
     config.rois.update(image_size=96, regions=3, feature_size=224, min_score=0.0)
     config.rois.detector.update(width=0.125, epochs=2, batch_size=2)
     rois.run(config, folder, {'render': render, 'prepare': prepare})
-    found = rois.of_video(config, folder, render / 'videos' / 'a.mp4')
+    found = rois.find_in_video(config, folder, render / 'videos' / 'a.mp4')
     assert found['features'].shape == (2, 3, 224)
     assert not {'torch', 'ultralytics'} & set(sys.modules)
 """
@@ -120,10 +131,10 @@ def test_stage_trains_a_detector_and_finds_regions_without_pytorch_in_its_proces
         'scores': (5, 2, 3),
         'features': (5, 2, 3, 224),
     }
-    types = [arrays[name].dtype for name in worker.ARRAYS]
+    types = [arrays[name].dtype for name in finder.ARRAYS]
     assert types == [np.float16, np.int16, np.float16, np.float16]
-    there = arrays['classes'][:, :, 0] >= 0
-    assert there.tolist() == [[True] * 2, [True] * 2, [True, False], [True] * 2, [True] * 2]
+    has_region = arrays['classes'][:, :, 0] >= 0
+    assert has_region.tolist() == [[True] * 2, [True] * 2, [True, False], [True] * 2, [True] * 2]
     for array in arrays.values():
         np.testing.assert_array_equal(array[1], array[3])  # one video in two records
     names = json.loads((folder / 'classes.json').read_text())
@@ -143,7 +154,7 @@ def test_any_weights_are_used_with_their_own_classes(data_set, tmp_path):
     assert len(json.loads((tmp_path / 'rois' / 'classes.json').read_text())) == 80
 
 
-def test_a_feature_size_that_is_not_the_detectors_is_an_error(data_set, tmp_path):
+def test_a_feature_size_that_the_detector_does_not_have_is_an_error(data_set, tmp_path):
     config = make_config(feature_size=100)
     with pytest.raises(StageError, match=r'32 \+ 64 \+ 128 .*rois.feature_size=224'):
         run_in_process(config, tmp_path / 'trained', data_set)
@@ -153,14 +164,14 @@ def test_a_feature_size_that_is_not_the_detectors_is_an_error(data_set, tmp_path
         run_in_process(config, tmp_path / 'given', data_set)
 
 
-def test_neither_weights_nor_boxes_is_an_error(data_set, tmp_path):
+def test_a_run_without_weights_and_boxes_is_an_error(data_set, tmp_path):
     render, prepare = data_set
     (tmp_path / 'videos').symlink_to(render / 'videos')
     with pytest.raises(StageError, match='rois.weights is empty'):
         run_in_process(make_config(), tmp_path / 'rois', (tmp_path, prepare))
 
 
-def test_a_killed_search_goes_on_and_a_vanished_video_is_named(data_set, tmp_path, monkeypatch):
+def test_a_killed_search_continues_and_a_missing_video_is_named(data_set, tmp_path, monkeypatch):
     _, prepare = data_set
     root = tmp_path / 'render'
     (root / 'videos').mkdir(parents=True)
@@ -169,7 +180,7 @@ def test_a_killed_search_goes_on_and_a_vanished_video_is_named(data_set, tmp_pat
     detector.save(detector.build(list(labelled_frames.CLASSES), 0.125, 0.33), tmp_path / 'mine.pt')
     config = make_config(weights=str(tmp_path / 'mine.pt'))
     shards_of = []
-    write = worker.write_regions
+    write = shards.write_regions
 
     def die_at_second(finder, root, video_ids, path):
         shards_of.append(video_ids)
@@ -177,7 +188,7 @@ def test_a_killed_search_goes_on_and_a_vanished_video_is_named(data_set, tmp_pat
             raise KeyboardInterrupt
         write(finder, root, video_ids, path)
 
-    monkeypatch.setattr(worker, 'write_regions', die_at_second)
+    monkeypatch.setattr(shards, 'write_regions', die_at_second)
     with pytest.raises(KeyboardInterrupt):
         run_in_process(config, tmp_path / 'rois', (root, prepare))
     report = run_in_process(config, tmp_path / 'rois', (root, prepare))
@@ -188,17 +199,17 @@ def test_a_killed_search_goes_on_and_a_vanished_video_is_named(data_set, tmp_pat
 
 
 def toy_frames(n: int) -> LabelledFrames:
-    """A red square somewhere in each picture."""
+    """Draw n pictures with a red square at a random place."""
     rng = np.random.default_rng(0)
-    shown = np.zeros((n, 64, 96, 3), np.uint8)
+    images = np.zeros((n, 64, 96, 3), np.uint8)
     boxes = []
-    for picture, x, y in zip(shown, rng.integers(0, 70, n), rng.integers(0, 40, n)):
+    for picture, x, y in zip(images, rng.integers(0, 70, n), rng.integers(0, 40, n)):
         picture[y : y + 24, x : x + 24] = (255, 0, 0)
         boxes.append(np.array([[x, y, x + 24, y + 24]], np.float32))
-    return LabelledFrames(shown, boxes, [np.zeros(1, np.int64)] * n)
+    return LabelledFrames(images, boxes, [np.zeros(1, np.int64)] * n)
 
 
-def test_killed_training_goes_on_to_the_same_detector(tmp_path, monkeypatch):
+def test_killed_training_continues_to_the_same_detector(tmp_path, monkeypatch):
     frames, schedule = toy_frames(8), detector_training.Schedule(3, 4, 0.05, seed=0)
 
     def train(name):
@@ -206,18 +217,18 @@ def test_killed_training_goes_on_to_the_same_detector(tmp_path, monkeypatch):
         model = detector.build(['a', 'b'], 0.125, 0.33)
         return detector_training.train(model, frames, schedule, tmp_path / name).state_dict()
 
-    straight = train('straight.pt')
-    keep = detector_training._keep
+    uninterrupted = train('uninterrupted.pt')
+    save_state = detector_training._save_state
 
-    def keep_and_die(model, optimizer, epochs, path):
-        keep(model, optimizer, epochs, path)
+    def save_and_die(model, optimizer, epochs, path):
+        save_state(model, optimizer, epochs, path)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(detector_training, '_keep', keep_and_die)
+        patch.setattr(detector_training, '_save_state', save_and_die)
         train('killed.pt')
     resumed = train('killed.pt')
-    for name, value in straight.items():
+    for name, value in uninterrupted.items():
         torch.testing.assert_close(resumed[name], value, msg=name)
 
 
@@ -231,12 +242,12 @@ def test_training_finds_a_red_square(tmp_path):
     assert found['square'] > 0.8
 
 
-def test_pictures_keep_their_shape_and_boxes_follow(data_set):
+def test_pictures_keep_their_proportions_and_boxes_are_scaled_with_them(data_set):
     render, _ = data_set
-    shown = pictures.read(render / 'videos' / 'b.mp4', [0.5, 1.5], 192)
-    assert shown.inside == (108, 192) and shown.pictures.shape == (2, 128, 192, 3)
-    assert shown.mask.tolist() == [True, False]
-    assert (shown.pictures[0, 108:] == pictures.GREY).all()
+    found = pictures.read(render / 'videos' / 'b.mp4', [0.5, 1.5], 192)
+    assert found.content_shape == (108, 192) and found.pictures.shape == (2, 128, 192, 3)
+    assert found.mask.tolist() == [True, False]
+    assert (found.pictures[0, 108:] == pictures.GREY).all()
     frames = labelled_frames.read(
         render,
         ['a', 'b'],
@@ -247,7 +258,7 @@ def test_pictures_keep_their_shape_and_boxes_follow(data_set):
         description='',
     )
     assert len(frames) == 2
-    x0, y0, x1, y1 = frames.boxes[1][0].round().astype(int)  # of b, at twice its size
+    x0, y0, x1, y1 = frames.boxes[1][0].round().astype(int)  # in video b, enlarged by 2
     assert (x0, y0, x1, y1) == (20, 20, 60, 60)
     inside = frames.pictures[1, y0 + 2 : y1 - 2, x0 + 2 : x1 - 2].reshape(-1, 3).mean(0)
     assert inside[0] > 200 and inside[1] < 60

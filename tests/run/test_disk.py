@@ -1,49 +1,49 @@
-"""What the stages leave at the paper's size, and that a run too large for the disk never begins."""
+"""Sizes of the stages' files at the paper's size; a run too large for the disk never begins."""
 
 import collections
 import json
 import shutil
 
 import pytest
-from amuse_jax.system.files import write_json
 
 from amuse_jax.config import default_config
 from amuse_jax.errors import StageError
 from amuse_jax.evaluation import other_data
 from amuse_jax.run import disk, plan
 from amuse_jax.run.stage import fingerprint
+from amuse_jax.system.files import write_json
 from configs import demo, v1
 
 GB = 1e9
 
 
-def free(monkeypatch, size):
+def set_free_space(monkeypatch, size):
     usage = collections.namedtuple('usage', 'total used free')
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage(0, 0, size))
 
 
 @pytest.mark.parametrize('videos', [9288, 10518])
-def test_what_grows_with_the_videos_at_the_papers_size(videos):
+def test_sizes_that_grow_with_the_videos(videos):
     config = v1.get_config()
     segment = 192 * 192 * 3 + 601 * 64 * 2
-    assert disk.of_records(config, videos) == videos * 10 * segment
-    assert disk.of_regions(config, videos) == 2 * videos * 10 * 12 * (8 + 2 + 2 + 448 * 2)
-    features = disk.of_pretraining(config, videos) - disk.of_pretraining(config, 0)
+    assert disk.record_bytes(config, videos) == videos * 10 * segment
+    assert disk.region_bytes(config, videos) == 2 * videos * 10 * 12 * (8 + 2 + 2 + 448 * 2)
+    features = disk.pretrain_bytes(config, videos) - disk.pretrain_bytes(config, 0)
     assert features == videos * 10 * (2 * (2 * (1536 + 768) + 1 + 22) + 1)
-    tokens = disk.of_training(config, videos) - disk.of_training(config, 0)
+    tokens = disk.train_bytes(config, videos) - disk.train_bytes(config, 0)
     assert tokens == videos * 10 * 4 * (12 * 12 * 768 + 16 * 16 * 384)
     config.train.encoded_dtype = 'float16'
-    assert disk.of_training(config, videos) - disk.of_training(config, 0) == tokens / 2
+    assert disk.train_bytes(config, videos) - disk.train_bytes(config, 0) == tokens / 2
     config.train.trainable = '.'
-    assert disk.of_training(config, videos) == disk.of_training(config, 0)
+    assert disk.train_bytes(config, videos) == disk.train_bytes(config, 0)
 
 
 def test_checkpoints_at_the_papers_size():
-    """Three of them, each with the parameters and two moments; two times 195 + 28 million."""
+    """There are three checkpoints, each with parameters and two moments of 2 * 223 million."""
     config = v1.get_config()
-    assert disk.of_pretraining(config, 0) == pytest.approx(3 * 12 * 2 * 0.223 * GB, rel=0.01)
+    assert disk.pretrain_bytes(config, 0) == pytest.approx(3 * 12 * 2 * 0.223 * GB, rel=0.01)
     config.without = 'encoder'
-    assert disk.of_training(config, 9288) == pytest.approx((3 * 12 + 8) * 0.109 * GB, rel=0.01)
+    assert disk.train_bytes(config, 9288) == pytest.approx((3 * 12 + 8) * 0.109 * GB, rel=0.01)
 
 
 def write_annotations(root, videos):
@@ -63,7 +63,7 @@ def write_annotations(root, videos):
         (root / f'avqa-{split}.json').write_text(json.dumps(rows))
 
 
-def test_records_are_counted_before_there_are_any(tmp_path):
+def test_records_are_counted_from_the_annotations(tmp_path):
     write_annotations(
         tmp_path / 'set',
         {
@@ -74,12 +74,12 @@ def test_records_are_counted_before_there_are_any(tmp_path):
     )
     config = default_config()
     config.data.root = str(tmp_path / 'set')
-    left = disk.left(config, tmp_path, [plan.stages_of(config)['prepare']])
-    assert left == {tmp_path / 'prepare': disk.of_records(config, 4)}
+    remaining = disk.remaining_bytes(config, tmp_path, [plan.build_stages(config)['prepare']])
+    assert remaining == {tmp_path / 'prepare': disk.record_bytes(config, 4)}
 
 
 def test_a_run_too_large_for_the_disk_does_not_begin(tmp_path, monkeypatch):
-    free(monkeypatch, 10**6)
+    set_free_space(monkeypatch, 10**6)
     config = demo.get_config()
     with pytest.raises(StageError, match=r'up to .* GB in .*prepare 0\.\d+, rois .*train'):
         plan.run(config, tmp_path, [])
@@ -88,35 +88,38 @@ def test_a_run_too_large_for_the_disk_does_not_begin(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_there_already_is_not_counted_again(tmp_path):
+def test_existing_files_are_not_counted_again(tmp_path):
     config = demo.get_config()
-    prepare = [plan.stages_of(config)['prepare']]
-    (needed,) = disk.left(config, tmp_path, prepare).values()
+    prepare = [plan.build_stages(config)['prepare']]
+    (needed,) = disk.remaining_bytes(config, tmp_path, prepare).values()
     half = tmp_path / 'prepare' / 'records' / '00000-of-00002.array_record'
     half.parent.mkdir(parents=True)
     half.write_bytes(b'x' * 4096 * 100)
     with open(tmp_path / 'prepare' / 'sparse', 'wb') as file:
         file.truncate(10**9)
-    assert disk.left(config, tmp_path, prepare) == {tmp_path / 'prepare': needed - 4096 * 100}
+    assert disk.remaining_bytes(config, tmp_path, prepare) == {
+        tmp_path / 'prepare': needed - 4096 * 100
+    }
 
 
 def complete(config, workdir, *names):
-    chosen = plan.stages_of(config)
+    """Write the manifests of finished stages."""
+    stages = plan.build_stages(config)
     for name in names:
-        mark = fingerprint(chosen[name], config, chosen)
-        manifest = {'format': 1, 'fingerprint': mark, 'settings': {}, 'summary': {}}
-        write_json(chosen[name].path(workdir) / 'manifest.json', manifest)
+        expected = fingerprint(stages[name], config, stages)
+        manifest = {'format': 1, 'fingerprint': expected, 'settings': {}, 'summary': {}}
+        write_json(stages[name].path(workdir) / 'manifest.json', manifest)
 
 
 def test_a_finished_stage_is_not_counted(tmp_path, monkeypatch):
     config = demo.get_config()
     complete(config, tmp_path, 'render', 'prepare')
-    free(monkeypatch, 10**6)
+    set_free_space(monkeypatch, 10**6)
     with pytest.raises(StageError, match=r'GB in .* \(rois 0\.\d+, pretrain '):
         plan.run(config, tmp_path, [])
 
 
-def test_another_data_set_is_counted_by_its_test_videos(tmp_path, monkeypatch):
+def test_another_data_set_counts_its_test_videos_only(tmp_path, monkeypatch):
     write_annotations(
         tmp_path / 'other',
         {
@@ -128,18 +131,19 @@ def test_another_data_set_is_counted_by_its_test_videos(tmp_path, monkeypatch):
     config = demo.get_config()
     config.evaluate.data.root = str(tmp_path / 'other')
     workdir = tmp_path / 'run'
-    chosen = plan.stages_of(config)
-    left = disk.left(config, workdir, chosen.values())
-    on = workdir / other_data.folder_name(config)
-    assert left[on / 'prepare'] == disk.of_records(config, 2)
-    assert left[on / 'rois'] == disk.of_regions(config, 2)
-    stored = disk.of_pretraining(config, 2) - disk.of_pretraining(config, 0)
-    stored //= 2  # the predictors' first features are pretraining's alone
-    stored += disk.of_training(config, 2) - disk.of_training(config, 0)
-    assert left[on / 'features'] == stored
-    assert left[workdir / 'prepare'] == disk.of_records(config, config.synthetic.videos)
+    stages = plan.build_stages(config)
+    remaining = disk.remaining_bytes(config, workdir, stages.values())
+    other_folder = workdir / other_data.folder_name(config)
+    assert remaining[other_folder / 'prepare'] == disk.record_bytes(config, 2)
+    assert remaining[other_folder / 'rois'] == disk.region_bytes(config, 2)
+    stored = disk.pretrain_bytes(config, 2) - disk.pretrain_bytes(config, 0)
+    stored //= 2  # the predictors' features are stored a second time by pretraining alone
+    stored += disk.train_bytes(config, 2) - disk.train_bytes(config, 0)
+    assert remaining[other_folder / 'features'] == stored
+    assert remaining[workdir / 'prepare'] == disk.record_bytes(config, config.synthetic.videos)
 
-    complete(config, workdir, *(name for name in chosen if not name.startswith('test_')))
-    free(monkeypatch, 1000)
-    with pytest.raises(StageError, match=rf'GB in .* \({on.name}/prepare 0\.\d+, {on.name}/rois 0'):
+    complete(config, workdir, *(name for name in stages if not name.startswith('test_')))
+    set_free_space(monkeypatch, 1000)
+    name = other_folder.name
+    with pytest.raises(StageError, match=rf'GB in .* \({name}/prepare 0\.\d+, {name}/rois 0'):
         plan.run(config, workdir, [])

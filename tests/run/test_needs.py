@@ -11,7 +11,7 @@ from tests.paths import ROOT
 
 @pytest.mark.parametrize('name', ['v1', 'v2'])
 @pytest.mark.parametrize('scheme', [scheme for scheme in layout.SCHEMES if scheme != 'plain'])
-def test_a_screen_that_names_every_file(name, scheme):
+def test_the_message_names_every_file_on_one_screen(name, scheme):
     config = importlib.import_module(f'configs.{name}').get_config()
     config.data.annotations = scheme
     text = needs.message(config)
@@ -27,20 +27,21 @@ def test_a_screen_that_names_every_file(name, scheme):
 @pytest.mark.parametrize(
     ('name', 'sizes'),
     [
-        # 92,880 segments: 110,592 + 2 * 38,464 bytes; 12 regions of 448 numbers, twice; 4,631
-        # numbers, beside 223 M parameters twice; 208,896 float32, beside 332 M parameters.
+        # Version 1 has 92,880 segments. prepare: 110,592 + 2 * 38,464 bytes each. rois: 12 regions
+        # of 448 numbers, twice. pretrain: 4,631 numbers each, and twice 223 M parameters. train:
+        # 208,896 float32 numbers each, and 332 M parameters. Version 2 has 105,180 segments.
         ('v1', '128 GB (prepare 17, rois 2, pretrain 17, train 92)'),
-        ('v2', '141 GB (prepare 20, rois 2, pretrain 17, train 102)'),  # 105,180
+        ('v2', '141 GB (prepare 20, rois 2, pretrain 17, train 102)'),
     ],
 )
-def test_how_much_disk_it_takes(name, sizes):
+def test_the_message_states_the_disk_space(name, sizes):
     config = importlib.import_module(f'configs.{name}').get_config()
-    assert f'in --workdir: at most {sizes}.' in needs.message(config)
+    assert f'Written in --workdir: at most {sizes}.' in needs.message(config)
     config.train.encoded_dtype = 'float16'
     assert {'v1': 'pretrain 17, train 53).', 'v2': 'train 58).'}[name] in needs.message(config)
 
 
 def test_a_config_is_loaded_without_jax():
-    """Worker processes load it too."""
+    """Worker processes load the config too, and JAX takes seconds to import."""
     code = "import sys; from configs import v1; v1.get_config(); assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)

@@ -4,47 +4,50 @@ from amuse_jax.run import plan
 from amuse_jax.run.stage import fingerprint
 from configs import demo
 
-OWN = ['render', 'prepare', 'annotate', 'rois', 'pretrain', 'train', 'evaluate']
-OTHER = ['test_questions', 'test_prepare', 'test_rois', 'test_features']
+STAGES = ['render', 'prepare', 'annotate', 'rois', 'pretrain', 'train', 'evaluate']
+TEST_STAGES = ['test_questions', 'test_prepare', 'test_rois', 'test_features']
 
 
 def fingerprints(**changes):
     config = demo.get_config()
     config.update_from_flattened_dict({name.replace('__', '.'): v for name, v in changes.items()})
-    found = plan.stages_of(config)
-    return {name: fingerprint(stage, config, found) for name, stage in found.items()}
+    stages = plan.build_stages(config)
+    return {name: fingerprint(stage, config, stages) for name, stage in stages.items()}
 
 
-def test_another_data_set_adds_its_stages_behind_training(tmp_path):
+def test_another_data_set_adds_its_stages_after_training(tmp_path):
     config = demo.get_config()
-    assert list(plan.stages_of(config)) == OWN
+    assert list(plan.build_stages(config)) == STAGES
     config.evaluate.data.root = str(tmp_path / 'my set')
-    found = plan.stages_of(config)
-    assert list(found) == [*OWN[:-1], *OTHER, 'evaluate']
-    for index, stage in enumerate(found.values()):
-        assert set(stage.needs) <= set(list(found)[:index])
-    folders = [found[name].path(tmp_path) for name in [*OTHER, 'evaluate']]
-    (together,) = {folder.parent for folder in folders}
-    assert together.parent == tmp_path and together.name.startswith('on-my-set-plain-')
-    assert found['train'].path(tmp_path) == tmp_path / 'train'
+    stages = plan.build_stages(config)
+    assert list(stages) == [*STAGES[:-1], *TEST_STAGES, 'evaluate']
+    for index, stage in enumerate(stages.values()):
+        assert set(stage.needs) <= set(list(stages)[:index])
+    folders = [stages[name].path(tmp_path) for name in [*TEST_STAGES, 'evaluate']]
+    (parent,) = {folder.parent for folder in folders}
+    assert parent.parent == tmp_path and parent.name.startswith('on-my-set-plain-')
+    assert stages['train'].path(tmp_path) == tmp_path / 'train'
     config.without = 'rois'
-    assert plan.stages_of(config)['evaluate'].path(tmp_path).name == 'evaluate-without-rois'
+    assert plan.build_stages(config)['evaluate'].path(tmp_path).name == 'evaluate-without-rois'
 
 
 @pytest.mark.parametrize(
-    ('changes', 'again'),
+    ('changes', 'repeated'),
     [
-        (dict(evaluate__data__root='b'), [*OTHER, 'evaluate']),
+        (dict(evaluate__data__root='b'), [*TEST_STAGES, 'evaluate']),
         (
             dict(seed=1),
             ['pretrain', 'train', 'test_questions', 'test_features', 'evaluate'],
         ),
         (dict(evaluate__leaked='apart'), ['test_questions', 'evaluate']),
-        (dict(rois__min_score=0.5), ['rois', 'train', *OTHER[:1], *OTHER[2:], 'evaluate']),
+        (
+            dict(rois__min_score=0.5),
+            ['rois', 'train', *TEST_STAGES[:1], *TEST_STAGES[2:], 'evaluate'],
+        ),
         (dict(evaluate__examples=1), ['evaluate']),
     ],
 )
-def test_what_is_done_again_for_another_data_set(changes, again):
+def test_a_changed_setting_repeats_stages_of_another_data_set(changes, repeated):
     before = fingerprints(evaluate__data__root='a')
     after = fingerprints(**{'evaluate__data__root': 'a', **changes})
-    assert [name for name in before if before[name] != after[name]] == again
+    assert [name for name in before if before[name] != after[name]] == repeated

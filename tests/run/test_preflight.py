@@ -1,4 +1,4 @@
-"""What a run lacks is said before a video is read, and only if a stage to be made needs it."""
+"""Missing files and packages are reported before any video is read, for pending stages alone."""
 
 import importlib
 import re
@@ -15,7 +15,7 @@ ALL = ('prepare', 'annotate', 'rois', 'pretrain', 'train', 'evaluate')
 
 @pytest.fixture
 def config(tmp_path):
-    """v1 with all that it needs, as local files."""
+    """Return the config v1 with everything that it needs as local files."""
     config = v1.get_config()
     (tmp_path / 'set').mkdir()
     for name in ('detector.pt', 'tagger.safetensors', 'visual.safetensors', 'text.safetensors'):
@@ -36,18 +36,18 @@ def config(tmp_path):
 
 @pytest.fixture
 def hub(monkeypatch):
-    """The names asked for at a hub that is not reached."""
-    asked = []
+    """Make the hub unreachable, and return the list of the names that are requested from it."""
+    requested = []
 
     def refuse(name, file, **options):
-        asked.append(name)
+        requested.append(name)
         raise ConnectionError('no route to host')
 
     monkeypatch.setattr(huggingface_hub, 'hf_hub_download', refuse)
-    return asked
+    return requested
 
 
-def test_what_is_there_is_taken(config, hub):
+def test_local_files_pass(config, hub):
     preflight.check(config, ALL)
     for rendered in (demo.get_config(), synthetic.get_config()):
         preflight.check(rendered, set(ALL) - {'train'})
@@ -81,7 +81,9 @@ def test_what_is_there_is_taken(config, hub):
         ('checkpoints.audio', '', 'train', 'the audio tower would keep its random weights'),
     ],
 )
-def test_what_is_missing_is_named_where_it_is_read(name, value, stage, sentence, config, hub):
+def test_a_missing_file_is_named_for_the_stages_that_read_it(
+    name, value, stage, sentence, config, hub
+):
     config.update_from_flattened_dict({name: value})
     with pytest.raises(StageError, match=re.escape(sentence)):
         preflight.check(config, [stage])
@@ -93,7 +95,7 @@ def test_what_is_missing_is_named_where_it_is_read(name, value, stage, sentence,
     preflight.check(config, set(ALL) - read_by)
 
 
-def test_boxes_of_the_data_set_train_a_detector(config, tmp_path):
+def test_boxes_in_the_data_set_replace_detector_weights(config, tmp_path):
     config.rois.weights = ''
     (tmp_path / 'set' / 'truth').mkdir()
     with pytest.raises(StageError, match='no boxes'):
@@ -102,11 +104,11 @@ def test_boxes_of_the_data_set_train_a_detector(config, tmp_path):
     preflight.check(config, ['rois'])
 
 
-def test_a_package_that_is_missing(config, monkeypatch, tmp_path):
-    there = importlib.util.find_spec
+def test_a_missing_package_is_named(config, monkeypatch, tmp_path):
+    find_spec = importlib.util.find_spec
     missing = {'uss', 'ultralytics', 'torch'}
     monkeypatch.setattr(
-        importlib.util, 'find_spec', lambda name: None if name in missing else there(name)
+        importlib.util, 'find_spec', lambda name: None if name in missing else find_spec(name)
     )
     with pytest.raises(StageError, match=r"ultralytics is not installed; run pip install '\.\[off"):
         preflight.check(config, ['rois'])
@@ -119,11 +121,11 @@ def test_a_package_that_is_missing(config, monkeypatch, tmp_path):
     config.sources.update(stems='uss', weights='')
     with pytest.raises(StageError, match=r"uss is not installed; run pip install '\.\[uss\]'"):
         preflight.check(config, ['annotate'])
-    config.data.beam = '--runner=FnApiRunner'  # what its workers have is not known here
+    config.data.beam = '--runner=FnApiRunner'  # the packages of its workers are not known here
     preflight.check(config, ['annotate'])
 
 
-def test_a_tower_may_be_random_where_it_learns_or_is_replaced(config):
+def test_a_tower_may_be_random_if_it_is_trained_or_replaced(config):
     config.checkpoints.update(visual='', audio='', text='')
     preflight.check(config, ['prepare', 'annotate', 'rois', 'pretrain'])
     with pytest.raises(StageError, match='the visual tower'):
@@ -140,11 +142,11 @@ def test_a_tower_may_be_random_where_it_learns_or_is_replaced(config):
     preflight.check(config, ['train'])
 
 
-def test_a_run_says_so_before_it_begins(tmp_path):
+def test_a_run_checks_before_it_begins(tmp_path):
     config = demo.get_config()
     config.checkpoints.visual = str(tmp_path / 'gone.safetensors')
     with pytest.raises(StageError, match='no checkpoint at .*gone.safetensors'):
         plan.run(config, tmp_path / 'run', [])
     assert not (tmp_path / 'run').exists()
-    with pytest.raises(StageError, match='prepare needs the stage render'):  # by the stage itself
+    with pytest.raises(StageError, match='prepare needs the stage render'):  # the stage's own check
         plan.run(config, tmp_path / 'run', ['prepare'])

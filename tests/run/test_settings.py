@@ -27,7 +27,7 @@ def test_every_config_passes_its_checks(name, tmp_path):
 
 
 @pytest.mark.parametrize('part', settings.PARTS)
-def test_an_ablation_is_named_behind_the_file(part):
+def test_an_ablation_is_named_after_the_config_file(part):
     assert _config('demo', f'without={part}').without == part
 
 
@@ -51,7 +51,7 @@ def test_an_unknown_argument_is_refused(argument):
         ),
         ('train.time_shift', 1.5, 'config.train.time_shift is 1.5; expected a share, from 0 to 1'),
         ('data.image_size', 96, 'make them equal'),
-        ('model.adapters.rounds', 5, 'is no multiple of the 5 rounds'),
+        ('model.adapters.rounds', 5, 'is not a multiple of the 5 rounds'),
         ('pretrain.segments', 11, 'expected at most config.data.segments = 10'),
         ('model.audio.image_size', 100, 'expected a multiple of config.audio.mels = 64'),
         (
@@ -60,9 +60,13 @@ def test_an_unknown_argument_is_refused(argument):
             "config.data.annotations is 'v3'; expected one of 'plain', 'v1'",
         ),
         ('evaluate.leaked', 'hide', "config.evaluate.leaked is 'hide'; expected one of 'refuse'"),
-        ('evaluate.data.root', '/no/such/folder', 'expected another data set to evaluate on'),
+        (
+            'evaluate.data.root',
+            '/no/such/folder',
+            'expected the folder of another data set to evaluate on',
+        ),
         ('rhythm.tracker', 'ear', "config.rhythm.tracker is 'ear'"),
-        ('data.root', '/no/such/folder', 'which is no folder; expected the folder'),
+        ('data.root', '/no/such/folder', 'which is not a folder; expected the folder'),
         ('synthetic.videos', 0, 'no data: config.data.root is empty'),
     ],
 )
@@ -75,21 +79,25 @@ def test_a_wrong_value_is_one_sentence(name, value, sentence):
     assert '\n' not in str(caught.value)
 
 
-def _leaves(config, prefix=''):
+def _setting_names(config, prefix=''):
     for name, value in config.items():
         if isinstance(value, ConfigDict):
-            yield from _leaves(value, f'{prefix}{name}.')
+            yield from _setting_names(value, f'{prefix}{name}.')
         else:
             yield prefix + name
 
 
 def test_every_setting_is_read_somewhere():
     code = '\n'.join(p.read_text() for p in (ROOT / 'amuse_jax').rglob('*.py'))
-    idle = [n for n in _leaves(_config('demo')) if not re.search(rf'\b{n.split(".")[-1]}\b', code)]
-    assert not idle
+    unused = [
+        name
+        for name in _setting_names(_config('demo'))
+        if not re.search(rf'\b{name.split(".")[-1]}\b', code)
+    ]
+    assert not unused
 
 
-def test_beam_that_is_not_installed_is_explained(monkeypatch):
+def test_a_missing_apache_beam_is_explained(monkeypatch):
     monkeypatch.setitem(sys.modules, 'apache_beam', None)
     config = _config('demo')
     config.data.beam = '--runner=FnApiRunner'

@@ -26,20 +26,21 @@ def config():
 
 
 def _stages():
-    chosen = (
+    """Return four stages: second and aside need first, third needs second."""
+    stages = (
         Stage('first', _remember('first'), settings=('a.x',)),
         Stage('second', _remember('second'), ('first',), ('b',)),
         Stage('aside', _remember('aside'), ('first',), ('c',)),
         Stage('third', _remember('third'), ('second',), ()),
     )
-    return {stage.name: stage for stage in chosen}
+    return {stage.name: stage for stage in stages}
 
 
 def _run_all(config, workdir):
     CALLS.clear()
-    chosen = _stages()
-    for stage in chosen.values():
-        run_stage(stage, config, workdir, chosen)
+    stages = _stages()
+    for stage in stages.values():
+        run_stage(stage, config, workdir, stages)
     return list(CALLS)
 
 
@@ -58,49 +59,49 @@ def test_a_second_run_does_nothing(config, tmp_path):
         ({'c': 5}, ['aside']),
     ],
 )
-def test_one_changed_setting_redoes_what_depends_on_it(config, tmp_path, change, again):
+def test_a_changed_setting_repeats_the_stages_that_depend_on_it(config, tmp_path, change, again):
     _run_all(config, tmp_path)
     config.update(change)
     assert _run_all(config, tmp_path) == again
 
 
-def test_a_stage_alone_refuses_missing_and_stale_inputs(config, tmp_path):
-    chosen = _stages()
+def test_a_stage_refuses_missing_and_stale_inputs(config, tmp_path):
+    stages = _stages()
     with pytest.raises(StageError, match='needs the stage first, which is not finished'):
-        run_stage(chosen['second'], config, tmp_path, chosen)
-    run_stage(chosen['first'], config, tmp_path, chosen)
+        run_stage(stages['second'], config, tmp_path, stages)
+    run_stage(stages['first'], config, tmp_path, stages)
     config.a.x = 7
     with pytest.raises(StageError, match=r'a\.x is 7 and was 1'):
-        run_stage(chosen['second'], config, tmp_path, chosen)
+        run_stage(stages['second'], config, tmp_path, stages)
 
 
 def test_an_unfinished_stage_keeps_its_parts_only_for_the_same_settings(config, tmp_path):
-    chosen = _stages()
-    seen = []
+    stages = _stages()
+    parts_at_start = []
 
-    def dies_once(_config, folder, _inputs):
-        seen.append(sorted(p.name for p in folder.glob('part*')))
-        (folder / f'part{len(seen)}').write_text('')
-        if len(seen) < 3:
+    def die_twice(_config, folder, _inputs):
+        parts_at_start.append(sorted(p.name for p in folder.glob('part*')))
+        (folder / f'part{len(parts_at_start)}').write_text('')
+        if len(parts_at_start) < 3:
             raise KeyboardInterrupt
         return {}
 
-    stage = Stage('dying', dies_once, settings=('b',))
+    stage = Stage('dying', die_twice, settings=('b',))
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            run_stage(stage, config, tmp_path, chosen)
-    assert seen == [[], ['part1']]
+            run_stage(stage, config, tmp_path, stages)
+    assert parts_at_start == [[], ['part1']]
     config.b = 9
-    run_stage(stage, config, tmp_path, chosen)
-    assert seen[-1] == []
+    run_stage(stage, config, tmp_path, stages)
+    assert parts_at_start[-1] == []
 
 
-def test_a_folder_of_somebody_else_is_not_emptied(config, tmp_path):
-    chosen = _stages()
+def test_a_folder_with_other_files_is_not_emptied(config, tmp_path):
+    stages = _stages()
     (tmp_path / 'first').mkdir()
     (tmp_path / 'first' / 'thesis.tex').write_text('years of work')
-    with pytest.raises(StageError, match='holds files that no run of amuse_jax left'):
-        run_stage(chosen['first'], config, tmp_path, chosen)
+    with pytest.raises(StageError, match='holds files that amuse_jax did not write'):
+        run_stage(stages['first'], config, tmp_path, stages)
     assert (tmp_path / 'first' / 'thesis.tex').exists()
 
 

@@ -1,4 +1,4 @@
-"""Rendered performances as files."""
+"""Tests of the rendered video and stem files."""
 
 import av
 import numpy as np
@@ -38,7 +38,7 @@ def read_sound(path):
         return np.concatenate([f.to_ndarray()[0] for f in container.decode(audio=0)])
 
 
-def test_any_player_opens_it(rendered):
+def test_the_video_has_standard_streams(rendered):
     with av.open(str(rendered[0] / 'a.mp4')) as container:
         video, audio = container.streams.video[0], container.streams.audio[0]
         assert (video.codec_context.name, audio.codec_context.name) == ('h264', 'aac')
@@ -61,7 +61,7 @@ def test_the_stems_add_up_to_the_sound_track(rendered):
     assert np.std(track[both]) == pytest.approx(np.std(total[both]), rel=0.05)
 
 
-def test_boxes_are_told_for_segments_and_other_times(rendered):
+def test_boxes_are_given_for_segments_and_extra_times(rendered):
     truth = rendered[1]
     assert truth['seconds'][:10] == pytest.approx(0.3 + 0.6 * np.arange(10))
     assert len(truth['seconds']) == len(truth['boxes']) == 14
@@ -70,13 +70,13 @@ def test_boxes_are_told_for_segments_and_other_times(rendered):
         assert named == {('violin', 0), ('player', 0), ('piano', 1), ('player', 1)}
 
 
-def test_pictures_move_while_someone_sounds(rendered):
+def test_frames_change_while_someone_sounds(rendered):
     pictures = read_pictures(rendered[0] / 'a.mp4').astype(int)
     moved = np.abs(np.diff(pictures, axis=0)).mean((1, 2, 3))
     assert moved[11:48].mean() > 5 * moved[51:58].mean()
 
 
-def test_the_same_score_gives_the_same_film(rendered, tmp_path):
+def test_the_same_score_gives_the_same_files(rendered, tmp_path):
     folder, truth = rendered
     again = film.write(make_score(), tmp_path / 'b.mp4', tmp_path / 'b.flac', **SIZE)
     assert again == truth

@@ -1,4 +1,4 @@
-"""The annotation files: schema, splits, balance, determinism; and a data set rendered for real."""
+"""Tests of the annotation files (schema, splits, balance, determinism) and of the rendering."""
 
 import json
 from collections import Counter, defaultdict
@@ -9,7 +9,7 @@ import pytest
 from amuse_jax.config import default_config
 from amuse_jax.errors import StageError
 from amuse_jax.music_avqa.vocabulary import ANSWERS, INSTRUMENTS, TEMPLATES, TYPES
-from amuse_jax.synthetic import stage as render
+from amuse_jax.synthetic import stage
 from amuse_jax.synthetic.questions import balance
 from amuse_jax.synthetic.score.compose import compose, video_id
 
@@ -24,7 +24,7 @@ def settings_of(**changes):
 
 @pytest.fixture(scope='module')
 def rows():
-    return render.annotations(settings_of(seed=11))
+    return stage.annotations(settings_of(seed=11))
 
 
 def test_rows_have_the_schema_of_music_avqa(rows):
@@ -50,13 +50,13 @@ def test_no_video_is_in_two_splits_and_each_has_its_share(rows):
         assert 11 <= len(found) / len(videos[split]) <= 12.01
         drawn = {
             performer.instrument
-            for number in render.split_ranges(settings_of())[split]
+            for number in stage.split_ranges(settings_of())[split]
             for performer in compose(11, number).performers
         }
         assert drawn == set(INSTRUMENTS), split
 
 
-def test_no_split_can_be_answered_without_looking(rows):
+def test_no_template_can_be_answered_from_the_text_alone(rows):
     for split, found in rows.items():
         answers = defaultdict(Counter)
         for row in found:
@@ -79,20 +79,20 @@ def test_templates_keep_the_shares_of_the_real_data_set(rows):
         assert types[number] / len(found) == pytest.approx(real, abs=0.02)
 
 
-def test_same_seed_same_questions_another_seed_others(rows):
-    assert render.annotations(settings_of(seed=11)) == rows
+def test_the_seed_determines_the_questions(rows):
+    assert stage.annotations(settings_of(seed=11)) == rows
     few = settings_of(videos=20, seed=12)
-    assert render.annotations(few) != render.annotations(settings_of(videos=20, seed=11))
+    assert stage.annotations(few) != stage.annotations(settings_of(videos=20, seed=11))
     named = [
         {row['video_id'] for part in found.values() for row in part}
-        for found in (render.annotations(few), rows)
+        for found in (stage.annotations(few), rows)
     ]
-    assert named[0].isdisjoint(named[1])  # they are other videos, and nobody may take them for one
+    assert named[0].isdisjoint(named[1])  # video ids of two seeds must not collide
 
 
 @pytest.mark.parametrize('videos', [1, 2, 3, 4])
-def test_very_few_videos_still_leave_some_to_train_on(videos):
-    ranges = render.split_ranges(settings_of(videos=videos))
+def test_train_is_not_empty_with_very_few_videos(videos):
+    ranges = stage.split_ranges(settings_of(videos=videos))
     assert sum(len(numbers) for numbers in ranges.values()) == videos
     assert len(ranges['train']) >= 1
     assert videos < 3 or all(len(numbers) for numbers in ranges.values())
@@ -105,19 +105,19 @@ def test_very_few_videos_still_leave_some_to_train_on(videos):
         ({'fps': 0}, 'fps'),
         ({'width': 321}, 'even'),
         ({'seed': -1}, 'seed'),
-        ({'val_share': 0.6, 'test_share': 0.4}, 'less than 1'),
+        ({'val_share': 0.6, 'test_share': 0.4}, 'sum less than 1'),
         ({'questions_per_video': 0}, 'questions_per_video'),
     ],
 )
-def test_impossible_settings_are_refused_in_one_sentence(tmp_path, changes, word):
+def test_invalid_settings_raise(tmp_path, changes, word):
     with pytest.raises(StageError, match=word):
-        render.render(settings_of(**changes), tmp_path, workers=1)
+        stage.render(settings_of(**changes), tmp_path, workers=1)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_rendered_data_set_is_whole_and_only_what_is_missing_is_made_again(tmp_path):
+def test_a_rendered_data_set_is_complete_and_only_missing_videos_are_rendered_again(tmp_path):
     settings = settings_of(videos=2, width=128, height=72, fps=4)
-    summary = render.render(settings, tmp_path, workers=1)
+    summary = stage.render(settings, tmp_path, workers=1)
     assert summary['rendered'] == summary['videos'] == 2
     for number in range(2):
         name = video_id(settings.seed, number)
@@ -142,9 +142,9 @@ def test_a_rendered_data_set_is_whole_and_only_what_is_missing_is_made_again(tmp
     untouched = tmp_path / 'videos' / 'syn00000000.mp4'
     before = untouched.stat().st_mtime_ns
     (tmp_path / 'truth' / 'syn00000001.json').unlink()
-    (tmp_path / 'videos' / '.tmp-1-syn00000001.mp4').write_text('killed here')
-    assert render.render(settings, tmp_path, workers=1)['rendered'] == 1
+    (tmp_path / 'videos' / '.tmp-1-syn00000001.mp4').write_text('interrupted')
+    assert stage.render(settings, tmp_path, workers=1)['rendered'] == 1
     assert untouched.stat().st_mtime_ns == before
     assert not list(tmp_path.rglob('.tmp-*'))
-    with pytest.raises(StageError, match='another folder'):
-        render.render(settings_of(videos=2, seed=5), tmp_path, workers=1)
+    with pytest.raises(StageError, match='choose another folder'):
+        stage.render(settings_of(videos=2, seed=5), tmp_path, workers=1)

@@ -1,4 +1,4 @@
-"""Per-video work on Apache Beam leaves the bytes that processes leave."""
+"""Per-video work on Apache Beam writes the same bytes as worker processes write."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ beam = pytest.importorskip('amuse_jax.system.beam', reason="the extra 'beam' is 
 IN_PROCESS = '--runner=FnApiRunner'
 TWO_PROCESSES = '--direct_num_workers=2 --direct_running_mode=multi_processing'
 STAGES = {'prepare': prepare, 'annotate': annotate}
-REPEATING = f'{IN_PROCESS} --direct_runner_bundle_repeat=2'  # every bundle of work thrice
+REPEATING = f'{IN_PROCESS} --direct_runner_bundle_repeat=2'  # runs every bundle three times
 
 
 def double(items, path):
@@ -42,7 +42,7 @@ def run(work, folder, options=IN_PROCESS, items=range(7)):
     )
 
 
-def test_finished_files_are_kept_and_the_others_made(tmp_path):
+def test_finished_files_are_kept_and_missing_ones_are_written(tmp_path):
     paths = run(double, tmp_path)
     assert ''.join(path.read_text() for path in paths) == ''.join(f'{2 * i}\n' for i in range(7))
     paths[0].write_text('kept')
@@ -53,7 +53,7 @@ def test_finished_files_are_kept_and_the_others_made(tmp_path):
     assert sorted(tmp_path.iterdir()) == paths
 
 
-def test_a_users_mistake_is_one_sentence_and_the_rest_is_done(tmp_path):
+def test_a_user_error_is_one_sentence_and_other_files_are_written(tmp_path):
     with pytest.raises(StageError) as caught:
         run(refuse_five, tmp_path)
     assert str(caught.value) == 'five is too much; use less'
@@ -62,12 +62,12 @@ def test_a_users_mistake_is_one_sentence_and_the_rest_is_done(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_bundle_done_twice_at_once_leaves_one_whole_file(tmp_path):
+def test_a_bundle_that_runs_twice_at_once_leaves_one_complete_file(tmp_path):
     path, both = tmp_path / 'a.txt', threading.Barrier(2)
     written = []
 
     def work(items, beside):
-        both.wait(10)
+        both.wait(300)
         double(items, beside)
         written.append(beside)
 
@@ -79,22 +79,22 @@ def test_a_bundle_done_twice_at_once_leaves_one_whole_file(tmp_path):
     assert len(set(written)) == 2 and path.read_text() == '0\n2\n4\n'
     assert list(tmp_path.iterdir()) == [path]
     before = path.stat().st_mtime_ns
-    beam._make_file(zlib.compress(pickle.dumps((range(3), path))), double)
+    beam._write_file(zlib.compress(pickle.dumps((range(3), path))), double)
     assert path.stat().st_mtime_ns == before
 
 
-def test_a_worker_without_the_disk_is_named(tmp_path):
+def test_a_worker_that_does_not_see_the_disk_is_named(tmp_path):
     element = zlib.compress(pickle.dumps((range(3), tmp_path / 'not mounted' / 'a.txt')))
     with pytest.raises(StageError, match='does not see .*not mounted; every worker'):
-        beam._make_file(element, double)
+        beam._write_file(element, double)
     assert not (tmp_path / 'not mounted').exists()
 
 
 @pytest.mark.parametrize(
     'options', ["--runner='FnApiRunner", f'{IN_PROCESS} --direct_num_workers=many', '--runner=No']
 )
-def test_options_that_beam_refuses_are_one_sentence(tmp_path, options):
-    with pytest.raises(StageError, match='config.data.beam is .*, which Apache Beam refuses'):
+def test_options_that_beam_rejects_are_one_sentence(tmp_path, options):
+    with pytest.raises(StageError, match='config.data.beam is .*, which Apache Beam rejects'):
         run(double, tmp_path, options)
 
 
@@ -126,7 +126,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope='module')
 def performances(tmp_path_factory):
-    """Four rendered performances, one of them broken, and what processes make of them."""
+    """Render four performances, break one, and run the stages in worker processes."""
     root = tmp_path_factory.mktemp('performances')
     config = settings('')
     render.render(config.synthetic, root / 'render', workers=1)
@@ -136,7 +136,7 @@ def performances(tmp_path_factory):
     return root
 
 
-def test_prepare_and_annotate_leave_the_same_bytes(performances, tmp_path):
+def test_prepare_and_annotate_write_the_same_bytes(performances, tmp_path):
     (tmp_path / 'render').symlink_to(performances / 'render')
     run_stages(settings(REPEATING), tmp_path, *STAGES)
     for name in STAGES:
@@ -145,7 +145,7 @@ def test_prepare_and_annotate_leave_the_same_bytes(performances, tmp_path):
     assert entry['video_id'] == 'syn00000001'
 
 
-def test_other_processes_leave_the_same_bytes(performances, tmp_path, monkeypatch):
+def test_other_processes_write_the_same_bytes(performances, tmp_path, monkeypatch):
     monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]))
     (tmp_path / 'render').symlink_to(performances / 'render')
     run_stages(settings(TWO_PROCESSES), tmp_path, 'prepare')
@@ -165,5 +165,5 @@ def test_regions_are_the_same_bytes(performances, tmp_path):
             min_score=0.0,
         )  # fmt: skip
         (tmp_path / name).mkdir()
-        worker.make(config, tmp_path / name, performances / 'render', ids, {})
+        worker.run(config, tmp_path / name, performances / 'render', ids, {})
     assert digests(tmp_path / 'beam') == digests(tmp_path / 'processes')

@@ -24,8 +24,8 @@ print(resident() - before)
 @pytest.mark.skipif(not sys.platform.startswith('linux'), reason='needs glibc')
 @pytest.mark.parametrize('size', [64, 2500], ids=['small', 'beyond-2-GiB'])
 def test_freed_memory_stays_with_the_process(size):
-    kept, usual = (
+    with_setting, default = (
         int(subprocess.check_output([sys.executable, '-c', PROGRAM, how, str(size)], text=True))
         for how in ('keep', 'no')
     )
-    assert kept >= size - 4 and usual <= 10
+    assert with_setting >= size - 4 and default <= 10

@@ -1,13 +1,13 @@
 import os
 import signal
-import subprocess
 import sys
-import time
 
 import pytest
 
 from amuse_jax.system.files import write_atomically
 from amuse_jax.system.sharded import map_shards
+from tests.paths import ROOT
+from tests.training import processes
 
 
 def _double(items, path):
@@ -59,27 +59,45 @@ def test_a_dead_worker_is_reported_and_the_rest_can_be_finished(tmp_path):
     assert [int(p.read_text()) for p in paths] == [2 * i for i in range(8)]
 
 
-SLOW = """
+# Works through twelve items in shards of four, and stops for good at the item that is given.
+PROGRAM = """
 import pathlib, sys, time
 from amuse_jax.system import sharded
+
 def work(items, path):
-    for item in items:
-        with open(path, 'a') as file:
-            file.write(f'{item}\\n')
-        time.sleep(0.05)
-sharded.map_shards(work, range(40), pathlib.Path(sys.argv[1]), suffix='.txt', shard_size=4,
-                  workers=1, description='d')
+    with open(path, 'a') as file:
+        for item in items:
+            print(item, file=file, flush=True)
+            print('wrote', item, flush=True)
+            if str(item) == sys.argv[2]:
+                time.sleep(3600)
+
+sharded.map_shards(work, range(12), pathlib.Path(sys.argv[1]), suffix='.txt', shard_size=4,
+                   workers=1, description='d')
 """
 
 
+def numbers_in(paths):
+    return [[int(line) for line in path.read_text().split()] for path in sorted(paths)]
+
+
 def test_kill_and_start_again_gives_whole_shards(tmp_path):
-    for _ in range(2):
-        process = subprocess.Popen([sys.executable, '-c', SLOW, str(tmp_path)])
-        time.sleep(0.9)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        for path in tmp_path.glob('0*'):
-            assert len(path.read_text().split()) == 4
-    assert subprocess.run([sys.executable, '-c', SLOW, str(tmp_path)]).returncode == 0
-    lines = ''.join(p.read_text() for p in sorted(tmp_path.glob('0*'))).split()
-    assert lines == [str(i) for i in range(40)]
+    """The first kill is in the first shard, the second one in the last."""
+    folder, shards = tmp_path / 'shards', [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    command = [sys.executable, '-c', PROGRAM, folder]
+    options = dict(cwd=ROOT, env=processes.environment())
+    for item in (1, 10):
+        log = tmp_path / f'log{item}'
+        process = processes.start([*command, str(item)], log, **options)
+        try:
+            processes.wait_until(lambda: f'wrote {item}\n' in log.read_text(), [process])  # noqa: B023
+        finally:
+            process.kill()
+            process.wait()
+        assert process.returncode == -signal.SIGKILL
+        assert numbers_in(folder.glob('0*')) == shards[: item // 4]
+        assert numbers_in(folder.glob('.tmp-*')) == [list(range(item // 4 * 4, item + 1))]
+    log = tmp_path / 'log'
+    processes.wait_for_exit([processes.start([*command, 'none'], log, **options)])
+    assert 'wrote 7\n' not in log.read_text() and 'wrote 8\n' in log.read_text()
+    assert numbers_in(folder.glob('0*')) == shards and not list(folder.glob('.tmp-*'))

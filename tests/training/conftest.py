@@ -1,4 +1,4 @@
-"""A data set of a few tiny records with everything that the stages before training leave."""
+"""Fixtures: a data set of tiny records with the output of all stages before training."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 
 
 def tiny_config():
-    """The smallest towers that have all parts."""
+    """Return a config with the smallest towers that have all parts."""
     config = default_config()
     config.name = 'tiny'
     config.data.update(segments=SEGMENTS, image_size=SIDE)
@@ -52,7 +52,7 @@ def tiny_config():
 
 @pytest.fixture(scope='package', autouse=True)
 def quick_compilation():
-    """These models are tiny and run a few steps: compiling them is most of the time."""
+    """Turn off most optimisations: the models are tiny, so compilation takes most of the time."""
     jax.config.update('jax_disable_most_optimizations', True)
     yield
     jax.config.update('jax_disable_most_optimizations', False)
@@ -60,8 +60,11 @@ def quick_compilation():
 
 @pytest.fixture
 def start_toy():
-    """Starts toy_job.py, or a script like it, in a folder, in one process or several, each with so
-    many devices; returns them. Whatever still runs at the end of the test is killed."""
+    """A function that starts toy_job.py, or a similar script, and returns its processes.
+
+    It takes the folder, the number of processes and the number of devices of each. Processes that
+    still run at the end of the test are killed.
+    """
     started = []
 
     def start(
@@ -84,7 +87,7 @@ def start_toy():
 
 @pytest.fixture(scope='session')
 def tiny(tmp_path_factory):
-    """(config, folders of prepare, annotate and rois); a video has one colour and one class."""
+    """(config, folders of prepare, annotate and rois). Each video has one colour and one class."""
     root = tmp_path_factory.mktemp('tiny')
     inputs = {name: root / name for name in ('prepare', 'annotate', 'rois')}
     for folder in inputs.values():
@@ -171,7 +174,7 @@ def _write_regions(random, folder, count):
 
 @pytest.fixture(scope='session')
 def pretrained(tiny, tmp_path_factory):
-    """(config, inputs with pretrain, the stage's summary)."""
+    """(config, folders up to pretrain, the summary of pretrain)."""
     from amuse_jax.training.pretrain import stage as pretrain
 
     config, inputs = tiny
@@ -182,7 +185,7 @@ def pretrained(tiny, tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def trained(pretrained, tmp_path_factory):
-    """(config, inputs with pretrain and train, the stage's summary)."""
+    """(config, folders up to train, the summary of train)."""
     from amuse_jax.training.train import stage as train
 
     config, inputs, _ = pretrained

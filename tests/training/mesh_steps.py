@@ -1,9 +1,9 @@
-"""Five real training steps on virtual devices: `python mesh_steps.py FOLDER MODEL MESH...`.
+"""Run five training steps on virtual devices: `python mesh_steps.py FOLDER MODEL MESH...`.
 
-MODEL is `text`, the text tower under a linear layer, which compiles quickly, or `amuse`, all of it.
-MESH is DATAxFSDPxTENSOR, such as 2x2x2. Leaves per mesh MESH.npz with the losses, every updated
-parameter, Adam's second moments (nu/) and the first step's gradients (first/), and MESH.txt, the
-compiled step.
+MODEL is `text`, the text tower with a linear layer, which compiles quickly, or `amuse`, the whole
+model. MESH is DATAxFSDPxTENSOR, for example 2x2x2. For each mesh the script writes MESH.npz with
+the losses, all updated parameters, Adam's second moments (nu/) and the gradients of the first step
+(first/), and MESH.txt with the compiled step.
 """
 
 import functools
@@ -33,7 +33,7 @@ TINY = runpy.run_path(str(Path(__file__).with_name('conftest.py')))
 
 
 class Reader(nnx.Module):
-    """Words -> answers."""
+    """A text tower with a linear layer that chooses an answer."""
 
     def __init__(self, config: TextConfig, rngs: nnx.Rngs):
         self.text = TextTower(config, rngs=rngs)
@@ -41,15 +41,15 @@ class Reader(nnx.Module):
 
     def loss(self, batch, rngs):
         words, mask = (batch[name].reshape(-1, WORDS) for name in ('words', 'word_mask'))
-        found = jax.nn.log_softmax(self.choice(self.text(words, mask)[:, 0]))
-        right = jnp.take_along_axis(found, batch['answers'].reshape(-1, 1), -1)[:, 0]
+        log_probabilities = jax.nn.log_softmax(self.choice(self.text(words, mask)[:, 0]))
+        right = jnp.take_along_axis(log_probabilities, batch['answers'].reshape(-1, 1), -1)[:, 0]
         weights = batch['weights'].reshape(-1)
         total, count = -(weights * right).sum(), weights.sum()
         return total / count, {'loss': jnp.stack([total, count])}
 
 
 def build(name: str, config: ConfigDict):
-    """The model, its loss, and which of its parameters train: in `amuse` those of the paper."""
+    """Return the model, its loss and its pattern of trainable parameters."""
     tokenizer = QuestionTokenizer(config.model.text)
     if name == 'text':
         sizes = {key: value for key, value in config.model.text.items() if key != 'tokenizer'}
@@ -61,8 +61,8 @@ def build(name: str, config: ConfigDict):
     return model, functools.partial(answering.loss, is_open=True), config.train.trainable
 
 
-def shaken(params: state.Arrays) -> state.Arrays:
-    """Fresh blocks are the identity, which would hide what they do."""
+def add_noise(params: state.Arrays) -> state.Arrays:
+    """Add noise to all arrays, because new blocks are the identity and would hide errors."""
     random = np.random.default_rng(1)
     return {
         name: np.asarray(array) + 0.1 * random.normal(size=array.shape).astype(np.float32)
@@ -70,8 +70,8 @@ def shaken(params: state.Arrays) -> state.Arrays:
     }
 
 
-def batch_of(config: ConfigDict, seed: int) -> dict[str, np.ndarray]:
-    """A random batch with everything that the model can be given; the last question is padding."""
+def draw_batch(config: ConfigDict, seed: int) -> dict[str, np.ndarray]:
+    """Draw a random batch with all inputs of the model; the last question is padding."""
     random = np.random.default_rng(seed)
     segments, regions = config.data.segments, config.rois.regions
     side, each = config.data.image_size, (VIDEOS, segments)
@@ -106,27 +106,28 @@ def batch_of(config: ConfigDict, seed: int) -> dict[str, np.ndarray]:
 
 
 def run(folder: Path, model_name: str, name: str) -> None:
+    """Run the steps on the mesh `name` and write the results to `folder`."""
     config = TINY['tiny_config']()
     model, loss, trainable = build(model_name, config)
     structure, params, frozen = state.split(model, trainable)
-    params, frozen = shaken(params), shaken(frozen)
+    params, frozen = add_noise(params), add_noise(frozen)
     sizes = dict(zip(sharding.AXES, map(int, name.split('x'))))
     mesh = sharding.mesh(ConfigDict(sizes))
     optimizer = state.adam(lambda _: 1e-4)
-    fresh = state.fresh(params, optimizer, METRICS[model_name])
-    shardings = sharding.of_state(fresh, mesh)
-    train_state = sharding.put(fresh, shardings)
-    frozen = sharding.put(frozen, sharding.of_parameters(frozen, mesh))
-    key = sharding.put(jax.random.key(3), sharding.whole(mesh))
+    train_state = state.init_state(params, optimizer, METRICS[model_name])
+    shardings = sharding.state_shardings(train_state, mesh)
+    train_state = sharding.shard_params(train_state, shardings)
+    frozen = sharding.shard_params(frozen, sharding.parameter_shardings(frozen, mesh))
+    key = sharding.shard_params(jax.random.key(3), sharding.replicated(mesh))
     step = train_step(loss, structure, optimizer, 0, shardings)
     losses = []
     for number in range(STEPS):
-        placed = sharding.place(batch_of(config, number), mesh)
+        sharded = sharding.shard_batch(draw_batch(config, number), mesh)
         if not number:
-            step = step.lower(train_state, frozen, placed, key).compile()
+            step = step.lower(train_state, frozen, sharded, key).compile()
             (folder / f'{name}.txt').write_text(step.as_text())
         before = np.asarray(train_state.sums['loss'])
-        train_state, is_finite = step(train_state, frozen, placed, key)
+        train_state, is_finite = step(train_state, frozen, sharded, key)
         assert is_finite
         if not number:
             first = {

@@ -1,4 +1,4 @@
-"""Starting processes, waiting for what they do, and reading the metrics they leave."""
+"""Helpers that start processes, wait for them, and read their logs and metrics."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from tests.paths import ROOT
 
 
 def environment(devices: int = 1) -> dict[str, str]:
-    """Of a process on CPU devices of its own that compiles as quickly as the tests' own."""
+    """Return the environment of a process with virtual CPU devices and quick compilation."""
     return {
         **os.environ,
         'JAX_PLATFORMS': 'cpu',
@@ -24,60 +24,64 @@ def environment(devices: int = 1) -> dict[str, str]:
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(('localhost', 0))
-        return found.getsockname()[1]
+    """Return a free port on this machine."""
+    with socket.socket() as server:
+        server.bind(('localhost', 0))
+        return server.getsockname()[1]
 
 
 def start(command: Sequence, log: Path, **options) -> subprocess.Popen:
-    """A process whose output is added to the file `log`, where the functions below find it."""
+    """Start a process that appends its output to `log`, and store this path in `process.log`."""
     with open(log, 'a') as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, **options)
     process.log = log
     return process
 
 
-def said(processes: Sequence[subprocess.Popen]) -> str:
-    """The ends of the processes' logs."""
+def log_tails(processes: Sequence[subprocess.Popen]) -> str:
+    """Return the last part of each process's log."""
     return '\n'.join(f'{each.log}: {each.log.read_text()[-3000:]}' for each in processes)
 
 
-def until(
-    condition: Callable[[], bool], processes: Sequence[subprocess.Popen], seconds: float = 120.0
+def wait_until(
+    condition: Callable[[], bool], processes: Sequence[subprocess.Popen], seconds: float = 300.0
 ) -> None:
-    """Waits for something that happens while all the processes run."""
+    """Wait until the condition is true; fail if a process ends before."""
     deadline = time.monotonic() + seconds
     while not condition():
         ended = [process.poll() for process in processes]
-        assert not any(status is not None for status in ended), (ended, said(processes))
-        assert time.monotonic() < deadline, ('not in time', said(processes))
+        assert not any(status is not None for status in ended), (ended, log_tails(processes))
+        assert time.monotonic() < deadline, ('not in time', log_tails(processes))
         time.sleep(0.02)
 
 
-def ends(processes: Sequence[subprocess.Popen], seconds: float = 300.0, status: int = 0) -> None:
-    """Waits until all have ended with the status."""
+def wait_for_exit(
+    processes: Sequence[subprocess.Popen], seconds: float = 300.0, status: int = 0
+) -> None:
+    """Wait until all processes have ended; fail if one has another exit status."""
     deadline = time.monotonic() + seconds
     for process in processes:
         try:
             process.wait(max(deadline - time.monotonic(), 0.1))
         except subprocess.TimeoutExpired:
-            raise AssertionError(('still running', said(processes))) from None
+            raise AssertionError(('still running', log_tails(processes))) from None
     statuses = [process.returncode for process in processes]
-    assert set(statuses) == {status}, (statuses, said(processes))
+    assert set(statuses) == {status}, (statuses, log_tails(processes))
 
 
-def rows_of(folder: Path) -> list[dict]:
-    """The lines of metrics without what depends on the clock."""
+def read_metrics(folder: Path) -> list[dict]:
+    """Read the lines of metrics, without the metrics that depend on the clock."""
     rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
     return [{name: row[name] for name in row if name not in throughput.CLOCK} for row in rows]
 
 
-def has_begun(folder: Path, since: float) -> bool:
-    """Whether a run that was started `since` then (time.time()) has come as far as its metrics."""
+def has_started(folder: Path, since: float) -> bool:
+    """Return whether a run started after `since` (time.time()) has opened its file of metrics."""
     path = folder / 'metrics.jsonl'
     return path.exists() and path.stat().st_mtime > since
 
 
-def lines_in(folder: Path) -> int:
+def count_lines(folder: Path) -> int:
+    """Return the number of lines of metrics so far."""
     path = folder / 'metrics.jsonl'
     return len(path.read_text().splitlines()) if path.exists() else 0

@@ -12,9 +12,10 @@ import pytest
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from amuse_jax.errors import NewerFormat, StageError
+from amuse_jax.system import formats
 from amuse_jax.training import checkpoints, state
 
-# Orbax leaves reads behind when one of them fails.
+# Orbax leaves other reads unfinished when one of them fails.
 pytestmark = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 
 BATCHES = grain.MapDataset.range(100).batch(4)
@@ -26,26 +27,26 @@ def iterate(_=None):
 
 def state_at(step):
     params = {'answer.kernel': jnp.full((50, 40), float(step)), 'text.bias': jnp.arange(3.0)}
-    return state.fresh(params, state.adam(lambda _: 1e-3), ('loss',), step)
+    return state.init_state(params, state.adam(lambda _: 1e-3), ('loss',), step)
 
 
 @pytest.fixture(scope='module')
 def saved(tmp_path_factory):
-    """A folder with steps 2 and 3; the iterator had given as many batches."""
+    """A folder with the checkpoints of steps 2 and 3, saved after as many batches."""
     folder = tmp_path_factory.mktemp('saved') / 'checkpoints'
-    kept = checkpoints.Checkpoints(folder, keep=2)
+    manager = checkpoints.Checkpoints(folder, keep=2)
     iterator = iterate()
     for step in (1, 2, 3):
         next(iterator)
-        kept.save(state_at(step), iterator, {'phase': 0, 'lines': 10 * step})
-    kept.close()
+        manager.save(state_at(step), iterator, {'phase': 0, 'lines': 10 * step})
+    manager.close()
     return folder
 
 
 def restore(folder):
-    kept = checkpoints.Checkpoints(folder, keep=2)
-    found = kept.restore(state_at(0), iterate)
-    kept.close()
+    manager = checkpoints.Checkpoints(folder, keep=2)
+    found = manager.restore(state_at(0), iterate)
+    manager.close()
     return found
 
 
@@ -58,7 +59,7 @@ def check(found, step):
     assert progress == {'phase': 0, 'lines': 10 * step}
 
 
-def test_the_newest_comes_back_with_iterator_and_progress(saved):
+def test_the_newest_is_restored_with_iterator_and_progress(saved):
     assert sorted(path.name for path in saved.iterdir()) == ['2', '3']
     check(restore(saved), 3)
 
@@ -69,7 +70,7 @@ def test_an_empty_folder_restores_nothing(tmp_path):
 
 @pytest.mark.parametrize('damage', ['truncate', 'flip', 'delete'])
 @pytest.mark.parametrize('item', ['params', 'rest', 'progress'])
-def test_a_damaged_newest_checkpoint_is_passed_over(saved, tmp_path, item, damage):
+def test_a_damaged_newest_checkpoint_is_renamed_and_skipped(saved, tmp_path, item, damage):
     folder = tmp_path / 'checkpoints'
     shutil.copytree(saved, folder)
     place = {
@@ -90,7 +91,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(saved, tmp_path, item, damag
     assert sorted(path.name for path in folder.iterdir()) == ['2', 'damaged-3']
 
 
-def test_damage_of_the_same_step_again_takes_the_place_of_the_first(saved, tmp_path):
+def test_a_second_damaged_checkpoint_of_a_step_replaces_the_first(saved, tmp_path):
     folder = tmp_path / 'checkpoints'
     for number in (1, 2):
         shutil.copytree(saved, folder, dirs_exist_ok=True)
@@ -103,7 +104,7 @@ def test_damage_of_the_same_step_again_takes_the_place_of_the_first(saved, tmp_p
 def test_damaged_best_parameters_are_an_error(tmp_path):
     params = state_at(3).params
     best = checkpoints.Best(tmp_path / 'best')
-    best.offer(0.5, params, {'step': 3})
+    best.save_if_best(0.5, params, {'step': 3})
     best.close()
     assert checkpoints.read_best(tmp_path / 'best', params)[1] == {'step': 3, 'score': 0.5}
     record = next(tmp_path.glob('best/*/record/metadata'))
@@ -140,26 +141,26 @@ def test_every_change_of_an_element_changes_the_checksum(array, data):
     )
 
 
-def test_a_newer_checkpoint_is_refused_and_stays(saved, tmp_path, monkeypatch):
+def test_a_checkpoint_of_a_newer_version_is_refused_and_kept(saved, tmp_path, monkeypatch):
     folder, best = tmp_path / 'checkpoints', tmp_path / 'best'
     shutil.copytree(saved, folder)
     state = state_at(4)
     with monkeypatch.context() as newer:
-        newer.setattr(checkpoints, 'CHECKPOINT_FORMAT', checkpoints.CHECKPOINT_FORMAT + 1)
-        kept = checkpoints.Checkpoints(folder, keep=2)
-        kept.save(state, iterate(), {'phase': 0, 'lines': 40})
-        kept.close()
-        kept = checkpoints.Best(best)
-        kept.offer(0.5, state.params, {'step': 4})
-        kept.close()
-        checkpoints.keep_frozen(tmp_path / 'frozen', state.params)
+        newer.setattr(formats, 'CHECKPOINT_FORMAT', formats.CHECKPOINT_FORMAT + 1)
+        manager = checkpoints.Checkpoints(folder, keep=2)
+        manager.save(state, iterate(), {'phase': 0, 'lines': 40})
+        manager.close()
+        manager = checkpoints.Best(best)
+        manager.save_if_best(0.5, state.params, {'step': 4})
+        manager.close()
+        checkpoints.save_frozen_once(tmp_path / 'frozen', state.params)
     for read in (
         lambda: restore(folder),
         lambda: checkpoints.read_params(folder, state.params),
         lambda: checkpoints.read_best(best, state.params),
         lambda: checkpoints.Best(best),
         lambda: checkpoints.read_frozen(tmp_path / 'frozen', state.params),
-        lambda: checkpoints.keep_frozen(tmp_path / 'frozen', state.params),
+        lambda: checkpoints.save_frozen_once(tmp_path / 'frozen', state.params),
     ):
         with pytest.raises(NewerFormat, match=r'has format 3, .* up to 2; update amuse_jax'):
             read()
@@ -167,20 +168,20 @@ def test_a_newer_checkpoint_is_refused_and_stays(saved, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('item', ['progress', 'record'])
-def test_a_checkpoint_from_before_formats_were_written_is_read(item, saved, tmp_path):
+def test_a_checkpoint_without_a_format_number_is_read(item, saved, tmp_path):
     template = state_at(0).params
     folder = tmp_path / 'kept'
     if item == 'progress':
         shutil.copytree(saved, folder)
     else:
         best = checkpoints.Best(folder)
-        best.offer(0.5, state_at(3).params, {'step': 3})
+        best.save_if_best(0.5, state_at(3).params, {'step': 3})
         best.close()
     for path in folder.glob(f'*/{item}/metadata'):
         values = json.loads(path.read_text())
-        assert values.pop('format') == checkpoints.CHECKPOINT_FORMAT
+        assert values.pop('format') == formats.CHECKPOINT_FORMAT
         if item == 'record':
-            del values['digest']  # which came later
+            del values['digest']  # added in a later version
         path.write_text(json.dumps(values))
     if item == 'progress':
         check(restore(folder), 3)
@@ -193,7 +194,7 @@ def test_best_keeps_the_highest_score_across_restarts(tmp_path):
     for scores, expected in (((0.5, 0.7, 0.6), 2), ((0.7, 0.65), 2), ((0.8,), 1)):
         best = checkpoints.Best(tmp_path / 'best')
         for index, score in enumerate(scores, 1):
-            best.offer(score, state_at(index).params, {'step': index})
+            best.save_if_best(score, state_at(index).params, {'step': index})
         best.close()
         params, record = checkpoints.read_best(tmp_path / 'best', template)
         assert record['step'] == expected
@@ -211,8 +212,8 @@ def test_reading_nothing_or_another_shape_is_explained(saved, tmp_path):
 
 def test_frozen_arrays_are_saved_once(tmp_path):
     first = {'tower': jnp.arange(4.0)}
-    assert checkpoints.keep_frozen(tmp_path / 'frozen', first) is first
-    again = checkpoints.keep_frozen(tmp_path / 'frozen', {'tower': jnp.zeros(4)})
+    assert checkpoints.save_frozen_once(tmp_path / 'frozen', first) is first
+    again = checkpoints.save_frozen_once(tmp_path / 'frozen', {'tower': jnp.zeros(4)})
     np.testing.assert_array_equal(again['tower'], first['tower'])
     shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, first)
     read = checkpoints.read_frozen(tmp_path / 'frozen', shapes)

@@ -1,4 +1,4 @@
-"""What the training stages leave is what disk.py foretells."""
+"""The training stages store as many bytes as disk.py predicts."""
 
 import numpy as np
 
@@ -7,18 +7,18 @@ from amuse_jax.run import disk
 VIDEOS = 14
 
 
-def stored(folder):
+def stored_bytes(folder):
     return sum(np.load(path, mmap_mode='r').nbytes for path in folder.glob('*.npy'))
 
 
 def test_stored_features(pretrained):
     config, inputs, _ = pretrained
-    foretold = disk.of_pretraining(config, VIDEOS) - disk.of_pretraining(config, 0)
-    assert stored(inputs['pretrain'] / 'features') == foretold / 2
-    assert stored(inputs['pretrain'] / 'first_features') == foretold / 2
+    predicted = disk.pretrain_bytes(config, VIDEOS) - disk.pretrain_bytes(config, 0)
+    assert stored_bytes(inputs['pretrain'] / 'features') == predicted / 2
+    assert stored_bytes(inputs['pretrain'] / 'first_features') == predicted / 2
 
 
 def test_stored_tokens(trained):
     config, inputs, _ = trained
-    foretold = disk.of_training(config, VIDEOS) - disk.of_training(config, 0)
-    assert stored(inputs['train'] / 'encoded') == foretold
+    predicted = disk.train_bytes(config, VIDEOS) - disk.train_bytes(config, 0)
+    assert stored_bytes(inputs['train'] / 'encoded') == predicted

@@ -1,4 +1,4 @@
-"""What a long run meets: kills, a notice, a full disk, a batch that never comes."""
+"""Interruptions of a long run: kills, preemption notices, a full disk, a batch that never comes."""
 
 import os
 import random
@@ -13,13 +13,20 @@ import numpy as np
 import pytest
 
 from amuse_jax.training import loop, watchdog
-from tests.training.processes import ends, has_begun, lines_in, rows_of, said, until
+from tests.training.processes import (
+    count_lines,
+    has_started,
+    log_tails,
+    read_metrics,
+    wait_for_exit,
+    wait_until,
+)
 
 SCRIPT = Path(__file__).with_name('toy_job.py')
 
 
 def check_identical(folder, **options):
-    """The folder's run has ended as an undisturbed one in this process does, bit for bit."""
+    """Check that the run in the folder equals an uninterrupted run in this process bit for bit."""
     calm = folder.with_name('calm')
     calm.mkdir()
     toy = runpy.run_path(str(SCRIPT))
@@ -28,57 +35,57 @@ def check_identical(folder, **options):
     assert set(found.files) == set(expected)
     for name, array in expected.items():
         np.testing.assert_array_equal(np.asarray(array), found[name])
-    assert rows_of(folder) == rows_of(calm)
+    assert read_metrics(folder) == read_metrics(calm)
 
 
-def test_after_a_notice_it_saves_exits_with_0_and_goes_on(start_toy, tmp_path):
+def test_after_a_notice_the_run_saves_exits_with_0_and_resumes(start_toy, tmp_path):
     folder = tmp_path / 'toy'
-    (process,) = start_toy(folder, pause=0.1, checkpoint_seconds=1000.0)
-    until(lambda: lines_in(folder) >= 3, [process])
+    (process,) = start_toy(folder, pause=0.4, checkpoint_seconds=1000.0)
+    wait_until(lambda: count_lines(folder) >= 3, [process])
     process.send_signal(signal.SIGTERM)
-    ends([process], seconds=25)  # Google's spot machines give 30 s
-    assert 'preempted' in said([process])
+    wait_for_exit([process])
+    assert 'preempted' in log_tails([process]) and not (folder / 'params.npz').exists()
     steps = [int(path.name) for path in (folder / 'checkpoints').glob('[0-9]*')]
-    assert steps and max(steps) >= rows_of(folder)[-1]['step']
-    ends(start_toy(folder))
+    assert steps and max(steps) >= read_metrics(folder)[-1]['step']
+    wait_for_exit(start_toy(folder))
     check_identical(folder)
 
 
 def test_a_notice_does_not_wait_for_the_validation(start_toy, tmp_path):
-    """Stopped twice in the validation of the first epoch, whose steps end with the second line."""
+    """Stop the run twice in its first validation, which follows the second line of metrics."""
     folder = tmp_path / 'toy'
     for _ in range(2):
         begun = time.time()
-        (process,) = start_toy(folder, pause=0.5, checkpoint_seconds=1000.0)
-        until(lambda: has_begun(folder, begun) and lines_in(folder) == 2, [process])  # noqa: B023
+        (process,) = start_toy(folder, validation_pause=3.0, checkpoint_seconds=1000.0)
+        wait_until(lambda: has_started(folder, begun) and count_lines(folder) == 2, [process])  # noqa: B023
         process.send_signal(signal.SIGTERM)
-        ends([process], seconds=25)
+        wait_for_exit([process])
         assert [path.name for path in (folder / 'checkpoints').glob('[0-9]*')] == ['6']
-        assert lines_in(folder) == 2 and rows_of(folder)[-1]['step'] == 6
-    ends(start_toy(folder))
+        assert count_lines(folder) == 2 and read_metrics(folder)[-1]['step'] == 6
+    wait_for_exit(start_toy(folder))
     check_identical(folder)
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_moments_it_ends_as_if_undisturbed(start_toy, tmp_path):
+def test_a_run_killed_twenty_times_equals_an_uninterrupted_one(start_toy, tmp_path):
     folder, moments, kills = tmp_path / 'toy', random.Random(11), 0
     long = dict(epochs=(40, 20))
     while kills < 20:
         (process,) = start_toy(folder, pause=0.03, checkpoint_seconds=0.2, **long)
         begun = time.time()
-        if kills % 4:  # else while it starts
-            until(lambda: has_begun(folder, begun), [process])  # noqa: B023
+        if kills % 4:  # every fourth kill hits the start of the process
+            wait_until(lambda: has_started(folder, begun), [process])  # noqa: B023
         time.sleep(moments.uniform(0, 1.5))
-        assert process.poll() is None, (kills, said([process]))
+        assert process.poll() is None, (kills, log_tails([process]))
         process.kill()
         assert process.wait() == -signal.SIGKILL
         kills += 1
-    ends(start_toy(folder, **long))
+    wait_for_exit(start_toy(folder, **long))
     check_identical(folder, **long)
 
 
-def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(tmp_path):
-    """In a file system of its own, first too small, then not."""
+def test_a_full_disk_is_reported_and_the_run_resumes_when_there_is_space(tmp_path):
+    """The run uses its own file system, which is first too small and then large enough."""
     disk, out = tmp_path / 'disk', tmp_path / 'toy'
     disk.mkdir()
     out.mkdir()
@@ -105,9 +112,9 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(tmp_path):
     check_identical(out)
 
 
-def test_a_video_that_is_never_read_is_named(start_toy, tmp_path):
+def test_a_video_whose_reading_never_ends_is_reported(start_toy, tmp_path):
     (process,) = start_toy(tmp_path / 'toy', stuck=7, stuck_seconds=20.0)
-    ends([process], seconds=180, status=watchdog.STUCK)
+    wait_for_exit([process], status=watchdog.STUCK)
     text = process.log.read_text()
     assert 'at the data of step' in text and 'reads video7, for' in text
     assert 'toy_job.py' in text  # the stack of the thread that reads
@@ -117,15 +124,16 @@ def test_a_video_that_is_never_read_is_named(start_toy, tmp_path):
 def test_memory_stays_flat_over_two_thousand_steps(start_toy, tmp_path):
     folder = tmp_path / 'toy'
     (process,) = start_toy(folder, epochs=(420,), checkpoint_seconds=1.0)
-    sizes = {}
+    sizes, deadline = {}, time.monotonic() + 1200
     while process.poll() is None:
+        assert time.monotonic() < deadline, (sizes, log_tails([process]))
         time.sleep(0.05)
-        step = rows_of(folder)[-1]['step'] if lines_in(folder) else 0
+        step = read_metrics(folder)[-1]['step'] if count_lines(folder) else 0
         status = Path(f'/proc/{process.pid}/status').read_text()
         resident = [line for line in status.splitlines() if line.startswith('VmRSS')]
         if resident:
             sizes[step] = int(resident[0].split()[1]) / 1024  # MB
-    assert process.wait() == 0 and max(sizes) > 2400
+    assert process.returncode == 0 and max(sizes) > 2400, log_tails([process])
     middle, end = (
         np.median([size for step, size in sizes.items() if low <= step < low + 200])
         for low in (400, 2300)

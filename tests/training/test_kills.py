@@ -1,4 +1,4 @@
-"""The real stages, killed at random moments and started again (whole processes, so slow)."""
+"""Kill the real stages at random moments and restart them (in whole processes, so slow)."""
 
 import json
 import os
@@ -15,14 +15,14 @@ from flax import nnx
 from amuse_jax.training import checkpoints, state, stored
 from amuse_jax.training.pretrain import stage as pretrain
 from amuse_jax.training.train import answering
-from tests.training.processes import ends, lines_in, rows_of, start, until
+from tests.training.processes import count_lines, read_metrics, start, wait_for_exit, wait_until
 
 SCRIPT = Path(__file__).with_name('tiny_stage.py')
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['pretrain', 'train'])
-def test_a_killed_stage_ends_as_if_undisturbed(request, pretrained, tmp_path, name):
+def test_a_killed_stage_equals_an_uninterrupted_one(request, pretrained, tmp_path, name):
     config, inputs, _ = pretrained
     if name == 'train':
         inputs = request.getfixturevalue('trained')[1]
@@ -37,21 +37,21 @@ def test_a_killed_stage_ends_as_if_undisturbed(request, pretrained, tmp_path, na
         'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5',
     }
     moments = random.Random(5)
-    for wait in (0, 10, 30):  # lines to see before the kill
+    for wait in (0, 10, 30):  # number of lines to wait for before the kill
         process = start(command, tmp_path / 'log', env=environment)
-        wanted = min(wait, lines_in(calm) - 2)
-        until(lambda: lines_in(killed) >= wanted, [process], 600)  # noqa: B023
+        wanted = min(wait, count_lines(calm) - 2)
+        wait_until(lambda: count_lines(killed) >= wanted, [process], 600)  # noqa: B023
         time.sleep(moments.uniform(0, 8 if not wait else 1))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    ends([start(command, tmp_path / 'log', env=environment)], 600)
-    assert rows_of(killed) == rows_of(calm)
+    wait_for_exit([start(command, tmp_path / 'log', env=environment)], 600)
+    assert read_metrics(killed) == read_metrics(calm)
     for found, expected in zip(_final(name, config, inputs, killed), _final(name, config, inputs)):
         np.testing.assert_array_equal(found, expected)
 
 
 def _final(name, config, inputs, folder=None):
-    """The arrays that a stage ends with."""
+    """Return the final arrays of a stage."""
     folder = folder or inputs[name]
     if name == 'pretrain':
         arrays = stored.read(folder / 'features', pretrain.FEATURES)

@@ -1,4 +1,4 @@
-"""Sharded training on eight virtual devices, in a process of its own, beside one device."""
+"""Compare sharded training on eight virtual devices, in a separate process, with one device."""
 
 import collections
 import math
@@ -33,7 +33,7 @@ COLLECTIVE = re.compile(
 
 
 def step_on(model, meshes, folder):
-    """Runs mesh_steps.py on eight virtual devices."""
+    """Run mesh_steps.py on eight virtual devices."""
     environment = {
         **os.environ,
         'PYTHONPATH': str(HERE.parents[1]),
@@ -56,11 +56,13 @@ def amuse(tmp_path_factory):
 
 
 def check_steps(folder, mesh):
-    """Losses and updated parameters of one device, but for the order in which numbers are added.
+    """Check that a mesh gives the losses and updated parameters of one device, up to rounding.
 
-    Some gradients are zero but for rounding, such as those of a key's bias, which no softmax
-    notices, or cancel by chance. Adam makes steps of any noise; its first is g / (|g| + epsilon).
-    Elements whose gradient is near epsilon, in the first step or the mean, are left out.
+    Only the order in which numbers are added may differ. Some gradients are zero except for
+    rounding, for example those of a key's bias, which does not change the softmax; others cancel by
+    chance. Adam turns even such noise into full steps, because its first step is
+    g / (|g| + epsilon). The comparison therefore skips elements whose gradient is near epsilon in
+    the first step or on average.
     """
     expected, found = (np.load(folder / f'{name}.npz') for name in (ONE, mesh))
     np.testing.assert_allclose(found['losses'], expected['losses'], rtol=1e-5)
@@ -79,18 +81,18 @@ def check_steps(folder, mesh):
 
 
 @pytest.mark.parametrize('mesh', MESHES)
-def test_a_mesh_trains_as_one_device(text, mesh):
+def test_training_on_a_mesh_matches_one_device(text, mesh):
     check_steps(text, mesh)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('mesh', MESHES)
-def test_a_mesh_trains_all_parts_as_one_device(amuse, mesh):
+def test_training_all_of_amuse_on_a_mesh_matches_one_device(amuse, mesh):
     check_steps(amuse, mesh)
 
 
 def collectives(folder, mesh):
-    """(kind, shape) of every array that the compiled step exchanges between devices."""
+    """Return (kind, shape) of every array that the compiled step exchanges between devices."""
     return [
         (kind, tuple(int(size) for size in shape.split(',') if size))
         for shapes, kind in COLLECTIVE.findall((folder / f'{mesh}.txt').read_text())
@@ -99,25 +101,28 @@ def collectives(folder, mesh):
 
 
 def parameter_shapes(folder):
-    """The shapes of the trained parameters by name."""
+    """Return the shapes of the trained parameters by name."""
     arrays = np.load(folder / f'{ONE}.npz')
     return {name: arrays[name].shape for name in arrays.files if f'nu/{name}' in arrays.files}
 
 
 def is_gradient(shape, shapes):
-    """Whether it is a parameter's, one of a stack's, either transposed, or a sum of the metrics."""
+    """Return whether an array of this shape can be a gradient or a sum of the metrics.
+
+    A gradient may belong to a whole parameter or to one layer of a stack, and may be transposed.
+    """
     known = {tuple(sorted(part)) for each in shapes for part in (each, each[1:])}
     return tuple(sorted(shape)) in known or math.prod(shape) <= 2
 
 
-def test_along_data_only_gradients_are_added_up(text):
+def test_the_data_axis_exchanges_only_gradients(text):
     shapes = set(parameter_shapes(text).values())
     found = collectives(text, '8x1x1')
     assert {kind for kind, _ in found} == {'all-reduce'}
     assert all(is_gradient(shape, shapes) for _, shape in found)
 
 
-def test_along_fsdp_every_shared_parameter_is_gathered_once(text):
+def test_the_fsdp_axis_gathers_every_sharded_parameter_once(text):
     shapes = parameter_shapes(text)
     gathered = sorted(shape for kind, shape in collectives(text, '1x8x1') if kind == 'all-gather')
     assert gathered == sorted(
@@ -127,14 +132,14 @@ def test_along_fsdp_every_shared_parameter_is_gathered_once(text):
     assert sorted(rest) == sorted(collectives(text, '8x1x1'))
 
 
-def test_along_tensor_only_the_mlps_outputs_are_added_up(text):
+def test_the_tensor_axis_exchanges_only_the_outputs_of_the_mlps(text):
     shapes = parameter_shapes(text)
     found = [each for each in collectives(text, '1x1x8') if math.prod(each[1]) > 2]
     tokens = (VIDEOS * QUESTIONS, WORDS, shapes['text.norm.scale'][-1])
     assert found == [('all-reduce', tokens)] * 2  # of the scanned layer: forwards and backwards
 
 
-def test_mixed_axes_exchange_what_each_of_them_does(text):
+def test_a_mixed_mesh_uses_the_collectives_of_its_axes(text):
     kinds = {
         mesh: collections.Counter(kind for kind, _ in collectives(text, mesh)) for mesh in MESHES
     }
@@ -143,7 +148,7 @@ def test_mixed_axes_exchange_what_each_of_them_does(text):
 
 
 @pytest.mark.slow
-def test_all_parts_exchange_gradients_and_no_tokens(amuse):
+def test_all_of_amuse_exchanges_gradients_and_no_tokens(amuse):
     trained = sum(math.prod(shape) for shape in parameter_shapes(amuse).values())
     most = 1.5 * trained  # a few are used in several places
     along_data, along_fsdp = (collectives(amuse, mesh) for mesh in ('8x1x1', '1x8x1'))
@@ -155,7 +160,7 @@ def test_all_parts_exchange_gradients_and_no_tokens(amuse):
 
 
 def v1_parameters():
-    """Shapes of all arrays of the universal encoder and of Amuse at the paper's size."""
+    """Return the shapes of all arrays in the universal encoder and Amuse at the paper's size."""
     config = v1.get_config()
     rows = ((0,),), ((True,),)
     phrases = Phrases(BERT_WORDS, rows, rows, rows, (True,))
@@ -169,20 +174,20 @@ def v1_parameters():
     return parts
 
 
-def as_line(name, array):
+def format_line(name, array):
     spec = sharding.spec(name, array.shape)
     axes = ' '.join(axis or '-' for axis in spec) if any(spec) else 'whole'
     return f'{name} {"x".join(map(str, array.shape)) or "scalar"} {axes}'
 
 
-def test_v1_is_sharded_as_the_committed_table_says():
-    """`python tests/training/test_sharding.py` writes it anew; look at what changed."""
+def test_v1_is_sharded_as_in_the_committed_table():
+    """Run `python tests/training/test_sharding.py` to rewrite the table; review what changed."""
     expected = dict(line.split(' ', 1) for line in TABLE.read_text().splitlines())
-    found = dict(as_line(*item).split(' ', 1) for item in v1_parameters().items())
+    found = dict(format_line(*item).split(' ', 1) for item in v1_parameters().items())
     assert found == expected
 
 
-def test_every_pattern_has_a_parameter_and_every_large_one_is_shared():
+def test_every_pattern_matches_and_every_large_parameter_is_sharded():
     arrays = v1_parameters()
     used = set()
     for name, array in arrays.items():
@@ -193,10 +198,12 @@ def test_every_pattern_has_a_parameter_and_every_large_one_is_shared():
     assert used == {pattern for pattern, _ in sharding.PARAMETERS}
 
 
-def test_a_name_without_a_pattern_is_an_error():
-    with pytest.raises(StageError, match='the parameter answer.wheels of shape .3, 4. fits no'):
+def test_a_name_that_matches_no_pattern_is_an_error():
+    with pytest.raises(
+        StageError, match='the parameter answer.wheels of shape .3, 4. matches no pattern'
+    ):
         sharding.spec('answer.wheels', (3, 4))
-    with pytest.raises(StageError, match='fits no'):
+    with pytest.raises(StageError, match='matches no pattern'):
         sharding.spec('answer.inner.kernel', (3,))
 
 
@@ -206,14 +213,16 @@ def test_an_indivisible_shape_is_an_error_that_names_the_parameter():
         'text.stack.inner.kernel': jax.ShapeDtypeStruct((3, 10, 6), np.float32),
         'text.stack.outer.kernel': jax.ShapeDtypeStruct((3, 6, 12), np.float32),
     }
-    with pytest.raises(StageError, match='text.stack.outer.kernel .*12 the 5 devices along fsdp'):
-        sharding.of_parameters(arrays, mesh)
-    with pytest.raises(StageError, match='6 videos, which 5 devices'):
-        sharding.rows(6, mesh)
+    with pytest.raises(
+        StageError, match='text.stack.outer.kernel .*12 .* over the 5 devices along fsdp'
+    ):
+        sharding.parameter_shardings(arrays, mesh)
+    with pytest.raises(StageError, match='6 videos, which cannot be divided evenly over 5 devices'):
+        sharding.local_rows(6, mesh)
     with pytest.raises(StageError, match='8 videos in 4 parts .* expected .* a multiple of 20'):
         sharding.check_parts(8, 4, mesh)
     sharding.check_parts(20, 4, mesh)
-    assert [sharding.filled_up(videos, mesh) for videos in (1, 5, 6)] == [5, 5, 10]
+    assert [sharding.padded_batch_size(videos, mesh) for videos in (1, 5, 6)] == [5, 5, 10]
 
 
 @pytest.mark.parametrize(
@@ -232,4 +241,4 @@ def test_a_mesh_that_does_not_fit_is_explained(sizes, message):
 
 
 if __name__ == '__main__':
-    TABLE.write_text(''.join(as_line(*item) + '\n' for item in v1_parameters().items()))
+    TABLE.write_text(''.join(format_line(*item) + '\n' for item in v1_parameters().items()))

@@ -35,31 +35,33 @@ def test_split_of_an_abstract_model_has_the_same_names():
     assert {n: a.shape for n, a in params.items()} == {n: a.shape for n, a in shapes.items()}
 
 
-@pytest.mark.parametrize('pattern, message', [('adapters', 'answer, scale, tower'), ('(', 'not a')])
+@pytest.mark.parametrize(
+    'pattern, message', [('adapters', 'answer, scale, tower'), ('(', 'not a regular expression')]
+)
 def test_a_useless_pattern_is_explained(pattern, message):
     with pytest.raises(StageError, match=message):
         state.split(Model(nnx.Rngs(0)), pattern)
 
 
-def test_the_optimiser_holds_trainable_parameters_only():
+def test_the_optimiser_state_covers_only_trainable_parameters():
     _, params, _ = state.split(Model(nnx.Rngs(0)), 'answer')
-    fresh = state.fresh(params, state.adam(lambda step: 1e-3), ('loss',))
-    sizes = sorted(leaf.size for leaf in jax.tree.leaves(fresh.opt_state))
+    initial = state.init_state(params, state.adam(lambda step: 1e-3), ('loss',))
+    sizes = sorted(leaf.size for leaf in jax.tree.leaves(initial.opt_state))
     assert sizes == [1, 1, 2, 2, 6, 6]  # two counts, two moments of each parameter
 
 
 def test_the_rate_halves_every_five_epochs():
-    schedule = state.halving(1e-4, steps_per_epoch=7, every=5)
+    schedule = state.halving_schedule(1e-4, steps_per_epoch=7, every=5)
     rates = [float(schedule(jnp.int32(7 * epoch))) for epoch in (0, 4, 5, 9, 10, 15)]
     np.testing.assert_allclose(rates, [1e-4, 1e-4, 5e-5, 5e-5, 2.5e-5, 1.25e-5])
     assert float(schedule(jnp.int32(34))) == pytest.approx(1e-4)
 
 
 def test_the_head_rate_warms_up_and_falls():
-    schedule = state.warm_cosine(1e-3, steps=100, warmup=10, final_share=0.1)
+    schedule = state.warmup_cosine_schedule(1e-3, steps=100, warmup=10, final_share=0.1)
     rates = [float(schedule(step)) for step in range(101)]
     assert max(rates) == rates[10] == pytest.approx(1e-3)
     assert 0 < rates[0] < rates[5] < rates[10] > rates[50] > rates[99]
     assert rates[100] == pytest.approx(1e-4)
-    constant = state.warm_cosine(1e-3, steps=50, warmup=0, final_share=1.0)
+    constant = state.warmup_cosine_schedule(1e-3, steps=50, warmup=0, final_share=1.0)
     np.testing.assert_allclose([constant(step) for step in (0, 20, 50)], 1e-3, rtol=1e-6)

@@ -36,13 +36,13 @@ def batch():
 
 
 def run(parts, given, loss=loss):
-    mesh = sharding.single()
+    mesh = sharding.single_device_mesh()
     structure, params, frozen = state.split(Model(nnx.Rngs(0)), '.')
     optimizer = state.adam(lambda _: 1e-2)
-    begun = state.fresh(params, optimizer, ('loss',))
-    shardings = jax.tree.map(lambda _: sharding.whole(mesh), begun)
+    initial = state.init_state(params, optimizer, ('loss',))
+    shardings = jax.tree.map(lambda _: sharding.replicated(mesh), initial)
     step = train_step(loss, structure, optimizer, 0, shardings, parts)
-    after, is_finite = step(begun, frozen, given, jax.random.key(0))
+    after, is_finite = step(initial, frozen, given, jax.random.key(0))
     return after, bool(is_finite)
 
 
@@ -55,9 +55,9 @@ def test_a_batch_in_parts_gives_the_same_step(parts):
         np.testing.assert_allclose(theirs, ours, rtol=1e-5, atol=1e-7)
 
 
-def test_parts_of_padding_weigh_nothing():
+def test_parts_of_padding_have_no_weight():
     given = batch()
-    given['weights'][::2] = 0  # all of the first of two parts
+    given['weights'][::2] = 0  # the whole first part of two
     (whole, _), (found, _) = run(1, given), run(2, given)
     for name, array in whole.params.items():
         np.testing.assert_allclose(found.params[name], array, rtol=1e-5)
@@ -72,7 +72,7 @@ def test_one_bad_part_refuses_the_step():
     np.testing.assert_array_equal(after.params['layer.bias'], 0)
 
 
-def test_every_part_drops_something_else():
+def test_every_part_has_its_own_dropout():
     same = {name: np.repeat(array[:1], VIDEOS, 0) for name, array in batch().items()}
     same['weights'][:] = 1
 

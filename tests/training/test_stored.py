@@ -24,13 +24,13 @@ def compute(batch):
     return {'levels': np.stack([levels, levels**2], -1), 'mask': batch['record'] > 4}
 
 
-def fill(folder, batches, compute, count=COUNT):
+def compute_and_store(folder, batches, compute, count=COUNT):
     watchdog = Watchdog(folder, 60.0, ['video'] * count)
-    stored.fill(folder, ('levels', 'mask'), count, batches, compute, 'test', watchdog)
+    stored.compute_and_store(folder, ('levels', 'mask'), count, batches, compute, 'test', watchdog)
 
 
 def test_every_record_has_its_row(tmp_path):
-    fill(tmp_path, batches, compute)
+    compute_and_store(tmp_path, batches, compute)
     arrays = stored.read(tmp_path, ('levels', 'mask'))
     np.testing.assert_array_equal(arrays['levels'][:, 1], np.arange(COUNT) ** 2)
     assert arrays['mask'].dtype == bool and arrays['mask'].sum() == 6
@@ -38,18 +38,18 @@ def test_every_record_has_its_row(tmp_path):
 
 
 @pytest.mark.parametrize('killed_after', [1, 2, 3])
-def test_an_interrupted_fill_goes_on(tmp_path, monkeypatch, killed_after):
+def test_an_interrupted_computation_resumes(tmp_path, monkeypatch, killed_after):
     monkeypatch.setattr(stored, 'FLUSH_SECONDS', 0.0)
-    seen = []
+    first = []
 
     def interrupted(batch):
-        if len(seen) == killed_after:
+        if len(first) == killed_after:
             raise KeyboardInterrupt
-        seen.append(batch['record'])
+        first.append(batch['record'])
         return compute(batch)
 
     with pytest.raises(KeyboardInterrupt):
-        fill(tmp_path, batches, interrupted)
+        compute_and_store(tmp_path, batches, interrupted)
     with pytest.raises(StageError, match='levels.npy cannot be read'):
         stored.read(tmp_path, ('levels',))
     rest = []
@@ -58,28 +58,28 @@ def test_an_interrupted_fill_goes_on(tmp_path, monkeypatch, killed_after):
         rest.append(batch['record'])
         return compute(batch)
 
-    fill(tmp_path, batches, counted)
-    assert len(seen) + len(rest) == 4  # no batch twice
+    compute_and_store(tmp_path, batches, counted)
+    assert len(first) + len(rest) == 4  # no batch twice
     np.testing.assert_array_equal(
         stored.read(tmp_path, ('levels',))['levels'][:, 0], np.arange(COUNT)
     )
 
 
-def test_a_finished_fill_computes_nothing(tmp_path):
-    fill(tmp_path, batches, compute)
-    fill(tmp_path, None, None)
+def test_complete_arrays_are_not_computed_again(tmp_path):
+    compute_and_store(tmp_path, batches, compute)
+    compute_and_store(tmp_path, None, None)
 
 
 def test_a_kill_between_the_renames_loses_nothing(tmp_path):
-    fill(tmp_path, batches, compute)
+    compute_and_store(tmp_path, batches, compute)
     (tmp_path / 'mask.npy').rename(tmp_path / 'mask.npy.part')
     (tmp_path / 'rows.json').write_text(str(COUNT))
-    fill(tmp_path, None, None)
+    compute_and_store(tmp_path, None, None)
     assert len(stored.read(tmp_path, ('mask',))['mask']) == COUNT
 
 
-def test_a_disk_that_is_too_small_is_said_at_the_start(tmp_path):
-    """In a file system of its own; a memory-mapped file could be larger than the disk it is on."""
+def test_a_disk_that_is_too_small_is_reported_at_the_start(tmp_path):
+    """The test has its own small file system, in which a memory-mapped file could be too large."""
     code = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -90,7 +90,7 @@ from amuse_jax.errors import StageError
 from amuse_jax.run.stage import Stage, run_stage
 
 def run(config, folder, inputs):
-    test_stored.fill(folder, test_stored.batches, test_stored.compute, count=1_000_000)
+    test_stored.compute_and_store(folder, test_stored.batches, test_stored.compute, count=1_000_000)
 
 try:
     run_stage(Stage('store', run), ConfigDict(), Path({str(tmp_path)!r}), {{}})

@@ -1,4 +1,4 @@
-"""The commands that a user starts, in several processes: pretrain, train and evaluate."""
+"""Run pretrain, train and evaluate by the user's commands, in several processes."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from amuse_jax.run import plan
-from amuse_jax.run.stage import fingerprint, settings_of
+from amuse_jax.run.stage import fingerprint, stage_settings
 from amuse_jax.system import formats
 from amuse_jax.system.files import write_json
 from tests.paths import ROOT
@@ -23,9 +23,9 @@ CONFIG = Path(__file__).with_name('tiny_run.py')
 
 
 def make_workdir(workdir, inputs):
-    """A workdir whose stages before training are done."""
+    """Make a workdir in which all stages before training are complete."""
     config = runpy.run_path(str(CONFIG))['get_config']()
-    chosen = plan.stages_of(config)
+    chosen = plan.build_stages(config)
     for name in ('render', 'prepare', 'annotate', 'rois'):
         folder = chosen[name].path(workdir)
         if name in inputs:
@@ -34,7 +34,7 @@ def make_workdir(workdir, inputs):
             'format': formats.FORMAT,
             'stage': name,
             'fingerprint': fingerprint(chosen[name], config, chosen),
-            'settings': settings_of(chosen[name], config),
+            'settings': stage_settings(chosen[name], config),
             'summary': {},
         }
         write_json(folder / 'manifest.json', manifest)
@@ -42,7 +42,7 @@ def make_workdir(workdir, inputs):
 
 
 def finish(workdir, count, devices, *arguments):
-    """Runs main in so many processes of so many devices, to its end."""
+    """Run main to its end in `count` processes with `devices` devices each."""
     arguments = [f'--config={CONFIG}', f'--workdir={workdir}', *arguments]
     command = [ROOT / 'launch/local.sh', str(count), *arguments]
     if count == 1:
@@ -53,21 +53,24 @@ def finish(workdir, count, devices, *arguments):
     log = workdir.with_suffix('.log')
     started = processes.start(command, log, env=environment, cwd=ROOT)
     try:
-        processes.ends([started], 1800)
+        processes.wait_for_exit([started], 1800)
     finally:
         started.terminate()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('count', [2, 4])
-def test_several_hosts_do_the_whole_job_as_one(tiny, tmp_path, count):
-    """With as many devices: hosts of one device each, and one host that has them all."""
+def test_a_whole_run_on_several_hosts_equals_one_host(tiny, tmp_path, count):
+    """Compare `count` hosts with one device each and one host with `count` devices."""
     _, inputs = tiny
     several, one = (make_workdir(tmp_path / name, inputs) for name in ('several', 'one'))
     finish(several, count, 1)
     finish(one, 1, count)
     for stage in ('pretrain/predictors', 'pretrain', 'train'):
-        found, expected = processes.rows_of(several / stage), processes.rows_of(one / stage)
+        found, expected = (
+            processes.read_metrics(several / stage),
+            processes.read_metrics(one / stage),
+        )
         assert [row.keys() for row in found] == [row.keys() for row in expected]
         for each, other in zip(found, expected):
             np.testing.assert_allclose(list(each.values()), list(other.values()), rtol=1e-4)
@@ -86,23 +89,23 @@ def test_several_hosts_do_the_whole_job_as_one(tiny, tmp_path, count):
 
 def test_a_second_run_in_the_workdir_is_refused_and_sigterm_ends_the_first(tmp_path):
     arguments = [
-        '--config=configs/demo.py', '--stages=render', '--config.synthetic.videos=40',
+        '--config=configs/demo.py', '--stages=render', '--config.synthetic.videos=1000',
         '--config.data.workers=1', f'--workdir={tmp_path}/run',
     ]  # fmt: skip
     command = [sys.executable, '-m', 'amuse_jax.main', *arguments]
     options = dict(cwd=ROOT, env=processes.environment())
     first = processes.start(command, tmp_path / 'log', **options)
     try:
-        processes.until((tmp_path / 'run/render/started').exists, [first])
+        processes.wait_until((tmp_path / 'run/render/started').exists, [first])
         second = subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
         assert second.returncode == 1 and 'Traceback' not in second.stderr
         last = second.stderr.strip().splitlines()[-1]
         assert f'run is in use by process {os.uname().nodename}:{first.pid} since' in last
         first.send_signal(signal.SIGTERM)
-        processes.ends([first], 10)
+        processes.wait_for_exit([first])
     finally:
         first.kill()
         first.wait()
     said = first.log.read_text()
-    assert said.strip().endswith('the same command goes on from there')
+    assert said.strip().endswith('run the same command again to continue')
     assert not (tmp_path / 'run/render/manifest.json').exists()

@@ -1,4 +1,4 @@
-"""Runs a stage on the tiny data set: `python tiny_stage.py pretrain FOLDER INPUTS_JSON`."""
+"""Run a stage on the tiny data set: `python tiny_stage.py pretrain FOLDER INPUTS_JSON`."""
 
 import importlib
 import json

@@ -1,7 +1,7 @@
-"""A small training job through the real loop.
+"""A small training job that uses the real training loop.
 
 As a script: `python toy_job.py FOLDER OPTIONS [PORT PROCESS PROCESSES]`, with the options of `job`
-as JSON. Leaves params.npz, and exits with 0 when it is preempted, too.
+as JSON. It writes params.npz. The exit status is 0 after a preemption, too.
 """
 
 import json
@@ -13,13 +13,13 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
-from amuse_jax.system.files import full_disk_as_error
 from flax import nnx
 from ml_collections import ConfigDict
 
 from amuse_jax.data import pipeline
 from amuse_jax.errors import StageError
 from amuse_jax.system import hosts, preemption
+from amuse_jax.system.files import full_disk_as_error
 from amuse_jax.training import loop, sharding, state
 
 VIDEOS, BATCH = 24, 4
@@ -39,7 +39,7 @@ class Toy(nnx.Module):
 
 
 def loss(model, batch, rngs):
-    """Weighted cross-entropy over the answers, with accuracy."""
+    """Compute the weighted cross-entropy over the answers, and the accuracy."""
     logits = model(batch['x'], rngs)
     weights = batch['weights']
     log_likelihood = jnp.take_along_axis(jax.nn.log_softmax(logits), batch['answers'][:, None], 1)
@@ -57,6 +57,7 @@ def job(
     folder: Path,
     *,
     pause: float = 0.0,
+    validation_pause: float = 0.0,
     epochs: tuple[int, ...] = (4, 2),
     poison: tuple[int, ...] = (),
     max_refused: int = 0,
@@ -65,27 +66,29 @@ def job(
     stuck: int = -1,
     mesh: tuple[int, int, int] = (-1, 1, 1),
 ) -> tuple[loop.Job, state.Arrays]:
-    """Two phases over random data that can be learnt.
+    """Return a job of two phases on random data that can be learnt, and its initial parameters.
 
     Args:
-      folder: of the job.
-      pause: seconds that a batch takes to be read.
-      epochs: of each phase.
+      folder: the folder of the job.
+      pause: seconds needed to read a batch.
+      validation_pause: further seconds needed to read a batch of the validation.
+      epochs: number of epochs of each phase.
       poison: records whose x is NaN.
       max_refused, checkpoint_seconds, stuck_seconds: settings of the loop.
-      stuck: the record that is never read to its end.
-      mesh: its sizes.
+      stuck: the record whose reading never ends.
+      mesh: sizes of the mesh.
     """
     devices = sharding.mesh(ConfigDict(dict(zip(sharding.AXES, mesh))))
-    rows = sharding.rows(BATCH, devices)
+    rows = sharding.local_rows(BATCH, devices)
     random = np.random.default_rng(0)
     x = random.normal(size=(VIDEOS, 6)).astype(np.float32)
     answers = (x @ random.normal(size=(6, 3))).argmax(-1).astype(np.int32)
     x[list(poison)] = np.nan
 
     def fetch(index, rng=None):
-        with pipeline.noted(index):
-            time.sleep(pause / BATCH if index != stuck else 1e6)
+        with pipeline.track_read(index):
+            seconds = pause + (validation_pause if rng is None else 0.0)
+            time.sleep(seconds / BATCH if index != stuck else 1e6)
         return {
             'x': x[index] + (0 if rng is None else 0.01 * rng.normal(size=6).astype(np.float32)),
             'answers': answers[index],
@@ -101,7 +104,7 @@ def job(
             epochs=epochs,
             batches=batches,
             loss=loss,
-            learning_rate=state.halving(rate, VIDEOS // BATCH, 2),
+            learning_rate=state.halving_schedule(rate, VIDEOS // BATCH, 2),
             samples='loss',
             validation=loop.Validation(
                 pipeline.batched(source.map(fetch), BATCH, rows),
@@ -139,8 +142,8 @@ if __name__ == '__main__':
     target, options, *several = sys.argv[1:]
     if several:
         port, *numbers = several
-        hosts.start(f'localhost:{port}', *map(int, numbers))
-    preemption.watch(0)
+        hosts.initialize(f'localhost:{port}', *map(int, numbers))
+    preemption.handle_sigterm(0)
     try:
         with full_disk_as_error('toy', Path(target)):
             params = loop.fit(*job(Path(target), **json.loads(options)))
@@ -148,11 +151,11 @@ if __name__ == '__main__':
         print('preempted')
         sys.exit(0)
     except StageError as error:
-        hosts.leave(str(error))
+        hosts.exit_at_once(str(error))
     except Exception as error:
         if hosts.count() == 1:
             raise
-        hosts.leave_over(error)
+        hosts.exit_on_error(error)
     params = sharding.fetch(params)
     if hosts.is_first():
         np.savez(Path(target) / 'params.npz', **params)

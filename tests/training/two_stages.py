@@ -1,7 +1,8 @@
-"""A stage that the first process runs alone, then one that all run.
+"""Run a stage in the first process only, then a stage in all processes.
 
-As a script: `python two_stages.py FOLDER OPTIONS PORT PROCESS PROCESSES`; the options are the
-`seconds` that the first stage takes, and `broken`: which process breaks in the second (-1: none).
+As a script: `python two_stages.py FOLDER OPTIONS PORT PROCESS PROCESSES`. The options are `pause`,
+whether the first stage waits until the file FOLDER/continue exists, and `broken`, the process that
+fails in the second stage (-1: none).
 """
 
 import json
@@ -17,24 +18,27 @@ from amuse_jax.system import hosts, preemption
 if __name__ == '__main__':
     target, options, port, *numbers = sys.argv[1:]
     options = json.loads(options)
-    hosts.start(f'localhost:{port}', *map(int, numbers))
-    preemption.watch(0)
+    hosts.initialize(f'localhost:{port}', *map(int, numbers))
+    preemption.handle_sigterm(0)
 
     def wait(config, folder, inputs):
-        time.sleep(options['seconds'])
+        while options['pause'] and not (Path(target) / 'continue').exists():
+            time.sleep(0.1)
         return {}
 
     def work(config, folder, inputs):
         if hosts.index() == options['broken']:
             raise IndexError('nobody foresaw this')
-        hosts.wait('work')
+        hosts.barrier('work')
         return {}
 
-    stages = {each.name: each for each in (Stage('wait', wait), Stage('work', work, by_all=True))}
+    stages = {
+        each.name: each for each in (Stage('wait', wait), Stage('work', work, on_all_hosts=True))
+    }
     try:
         for stage in stages.values():
             run_stage(stage, ConfigDict(), Path(target), stages)
     except preemption.Preempted:
         print('preempted')
     except Exception as error:
-        hosts.leave_over(error)
+        hosts.exit_on_error(error)

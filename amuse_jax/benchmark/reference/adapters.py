@@ -11,7 +11,7 @@ from amuse_jax.benchmark.reference.attention import attend
 
 
 class Projected(NamedTuple):
-    """One modality's tokens at the adapters' width; each (B, ..., n, d)."""
+    """The tokens of one modality, projected to the adapters' width; each (B, ..., n, d)."""
 
     query: torch.Tensor
     key: torch.Tensor
@@ -20,7 +20,7 @@ class Projected(NamedTuple):
 
 
 class ModalityAdapter(nn.Module):
-    """What the adapters hold for one modality; its sources are the two others."""
+    """The adapters' layers for one modality, which attends to the two other modalities."""
 
     def __init__(self, width_in: int, sizes: ConfigDict):
         super().__init__()
@@ -34,17 +34,21 @@ class ModalityAdapter(nn.Module):
         self.project_out = nn.Linear(width, width_in)
 
     def project(self, tokens: torch.Tensor) -> Projected:
-        """(B, ..., n, width_in) -> Eq. 1's query, key and value, and 4.1's 1x1 convolution."""
+        """Project tokens (B, ..., n, width_in) to Eq. 1's query, key and value.
+
+        The fourth output is the 1x1 convolution of section 4.1.
+        """
         return Projected(*self.project_in(self.norm(tokens)).chunk(4, dim=-1))
 
     def forward(
         self, tokens: torch.Tensor, own: torch.Tensor, attended: tuple[torch.Tensor, torch.Tensor]
     ) -> torch.Tensor:
-        """Eq. 2 and 3: what was attended to is transformed and fused into the tokens.
+        """Transform the attended tokens (Eq. 2) and fuse them into the tokens (Eq. 3).
 
         Args:
-          tokens: (B, ..., n, width_in).
-          own, attended: (B, ..., n, d).
+          tokens: (B, ..., n, width_in), the modality's tokens.
+          own: (B, ..., n, d), the same tokens at the adapters' width.
+          attended: (B, ..., n, d) each, the results of the attention to the two other modalities.
         """
         layers = zip(self.hidden, self.attended, attended)
         transformed = [outer(functional.relu(inner(x))) for inner, outer, x in layers]
@@ -59,7 +63,7 @@ class ModalityAdapter(nn.Module):
 
 
 class Adapters(nn.Module):
-    """The six directed pairs between video, audio and text after a round."""
+    """The adapters after one round: six directed pairs of video, audio and text."""
 
     def __init__(self, visual: int, audio: int, text: int, sizes: ConfigDict):
         super().__init__()
@@ -76,14 +80,17 @@ class Adapters(nn.Module):
         word_mask: torch.Tensor,
         segment_mask: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Exchanges tokens between the modalities.
+        """Exchange information between the modalities.
 
         Args:
-          visual: (B, T, n_v, d_v).
-          audio: (B, T, n_a, d_a).
-          text: (B, N, d_t).
-          word_mask: (B, N) bool.
-          segment_mask: (B, T) bool.
+          visual: (B, T, n_v, d_v) tokens.
+          audio: (B, T, n_a, d_a) tokens.
+          text: (B, N, d_t) tokens.
+          word_mask: (B, N) bool, True for words.
+          segment_mask: (B, T) bool, True for segments that exist.
+
+        Returns:
+          The visual, audio and text tokens, in the same shapes.
         """
         v, a, words = (
             self.visual.project(visual),
@@ -101,19 +108,20 @@ class Adapters(nn.Module):
         )
 
     def _beside(self, tokens: Projected, source: Projected) -> torch.Tensor:
-        """Attention to the other modality's tokens of the same segment."""
+        """Attend to the other modality's tokens in the same segment."""
         query, key, value = (
             x.flatten(0, 1) for x in (tokens.query, source.key, source.value)
         )  # (B * T, n, d)
         return attend(query, key, value, self.heads).unflatten(0, tokens.own.shape[:2])
 
     def _words(self, tokens: Projected, words: Projected, mask: torch.Tensor) -> torch.Tensor:
+        """Attend to the words."""
         query = tokens.query.flatten(1, 2)  # (B, T * n, d)
-        found = attend(query, words.key, words.value, self.heads, mask)
-        return found.unflatten(1, tokens.own.shape[1:3])
+        attended = attend(query, words.key, words.value, self.heads, mask)
+        return attended.unflatten(1, tokens.own.shape[1:3])
 
     def _segments(self, words: Projected, source: Projected, mask: torch.Tensor) -> torch.Tensor:
-        """Words attend to the tokens of all segments."""
+        """Let the words attend to the tokens of all segments."""
         key, value = source.key.flatten(1, 2), source.value.flatten(1, 2)
         mask = mask.repeat_interleave(source.key.shape[2], dim=1)
         return attend(words.query, key, value, self.heads, mask)

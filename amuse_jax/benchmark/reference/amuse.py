@@ -1,4 +1,4 @@
-"""Amuse: videos and a question each -> answers, with what they rest on (paper Fig. 2)."""
+"""Amuse: from videos with one question each to answers and their attention weights (Fig. 2)."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -16,13 +16,13 @@ from amuse_jax.models.amuse import PLACES, Phrases, Rows
 
 
 class Output(NamedTuple):
-    """Answers, and what they rest on.
+    """Answers and the attention weights behind them.
 
     Attributes:
-      logits: (B, A).
-      importance: (B, S), of streams.NAMES.
-      region_weights: (B, T * K).
-      time_weights: (B, S, T).
+      logits: (B, A), the scores of the answers.
+      importance: (B, S), the weights of the streams, in the order of streams.NAMES.
+      region_weights: (B, T * K), the weights of the regions.
+      time_weights: (B, S, T), the weights of the segments in each stream.
     """
 
     logits: torch.Tensor
@@ -32,11 +32,11 @@ class Output(NamedTuple):
 
 
 class Amuse(nn.Module):
-    """The interactive encoder, the streams and the answer head, with all streams.
+    """The interactive encoder, all streams, and the answer head.
 
     Args:
-      config: sizes.
-      phrases: what answers, instruments and classes are called.
+      config: the sizes.
+      phrases: the names of answers, instruments and classes.
     """
 
     def __init__(self, config: ConfigDict, phrases: Phrases):
@@ -49,68 +49,68 @@ class Amuse(nn.Module):
         )  # fmt: skip
         self.answer_streams = Streams(config, phrases.is_instrument)
         for name in ('answers', 'instruments', 'classes'):
-            self._keep(name, getattr(phrases, name))
+            self._register_phrases(name, getattr(phrases, name))
         vary_norms(self.encoder.adapters)
         vary_norms(self.answer)
         vary_norms(self.answer_streams)
 
     def forward(self, inputs: Mapping[str, torch.Tensor]) -> Output:
-        """Answers a question about each video.
+        """Answer one question about each video.
 
         Args:
-          inputs: by name: frames, log_mel, words, word_mask and segment_mask as for
-            InteractiveEncoder; the rest as for Streams, but for visual and audio.
+          inputs: arrays by name. frames, log_mel, words, word_mask and segment_mask are as for
+            InteractiveEncoder; the others are as for Streams, without visual and audio.
         """
         visual, audio, text = self.encoder(
             *(inputs[n] for n in ('frames', 'log_mel', 'words', 'word_mask', 'segment_mask'))
         )
         answers, instruments, classes = (
-            self._names(name) for name in ('answers', 'instruments', 'classes')
+            self._embed_names(name) for name in ('answers', 'instruments', 'classes')
         )
-        found, spread = self.answer_streams(
+        tokens, region_spread = self.answer_streams(
             {**inputs, 'visual': visual, 'audio': audio},
             classes, instruments, answers[PLACES.tolist()],
         )  # fmt: skip
         logits, importance, weights = self.answer(
-            text, self._word_table(inputs['words']), inputs['word_mask'], found, answers
+            text, self._word_table(inputs['words']), inputs['word_mask'], tokens, answers
         )
         time = [
-            (weight[:, None] @ stream.time)[:, 0] for weight, stream in zip(weights, found)
+            (weight[:, None] @ stream.time)[:, 0] for weight, stream in zip(weights, tokens)
         ]  # each (B, T)
-        regions = (weights[-1][:, None] @ spread)[:, 0]
+        regions = (weights[-1][:, None] @ region_spread)[:, 0]
         return Output(logits.float(), importance, regions, torch.stack(time, dim=1))
 
     @property
     def _word_table(self) -> nn.Embedding:
         return self.encoder.text.embeddings.word_embeddings
 
-    def _keep(self, name: str, rows: Rows) -> None:
+    def _register_phrases(self, name: str, rows: Rows) -> None:
         for kind, values in zip(('ids', 'mask'), rows):
             self.register_buffer(f'{name}_{kind}', torch.tensor(values), persistent=False)
 
-    def _names(self, name: str) -> torch.Tensor:
-        """(n, d): the mean of each phrase's words, embedded as the answer head embeds words."""
+    def _embed_names(self, name: str) -> torch.Tensor:
+        """Return (n, d): the mean of each phrase's words, projected by the answer head."""
         ids, mask = (getattr(self, f'{name}_{kind}') for kind in ('ids', 'mask'))
         share = mask / mask.sum(-1, keepdim=True).clamp(min=1)
         return self.answer.names((share[..., None] * self._word_table(ids)).sum(1))
 
 
-class Everything(nn.Module):
-    """The frozen universal encoder, and Amuse with its streams: all that an answer needs."""
+class FullSystem(nn.Module):
+    """The frozen universal encoder and Amuse: everything from a video to an answer."""
 
     def __init__(self, universal: UniversalEncoder, amuse: Amuse):
         super().__init__()
         self.universal, self.amuse = universal, amuse
 
     def forward(self, inputs: Mapping[str, torch.Tensor]) -> Output:
-        """As Amuse, from inputs that need not hold the universal encoder's streams."""
+        """Compute the universal encoder's streams, then answer as Amuse does."""
         with torch.no_grad():
-            found = self.universal(inputs['frames'], inputs['log_mel'])
-        return self.amuse({**inputs, **found})
+            universal = self.universal(inputs['frames'], inputs['log_mel'])
+        return self.amuse({**inputs, **universal})
 
 
 def vary_norms(module: nn.Module) -> None:
-    """Gives layer norms weights that differ, as training does: fresh ones hide mistakes."""
+    """Give layer norms different weights, as training does: initial weights hide mistakes."""
     with torch.no_grad():
         for norm in module.modules():
             if isinstance(norm, nn.LayerNorm):

@@ -10,16 +10,17 @@ from torch.nn import functional
 from amuse_jax.benchmark.reference.attention import attend, join_heads, split_heads
 from amuse_jax.benchmark.reference.streams import Stream
 
-ALIKE, SHARPNESS = 0.75, 20.0  # from which cosine on a word names a thing, and how sharply
+# The cosine from which on a word names an object, and the slope of the sigmoid there.
+MATCH_THRESHOLD, MATCH_SHARPNESS = 0.75, 20.0
 
 
-class Tokens(NamedTuple):
-    """All streams in a row.
+class ConcatenatedStreams(NamedTuple):
+    """The tokens of all streams, concatenated.
 
     Attributes:
       tokens: (B, n, d).
-      mask: (B, n) bool.
-      sizes: tokens of each stream.
+      mask: (B, n) bool, False for padding.
+      sizes: the number of tokens of each stream.
     """
 
     tokens: torch.Tensor
@@ -46,10 +47,14 @@ class StreamAttention(nn.Module):
         self.amount = nn.Linear(self.heads * streams, width)
 
     def forward(
-        self, probes: torch.Tensor, streams: Tokens
+        self, probes: torch.Tensor, streams: ConcatenatedStreams
     ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-        """(B, M, d) -> what each probe found (B, M, d); and of the first probe its weights of the
-        streams (B, S) and of each stream's tokens (B, n), averaged over heads."""
+        """Let the probes (B, M, d) attend to the streams.
+
+        Returns:
+          The result for each probe (B, M, d). For the first probe, averaged over heads: its weights
+          of the streams (B, S), and per stream its weights of the tokens (B, n).
+        """
         x = self.norm(probes)
         query, key, value = (
             split_heads(y, self.heads)
@@ -74,7 +79,7 @@ class StreamAttention(nn.Module):
 
 
 class AnswerLayer(nn.Module):
-    """Attention to the streams, among the probes, and an MLP; each on normed probes and added."""
+    """Attention to the streams, attention among the probes, and an MLP; each pre-norm residual."""
 
     def __init__(self, sizes: ConfigDict, streams: int):
         super().__init__()
@@ -87,10 +92,10 @@ class AnswerLayer(nn.Module):
         self.inner = nn.Linear(width, sizes.mlp_width)
         self.outer = nn.Linear(sizes.mlp_width, width)
 
-    def forward(self, probes: torch.Tensor, streams: Tokens):
-        """(B, M, d) -> the same, and the first probe's weights (see StreamAttention)."""
-        found, *weights = self.look(probes, streams)
-        probes = probes + found
+    def forward(self, probes: torch.Tensor, streams: ConcatenatedStreams):
+        """Return the new probes (B, M, d), and the first probe's weights (see StreamAttention)."""
+        attended, *weights = self.look(probes, streams)
+        probes = probes + attended
         qkv = self.qkv(self.probe_norm(probes)).chunk(3, dim=-1)
         probes = probes + self.out(attend(*qkv, self.heads))
         x = self.outer(functional.gelu(self.inner(self.mlp_norm(probes))))
@@ -98,7 +103,7 @@ class AnswerLayer(nn.Module):
 
 
 class AnswerHead(nn.Module):
-    """Words and streams -> scores of the answers."""
+    """The answer head: from words and streams to the scores of the answers."""
 
     def __init__(self, sizes: ConfigDict, text_width: int, answers: int, streams: int):
         super().__init__()
@@ -119,7 +124,7 @@ class AnswerHead(nn.Module):
         self.choice = nn.Linear(width, answers)
 
     def names(self, words: torch.Tensor) -> torch.Tensor:
-        """Rows of the word table, or means of them, (..., d_t) -> names (..., d)."""
+        """Project rows of the word table, or their means, (..., d_t) to names (..., d)."""
         return self.name_projection(self.name_norm(words))
 
     def forward(
@@ -130,47 +135,48 @@ class AnswerHead(nn.Module):
         streams: list[Stream],
         answer_names: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-        """Answers the questions.
+        """Answer the questions.
 
         Args:
           text: (B, N, d_t), the text tower's tokens, [CLS] first.
-          words: (B, N, d_t), the same words' rows of the word table.
-          word_mask: (B, N) bool.
-          streams: of the same videos.
-          answer_names: (A, d).
+          words: (B, N, d_t), the rows of the word table for the same words.
+          word_mask: (B, N) bool, True for words.
+          streams: the streams of the same videos.
+          answer_names: (A, d), the names of the answers.
+
         Returns:
-          logits (B, A), importance (B, S), and per stream the weights of its tokens (B, n).
+          Logits (B, A), importance (B, S), and per stream the weights of its tokens (B, n).
         """
-        row = Tokens(
+        concatenated = ConcatenatedStreams(
             self.token_norm(torch.cat([stream.tokens for stream in streams], dim=1)),
             torch.cat([stream.mask for stream in streams], dim=1),
             [stream.tokens.shape[1] for stream in streams],
         )
         names = self.names(words)
-        question = self.question(self.question_norm(text)) + names + self._linked(names, streams)
-        question = question + self.look(question, row)[0]
+        question = self.question(self.question_norm(text)) + names + self._link(names, streams)
+        question = question + self.look(question, concatenated)[0]
         probes = self._condense(question, word_mask)
         for layer in self.layers:
-            probes, (importance, weights) = layer(probes, row)
+            probes, (importance, weights) = layer(probes, concatenated)
         state = self.state(self.state_norm(probes[:, 0]))
-        named = state @ answer_names.mT * state.shape[-1] ** -0.5
-        return named + self.choice(self.state_norm(probes[:, 0])), importance, weights
+        name_scores = state @ answer_names.mT * state.shape[-1] ** -0.5
+        return name_scores + self.choice(self.state_norm(probes[:, 0])), importance, weights
 
-    def _linked(self, words: torch.Tensor, streams: list[Stream]) -> torch.Tensor:
-        """What the streams say of the things that the words (B, N, d) name: (B, N, d)."""
+    def _link(self, words: torch.Tensor, streams: list[Stream]) -> torch.Tensor:
+        """Return, for words (B, N, d), the stream tokens of the objects they name: (B, N, d)."""
         named = [stream for stream in streams if stream.names is not None]
-        things = torch.cat([stream.tokens[:, -len(stream.names) :] for stream in named], dim=1)
+        objects = torch.cat([stream.tokens[:, -len(stream.names) :] for stream in named], dim=1)
         names = torch.cat([stream.names for stream in named])
-        match = torch.sigmoid(SHARPNESS * (_unit(words) @ _unit(names).mT - ALIKE))
-        return match @ self.link(things)
+        match = torch.sigmoid(MATCH_SHARPNESS * (_unit(words) @ _unit(names).mT - MATCH_THRESHOLD))
+        return match @ self.link(objects)
 
     def _condense(self, question: torch.Tensor, word_mask: torch.Tensor) -> torch.Tensor:
-        """Words (B, N, d) -> probes (B, M, d): [CLS], and what learned queries pick."""
+        """Pool words (B, N, d) into probes (B, M, d): [CLS], and one probe per learned query."""
         scores = (self.probes @ self.word_key(question).mT) * question.shape[-1] ** -0.5
         weights = scores.masked_fill(~word_mask[:, None], -torch.inf).softmax(-1)
         return torch.cat([question[:, :1], weights @ question], dim=1) + self.role
 
 
 def _unit(x: torch.Tensor) -> torch.Tensor:
-    """Vectors of length one; zeros stay zeros."""
+    """Normalise vectors to length one; zero vectors stay zero."""
     return x * torch.rsqrt((x * x).sum(-1, keepdim=True) + 1e-6)

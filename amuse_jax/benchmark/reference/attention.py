@@ -1,16 +1,16 @@
-"""Multi-head attention over tokens whose heads lie side by side."""
+"""Multi-head attention; the heads are consecutive slices of a token's channels."""
 
 import torch
 from torch.nn import functional
 
 
 def split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
-    """(..., n, heads * c) -> (..., heads, n, c)."""
+    """Reshape (..., n, heads * c) to (..., heads, n, c)."""
     return x.unflatten(-1, (heads, -1)).transpose(-2, -3)
 
 
 def join_heads(x: torch.Tensor) -> torch.Tensor:
-    """(..., heads, n, c) -> (..., n, heads * c)."""
+    """Reshape (..., heads, n, c) to (..., n, heads * c)."""
     return x.transpose(-2, -3).flatten(-2)
 
 
@@ -21,10 +21,17 @@ def attend(
     heads: int,
     mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Eq. 1 for every head: (b, n, d), (b, m, d), (b, m, d) -> (b, n, d).
+    """Compute Eq. 1 for every head.
 
     Args:
-      mask: (b, m) bool, False = nothing attends to it.
+      query: (b, n, d).
+      key: (b, m, d).
+      value: (b, m, d).
+      heads: the number of heads.
+      mask: (b, m) bool; no query attends to a key that is False.
+
+    Returns:
+      (b, n, d).
     """
     query, key, value = (split_heads(x, heads) for x in (query, key, value))
     if mask is not None:

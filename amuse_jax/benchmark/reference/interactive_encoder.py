@@ -1,4 +1,4 @@
-"""Three towers that exchange tokens while they run (paper 3.1, Fig. 2a)."""
+"""The interactive encoder: three towers with adapters between their layers (3.1, Fig. 2a)."""
 
 import torch
 from ml_collections import ConfigDict
@@ -9,7 +9,7 @@ from amuse_jax.benchmark.reference.adapters import Adapters
 
 
 class InteractiveEncoder(nn.Module):
-    """Swin-V2 over pictures, HTS-AT over sound, BERT over words, and adapters after each round."""
+    """Swin-V2 for frames, HTS-AT for audio, BERT for words, and adapters after each round."""
 
     def __init__(self, config: ConfigDict, vocab_size: int):
         super().__init__()
@@ -30,16 +30,17 @@ class InteractiveEncoder(nn.Module):
         word_mask: torch.Tensor,
         segment_mask: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Runs the towers and the adapters.
+        """Run the towers and the adapters.
 
         Args:
           frames: (B, T, S, S, 3) uint8 RGB.
-          log_mel: (B, T, F, mels) dB.
+          log_mel: (B, T, F, mels) in dB.
           words: (B, N) token ids.
-          word_mask: (B, N) bool.
-          segment_mask: (B, T) bool.
+          word_mask: (B, N) bool, True for words.
+          segment_mask: (B, T) bool, True for segments that exist.
+
         Returns:
-          visual (B, T, d) and audio (B, T, d), pooled; text (B, N, d_t).
+          Pooled visual (B, T, d) and audio (B, T, d) features, and text tokens (B, N, d_t).
         """
         lead, rounds = frames.shape[:2], len(self.adapters)
         visual = self.visual.stem(frames.flatten(0, 1))

@@ -1,4 +1,4 @@
-"""Highway for musical regions of interest (paper 3.3)."""
+"""The highway for musical regions of interest (paper 3.3)."""
 
 from typing import NamedTuple
 
@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-RANKS = 4  # places from the left or right that are told apart
-POSITIONS = 8  # soft bins of a region's centre along the picture's width
-COUNTS = 24  # soft counts of each group of regions
+RANKS = 4  # distinct ranks from the left or from the right
+POSITIONS = 8  # soft bins for a region's centre along the width of the frame
+COUNTS = 24  # soft counts per group of regions
 GEOMETRY = 10 + 6 + 2 * RANKS + POSITIONS
 
 
@@ -16,9 +16,10 @@ class Regions(NamedTuple):
     """Regions as tokens.
 
     Attributes:
-      moments: (B, T, K, d), one per region.
-      objects: (B, G, d), one per group: the classes, the 3 places, all instruments.
-      members: (B, T, K, G), 1 where the region belongs to the group.
+      moments: (B, T, K, d), one token per region.
+      objects: (B, G, d), one token per group. The groups are the classes, the 3 places, and all
+        instruments together.
+      members: (B, T, K, G), 1 where a region belongs to a group.
     """
 
     moments: torch.Tensor
@@ -27,7 +28,7 @@ class Regions(NamedTuple):
 
 
 class RoiHighway(nn.Module):
-    """Boxes, classes, scores and features of a detector -> tokens."""
+    """Embeds a detector's boxes, classes, scores and features as tokens."""
 
     def __init__(
         self, is_instrument: tuple[bool, ...], segments: int, feature_size: int, width: int
@@ -55,16 +56,16 @@ class RoiHighway(nn.Module):
         class_names: torch.Tensor,
         place_names: torch.Tensor,
     ) -> Regions:
-        """Embeds the regions.
+        """Embed the regions.
 
         Args:
           boxes: (B, T, K, 4) corners in [0, 1].
-          classes: (B, T, K), -1: no region.
-          scores: (B, T, K).
-          features: (B, T, K, D).
-          segment_mask: (B, T) bool.
-          class_names: (C, d).
-          place_names: (3, d).
+          classes: (B, T, K) class numbers; -1 means no region.
+          scores: (B, T, K) scores of the detector.
+          features: (B, T, K, D) features of the detector.
+          segment_mask: (B, T) bool, True for segments that exist.
+          class_names: (C, d), the names of the classes.
+          place_names: (3, d), the names of left, middle and right.
         """
         valid = (classes >= 0) & segment_mask[..., None]
         of_class = one_hot(classes, len(class_names), valid)
@@ -103,16 +104,18 @@ def describe(
     valid: torch.Tensor,
     kind: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Each region by its box and its neighbours; zeros for no region.
+    """Describe every region by its box and its neighbours; the result is zero without a region.
 
     Args:
-      boxes, scores: as for RoiHighway.
-      of_class: (B, T, K, C) one-hot.
-      valid: (B, T, K) bool.
+      boxes: as for RoiHighway.
+      scores: as for RoiHighway.
+      of_class: (B, T, K, C), the one-hot class.
+      valid: (B, T, K) bool, True for regions.
       kind: (B, T, K), 1 for instruments.
+
     Returns:
-      geometry (B, T, K, GEOMETRY); places (B, T, K, 3) of instruments; and the one-hot class
-      (B, T, K, C) of the nearest region of the same kind on the left and on the right.
+      Geometry (B, T, K, GEOMETRY); places (B, T, K, 3), of instruments only; and the one-hot class
+      (B, T, K, C) of the nearest region of the same kind, to the left and to the right.
     """
     boxes = boxes * valid[..., None]
     low, high = boxes[..., :2], boxes[..., 2:]
@@ -145,7 +148,10 @@ def describe(
 def describe_partner(
     boxes: torch.Tensor, offset: torch.Tensor, is_other: torch.Tensor
 ) -> torch.Tensor:
-    """(B, T, K, 6): where the region of the other kind is that overlaps best and lies nearest."""
+    """Return (B, T, K, 6), the relative position of the partner of each region.
+
+    The partner is the region of the other kind with the best overlap and the shortest distance.
+    """
     low, high = boxes[..., :2], boxes[..., 2:]
     corner = torch.maximum(low[..., :, None, :], low[..., None, :, :])
     opposite = torch.minimum(high[..., :, None, :], high[..., None, :, :])
@@ -163,5 +169,5 @@ def describe_partner(
 
 
 def one_hot(classes: torch.Tensor, count: int, valid: torch.Tensor) -> torch.Tensor:
-    """(B, T, K) -> (B, T, K, C) float; zeros where there is no region."""
+    """Return classes (B, T, K) as float one-hot vectors (B, T, K, C); zeros without a region."""
     return functional.one_hot(classes.clamp(min=0), count).float() * valid[..., None]

@@ -1,15 +1,15 @@
-"""The source encoder's predictions as tokens, one per instrument (paper 3.2, Fig. 2b)."""
+"""The source encoder's predictions as tokens, one for each instrument (paper 3.2, Fig. 2b)."""
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-PLACES = 5  # first..fifth in the order of beginnings and of ends
-SOFTNESS = 0.25  # segments
+PLACES = 5  # places in the order of onsets and in the order of ends: first to fifth
+SOFTNESS = 0.25  # of the comparison of two onsets, in segments
 
 
 class SourceTimeline(nn.Module):
-    """Frequencies (B, T, I) -> a token per instrument and one for all together."""
+    """Embeds source frequencies (B, T, I): a token per instrument, and one for all of them."""
 
     def __init__(self, segments: int, feature_size: int, width: int):
         super().__init__()
@@ -33,24 +33,25 @@ class SourceTimeline(nn.Module):
         segment_mask: torch.Tensor,
         names: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embeds the timelines.
+        """Embed the timelines.
 
         Args:
-          sources: (B, T, I).
-          features: (B, T, D) of the stream.
-          segment_mask: (B, T) bool.
-          names: (I, d).
+          sources: (B, T, I), the predicted frequencies.
+          features: (B, T, D), the features of the source-audio stream.
+          segment_mask: (B, T) bool, True for segments that exist.
+          names: (I, d), the names of the instruments.
+
         Returns:
-          tokens (B, I + 1, d); activity (B, T, I).
+          Tokens (B, I + 1, d) and the activity of each instrument (B, T, I).
         """
         exists = segment_mask[..., None]
         sources = sources.float().masked_fill(~exists, 0)
         active = torch.sigmoid(self.sharpness * (sources - self.threshold)) * exists
-        seen, before, after, together = self._describe(sources, active, exists)
+        description, before, after, together = self._describe(sources, active, exists)
 
         share = active / (active.sum(1, keepdim=True) + 1e-3)
-        heard = share.mT @ self.feature(self.feature_norm(features))
-        hidden = functional.relu(self.hidden(seen) + heard * self.own(names))
+        sound = share.mT @ self.feature(self.feature_norm(features))
+        hidden = functional.relu(self.hidden(description) + sound * self.own(names))
         tokens = (
             active.amax(1)[..., None] * names
             + self.token(hidden)
@@ -62,12 +63,15 @@ class SourceTimeline(nn.Module):
         return torch.cat([tokens, everything], dim=1), active
 
     def _describe(self, sources: torch.Tensor, active: torch.Tensor, exists: torch.Tensor):
-        """What is seen of each instrument (B, I, S), and weights (B, I, I) of its neighbours."""
+        """Return a description of each instrument (B, I, S) and three weights (B, I, I).
+
+        The weights are those of the instruments before, after and together with each instrument.
+        """
         segments = exists.sum(1).clamp(min=1)  # (B, 1)
         present, least = active.amax(1), active.masked_fill(~exists, 1).amin(1)
         filled = active * sources.clamp(0, 1)
-        onset, is_before = in_order(filled, present)
-        end, is_after = in_order(filled.flip(1), present)
+        onset, is_before = onset_order(filled, present)
+        end, is_after = onset_order(filled.flip(1), present)
         overlap = torch.minimum(active[..., None], active[:, :, None]).sum(1)
         overlap = overlap * (1 - torch.eye(active.shape[-1], device=active.device))
         places = torch.arange(PLACES, device=active.device)
@@ -79,16 +83,19 @@ class SourceTimeline(nn.Module):
             filled.sum(1) / segments, active.sum(1) / segments, least, present,
             onset / segments, end / segments, overlap.sum(-1) / segments,
         )  # fmt: skip
-        seen = torch.cat([sources.mT, active.mT, torch.stack(numbers, -1), *ranks], dim=-1)
+        description = torch.cat([sources.mT, active.mT, torch.stack(numbers, -1), *ranks], dim=-1)
         gap = torch.exp(-(onset[:, :, None] - onset[:, None]).abs())
-        # Who begins after i: those that i begins before.
+        # An instrument begins after i if i begins before it.
         is_later = is_before.mT * present[:, None]
         weights = [is_before * gap, is_later * gap, overlap]
-        return seen, *(x / (x.sum(-1, keepdim=True) + 0.05) for x in weights)
+        return description, *(x / (x.sum(-1, keepdim=True) + 0.05) for x in weights)
 
 
-def in_order(activity: torch.Tensor, present: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Segments (B, I) before each instrument begins, and who begins before whom (B, I, I)."""
+def onset_order(activity: torch.Tensor, present: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the onset of each instrument (B, I), and which ones begin before it (B, I, I).
+
+    An onset is the number of segments before the instrument begins.
+    """
     onset = (1 - activity).cumprod(1).sum(1)
     is_before = torch.sigmoid((onset[:, :, None] - onset[:, None]) / SOFTNESS) * present[:, None]
     return onset, is_before * (1 - torch.eye(onset.shape[-1], device=onset.device))

@@ -1,4 +1,4 @@
-"""The streams that a question is asked of, as tokens (Fig. 2)."""
+"""The streams to which a question attends, as tokens (Fig. 2)."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -16,13 +16,14 @@ NAMES = (*FEATURES, 'regions')
 
 
 class Stream(NamedTuple):
-    """One stream's tokens.
+    """The tokens of one stream.
 
     Attributes:
       tokens: (B, n, d).
-      mask: (B, n) bool, False = padding.
-      time: (B, n, T), how a token's share of attention spreads over the segments.
-      names: (m, d) of the things that the last m tokens stand for, a nameless one last; or None.
+      mask: (B, n) bool, False for padding.
+      time: (B, n, T), how the attention to a token is distributed over the segments.
+      names: (m, d), the names of the objects that the last m tokens stand for; None if there are no
+        such tokens. The last token has no name: it stands for all objects together.
     """
 
     tokens: torch.Tensor
@@ -32,7 +33,10 @@ class Stream(NamedTuple):
 
 
 class Streams(nn.Module):
-    """Embeds every stream: W LayerNorm(feature) + temporal position + stream, and what is known."""
+    """Embeds every stream: W LayerNorm(feature) + temporal position + stream embedding.
+
+    Predicted rhythm and sources are added to their streams.
+    """
 
     def __init__(self, config: ConfigDict, is_instrument: tuple[bool, ...]):
         super().__init__()
@@ -54,17 +58,18 @@ class Streams(nn.Module):
         instrument_names: torch.Tensor,
         place_names: torch.Tensor,
     ) -> tuple[list[Stream], torch.Tensor]:
-        """Embeds the streams.
+        """Embed the streams.
 
         Args:
-          inputs: by name: FEATURES (B, T, d); rhythm (B, T); sources (B, T, I); segment_mask (B,
-            T); boxes, classes, scores, features as for RoiHighway.
-          class_names: (C, d).
-          instrument_names: (I, d).
-          place_names: (3, d).
+          inputs: arrays by name: FEATURES (B, T, d); rhythm (B, T); sources (B, T, I); segment_mask
+            (B, T); boxes, classes, scores and features as for RoiHighway.
+          class_names: (C, d), the names of the detector's classes.
+          instrument_names: (I, d), the names of the instruments.
+          place_names: (3, d), the names of left, middle and right.
+
         Returns:
-          The streams in the order of NAMES, and how the tokens of `regions` spread over the regions
-          (B, n, T * K).
+          The streams in the order of NAMES, and (B, n, T * K): how the attention to each token of
+          the stream `regions` is distributed over the regions.
         """
         streams = {name: self._moments(name, inputs, instrument_names) for name in FEATURES}
         streams['source_audio'] = self._with_timeline(
@@ -95,29 +100,29 @@ class Streams(nn.Module):
             torch.cat([moments.tokens, objects], dim=1),
             torch.cat([moments.mask, moments.mask.new_ones(objects.shape[:2])], dim=1),
             torch.cat([moments.time, active], dim=1),
-            _and_all(instrument_names),
+            _append_nameless(instrument_names),
         )
 
     def _regions(self, inputs, class_names: torch.Tensor, place_names: torch.Tensor):
         mask = inputs['segment_mask']
-        found = self.highway(
+        regions = self.highway(
             *(inputs[name] for name in ('boxes', 'classes', 'scores', 'features')),
             mask, class_names, place_names,
         )  # fmt: skip
-        moments = (found.moments + self.time[:, None]).flatten(1, 2)
+        moments = (regions.moments + self.time[:, None]).flatten(1, 2)
         each = torch.eye(moments.shape[1], device=mask.device).expand(len(mask), -1, -1)
-        spread = torch.cat([each, found.members.flatten(1, 2).mT], dim=1)  # (B, n, T * K)
+        spread = torch.cat([each, regions.members.flatten(1, 2).mT], dim=1)  # (B, n, T * K)
         spread = spread / spread.sum(-1, keepdim=True).clamp(min=1)
         valid = ((inputs['classes'] >= 0) & mask[..., None]).flatten(1)
         stream = Stream(
-            torch.cat([moments, found.objects], dim=1),
-            torch.cat([valid, valid.new_ones(found.objects.shape[:2])], dim=1),
+            torch.cat([moments, regions.objects], dim=1),
+            torch.cat([valid, valid.new_ones(regions.objects.shape[:2])], dim=1),
             spread.unflatten(-1, (mask.shape[1], -1)).sum(-1),
-            _and_all(torch.cat([class_names, place_names])),
+            _append_nameless(torch.cat([class_names, place_names])),
         )
         return stream, spread
 
 
-def _and_all(names: torch.Tensor) -> torch.Tensor:
-    """A nameless last row, of the token for all things together."""
+def _append_nameless(names: torch.Tensor) -> torch.Tensor:
+    """Append a zero row for the token of all objects together, which has no name."""
     return functional.pad(names, (0, 0, 0, 1))

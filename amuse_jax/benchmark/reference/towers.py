@@ -1,4 +1,4 @@
-"""Hugging Face's towers of a config's sizes, whole or in pieces."""
+"""Hugging Face's towers at the sizes of a config; they run as a whole or in pieces."""
 
 import numpy as np
 import torch
@@ -12,20 +12,25 @@ from amuse_jax.models.swin_v2 import IMAGENET_MEAN, IMAGENET_STD
 PARTS = ('visual', 'audio', 'text')
 
 
-class _InPieces:
-    """A tower of four stages that is met in its third; a subclass has `stages` and `last_norm`."""
+class _PiecewiseTower:
+    """A tower of four stages that can be interrupted in the third, where the adapters are.
+
+    Attributes:
+      stages: the four stages; a subclass defines them.
+      last_norm: the norm of the output; a subclass defines it.
+    """
 
     stages: nn.ModuleList
     last_norm: nn.LayerNorm
 
     def enter(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Tokens entering stage 1 -> tokens entering stage 3."""
+        """Run stages 1 and 2: from tokens that enter stage 1 to tokens that enter stage 3."""
         for stage in self.stages[:2]:
             tokens = stage(tokens, stage.blocks[0].input_resolution)[0]
         return tokens
 
     def run_round(self, tokens: torch.Tensor, index: int, rounds: int) -> torch.Tensor:
-        """The blocks of stage 3 that round `index` of `rounds` holds."""
+        """Run the blocks of stage 3 that belong to round `index` of `rounds`."""
         blocks = self.stages[2].blocks
         count = len(blocks) // rounds
         for block in blocks[index * count : (index + 1) * count]:
@@ -33,19 +38,19 @@ class _InPieces:
         return tokens
 
     def tail(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Tokens after stage 3's blocks -> (b, d), pooled."""
+        """Run the rest of the tower: from tokens after stage 3's blocks to pooled (b, d)."""
         third, fourth = self.stages[2:]
         tokens = third.downsample(tokens, third.blocks[0].input_resolution)
         tokens = fourth(tokens, fourth.blocks[0].input_resolution)[0]
         return self.last_norm(tokens).mean(1)
 
     def pooled(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The whole tower, met by nothing."""
+        """Run the whole tower without adapters; return pooled features (b, d)."""
         return self.tail(self.run_round(self.stem(inputs), 0, 1))
 
 
-class VisualTower(_InPieces, Swinv2Model):
-    """Swin-V2 over pictures."""
+class VisualTower(_PiecewiseTower, Swinv2Model):
+    """Swin-V2 for frames."""
 
     def __init__(self, sizes: ConfigDict):
         super().__init__(
@@ -61,14 +66,16 @@ class VisualTower(_InPieces, Swinv2Model):
 
     @property
     def stages(self) -> nn.ModuleList:
+        """The four stages."""
         return self.encoder.layers
 
     @property
     def last_norm(self) -> nn.LayerNorm:
+        """The norm of the output."""
         return self.layernorm
 
     def stem(self, frames: torch.Tensor) -> torch.Tensor:
-        """(b, height, width, 3) uint8 RGB -> (b, n3, d3), the tokens entering stage 3."""
+        """Run frames (b, height, width, 3), uint8 RGB, up to stage 3; return tokens (b, n3, d3)."""
         mean, deviation = (
             torch.tensor(values, device=frames.device) for values in (IMAGENET_MEAN, IMAGENET_STD)
         )
@@ -76,8 +83,8 @@ class VisualTower(_InPieces, Swinv2Model):
         return self.enter(self.embeddings(pixels)[0])
 
 
-class AudioTower(_InPieces, ClapAudioModel):
-    """HTS-AT over log-mel spectra, as CLAP holds it."""
+class AudioTower(_PiecewiseTower, ClapAudioModel):
+    """HTS-AT for log-mel spectrograms, from CLAP's implementation."""
 
     def __init__(self, sizes: ConfigDict, mels: int):
         super().__init__(
@@ -96,23 +103,25 @@ class AudioTower(_InPieces, ClapAudioModel):
 
     @property
     def stages(self) -> nn.ModuleList:
+        """The four stages."""
         return self.audio_encoder.layers
 
     @property
     def last_norm(self) -> nn.LayerNorm:
+        """The norm of the output."""
         return self.audio_encoder.norm
 
     def stem(self, log_mel: torch.Tensor) -> torch.Tensor:
-        """(b, frames, mels) in dB -> (b, n3, d3), the tokens entering stage 3."""
+        """Run log-mels (b, frames, mels) in dB up to stage 3; return tokens (b, n3, d3)."""
         encoder = self.audio_encoder
-        # Its norm's channels are the mel bands.
+        # The norm's channels are the mel bands.
         normed = encoder.batch_norm(log_mel.transpose(1, 2)[..., None])  # (b, mels, frames, 1)
-        picture = encoder.reshape_mel2img(normed.permute(0, 3, 2, 1))
-        return self.enter(encoder.patch_embed(picture))
+        image = encoder.reshape_mel2img(normed.permute(0, 3, 2, 1))
+        return self.enter(encoder.patch_embed(image))
 
 
 class TextTower(BertModel):
-    """BERT over words."""
+    """BERT for words."""
 
     def __init__(self, sizes: ConfigDict, vocab_size: int):
         super().__init__(
@@ -131,7 +140,7 @@ class TextTower(BertModel):
     def run_round(
         self, tokens: torch.Tensor, mask: torch.Tensor, index: int, rounds: int
     ) -> torch.Tensor:
-        """The layers of round `index`: (b, n, d), (b, n) bool -> (b, n, d)."""
+        """Run the layers of round `index` of `rounds` on tokens (b, n, d) with a mask (b, n)."""
         layers = self.encoder.layer
         count = len(layers) // rounds
         for layer in layers[index * count : (index + 1) * count]:
@@ -140,13 +149,13 @@ class TextTower(BertModel):
 
 
 def build(config: ConfigDict, part: str, vocab_size: int = 0, seed: int = 0) -> nn.Module:
-    """The tower `part` of the config with random weights, in float32, ready for inference.
+    """Build a tower with random float32 weights, in evaluation mode.
 
     Args:
-      config: sizes.
-      part: of PARTS.
-      vocab_size: rows of the text tower's word table.
-      seed: of the weights.
+      config: the sizes.
+      part: a name from PARTS.
+      vocab_size: the number of rows in the text tower's word table.
+      seed: the seed of the weights.
     """
     sizes = config.model[part]
     if part == 'visual':
@@ -155,11 +164,14 @@ def build(config: ConfigDict, part: str, vocab_size: int = 0, seed: int = 0) -> 
         model = AudioTower(sizes, config.audio.mels)
     else:
         model = TextTower(sizes, vocab_size)
-    return randomised(model, seed).eval()
+    return randomise(model, seed).eval()
 
 
-def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
-    """With weights such as training leaves: fresh norms of Swin-V2 are zero and hide the rest."""
+def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Give a model random weights similar to trained ones, and return it.
+
+    Initial weights would hide mistakes: the norms of Swin-V2 start at zero.
+    """
     torch.manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -175,12 +187,16 @@ def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
     return model
 
 
-def arrays(model: nn.Module) -> dict[str, np.ndarray]:
+def state_arrays(model: nn.Module) -> dict[str, np.ndarray]:
+    """Return the model's parameters and buffers as NumPy arrays, by name."""
     return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
 
 def output(part: str, model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """(b, d): pooled tokens of visual and audio; [CLS] of text; by Hugging Face's own forward."""
+    """Return the output (b, d) of Hugging Face's own forward pass.
+
+    It is the pooled tokens of the visual and audio towers, and [CLS] of the text tower.
+    """
     if part == 'visual':
         return model(inputs[0].permute(0, 3, 1, 2)).pooler_output
     if part == 'audio':

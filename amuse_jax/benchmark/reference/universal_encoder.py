@@ -1,4 +1,4 @@
-"""Rhythm and source encoders over time (paper 3.2, Fig. 3, Eq. 7-10)."""
+"""The universal encoder: rhythm and source encoders over time (3.2, Fig. 3, Eq. 7-10)."""
 
 import torch
 from ml_collections import ConfigDict
@@ -22,7 +22,7 @@ class Predictor(nn.Module):
         self.third = nn.Linear(width, width_out)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, T, d) -> (B, T, width_out)."""
+        """Predict (B, T, width_out) from features (B, T, d)."""
         x = self.norm(features.transpose(1, 2)).transpose(1, 2)
         return self.third(functional.relu(self.second(functional.relu(self.first(x)))))
 
@@ -39,7 +39,15 @@ class TowerPair(nn.Module):
     def forward(
         self, frames: torch.Tensor, log_mel: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, T, S, S, 3) uint8 and (B, T, F, mels) dB -> (B, T, d_v) and (B, T, d_a)."""
+        """Encode each segment.
+
+        Args:
+          frames: (B, T, S, S, 3) uint8 RGB.
+          log_mel: (B, T, F, mels) in dB.
+
+        Returns:
+          Pooled visual (B, T, d_v) and audio (B, T, d_a) features.
+        """
         lead = frames.shape[:2]
         visual = self.visual.pooled(frames.flatten(0, 1))
         audio = self.audio.pooled(log_mel.flatten(0, 1))
@@ -58,7 +66,7 @@ class UniversalEncoder(nn.Module):
         self.source_predictor = Predictor(width, hidden, len(vocabulary.INSTRUMENTS))
 
     def forward(self, frames: torch.Tensor, log_mel: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The four streams (B, T, d) by name, 'rhythm' (B, T) and 'sources' (B, T, I)."""
+        """Return the four streams (B, T, d) by name, 'rhythm' (B, T) and 'sources' (B, T, I)."""
         streams = [stream for pair in self.pairs for stream in pair(frames, log_mel)]
         rhythm = self.rhythm_predictor(torch.cat([with_next(x) for x in streams[:2]], dim=-1))
         sources = self.source_predictor(torch.cat(streams[2:], dim=-1))
@@ -66,5 +74,8 @@ class UniversalEncoder(nn.Module):
 
 
 def with_next(features: torch.Tensor) -> torch.Tensor:
-    """(B, T, d) -> (B, T, 2d): beside the next segment's (Eq. 6), the last beside themselves."""
+    """Append the next segment's features to each segment's: (B, T, d) to (B, T, 2d) (Eq. 6).
+
+    The last segment's features are appended to themselves.
+    """
     return torch.cat([features, torch.cat([features[:, 1:], features[:, -1:]], dim=1)], dim=-1)

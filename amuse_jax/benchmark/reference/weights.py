@@ -1,8 +1,8 @@
-"""The reference's weights as amuse_jax names them.
+"""Conversion of the reference's weights to amuse_jax.
 
-Both sides hold the same parameters under the same names, but for what the frameworks call them
-(weight: kernel or scale) and for stacks of alike blocks (a list there, a leading axis here). The
-towers follow the tables of public checkpoints.
+Both sides hold the same parameters under the same names, with two exceptions: the frameworks' own
+names (PyTorch's weight is a kernel or a scale), and stacks of equal blocks (a list in PyTorch, a
+leading axis in amuse_jax). The towers use the tables of public checkpoints.
 """
 
 import dataclasses
@@ -22,29 +22,34 @@ from amuse_jax.pretrained import bert, htsat, key_mapping, swin_v2
 from amuse_jax.pretrained.key_mapping import Rule, Table, linear, same
 
 _PARTS = {towers.VisualTower: 'visual', towers.AudioTower: 'audio', towers.TextTower: 'text'}
-# Lists there, leading axes here; the towers' own are in their tables.
+# Lists that become a leading axis; those inside the towers are in the towers' tables.
 _STACKS = re.compile(r'(.*\b(?:adapters|layers))\.\d+\.(.*)')
 _PAIRS = re.compile(r'(pairs)\.\d+\.(.*)')
 _STATISTICS = {'running_mean': 'mean', 'running_var': 'variance'}
 
 
 def fill(model: nnx.Module, reference: nn.Module, config: ConfigDict) -> nnx.Module:
-    """A model with the reference's weights; every array of both must find its counterpart.
+    """Return the model with the reference's weights.
 
     Args:
-      model: gives structure and shapes, as of `nnx.eval_shape`.
+      model: the model's structure and shapes, from `nnx.eval_shape`.
       reference: Amuse, UniversalEncoder, Adapters or a tower.
-      config: sizes.
+      config: the sizes.
 
     Raises:
-      ConversionError: they do not fit.
+      ConversionError: an array of one side has no counterpart of the same shape on the other side.
     """
-    return key_mapping.fill(model, towers.arrays(reference), table(reference, config))
+    return key_mapping.fill(model, towers.state_arrays(reference), table(reference, config))
 
 
-def train_only(reference: nn.Module, config: ConfigDict, trainable: str) -> list[nn.Parameter]:
-    """Freezes the parameters whose name in amuse_jax `trainable`, a regular expression, does not
-    match, and returns the others."""
+def set_trainable(reference: nn.Module, config: ConfigDict, trainable: str) -> list[nn.Parameter]:
+    """Make only some parameters of the reference trainable, and return them.
+
+    Args:
+      reference: the model.
+      config: the sizes.
+      trainable: a regular expression that matches the trainable parameters' names in amuse_jax.
+    """
     names = {
         source: rule.target
         for rule in table(reference, config).rules
@@ -57,27 +62,27 @@ def train_only(reference: nn.Module, config: ConfigDict, trainable: str) -> list
 
 
 def table(reference: nn.Module, config: ConfigDict) -> Table:
-    """What every array of the reference becomes; see `convert`."""
-    arrays = towers.arrays(reference)
+    """Return the table that maps every array of the reference to amuse_jax."""
+    arrays = towers.state_arrays(reference)
     rules, ignored = [], {r'.*num_batches_tracked': 'counts training steps'}
-    inside: list[str] = []
+    tower_prefixes: list[str] = []
     for path, module in reference.named_modules():
         if type(module) in _PARTS:
             prefix = f'{path}.' if path else ''
-            below = {n.removeprefix(prefix): x for n, x in arrays.items() if n.startswith(prefix)}
-            of_tower = tower_table(config, _PARTS[type(module)], below)
-            rules += [_prefixed(rule, prefix) for rule in of_tower.rules]
-            for pattern, reason in of_tower.ignored.items():
+            own = {n.removeprefix(prefix): x for n, x in arrays.items() if n.startswith(prefix)}
+            converted = tower_table(config, _PARTS[type(module)], own)
+            rules += [_add_prefix(rule, prefix) for rule in converted.rules]
+            for pattern, reason in converted.ignored.items():
                 ignored[f'{re.escape(prefix)}(?:{pattern})'] = reason
-            inside.append(prefix)
+            tower_prefixes.append(prefix)
     for path, module in reference.named_modules():
-        if not any(f'{path}.'.startswith(prefix) for prefix in inside):
-            rules += _own_rules(path, module)
-    return Table(tuple(_stacked(_stacked(rules, _STACKS), _PAIRS)), ignored)
+        if not any(f'{path}.'.startswith(prefix) for prefix in tower_prefixes):
+            rules += _module_rules(path, module)
+    return Table(tuple(_stack(_stack(rules, _STACKS), _PAIRS)), ignored)
 
 
 def tower_sizes(config: ConfigDict, part: str, vocab_size: int = 0):
-    """The model's own config of the tower `part`."""
+    """Return the model config of the tower `part`."""
     sizes = config.model[part].to_dict()
     if part == 'visual':
         return SwinV2Config(**sizes)
@@ -88,13 +93,13 @@ def tower_sizes(config: ConfigDict, part: str, vocab_size: int = 0):
 
 
 def tower_table(config: ConfigDict, part: str, arrays: Mapping[str, np.ndarray]) -> Table:
-    """The table of public checkpoints of this kind."""
+    """Return the table for public checkpoints of the tower `part`."""
     tables = {'visual': swin_v2.table, 'audio': htsat.table, 'text': bert.table}
     return tables[part](tower_sizes(config, part), arrays)
 
 
-def _own_rules(path: str, module: nn.Module) -> list[Rule]:
-    """Of the parameters and statistics that the module itself holds."""
+def _module_rules(path: str, module: nn.Module) -> list[Rule]:
+    """Return the rules for a module's own parameters and statistics, without its submodules."""
     is_linear = isinstance(module, nn.Linear)
     is_norm = isinstance(module, nn.LayerNorm | nn.BatchNorm1d)
     names = _STATISTICS | {'weight': 'kernel' if is_linear else 'scale'}
@@ -111,33 +116,35 @@ def _own_rules(path: str, module: nn.Module) -> list[Rule]:
     ]
 
 
-def _prefixed(rule: Rule, prefix: str) -> Rule:
+def _add_prefix(rule: Rule, prefix: str) -> Rule:
     sources = tuple(tuple(prefix + name for name in group) for group in rule.sources)
     return dataclasses.replace(rule, target=prefix + rule.target, sources=sources)
 
 
-def _stacked(rules: Iterable[Rule], pattern: re.Pattern) -> list[Rule]:
-    """Joins the rules whose targets differ in their place in a list, in order, into rules whose
-    results are stacked along a new first axis."""
+def _stack(rules: Iterable[Rule], pattern: re.Pattern) -> list[Rule]:
+    """Join rules whose targets differ only in a list index.
+
+    The results of joined rules are stacked along a new first axis, in order.
+    """
     groups: dict[str, list[Rule]] = {}
-    made = []
+    others = []
     for rule in rules:
-        found = pattern.fullmatch(rule.target)
-        if found:
-            groups.setdefault(f'{found[1]}.{found[2]}', []).append(rule)
+        match = pattern.fullmatch(rule.target)
+        if match:
+            groups.setdefault(f'{match[1]}.{match[2]}', []).append(rule)
         else:
-            made.append(rule)
-    return made + [_joined(target, group) for target, group in groups.items()]
+            others.append(rule)
+    return others + [_join(target, group) for target, group in groups.items()]
 
 
-def _joined(target: str, rules: list[Rule]) -> Rule:
-    """One rule that stacks what several alike rules make."""
-    alike = rules[0]
+def _join(target: str, rules: list[Rule]) -> Rule:
+    """Return one rule that stacks the results of several rules of the same kind."""
+    first = rules[0]
     names = [tuple(name for group in rule.sources for name in group) for rule in rules]
 
     def op(arrays: list[np.ndarray]) -> np.ndarray:
-        size = len(alike.sources[0])
-        made = [alike.op(arrays[start : start + size]) for start in range(0, len(arrays), size)]
-        return np.stack(made) if alike.stacked else same(made)
+        size = len(first.sources[0])
+        parts = [first.op(arrays[start : start + size]) for start in range(0, len(arrays), size)]
+        return np.stack(parts) if first.stacked else same(parts)
 
     return Rule(target, tuple(names), op, stacked=True)

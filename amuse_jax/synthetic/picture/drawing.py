@@ -1,7 +1,7 @@
-"""A brush for shapes with exact extents, and the person that every instrument is drawn with.
+"""A brush that tracks the extent of what it draws, and the person who plays every instrument.
 
-Figures live in their own coordinates: x to the right with 0 at the player's middle, y upwards with
-0 at the feet, about 1 wide and 1.7 high.
+A figure has its own coordinates: x points right and is 0 at the player's middle, y points up and is
+0 at the feet. A figure is about 1 unit wide and 1.7 units high.
 """
 
 import contextlib
@@ -17,42 +17,51 @@ Colour = tuple[int, int, int]  # red, green, blue
 Point = tuple[float, float]
 
 EDGE = (38, 30, 34)
-FINER = 3  # figures are drawn this much larger and reduced: smooth edges, widths below one pixel
-_SHIFT = 4  # fractional bits of the coordinates given to OpenCV
+SUPERSAMPLING = 3  # figures are drawn larger and reduced, for smooth edges and subpixel widths
+_SHIFT = 4  # fractional bits of the coordinates that OpenCV gets
 
 
 class Brush:
-    """Draws on a transparent picture and remembers how far each named part reaches."""
+    """A brush on a transparent picture that records the extent of each named part."""
 
     def __init__(self, width: int, height: int, unit: float, origin: Point):
-        """A picture of `width` x `height` pixels whose pixel `origin` is the figure's (0, 0).
+        """Create an empty picture.
 
         Args:
+          width: picture width in pixels.
+          height: picture height in pixels.
           unit: pixels per unit of the figure.
+          origin: (x, y) pixel of the figure's origin.
         """
-        self.image = np.zeros((height * FINER, width * FINER, 4), np.uint8)
-        self._matrix = np.array([[unit, 0, origin[0]], [0, -unit, origin[1]]]) * FINER
+        self.image = np.zeros((height * SUPERSAMPLING, width * SUPERSAMPLING, 4), np.uint8)
+        self._matrix = np.array([[unit, 0, origin[0]], [0, -unit, origin[1]]]) * SUPERSAMPLING
         self._part = ''
-        self._drawn: dict[str, list[tuple[np.ndarray, float]]] = {}  # part: (points, margin), finer
+        # Part name -> (points, margin) of each shape, in supersampled pixels.
+        self._shapes: dict[str, list[tuple[np.ndarray, float]]] = {}
 
     def finish(self) -> np.ndarray:
-        """The picture: (height, width, 4) uint8, colours times opacity, then opacity."""
+        """Return the picture: (height, width, 4) uint8, RGBA with premultiplied alpha."""
         height, width = self.image.shape[:2]
         return cv2.resize(
-            self.image, (width // FINER, height // FINER), interpolation=cv2.INTER_AREA
+            self.image,
+            (width // SUPERSAMPLING, height // SUPERSAMPLING),
+            interpolation=cv2.INTER_AREA,
         )
 
     def extent(self, part: str) -> tuple[float, float, float, float]:
-        """How far what was drawn as `part` reaches: x0, y0, x1, y1 in pixels."""
-        points, margins = zip(*self._drawn[part])
-        reach = np.repeat(margins, [len(shape) for shape in points])[:, None]
+        """Return the bounding box of everything drawn as `part`: x0, y0, x1, y1 in pixels."""
+        points, margins = zip(*self._shapes[part])
+        margin = np.repeat(margins, [len(shape) for shape in points])[:, None]
         points = np.concatenate(points)
-        low, high = (points - reach).min(0) / FINER, (points + reach).max(0) / FINER
+        low, high = (
+            (points - margin).min(0) / SUPERSAMPLING,
+            (points + margin).max(0) / SUPERSAMPLING,
+        )
         return (*low.tolist(), *high.tolist())
 
     @contextlib.contextmanager
     def at(self, x: float, y: float, angle: float = 0.0, scale: float = 1.0) -> Iterator[None]:
-        """Moves the origin to (x, y), turns by `angle` degrees anticlockwise and scales."""
+        """Move the origin to (x, y), rotate by `angle` degrees counterclockwise and scale."""
         outer = self._matrix
         cos, sin = np.cos(np.radians(angle)) * scale, np.sin(np.radians(angle)) * scale
         self._matrix = outer @ np.array([[cos, -sin, x], [sin, cos, y], [0, 0, 1]])
@@ -61,13 +70,13 @@ class Brush:
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """What is drawn inside belongs to the part `name`; '' belongs to none."""
+        """Record shapes drawn inside this context as part `name`; '' means no part."""
         outer, self._part = self._part, name
         yield
         self._part = outer
 
     def fill(self, points: Sequence[Point], colour: Colour, edge: bool = True) -> None:
-        """A filled polygon, with a dark edge unless `edge` is False."""
+        """Draw a filled polygon, with a dark edge unless `edge` is False."""
         pixels = self._pixels(points, 0.006 if edge else 0.0)
         cv2.fillPoly(self.image, [pixels], (*colour, 255), cv2.LINE_8, _SHIFT)
         if edge:
@@ -75,7 +84,7 @@ class Brush:
             cv2.polylines(self.image, [pixels], True, (*EDGE, 255), thickness, cv2.LINE_8, _SHIFT)
 
     def smooth(self, points: Sequence[Point], colour: Colour, edge: bool = True) -> None:
-        """A filled closed curve through the points."""
+        """Draw a filled smooth curve through the points."""
         self.fill(closed_curve(tuple(points)), colour, edge)
 
     def oval(
@@ -87,23 +96,23 @@ class Brush:
         colour: Colour,
         edge: bool = True,
     ) -> None:
-        """A filled ellipse around (x, y) with the half axes `across` and `up`."""
+        """Draw a filled ellipse around (x, y) with the half axes `across` and `up`."""
         self.fill(_CIRCLE * (across, up) + (x, y), colour, edge)
 
     def box(
         self, x0: float, y0: float, x1: float, y1: float, colour: Colour, edge: bool = True
     ) -> None:
-        """A filled rectangle between two opposite corners."""
+        """Draw a filled rectangle between two opposite corners."""
         self.fill(((x0, y0), (x1, y0), (x1, y1), (x0, y1)), colour, edge)
 
     def stroke(self, points: Sequence[Point], width: float, colour: Colour) -> None:
-        """A line of round ends through the points."""
+        """Draw a line with round ends through the points."""
         pixels = self._pixels(points, width / 2)
         thickness = max(1, round(width * self._unit()))
         cv2.polylines(self.image, [pixels], False, (*colour, 255), thickness, cv2.LINE_8, _SHIFT)
 
     def tube(self, points: Sequence[Point], width: float, colour: Colour) -> None:
-        """A thick line with a dark edge."""
+        """Draw a line with a dark edge through the points."""
         self.stroke(points, width + 0.02, EDGE)
         self.stroke(points, width, colour)
 
@@ -111,10 +120,10 @@ class Brush:
         return math.hypot(self._matrix[0, 0], self._matrix[1, 0])
 
     def _pixels(self, points: Sequence[Point], margin: float) -> np.ndarray:
-        at = np.asarray(points, np.float64) @ self._matrix[:, :2].T + self._matrix[:, 2]
+        pixels = np.asarray(points, np.float64) @ self._matrix[:, :2].T + self._matrix[:, 2]
         if self._part:
-            self._drawn.setdefault(self._part, []).append((at, margin * self._unit()))
-        return np.rint(at * (1 << _SHIFT)).astype(np.int32)
+            self._shapes.setdefault(self._part, []).append((pixels, margin * self._unit()))
+        return np.rint(pixels * (1 << _SHIFT)).astype(np.int32)
 
 
 _TURN = np.linspace(0, 2 * np.pi, 24, endpoint=False)
@@ -123,7 +132,7 @@ _CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN)], 1)
 
 @functools.cache
 def closed_curve(points: tuple[Point, ...]) -> np.ndarray:
-    """A smooth closed curve (Catmull-Rom) through the points: (6 per point, 2)."""
+    """Return a closed Catmull-Rom curve through n points: (6 n, 2) float64."""
     p = np.array(points)
     before, after, beyond = np.roll(p, 1, 0), np.roll(p, -1, 0), np.roll(p, -2, 0)
     t = np.linspace(0, 1, 6, endpoint=False)[None, :, None]
@@ -134,14 +143,14 @@ def closed_curve(points: tuple[Point, ...]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a person looks like."""
+class Appearance:
+    """The colours and the hairstyle of a person."""
 
     skin: Colour
     hair: Colour
     top: Colour
     trousers: Colour
-    style: int  # of the hair: 0 short, 1 long, 2 bun, 3 cap
+    hairstyle: int  # 0 short, 1 long, 2 bun, 3 cap
 
 
 SKINS = ((247, 211, 183), (232, 184, 146), (198, 140, 100), (141, 92, 62), (97, 62, 44))
@@ -153,28 +162,35 @@ TOPS = (
 TROUSERS = ((52, 56, 74), (70, 62, 60), (86, 92, 104), (44, 66, 84))
 
 
-def draw_look(seed: int) -> Look:
-    """A look drawn at random."""
+def draw_appearance(seed: int) -> Appearance:
+    """Draw an appearance at random."""
     rng = np.random.default_rng([seed, 11])
-    return Look(
+    return Appearance(
         *(tuple(colours[rng.integers(len(colours))]) for colours in (SKINS, HAIRS, TOPS, TROUSERS)),
-        style=int(rng.integers(4)),
+        hairstyle=int(rng.integers(4)),
     )
 
 
 class Person:
-    """Someone seen from the front, standing or sitting."""
+    """A person in front view, standing or seated."""
 
-    def __init__(self, brush: Brush, look: Look, seated: bool, lean: float = 0.0):
-        """`lean` moves head and shoulders sideways."""
-        self.brush, self.look, self.seated, self.lean = brush, look, seated, lean
+    def __init__(self, brush: Brush, appearance: Appearance, seated: bool, lean: float = 0.0):
+        """Place a person at the origin of the brush.
+
+        Args:
+          brush: the brush to draw with.
+          appearance: colours and hairstyle.
+          seated: whether the person sits.
+          lean: how far head and shoulders are moved sideways, in units of the figure.
+        """
+        self.brush, self.appearance, self.seated, self.lean = brush, appearance, seated, lean
         self.hip = 0.5 if seated else 0.7
         self.shoulder = self.hip + 0.46
         self.mouth = (lean, self.hip + 0.60)
 
     def body(self, nod: float = 0.0) -> None:
-        """Seat, legs, trunk and head; `nod` lowers the head."""
-        brush, look, hip = self.brush, self.look, self.hip
+        """Draw chair, legs, torso and head; `nod` lowers the head."""
+        brush, appearance, hip = self.brush, self.appearance, self.hip
         if self.seated:
             brush.box(-0.15, 0.40, 0.15, 0.46, (110, 84, 60))
             for x in (-0.12, 0.12):
@@ -186,7 +202,7 @@ class Person:
                     if self.seated
                     else [(0.07, hip), (0.09, 0.05)]
                 )
-                brush.stroke([(side * x, y) for x, y in leg], 0.12, look.trousers)
+                brush.stroke([(side * x, y) for x, y in leg], 0.12, appearance.trousers)
                 brush.oval(side * (leg[-1][0] + 0.02), 0.035, 0.075, 0.035, (30, 26, 28))
             top, lean = self.shoulder, self.lean
             brush.smooth(
@@ -196,23 +212,23 @@ class Person:
                     (lean + 0.1, top + 0.05), (lean + 0.2, top - 0.04), (0.15, hip + 0.2),
                     (0.14, hip - 0.04),
                 ),
-                look.top,
+                appearance.top,
             )  # fmt: skip
             self._head(lean, self.hip + 0.67 - nod)
 
     def _head(self, x: float, y: float) -> None:
-        brush, look = self.brush, self.look
-        brush.stroke([(x, self.shoulder), (x, y)], 0.09, look.skin)
-        if look.style == 1:
+        brush, appearance = self.brush, self.appearance
+        brush.stroke([(x, self.shoulder), (x, y)], 0.09, appearance.skin)
+        if appearance.hairstyle == 1:
             brush.smooth(
                 ((x - 0.17, y - 0.2), (x - 0.17, y + 0.1), (x, y + 0.2), (x + 0.17, y + 0.1),
                 (x + 0.17, y - 0.2)),
-                look.hair,
+                appearance.hair,
             )  # fmt: skip
-        if look.style == 2:
-            brush.oval(x, y + 0.19, 0.07, 0.06, look.hair)
-        brush.oval(x, y, 0.135, 0.155, look.skin)
-        cap = look.top if look.style == 3 else look.hair
+        if appearance.hairstyle == 2:
+            brush.oval(x, y + 0.19, 0.07, 0.06, appearance.hair)
+        brush.oval(x, y, 0.135, 0.155, appearance.skin)
+        cap = appearance.top if appearance.hairstyle == 3 else appearance.hair
         brush.smooth(
             ((x - 0.14, y + 0.03), (x - 0.1, y + 0.14), (x, y + 0.18), (x + 0.1, y + 0.14),
             (x + 0.14, y + 0.03), (x, y + 0.09)),
@@ -223,7 +239,7 @@ class Person:
         brush.stroke([(x - 0.03, y - 0.075), (x + 0.03, y - 0.075)], 0.018, (150, 70, 70))
 
     def arms(self, left: Point | None, right: Point | None) -> None:
-        """Arms to where the hands are, by the viewer's left and right; None: no such arm."""
+        """Draw arms that reach to the hands on the viewer's left and right; None draws no arm."""
         with self.brush.part('player'):
             for side, hand in ((-1, left), (1, right)):
                 if hand is not None:
@@ -235,28 +251,28 @@ class Person:
         distance = max(float(np.hypot(*reach)), 1e-6)
         bend = np.sqrt(max(0.25**2 - (distance / 2) ** 2, 0.0))
         across = np.array([reach[1], -reach[0]]) / distance
-        # Of the two ways to bend, elbows point down and outwards.
+        # The elbow can bend to two sides; choose the one that points down and outwards.
         if across @ (side * 0.5, -1.0) < 0:
             across = -across
         elbow = shoulder + reach / 2 + across * bend
-        self.brush.tube([shoulder, elbow, hand], 0.085, self.look.top)
-        self.brush.oval(*hand, 0.05, 0.05, self.look.skin)
+        self.brush.tube([shoulder, elbow, hand], 0.085, self.appearance.top)
+        self.brush.oval(*hand, 0.05, 0.05, self.appearance.skin)
 
     def arms_down(self) -> None:
-        """Both arms hanging, or hands in the lap when seated."""
+        """Draw hanging arms, or hands in the lap if the person is seated."""
         x = 0.1 if self.seated else 0.25
         y = self.hip + (0.06 if self.seated else -0.02)
         self.arms((-x, y), (x, y))
 
     def arms_crossed(self) -> None:
-        """The pose of someone who waits at an instrument that stands by itself."""
+        """Draw crossed arms: the rest pose at an instrument that stands by itself."""
         y = self.hip + 0.26
-        brush, look = self.brush, self.look
+        brush, appearance = self.brush, self.appearance
         with brush.part('player'):
             for side in (-1, 1):
                 shoulder = (self.lean + side * 0.17, self.shoulder - 0.03)
-                brush.tube([shoulder, (side * 0.23, y - 0.02)], 0.085, look.top)
-            brush.tube([(-0.23, y - 0.02), (0.1, y + 0.04)], 0.085, look.top)
-            brush.tube([(0.23, y - 0.02), (-0.1, y - 0.02)], 0.085, look.top)
-            brush.oval(0.12, y + 0.05, 0.05, 0.05, look.skin)
-            brush.oval(-0.12, y - 0.02, 0.05, 0.05, look.skin)
+                brush.tube([shoulder, (side * 0.23, y - 0.02)], 0.085, appearance.top)
+            brush.tube([(-0.23, y - 0.02), (0.1, y + 0.04)], 0.085, appearance.top)
+            brush.tube([(0.23, y - 0.02), (-0.1, y - 0.02)], 0.085, appearance.top)
+            brush.oval(0.12, y + 0.05, 0.05, 0.05, appearance.skin)
+            brush.oval(-0.12, y - 0.02, 0.05, 0.05, appearance.skin)

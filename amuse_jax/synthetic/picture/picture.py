@@ -1,7 +1,7 @@
-"""The pictures of a performance: who stands where in which pose, painted frame by frame.
+"""The frames of a performance: performers are placed, posed and painted.
 
-Pictures are kept as H.264 wants them (planes of brightness and of colour at half the size). A pose
-is drawn once and pasted whenever it comes again, so that a frame costs a few copies.
+Frames are stored as H.264 needs them: a luma plane and two chroma planes at half the size. Every
+pose is drawn only once and then pasted, so that a frame costs a few copies.
 """
 
 from collections.abc import Sequence
@@ -12,28 +12,28 @@ import cv2
 import numpy as np
 
 from amuse_jax.synthetic.picture import scenery
-from amuse_jax.synthetic.picture.drawing import Brush, Look, Person, draw_look
+from amuse_jax.synthetic.picture.drawing import Appearance, Brush, Person, draw_appearance
 from amuse_jax.synthetic.picture.instruments import DRAWINGS
 from amuse_jax.synthetic.score.score import Performer, Score
 
 Box = tuple[float, float, float, float, str, int]  # x0, y0, x1, y1, class, index of the performer
-Planes = tuple[np.ndarray, np.ndarray, np.ndarray]  # brightness, and two of colour at half the size
+Planes = tuple[np.ndarray, np.ndarray, np.ndarray]  # luma, and two of chroma at half the size
 
-TALLEST = 1.74  # a standing player with an instrument, in units of the figure
-REACH = 0.72  # how far a figure reaches to either side
-STROKE_STEPS = 4  # positions of bow or hand on each side of the middle
-CROWDING = 1.18  # width of a figure over its share of the picture when there are many
-SWAY = 0.022  # of the swaying player, in units
-FAINTEST_DB, LOUDEST_DB = -36.0, -16.0  # levels of the least and the most vigorous movement
+TALLEST = 1.74  # height of a standing player with an instrument, in units of the figure
+REACH = 0.72  # extent of a figure to each side of its middle, in units of the figure
+STROKE_STEPS = 4  # number of bow or hand positions on each side of the middle
+CROWDING = 1.18  # width of a figure over its share of the picture width on a crowded stage
+SWAY = 0.022  # amplitude of the player's sway, in units of the figure
+FAINTEST_DB, LOUDEST_DB = -36.0, -16.0  # levels of the smallest and the largest movements
 
 
 class Pose(NamedTuple):
-    """What one performer's figure looks like in a frame.
+    """The pose of one performer in a frame.
 
     Attributes:
-      playing: whether it sounds.
-      stroke: of bow or hand, from -STROKE_STEPS to STROKE_STEPS; 0 at rest.
-      shift: pixels to the right; 0 at rest.
+      playing: whether the performer sounds.
+      stroke: position of bow or hand, from -STROKE_STEPS to STROKE_STEPS; 0 at rest.
+      shift: offset to the right in pixels; 0 at rest.
     """
 
     playing: bool
@@ -43,39 +43,39 @@ class Pose(NamedTuple):
 
 @dataclass(frozen=True)
 class _Figure:
-    """Where a performer stands."""
+    """A performer at a position in the picture."""
 
     index: int
     performer: Performer
-    look: Look
+    appearance: Appearance
     unit: float  # pixels per unit of the figure
-    x: float  # of the feet, in pixels
+    x: float  # position of the feet, in pixels
     y: float
 
 
 class _Patch(NamedTuple):
-    """A pose over its piece of the stage; masks are where it hides what is behind."""
+    """A pose painted over its part of the stage; the masks are nonzero where the pose covers it."""
 
     rows: slice
     columns: slice
     planes: Planes
     mask: np.ndarray
-    colour_mask: np.ndarray
+    chroma_mask: np.ndarray
 
 
 class Picture:
-    """Everything that is seen of a score, at one size."""
+    """All frames and boxes of a score, at one size."""
 
     def __init__(self, score: Score, width: int, height: int):
-        """Paints the stage.
+        """Paint the stage and place the performers.
 
         Args:
-          score: what happens.
-          width: of the picture in pixels, even.
-          height: of the picture in pixels, even.
+          score: the performance to paint.
+          width: picture width in pixels, even.
+          height: picture height in pixels, even.
 
         Raises:
-          ValueError: width or height is odd or too small to draw in.
+          ValueError: width or height is odd, or too small for a drawing.
         """
         if width % 2 or height % 2 or min(width, height) < 32:
             raise ValueError(
@@ -84,31 +84,36 @@ class Picture:
             )
         self.width, self.height = width, height
         self._scene = scenery.paint(score.setting, score.seed, width, height)
-        self._empty = _planes(self._scene)
-        self._figures = _place(score, width, height)
+        self._background = _planes(self._scene)
+        self._figures = _place_figures(score, width, height)
         self._patches: dict[tuple[int, Pose], _Patch] = {}
         self._sprites: dict[tuple[int, bool, int], tuple[np.ndarray, Brush]] = {}
 
     def poses(self, seconds: np.ndarray) -> list[tuple[Pose, ...]]:
-        """The pose of every visible performer at each of the times."""
-        each = [_poses(figure, seconds) for figure in self._figures]
-        return list(zip(*each)) if each else [()] * len(seconds)
+        """Return the poses of all visible performers at each of the times."""
+        tracks = [_poses(figure, seconds) for figure in self._figures]
+        return list(zip(*tracks)) if tracks else [()] * len(seconds)
 
     def paint(self, poses: Sequence[Pose], planes: Planes) -> None:
-        """Writes the picture with these poses over `planes`: uint8, the first (height, width)."""
-        for plane, empty in zip(planes, self._empty):
-            plane[:] = empty
+        """Paint the frame with these poses into `planes`.
+
+        Args:
+          poses: one pose per visible performer, as returned by `poses`.
+          planes: uint8 arrays (height, width) and twice (height / 2, width / 2), overwritten.
+        """
+        for plane, background in zip(planes, self._background):
+            plane[:] = background
         for figure, pose in zip(self._figures, poses):
             patch = self._patch(figure, pose)
             rows, columns = patch.rows, patch.columns
             half = (_half(rows), _half(columns))
             cv2.copyTo(patch.planes[0], patch.mask, planes[0][rows, columns])
-            cv2.copyTo(patch.planes[1], patch.colour_mask, planes[1][half])
-            cv2.copyTo(patch.planes[2], patch.colour_mask, planes[2][half])
+            cv2.copyTo(patch.planes[1], patch.chroma_mask, planes[1][half])
+            cv2.copyTo(patch.planes[2], patch.chroma_mask, planes[2][half])
 
     def boxes(self, poses: Sequence[Pose]) -> list[Box]:
-        """Where instruments and players are, as shares of the picture, cut at its edge."""
-        found = []
+        """Return the boxes of instruments and players as shares of the picture, cut at its edge."""
+        boxes = []
         for figure, pose in zip(self._figures, poses):
             _, brush = self._sprite(figure, pose.playing, pose.stroke)
             left, top = _corner(figure)
@@ -117,8 +122,8 @@ class Picture:
                 xs = np.clip((np.array([x0, x1]) + left + pose.shift) / self.width, 0, 1)
                 ys = np.clip((np.array([y0, y1]) + top) / self.height, 0, 1)
                 box = (round(float(v), 4) for v in (xs[0], ys[0], xs[1], ys[1]))
-                found.append((*box, name, figure.index))
-        return found
+                boxes.append((*box, name, figure.index))
+        return boxes
 
     def _sprite(self, figure: _Figure, playing: bool, stroke: int) -> tuple[np.ndarray, Brush]:
         key = (figure.index, playing, stroke)
@@ -128,7 +133,7 @@ class Picture:
             height = round(figure.y + 0.03 * figure.unit) - top + 1
             brush = Brush(width, height, figure.unit, (figure.x - left, figure.y - top))
             drawing = DRAWINGS[figure.performer.instrument]
-            person = Person(brush, figure.look, drawing.seated)
+            person = Person(brush, figure.appearance, drawing.seated)
             drawing.draw(person, playing, stroke / STROKE_STEPS)
             self._sprites[key] = brush.finish(), brush
         return self._sprites[key]
@@ -143,7 +148,7 @@ class Picture:
         sprite, _ = self._sprite(figure, pose.playing, pose.stroke)
         left, top = _corner(figure)
         x, y, w, h = cv2.boundingRect(sprite[..., 3])
-        # The piece of the picture that the figure covers, widened to whole pixels of colour.
+        # The part of the picture that the figure covers, widened to whole chroma pixels.
         x0, x1 = _even(left + pose.shift + x, left + pose.shift + x + w, self.width)
         y0, y1 = _even(top + y, top + y + h, self.height)
         piece = np.zeros((y1 - y0, x1 - x0, 4), np.uint8)
@@ -152,37 +157,38 @@ class Picture:
             from_y - top : y1 - top, from_x - left - pose.shift : x1 - left - pose.shift
         ]
         piece[from_y - y0 :, from_x - x0 :][: source.shape[0], : source.shape[1]] = source
-        opacity = np.ascontiguousarray(piece[..., 3])
+        alpha = np.ascontiguousarray(piece[..., 3])
         behind = cv2.multiply(
-            self._scene[y0:y1, x0:x1], cv2.merge([255 - opacity] * 3), scale=1 / 255
+            self._scene[y0:y1, x0:x1], cv2.merge([255 - alpha] * 3), scale=1 / 255
         )
         blended = cv2.add(np.ascontiguousarray(piece[..., :3]), behind)
-        mask = (opacity > 16).view(np.uint8)
-        colour_mask = mask.reshape(len(mask) // 2, 2, -1, 2).max((1, 3))
-        return _Patch(slice(y0, y1), slice(x0, x1), _planes(blended), mask, colour_mask)
+        mask = (alpha > 16).view(np.uint8)
+        chroma_mask = mask.reshape(len(mask) // 2, 2, -1, 2).max((1, 3))
+        return _Patch(slice(y0, y1), slice(x0, x1), _planes(blended), mask, chroma_mask)
 
 
-def _place(score: Score, width: int, height: int) -> list[_Figure]:
-    """The visible performers, those who stand further back first."""
+def _place_figures(score: Score, width: int, height: int) -> list[_Figure]:
+    """Return the visible performers, sorted from back to front."""
     visible = [(i, p) for i, p in enumerate(score.performers) if p.visible]
     if not visible:
         return []
     unit = min(0.94 * height / TALLEST, CROWDING * width / len(visible))
     figures = []
     for index, performer in visible:
-        rng = np.random.default_rng([performer.look, 31])
+        rng = np.random.default_rng([performer.appearance_seed, 31])
         depth = rng.uniform(0, 1)
         y = (0.985 - 0.05 * depth) * height
         largest = (y - 0.005 * height) / TALLEST
         size = min(unit * (1.0 - 0.07 * depth), largest)
         margin = min(size / 2, width / 2)
         x = float(np.clip(performer.x * width, margin, width - margin))
-        figures.append(_Figure(index, performer, draw_look(performer.look), size, x, y))
+        appearance = draw_appearance(performer.appearance_seed)
+        figures.append(_Figure(index, performer, appearance, size, x, y))
     return sorted(figures, key=lambda figure: figure.y)
 
 
 def _poses(figure: _Figure, seconds: np.ndarray) -> list[Pose]:
-    """Strokes go from one side to the other with every note, the wider the louder."""
+    """Return a pose per time: strokes change sides with every note; louder players move more."""
     performer = figure.performer
     playing = np.zeros(len(seconds), bool)
     for start, end in performer.intervals:
@@ -201,7 +207,7 @@ def _poses(figure: _Figure, seconds: np.ndarray) -> list[Pose]:
 
 
 def _corner(figure: _Figure) -> tuple[int, int]:
-    """The upper left pixel of the figure's own picture."""
+    """Return the upper left pixel of the figure's sprite."""
     return round(figure.x - REACH * figure.unit), round(figure.y - 1.05 * TALLEST * figure.unit)
 
 
@@ -215,7 +221,7 @@ def _half(span: slice) -> slice:
 
 
 def _planes(picture: np.ndarray) -> Planes:
-    """RGB of even size as brightness and colour (BT.601, limited range)."""
+    """Convert an RGB picture of even size to luma and chroma planes (BT.601, limited range)."""
     height, width = picture.shape[:2]
     joined = cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_I420).reshape(-1)
     size, shape = height * width, (height // 2, width // 2)

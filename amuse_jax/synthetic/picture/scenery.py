@@ -1,12 +1,12 @@
-"""What is behind the performers: a hall or a meadow, each a little different by seed."""
+"""The background of a performance: a hall or a meadow, varied by the seed."""
 
 import cv2
 import numpy as np
 
 from amuse_jax.synthetic.picture.drawing import Colour
 
-FLOOR = 0.78  # where the ground begins, as a share of the height from the top
-_FINER = 2
+FLOOR = 0.78  # top edge of the ground, as a share of the height from the top
+_SUPERSAMPLING = 2
 
 _WALLS = ((226, 208, 178), (196, 206, 214), (214, 196, 200), (188, 204, 186))
 _CURTAINS = ((150, 32, 44), (40, 62, 120), (28, 96, 74), (98, 44, 110))
@@ -17,19 +17,19 @@ _LEAVES = ((44, 112, 58), (70, 130, 50), (150, 110, 40))
 
 
 def paint(setting: str, seed: int, width: int, height: int) -> np.ndarray:
-    """The empty stage.
+    """Paint the empty stage.
 
     Args:
-      setting: indoor or outdoor.
-      seed: draws colours and what stands about.
-      width: in pixels.
-      height: in pixels.
+      setting: 'indoor' or 'outdoor'.
+      seed: seed of the colours and the objects.
+      width: picture width in pixels.
+      height: picture height in pixels.
 
     Returns:
       (height, width, 3) uint8 RGB.
     """
     rng = np.random.default_rng([seed, 23])
-    picture = np.zeros((height * _FINER, width * _FINER, 3), np.uint8)
+    picture = np.zeros((height * _SUPERSAMPLING, width * _SUPERSAMPLING, 3), np.uint8)
     {'indoor': _hall, 'outdoor': _meadow}[setting](picture, rng)
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
 
@@ -50,14 +50,14 @@ def _gradient(picture: np.ndarray, y0: float, y1: float, top: Colour, bottom: Co
 
 
 def _polygon(picture: np.ndarray, points, colour: Colour) -> None:
-    """Points as shares of width and height."""
+    """Fill a polygon; the points are shares of width and height."""
     height, width = picture.shape[:2]
     pixels = np.rint(np.asarray(points) * (width, height)).astype(np.int32)
     cv2.fillPoly(picture, [pixels], colour, cv2.LINE_AA)
 
 
 def _disc(picture: np.ndarray, x: float, y: float, radius: float, colour: Colour, flat=1.0) -> None:
-    """A disc; `radius` as a share of the height, `flat` its height over its width."""
+    """Fill an ellipse; `radius` is a share of the picture height, `flat` is height over width."""
     height, width = picture.shape[:2]
     axes = (round(radius * height), round(radius * flat * height))
     centre = (round(x * width), round(y * height))
@@ -65,7 +65,7 @@ def _disc(picture: np.ndarray, x: float, y: float, radius: float, colour: Colour
 
 
 def _hall(picture: np.ndarray, rng: np.random.Generator) -> None:
-    """Wall, wooden floor, curtains at both sides, lamps from the ceiling."""
+    """Paint a wall with windows, a wooden floor, curtains at both sides and ceiling lamps."""
     wall, floor, curtain = (_choose(rng, c) for c in (_WALLS, _FLOORS, _CURTAINS))
     _gradient(picture, 0, FLOOR, _shade(wall, 0.72), wall)
     _gradient(picture, FLOOR, 1, _shade(floor, 0.85), floor)
@@ -94,7 +94,7 @@ def _hall(picture: np.ndarray, rng: np.random.Generator) -> None:
 
 
 def _meadow(picture: np.ndarray, rng: np.random.Generator) -> None:
-    """Sky with sun and clouds, hills, trees, grass."""
+    """Paint the sky with sun and clouds, hills, trees and grass."""
     sky, grass, leaf = (_choose(rng, c) for c in (_SKIES, _MEADOWS, _LEAVES))
     _gradient(picture, 0, FLOOR, sky, _shade(sky, 1.18))
     sun = rng.uniform(0.1, 0.9)

@@ -1,7 +1,8 @@
-"""How string instruments are drawn, played and at rest.
+"""Drawings of the string instruments and their players, while playing and at rest.
 
-Every function takes the person (not yet drawn), whether the instrument sounds, and `stroke` in [-1,
-1]: how far bow or hand is on its way. The part 'instrument' is the instrument without its bow.
+Every public function draws the person and the instrument. `playing` tells whether the instrument
+sounds, and `stroke` in [-1, 1] is the position of bow or hand. The part 'instrument' does not
+include the bow.
 """
 
 from amuse_jax.synthetic.picture.drawing import EDGE, Brush, Person
@@ -13,8 +14,8 @@ HORSEHAIR = (246, 240, 224)
 STRING = (250, 246, 232)
 
 
-def _fretted(brush: Brush, length: float, colour, head) -> None:
-    """A neck along +x from 0 to `length`, with frets and a head with pegs."""
+def _fretted_neck(brush: Brush, length: float, colour, head) -> None:
+    """Draw a neck along +x from 0 to `length`, with frets, and a head with pegs."""
     brush.tube([(0, 0), (length, 0)], 0.05, colour)
     for x in (0.3, 0.5, 0.7, 0.9):
         brush.stroke([(length * x, -0.025), (length * x, 0.025)], 0.01, STRING)
@@ -41,7 +42,7 @@ def _guitar_body(brush: Brush, colour, rim) -> None:
 
 
 def _plucked(person: Person, draw, playing: bool, stroke: float, scale: float, length: float):
-    """Across the body; at rest the instrument stands upright on the floor beside the player."""
+    """Draw an instrument across the body; at rest it stands upright beside the player."""
     brush, hip = person.brush, person.hip
     person.body(nod=0.02 if playing else 0.0)
     if playing:
@@ -59,20 +60,22 @@ def _plucked(person: Person, draw, playing: bool, stroke: float, scale: float, l
 
 
 def acoustic_guitar(person: Person, playing: bool, stroke: float) -> None:
+    """Draw a guitar across the body; at rest it stands on the floor beside the player."""
+
     def draw(brush: Brush) -> None:
         with brush.at(0.18, 0):
-            _fretted(brush, 0.42, DARK_WOOD, DARK_WOOD)
+            _fretted_neck(brush, 0.42, DARK_WOOD, DARK_WOOD)
         _guitar_body(brush, WOOD, (120, 62, 24))
 
     _plucked(person, draw, playing, stroke, 1.05, 0.66)
 
 
 def ukulele(person: Person, playing: bool, stroke: float) -> None:
-    """Half a guitar, high on the chest; at rest it hangs from one hand, head down."""
+    """Draw a small guitar high on the chest; at rest it hangs from one hand."""
 
     def draw(brush: Brush) -> None:
         with brush.at(0.18, 0):
-            _fretted(brush, 0.3, (150, 96, 50), (64, 196, 186))
+            _fretted_neck(brush, 0.3, (150, 96, 50), (64, 196, 186))
         _guitar_body(brush, (70, 206, 194), (20, 112, 110))
 
     brush, hip = person.brush, person.hip
@@ -88,9 +91,11 @@ def ukulele(person: Person, playing: bool, stroke: float) -> None:
 
 
 def banjo(person: Person, playing: bool, stroke: float) -> None:
+    """Draw a banjo across the body; at rest it stands on the floor beside the player."""
+
     def draw(brush: Brush) -> None:
         with brush.at(0.14, 0):
-            _fretted(brush, 0.5, (140, 70, 40), (60, 34, 26))
+            _fretted_neck(brush, 0.5, (140, 70, 40), (60, 34, 26))
         brush.oval(0, 0, 0.23, 0.23, (150, 154, 162))
         brush.oval(0, 0, 0.19, 0.19, (252, 250, 244))
         brush.box(-0.1, -0.05, -0.07, 0.05, DARK_WOOD, edge=False)
@@ -100,9 +105,11 @@ def banjo(person: Person, playing: bool, stroke: float) -> None:
 
 
 def electric_bass(person: Person, playing: bool, stroke: float) -> None:
+    """Draw a bass guitar across the body; at rest it stands on the floor beside the player."""
+
     def draw(brush: Brush) -> None:
         with brush.at(0.14, 0):
-            _fretted(brush, 0.6, (236, 206, 150), (26, 70, 190))
+            _fretted_neck(brush, 0.6, (236, 206, 150), (26, 70, 190))
         brush.fill(
             (
                 (-0.24, 0.06), (-0.16, 0.17), (0.0, 0.11), (0.24, 0.2), (0.14, 0.06), (0.14, -0.05),
@@ -118,7 +125,7 @@ def electric_bass(person: Person, playing: bool, stroke: float) -> None:
 
 
 def _violin_body(brush: Brush) -> None:
-    """Body around the origin, neck and scroll along +x: 1.2 long."""
+    """Draw a violin of length 1.2: body around the origin, neck and scroll along +x."""
     brush.stroke([(0.2, 0), (0.62, 0)], 0.05, EDGE)
     brush.oval(0.68, 0, 0.05, 0.045, RED_WOOD)
     brush.smooth(
@@ -138,14 +145,14 @@ def _violin_body(brush: Brush) -> None:
 
 
 def _bow(brush: Brush, length: float) -> None:
-    """A bow along +x, held at the origin."""
+    """Draw a bow along +x, held at the origin."""
     with brush.part(''):
         brush.stroke([(0, -0.025), (length, -0.015)], 0.016, HORSEHAIR)
         brush.stroke([(-0.03, 0.012), (length, 0.008)], 0.022, DARK_WOOD)
 
 
 def violin(person: Person, playing: bool, stroke: float) -> None:
-    """At the chin, the bow across it; at rest both hang from the hands."""
+    """Draw a violin at the chin with the bow across it; at rest both hang from the hands."""
     brush, hip = person.brush, person.hip
     person.body()
     if playing:
@@ -164,7 +171,7 @@ def violin(person: Person, playing: bool, stroke: float) -> None:
 
 
 def cello(person: Person, playing: bool, stroke: float) -> None:
-    """Upright between the knees; at rest it leans away and the bow hangs down."""
+    """Draw a cello upright between the knees; at rest it leans away and the bow hangs down."""
     brush, hip = person.brush, person.hip
     person.body()
     place = (-0.01, 0.45, 75, 1.06) if playing else (0.2, 0.4, 58, 0.95)
@@ -185,7 +192,7 @@ def cello(person: Person, playing: bool, stroke: float) -> None:
 
 
 def erhu(person: Person, playing: bool, stroke: float) -> None:
-    """A snakeskin drum on the thigh under a long thin neck; at rest it lies across the lap."""
+    """Draw an erhu on the thigh: snakeskin drum and thin neck; at rest it lies across the lap."""
     brush, hip = person.brush, person.hip
     person.body()
     place = (-0.17, hip + 0.13, 92, 1.05) if playing else (-0.26, hip + 0.12, 10, 0.85)
@@ -215,7 +222,7 @@ def erhu(person: Person, playing: bool, stroke: float) -> None:
 
 
 def pipa(person: Person, playing: bool, stroke: float) -> None:
-    """A pear held upright before the chest; at rest it lies flat across the lap."""
+    """Draw a pear-shaped pipa upright at the chest; at rest it lies flat across the lap."""
     brush, hip = person.brush, person.hip
     person.body()
     place = (0.0, hip + 0.17, 67, 1.06) if playing else (-0.18, hip + 0.1, 4, 0.9)
@@ -242,7 +249,7 @@ def pipa(person: Person, playing: bool, stroke: float) -> None:
 
 
 def guzheng(person: Person, playing: bool, stroke: float) -> None:
-    """A long zither on trestles; at rest a cloth lies over its strings."""
+    """Draw a long zither on trestles; at rest a cloth covers its strings."""
     brush, hip = person.brush, person.hip
     person.body(nod=0.04 if playing else 0.0)
     if not playing:

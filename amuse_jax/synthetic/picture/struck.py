@@ -1,7 +1,8 @@
-"""How the piano and the percussion are drawn, played and at rest.
+"""Drawings of the piano, the percussion and their players, while playing and at rest.
 
-Every function takes the person (not yet drawn), whether the instrument sounds, and `stroke` in [-1,
-1]: at -1 the left hand (the viewer's) is up and the right one strikes, at 1 the other way round.
+Every public function draws the person and the instrument. `playing` tells whether the instrument
+sounds, and `stroke` in [-1, 1] is the position of the hands: at -1 the hand on the viewer's left is
+up and the other one strikes; at 1 it is the opposite.
 """
 
 import numpy as np
@@ -15,12 +16,12 @@ RAINBOW = (
 )  # fmt: skip
 
 
-def _lifts(stroke: float, height: float) -> tuple[float, float]:
+def _hand_lifts(stroke: float, height: float) -> tuple[float, float]:
     return max(-stroke, 0.0) * height, max(stroke, 0.0) * height
 
 
 def piano(person: Person, playing: bool, stroke: float) -> None:
-    """A grand piano with its keys to the viewer; at rest lid and keys are closed."""
+    """Draw a grand piano with its keys towards the viewer; at rest lid and key cover are closed."""
     brush, hip = person.brush, person.hip
     if playing:
         with brush.part('instrument'):
@@ -50,12 +51,12 @@ def piano(person: Person, playing: bool, stroke: float) -> None:
             brush.stroke([(-0.44, 0.5), (0.44, 0.5)], 0.02, (70, 70, 78))
         brush.stroke([(-0.46, 0.33), (0.46, 0.33)], 0.02, (212, 170, 60))
     if playing:
-        left, right = _lifts(stroke, 0.14)
+        left, right = _hand_lifts(stroke, 0.14)
         person.arms((-0.2 - 0.05 * stroke, hip + left), (0.2 - 0.05 * stroke, hip + right))
 
 
 def xylophone(person: Person, playing: bool, stroke: float) -> None:
-    """Bars in the colours of the rainbow over pipes; at rest the mallets lie across them."""
+    """Draw rainbow-coloured bars over pipes; at rest the mallets lie across the bars."""
     brush, hip = person.brush, person.hip
     person.body(nod=0.03 if playing else 0.0)
     if not playing:
@@ -70,7 +71,7 @@ def xylophone(person: Person, playing: bool, stroke: float) -> None:
             half = 0.17 - 0.008 * index
             brush.box(x0, 0.66 - half, x1, 0.66 + half, colour)
     if playing:
-        for side, lift in zip((-1, 1), _lifts(stroke, 0.22)):
+        for side, lift in zip((-1, 1), _hand_lifts(stroke, 0.22)):
             tip = (side * 0.2 - 0.1 * stroke, 0.7 + lift)
             hand = (side * 0.22, hip + 0.16 + lift * 0.8)
             brush.stroke([hand, tip], 0.024, (240, 220, 170))
@@ -83,7 +84,7 @@ def xylophone(person: Person, playing: bool, stroke: float) -> None:
 
 
 def drum(person: Person, playing: bool, stroke: float) -> None:
-    """A drum kit: bass drum, two toms, cymbals; at rest the sticks are crossed on the bass drum."""
+    """Draw a kit of bass drum, toms and cymbals; at rest the sticks cross on the bass drum."""
     brush, hip = person.brush, person.hip
     shake = 10 * stroke if playing else 0
     with brush.part('instrument'):
@@ -103,7 +104,7 @@ def drum(person: Person, playing: bool, stroke: float) -> None:
         brush.oval(0, 0.3, 0.24, 0.24, (252, 250, 244))
         brush.oval(0, 0.3, 0.1, 0.1, (60, 60, 70), edge=False)
     if playing:
-        for side, lift in zip((-1, 1), _lifts(stroke, 0.3)):
+        for side, lift in zip((-1, 1), _hand_lifts(stroke, 0.3)):
             hand = (side * 0.26, hip + 0.22 + lift)
             tip = (side * 0.4, 0.63 + 1.5 * lift)
             brush.stroke([hand, tip], 0.028, (244, 214, 150))
@@ -130,7 +131,7 @@ def _conga(brush: Brush, x: float, height: float) -> None:
 
 
 def congas(person: Person, playing: bool, stroke: float) -> None:
-    """Two barrels played with the hands."""
+    """Draw two congas that are played with the hands."""
     brush, hip = person.brush, person.hip
     person.body(nod=0.03 if playing else 0.0)
     if not playing:
@@ -139,5 +140,5 @@ def congas(person: Person, playing: bool, stroke: float) -> None:
         _conga(brush, 0.2, 0.72)
         _conga(brush, -0.18, 0.78)
     if playing:
-        left, right = _lifts(stroke, 0.34)
+        left, right = _hand_lifts(stroke, 0.34)
         person.arms((-0.2, hip + 0.12 + left), (0.22, hip + 0.06 + right))

@@ -1,7 +1,7 @@
-"""How wind instruments (and the accordion) are drawn, played and at rest.
+"""Drawings of the wind instruments, the accordion and their players, while playing and at rest.
 
-Every function takes the person (not yet drawn), whether the instrument sounds, and `stroke` in [-1,
-1]: how far the swaying instrument, or the bellows, is on its way.
+Every public function draws the person and the instrument. `playing` tells whether the instrument
+sounds, and `stroke` in [-1, 1] is the position of the swaying instrument or of the bellows.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ def _keys(brush: Brush, start: float, stop: float, count: int, colour, across: f
 
 
 def _bell(brush: Brush, x: float, width: float, colour) -> None:
-    """A funnel that opens towards +x and ends at `x`."""
+    """Draw a bell that opens towards +x and ends at `x`."""
     brush.smooth(
         ((x - 0.2, 0.02), (x - 0.08, 0.045), (x, width), (x + 0.015, 0), (x, -width),
         (x - 0.08, -0.045), (x - 0.2, -0.02)),
@@ -28,12 +28,12 @@ def _bell(brush: Brush, x: float, width: float, colour) -> None:
     )  # fmt: skip
 
 
-def _held(person: Person, draw, playing: bool, placed, hands, hang: float) -> None:
-    """A pipe at the mouth; at rest it hangs from a hand, its mouthpiece `hang` above that."""
+def _pipe(person: Person, draw, playing: bool, place, hands, hang: float) -> None:
+    """Draw a pipe at the mouth; at rest a hand holds it `hang` below the mouthpiece."""
     brush, hip = person.brush, person.hip
     person.body()
     if playing:
-        with brush.at(*placed), brush.part('instrument'):
+        with brush.at(*place), brush.part('instrument'):
             draw(brush)
         person.arms(*hands)
         return
@@ -43,6 +43,8 @@ def _held(person: Person, draw, playing: bool, placed, hands, hang: float) -> No
 
 
 def flute(person: Person, playing: bool, stroke: float) -> None:
+    """Draw a transverse flute at the mouth; at rest it hangs from a hand."""
+
     def draw(brush: Brush) -> None:
         brush.tube([(-0.1, 0), (0.58, 0)], 0.065, SILVER)
         brush.stroke([(0.1, 0.0), (0.14, 0.0)], 0.06, (120, 130, 150))
@@ -53,13 +55,15 @@ def flute(person: Person, playing: bool, stroke: float) -> None:
     y -= 0.03
     angle = -8 + 5 * stroke
     lift = np.sin(np.radians(angle))
-    _held(
+    _pipe(
         person, draw, playing, (x, y, angle),
         ((0.2, y + 0.2 * lift - 0.04), (0.4, y + 0.4 * lift - 0.03)), 0.2,
     )  # fmt: skip
 
 
 def clarinet(person: Person, playing: bool, stroke: float) -> None:
+    """Draw a clarinet that points down from the mouth; at rest it hangs from a hand."""
+
     def draw(brush: Brush) -> None:
         brush.fill(((-0.06, -0.015), (-0.06, 0.015), (0.06, 0.035), (0.06, -0.035)), EBONY)
         brush.stroke([(0.05, 0), (0.56, 0)], 0.075, EBONY)
@@ -70,15 +74,17 @@ def clarinet(person: Person, playing: bool, stroke: float) -> None:
 
     x, y = person.mouth
     angle = -86 + 12 * stroke
-    at = np.cos(np.radians(angle)), np.sin(np.radians(angle))
-    _held(
+    cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    _pipe(
         person, draw, playing, (x, y, angle),
-        ((x + 0.4 * at[0] - 0.02, y + 0.42 * at[1]), (x + 0.2 * at[0] + 0.02, y + 0.24 * at[1])),
+        ((x + 0.4 * cos - 0.02, y + 0.42 * sin), (x + 0.2 * cos + 0.02, y + 0.24 * sin)),
         0.16,
     )  # fmt: skip
 
 
 def suona(person: Person, playing: bool, stroke: float) -> None:
+    """Draw a suona with a wide bell at the mouth; at rest it hangs from a hand."""
+
     def draw(brush: Brush) -> None:
         brush.stroke([(-0.04, 0), (0.08, 0)], 0.025, GOLD)
         brush.oval(0.06, 0, 0.025, 0.045, GOLD)
@@ -93,15 +99,17 @@ def suona(person: Person, playing: bool, stroke: float) -> None:
 
     x, y = person.mouth
     angle = -28 + 14 * stroke
-    at = np.cos(np.radians(angle)), np.sin(np.radians(angle))
-    _held(
+    cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    _pipe(
         person, draw, playing, (x, y, angle),
-        ((x + 0.12 * at[0], y + 0.15 * at[1] - 0.02),
-        (x + 0.28 * at[0], y + 0.28 * at[1] - 0.02)), 0.1,
+        ((x + 0.12 * cos, y + 0.15 * sin - 0.02),
+        (x + 0.28 * cos, y + 0.28 * sin - 0.02)), 0.1,
     )  # fmt: skip
 
 
 def trumpet(person: Person, playing: bool, stroke: float) -> None:
+    """Draw a trumpet that points sideways from the mouth; at rest it hangs from a hand."""
+
     def draw(brush: Brush) -> None:
         brush.tube([(0.14, -0.1), (0.38, -0.1), (0.4, -0.05), (0.38, 0.0)], 0.035, GOLD)
         brush.tube([(0.14, -0.1), (0.12, -0.05), (0.14, 0.0)], 0.035, GOLD)
@@ -114,15 +122,15 @@ def trumpet(person: Person, playing: bool, stroke: float) -> None:
 
     x, y = person.mouth
     angle = 2 + 10 * stroke
-    at = np.cos(np.radians(angle)), np.sin(np.radians(angle))
-    _held(
+    cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    _pipe(
         person, draw, playing, (x + 0.02, y, angle),
-        ((x + 0.2 * at[0], y + 0.2 * at[1] - 0.09), (x + 0.3 * at[0], y + 0.3 * at[1] - 0.06)), 0.1,
+        ((x + 0.2 * cos, y + 0.2 * sin - 0.09), (x + 0.3 * cos, y + 0.3 * sin - 0.06)), 0.1,
     )  # fmt: skip
 
 
 def bassoon(person: Person, playing: bool, stroke: float) -> None:
-    """A long tube across the body, higher than the head; at rest it stands upright on the floor."""
+    """Draw a bassoon across the body, higher than the head; at rest it stands on the floor."""
     brush, hip = person.brush, person.hip
     person.body()
     x, y, angle = (-0.27, 0.3, 66 + 4 * stroke) if playing else (0.33, 0.08, 90)
@@ -141,7 +149,7 @@ def bassoon(person: Person, playing: bool, stroke: float) -> None:
 
 
 def saxophone(person: Person, playing: bool, stroke: float) -> None:
-    """From the mouth down, round and up to a wide bell; at rest it hangs slack from its strap."""
+    """Draw a saxophone from the mouth down and up to its bell; at rest it hangs from its strap."""
     brush, hip = person.brush, person.hip
     person.body()
     x, y = person.mouth
@@ -171,7 +179,7 @@ def saxophone(person: Person, playing: bool, stroke: float) -> None:
 
 
 def tuba(person: Person, playing: bool, stroke: float) -> None:
-    """Coils on the lap under a huge bell that opens upwards; at rest it stands on its bell."""
+    """Draw a tuba on the lap with its bell upwards; at rest it stands on its bell."""
     brush, hip = person.brush, person.hip
     person.body()
     place = (0.1, hip + 0.24, -4 + 4 * stroke, 1.0) if playing else (0.24, 0.54, 180, 0.82)
@@ -201,7 +209,7 @@ def tuba(person: Person, playing: bool, stroke: float) -> None:
 
 
 def bagpipe(person: Person, playing: bool, stroke: float) -> None:
-    """A full tartan bag with three drones over the shoulder; at rest bag and drones hang down."""
+    """Draw a full tartan bag and three drones at the shoulder; at rest bag and drones hang down."""
     brush, hip = person.brush, person.hip
     person.body()
     full = 1.0 + 0.1 * stroke if playing else 0.62
@@ -230,7 +238,7 @@ def bagpipe(person: Person, playing: bool, stroke: float) -> None:
 
 
 def accordion(person: Person, playing: bool, stroke: float) -> None:
-    """Two boxes with bellows between, open on the chest; at rest closed and down in the lap."""
+    """Draw two boxes with bellows, open on the chest; at rest they are closed and in the lap."""
     brush, hip = person.brush, person.hip
     person.body()
     half = 0.16 + 0.07 * (stroke + 1) / 2 if playing else 0.05

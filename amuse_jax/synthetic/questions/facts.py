@@ -1,7 +1,8 @@
-"""What can be said about a performance beyond dispute, and by which margins.
+"""Facts about a performance that nobody can dispute, and the margins that ensure this.
 
-A fact is not stated where it hangs by less than the margins below, or on a reading of the words:
-two of a kind where "the violin" is meant, somebody between the places, somebody heard but not seen.
+A fact is left out if it holds by less than the margins below, or if the question is ambiguous. For
+example, "the violin" is ambiguous if there are two, and a performer may stand between two places or
+be heard but not seen.
 """
 
 from collections import defaultdict
@@ -12,65 +13,76 @@ import numpy as np
 from amuse_jax.music_avqa.vocabulary import INSTRUMENTS
 from amuse_jax.synthetic.score.score import Performer, Score
 
-LOUDER_DB = 4.0  # between two who are compared
-RHYTHMIC_RATIO = 1.5  # of notes per second
-LONGER_SECONDS = 6.0  # of sounding time
-ENTRY_SECONDS = 6.0  # between two who come in one after the other
-TOGETHER_SECONDS = 0.25  # at most between two who come in simultaneously
-OVERLAP_SECONDS = 4.0  # at least of sounding at the same time; those who do not have none
-ALWAYS_SECONDS = 0.5  # at most of silence at either end of who is always playing
-PAUSE_SECONDS = 6.0  # at least of silence of who is not
-ABSENT = 2  # instruments not in the performance that are asked for
+LOUDER_DB = 4.0  # minimum level difference for "louder"
+RHYTHMIC_RATIO = 1.5  # minimum ratio of notes per second for "more rhythmic"
+LONGER_SECONDS = 6.0  # minimum difference of sounding time for "playing longer"
+ENTRY_SECONDS = 6.0  # minimum time between two successive entries
+TOGETHER_SECONDS = 0.25  # maximum time between two simultaneous entries
+OVERLAP_SECONDS = 4.0  # minimum overlap for "at the same time"; otherwise there must be no overlap
+ALWAYS_SECONDS = 0.5  # maximum silence of a performer who is "always playing"
+PAUSE_SECONDS = 6.0  # minimum silence of a performer who is not "always playing"
+ABSENT = 2  # number of absent instruments that questions may name
 
 
-def yes(true: bool) -> str:
+Compare = Callable[[Performer, Performer], str | None]
+Answers = Iterator[tuple[tuple[str, ...], str]]  # (values of the placeholders, answer)
+
+
+def yes_or_no(true: bool) -> str:
+    """Return the answer 'yes' or 'no'."""
     return 'yes' if true else 'no'
 
 
 def visible(score: Score) -> list[Performer]:
+    """Return the visible performers from left to right."""
     return [p for p in score.performers if p.visible]
 
 
 def sounding(score: Score) -> list[Performer]:
+    """Return the performers who sound at any time, visible or not."""
     return [p for p in score.performers if p.sounds]
 
 
-def genuine(score: Score) -> bool:
-    """Every sound is seen, and comes from the instrument that is seen."""
-    return all(p.visible and p.heard == p.instrument for p in sounding(score))
+def sound_matches_picture(score: Score) -> bool:
+    """Return whether every sound comes from a visible performer and its drawn instrument."""
+    return all(p.visible and p.heard_instrument == p.instrument for p in sounding(score))
 
 
-def absent(score: Score) -> list[str]:
-    """A few instruments that are neither seen nor heard, drawn by the score's seed."""
-    present = {p.instrument for p in score.performers} | {p.heard for p in score.performers}
+def absent_instruments(score: Score) -> list[str]:
+    """Draw ABSENT instruments that are neither seen nor heard, from the score's seed."""
+    present = {p.instrument for p in score.performers}
+    present |= {p.heard_instrument for p in score.performers}
     names = [name for name in INSTRUMENTS if name not in present]
     rng = np.random.default_rng((score.seed, 2))
     return [names[i] for i in rng.choice(len(names), size=ABSENT, replace=False)]
 
 
-def seen(score: Score) -> dict[str, list[Performer]]:
-    """Visible performers by instrument."""
-    kinds = defaultdict(list)
+def visible_by_instrument(score: Score) -> dict[str, list[Performer]]:
+    """Group the visible performers by their drawn instrument."""
+    groups = defaultdict(list)
     for performer in visible(score):
-        kinds[performer.instrument].append(performer)
-    return dict(kinds)
+        groups[performer.instrument].append(performer)
+    return dict(groups)
 
 
-def heard(score: Score) -> dict[str, list[Performer]]:
-    """Sounding performers by the instrument that is heard."""
-    kinds = defaultdict(list)
+def sounding_by_instrument(score: Score) -> dict[str, list[Performer]]:
+    """Group the sounding performers by the instrument that is heard."""
+    groups = defaultdict(list)
     for performer in sounding(score):
-        kinds[performer.heard].append(performer)
-    return dict(kinds)
+        groups[performer.heard_instrument].append(performer)
+    return dict(groups)
 
 
-def single(kinds: dict[str, list[Performer]]) -> list[Performer]:
-    """Those who are the only one of their kind."""
-    return [group[0] for group in kinds.values() if len(group) == 1]
+def only_of_kind(groups: dict[str, list[Performer]]) -> list[Performer]:
+    """Return the performers who are the only one with their instrument."""
+    return [group[0] for group in groups.values() if len(group) == 1]
 
 
-def at(score: Score) -> dict[str, Performer]:
-    """Who is on the left, on the right and in the middle, where of an even number nobody is."""
+def performers_by_place(score: Score) -> dict[str, Performer]:
+    """Return the performers on the left, on the right and in the middle.
+
+    With an even number of performers nobody is in the middle; a single performer has no place.
+    """
     row = visible(score)
     if len(row) == 1:
         return {}
@@ -80,12 +92,14 @@ def at(score: Score) -> dict[str, Performer]:
     return places
 
 
-def place(score: Score, performer: Performer) -> str | None:
-    return next((place for place, other in at(score).items() if other is performer), None)
+def place_of(score: Score, performer: Performer) -> str | None:
+    """Return the place of a performer, or None if it has no name."""
+    places = performers_by_place(score).items()
+    return next((place for place, other in places if other is performer), None)
 
 
-def beside(score: Score, performer: Performer) -> Iterator[tuple[str, str]]:
-    """(left or right, instrument) where everyone on that side of the performer plays the same."""
+def instruments_beside(score: Score, performer: Performer) -> Iterator[tuple[str, str]]:
+    """Yield (left or right, instrument) for each side where everyone plays the same instrument."""
     row = visible(score)
     index = row.index(performer)
     for side, others in (('left', row[:index]), ('right', row[index + 1 :])):
@@ -94,24 +108,25 @@ def beside(score: Score, performer: Performer) -> Iterator[tuple[str, str]]:
             yield side, kinds.pop()
 
 
-def entries(score: Score) -> list[Performer]:
+def entry_order(score: Score) -> list[Performer]:
+    """Return the sounding performers in the order of their entries."""
     return sorted(sounding(score), key=lambda p: p.intervals[0][0])
 
 
 def first_and_last(score: Score) -> dict[str, Performer]:
-    """Who comes in before, and after, all others by ENTRY_SECONDS."""
-    order = entries(score)
+    """Return who enters first and who enters last, each only if ENTRY_SECONDS from the others."""
+    order = entry_order(score)
     starts = [p.intervals[0][0] for p in order]
-    found = {}
+    ends = {}
     if len(order) > 1 and starts[1] - starts[0] >= ENTRY_SECONDS:
-        found['first'] = order[0]
+        ends['first'] = order[0]
     if len(order) > 1 and starts[-1] - starts[-2] >= ENTRY_SECONDS:
-        found['last'] = order[-1]
-    return found
+        ends['last'] = order[-1]
+    return ends
 
 
-def overlap(one: Performer, other: Performer) -> float:
-    """Seconds in which both sound."""
+def overlap_seconds(one: Performer, other: Performer) -> float:
+    """Return how many seconds both sound at the same time."""
     return sum(
         max(0.0, min(a_end, b_end) - max(a_start, b_start))
         for a_start, a_end in one.intervals
@@ -120,20 +135,20 @@ def overlap(one: Performer, other: Performer) -> float:
 
 
 def louder(one: Performer, other: Performer) -> str | None:
+    """Answer whether `one` is louder, or return None if the levels are too close."""
     difference = one.gain_db - other.gain_db
-    return yes(difference > 0) if abs(difference) >= LOUDER_DB else None
+    return yes_or_no(difference > 0) if abs(difference) >= LOUDER_DB else None
 
 
 def more_rhythmic(one: Performer, other: Performer) -> str | None:
+    """Answer whether `one` plays more notes per second, or return None if it is too close."""
     fewer, more = sorted((one.notes_per_second, other.notes_per_second))
     if more < RHYTHMIC_RATIO * fewer:
         return None
-    return yes(one.notes_per_second > other.notes_per_second)
+    return yes_or_no(one.notes_per_second > other.notes_per_second)
 
 
 def longer(one: Performer, other: Performer) -> str | None:
+    """Answer whether `one` sounds longer in total, or return None if the times are too close."""
     difference = one.sounding_seconds - other.sounding_seconds
-    return yes(difference > 0) if abs(difference) >= LONGER_SECONDS else None
-
-
-Compare = Callable[[Performer, Performer], str | None]
+    return yes_or_no(difference > 0) if abs(difference) >= LONGER_SECONDS else None

@@ -1,7 +1,7 @@
 """Melodies, bass lines, chords and drum patterns over a common harmony and beat.
 
-Everyone in a performance shares key, chord progression and beat; each part has its instrument's
-range, a role and a density in notes per beat.
+All performers share the key, the chord progression and the beat. Each part has a role, a density
+in notes per beat and the range of its instrument.
 """
 
 import math
@@ -12,9 +12,9 @@ import numpy as np
 from amuse_jax.synthetic.score.score import Note
 
 BEATS_PER_BAR = 4
-FORM = 'AABA'  # of the bars: where the same letter stands, rhythm and contour come again
-REST_SHARE = 0.12  # of the places of a bar's rhythm at which the note before is held instead
-NO_BEAT_BEFORE_CHANGE = 0.4  # of a beat: closer to a tempo change than this, none is begun
+FORM = 'AABA'  # bars with the same letter repeat the same rhythm and contour
+REST_SHARE = 0.12  # share of the slots in a bar where the previous note is held instead
+NO_BEAT_BEFORE_CHANGE = 0.4  # no beat starts closer to a tempo change than this share of a beat
 
 SCALES = {
     'major': (0, 2, 4, 5, 7, 9, 11),
@@ -30,12 +30,12 @@ KICK, SNARE, HI_HAT, MUTED_CONGA, HIGH_CONGA, LOW_CONGA = 36, 38, 42, 62, 63, 64
 
 @dataclass(frozen=True)
 class Range:
-    """What an instrument is written for.
+    """Pitch range of an instrument, and the roles it can play.
 
     Attributes:
       low: lowest MIDI pitch.
       high: highest MIDI pitch.
-      roles: any of melody, bass, chords, drum, congas.
+      roles: a selection of melody, bass, chords, drum and congas.
     """
 
     low: int
@@ -71,12 +71,12 @@ RANGES = {
 
 @dataclass(frozen=True)
 class Harmony:
-    """Key and chords.
+    """Key and chord progression.
 
     Attributes:
       tonic: pitch class of the key, 0 = C.
-      scale: semitones above the tonic, seven of them.
-      progression: degree of the scale (from 0) that each bar's chord stands on; repeated.
+      scale: the seven scale steps, in semitones above the tonic.
+      progression: scale degree (from 0) of each bar's chord root; repeated to the end.
     """
 
     tonic: int
@@ -84,31 +84,32 @@ class Harmony:
     progression: tuple[int, ...]
 
     def chord(self, bar: int) -> tuple[int, int, int]:
-        """Pitch classes of the bar's triad: root, third, fifth."""
+        """Return the pitch classes of the bar's triad: root, third, fifth."""
         root = self.progression[bar % len(self.progression)]
         return tuple((self.tonic + self.scale[(root + step) % 7]) % 12 for step in (0, 2, 4))
 
     def pitches(self, low: int, high: int) -> list[int]:
-        """The key's pitches from `low` to `high`, ascending."""
+        """Return all pitches of the key from `low` to `high`, ascending."""
         classes = {(self.tonic + step) % 12 for step in self.scale}
         return [pitch for pitch in range(low, high + 1) if pitch % 12 in classes]
 
 
 def draw_harmony(rng: np.random.Generator) -> Harmony:
+    """Draw a key and a chord progression at random."""
     scale = SCALES[str(rng.choice(list(SCALES)))]
     progression = PROGRESSIONS[rng.integers(len(PROGRESSIONS))]
     return Harmony(int(rng.integers(12)), scale, progression)
 
 
 def beat_times(tempo: tuple[tuple[float, float], ...], seconds: float) -> np.ndarray:
-    """When the beats fall; every change of tempo begins on a beat.
+    """Return the times of all beats; every change of tempo falls on a beat.
 
     Args:
-      tempo: (start second, beats per minute), as in Score.
+      tempo: (start second, beats per minute) of each section, as in Score.
       seconds: length of the performance.
 
     Returns:
-      (beats + 1,) float64 seconds, ascending; the last is the end of the performance.
+      (beats + 1,) float64 seconds, ascending; the last entry is the end of the performance.
     """
     ends = [start for start, _ in tempo[1:]] + [seconds]
     times = []
@@ -121,16 +122,16 @@ def beat_times(tempo: tuple[tuple[float, float], ...], seconds: float) -> np.nda
 
 @dataclass(frozen=True)
 class _Slot:
-    """A place in the beat grid where a note may begin."""
+    """A position in the beat grid where a note may start."""
 
     start: float
     bar: int
-    index: int  # in its bar
+    index: int  # position within the bar
     on_beat: bool
 
 
-def _slots(beats: np.ndarray, begin: float, end: float, density: float) -> list[_Slot]:
-    """The grid of an interval: `density` places per beat, the first at `begin`, which is a beat."""
+def _beat_grid(beats: np.ndarray, begin: float, end: float, density: float) -> list[_Slot]:
+    """Return `density` slots per beat from `begin`, which must be a beat, until `end`."""
     first = int(np.argmin(np.abs(beats - begin)))
     stride, parts = (round(1 / density), 1) if density < 1 else (1, round(density))
     slots = []
@@ -144,7 +145,7 @@ def _slots(beats: np.ndarray, begin: float, end: float, density: float) -> list[
     return slots
 
 
-def play(
+def write_part(
     instrument: str,
     role: str,
     density: float,
@@ -153,19 +154,19 @@ def play(
     harmony: Harmony,
     rng: np.random.Generator,
 ) -> tuple[Note, ...]:
-    """Writes a performer's notes.
+    """Write the notes of one performer.
 
     Args:
-      instrument: decides the range.
+      instrument: the instrument, which determines the pitch range.
       role: melody, bass, chords, drum or congas.
-      density: notes per beat: 0.5, 1, 2 or 4; a little fewer sound, as some are held.
-      intervals: (start, end) seconds to fill; starts are beats, and a note begins exactly there.
-      beats: as `beat_times` returns it.
-      harmony: key and chords.
-      rng: draws rhythm and contour; same state, same notes.
+      density: notes per beat: 0.5, 1, 2 or 4. Slightly fewer sound, because some notes are held.
+      intervals: (start, end) seconds to fill. Every start is a beat, and a note begins there.
+      beats: beat times as returned by `beat_times`.
+      harmony: key and chord progression.
+      rng: draws rhythm and contour; the same state gives the same notes.
 
     Returns:
-      The notes by start, each inside an interval and held until the next begins.
+      The notes sorted by start, each inside an interval and held until the next one begins.
     """
     per_bar = round(BEATS_PER_BAR * density)
     rests = {
@@ -178,7 +179,7 @@ def play(
     for begin, end in intervals:
         slots = [
             slot
-            for slot in _slots(beats, begin, end, density)
+            for slot in _beat_grid(beats, begin, end, density)
             if slot.start == begin or not rests[FORM[slot.bar % len(FORM)]][slot.index]
         ]
         for slot, following in zip(slots, [slot.start for slot in slots[1:]] + [end]):
@@ -190,7 +191,7 @@ def play(
 
 
 def _melody(part: Range, harmony: Harmony, per_bar: int, rng: np.random.Generator):
-    """A contour per letter of the form, moved so that each bar begins on a tone of its chord."""
+    """Draw one contour per letter of FORM, and shift it so that each bar starts on a chord tone."""
     scale = harmony.pitches(part.low, part.high)
     contours = {}
     for letter in sorted(set(FORM)):
@@ -203,13 +204,13 @@ def _melody(part: Range, harmony: Harmony, per_bar: int, rng: np.random.Generato
         anchor = min(range(len(scale)), key=lambda i: (scale[i] % 12 not in chord, abs(i - home)))
         index = anchor + int(contours[FORM[slot.bar % len(FORM)]][slot.index])
         top = len(scale) - 1
-        return [scale[top - abs(top - index % (2 * top))]]  # turns back at the ends of the range
+        return [scale[top - abs(top - index % (2 * top))]]  # reflected at the ends of the range
 
     return pitch_of
 
 
 def _bass(part: Range, harmony: Harmony, per_bar: int, rng: np.random.Generator):
-    """The root where a bar begins, then tones of the chord."""
+    """Play the root at the start of each bar, then random chord tones."""
     tones = rng.integers(3, size=per_bar)
     tones[0] = 0
 
@@ -221,7 +222,7 @@ def _bass(part: Range, harmony: Harmony, per_bar: int, rng: np.random.Generator)
 
 
 def _chords(part: Range, harmony: Harmony, per_bar: int, rng: np.random.Generator):
-    """Triads in close position around the middle of the range."""
+    """Play triads in close position around the middle of the range."""
     lowest = (part.low + part.high) // 2 - 6 + int(rng.integers(-2, 3))
 
     def pitch_of(slot: _Slot) -> list[int]:
@@ -231,7 +232,7 @@ def _chords(part: Range, harmony: Harmony, per_bar: int, rng: np.random.Generato
 
 
 def _drum(part: Range, harmony: Harmony, per_bar: int, rng: np.random.Generator):
-    """Kick and snare by turns on the beats, hi-hat between them, now and then a kick instead."""
+    """Alternate kick and snare on the beats, with hi-hat or an occasional kick between them."""
     extra = rng.random(per_bar) < 0.2
 
     def pitch_of(slot: _Slot) -> list[int]:
@@ -244,7 +245,7 @@ def _drum(part: Range, harmony: Harmony, per_bar: int, rng: np.random.Generator)
 
 
 def _congas(part: Range, harmony: Harmony, per_bar: int, rng: np.random.Generator):
-    """Low drum where a bar begins, then a fixed pattern of open and muted strokes."""
+    """Play a low drum at each bar start, then a fixed pattern of open and muted strokes."""
     strokes = rng.choice((MUTED_CONGA, HIGH_CONGA, HIGH_CONGA, LOW_CONGA), size=per_bar)
     strokes[0] = LOW_CONGA
 
@@ -254,6 +255,7 @@ def _congas(part: Range, harmony: Harmony, per_bar: int, rng: np.random.Generato
     return pitch_of
 
 
+# Role -> function that draws a pattern and returns a function from a slot to its pitches.
 _PITCHES = {
     'melody': _melody,
     'bass': _bass,

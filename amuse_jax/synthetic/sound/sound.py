@@ -1,8 +1,8 @@
-"""The sound of a performance: a stem per performer, played with the General MIDI bank, and a voice.
+"""Stems of a performance: one per performer, from a General MIDI sound bank, and a voice-over.
 
-Notes come from a sampler: every fourth pitch of an instrument is rendered once per process from the
-sound bank, and shifted by at most two semitones. Rendering whole performances with the bank
-would take a hundred times as long.
+The notes come from a sampler: every fourth pitch of an instrument is rendered from the sound bank
+once per process, and the other pitches are shifted from it by at most two semitones. Rendering
+whole performances with the bank would take a hundred times as long.
 """
 
 import functools
@@ -20,27 +20,28 @@ from amuse_jax.synthetic.score.score import Note, Performer, Score
 from amuse_jax.synthetic.sound import timbres, voice
 from amuse_jax.synthetic.sound.timbres import TIMBRES, Timbre
 
-SAMPLE_RATE = 32000  # Hz, of everything that is returned or written
-BANK_RATE = 48000  # Hz, of midirenderer
+SAMPLE_RATE = 32000  # Hz; all returned and written audio has this rate
+BANK_RATE = 48000  # Hz; output rate of midirenderer
 VOICE_DB = -20.0  # RMS level of the voice-over, relative to full scale
-PEAK = 0.95  # of the sum, relative to full scale; what would exceed it is scaled down as a whole
-MAX_CHANNELS = 8  # of a FLAC file
+PEAK = 0.95  # limit of the mix, relative to full scale; a louder mix is scaled down as a whole
+MAX_CHANNELS = 8  # limit of the FLAC format
 
 _ZONE_STEP = 4  # semitones between rendered pitches
 _TICKS_PER_SECOND = 960  # mido's default: 480 ticks per beat of half a second
-_CROSSFADE = 0.08  # seconds, where a held note is prolonged
+_CROSSFADE = 0.08  # seconds; used when a sustained note is extended
 
 
 def play(score: Score) -> np.ndarray:
-    """Plays a score.
+    """Render a score to stems.
 
     Args:
-      score: what happens.
+      score: the performance to render.
 
     Returns:
-      (channels, samples) float32 at SAMPLE_RATE: the performers that sound, in the score's order,
-      then the voice-over if there is one. Their sum is the sound track and stays within PEAK; their
-      levels differ as the score's gains do. A score without any sound gives one silent channel.
+      (channels, samples) float32 at SAMPLE_RATE: the sounding performers in the order of the score,
+      then the voice-over, if any. Their sum is the sound track, which stays within PEAK. The level
+      differences between performers equal those of the score's gains. A score without any sound
+      gives one silent channel.
     """
     samples = round(score.seconds * SAMPLE_RATE)
     sounding = [performer for performer in score.performers if performer.sounds]
@@ -51,7 +52,7 @@ def play(score: Score) -> np.ndarray:
         start, end = (round(second * SAMPLE_RATE) for second in score.voiceover)
         speech = voice.speak((end - start) / SAMPLE_RATE, SAMPLE_RATE, score.seed)
         end = min(end, samples)
-        stems[-1, start:end] = speech[: end - start] * _factor(speech, VOICE_DB)
+        stems[-1, start:end] = speech[: end - start] * _gain(speech, VOICE_DB)
     total = stems.sum(0)
     peak = max(float(total.max()), -float(total.min()))
     if peak > PEAK:
@@ -60,27 +61,40 @@ def play(score: Score) -> np.ndarray:
 
 
 def write_stems(stems: np.ndarray, path: Path) -> None:
-    """Writes (channels, samples) as 16-bit FLAC.
+    """Write stems as a 16-bit FLAC file.
+
+    Args:
+      stems: (channels, samples) float32 in [-1, 1], at SAMPLE_RATE.
+      path: the file to write.
 
     Raises:
-      ValueError: more channels than a FLAC file holds.
+      ValueError: there are more channels than a FLAC file can hold.
     """
     if len(stems) > MAX_CHANNELS:
         raise ValueError(
-            f'{path} would need {len(stems)} channels, a FLAC file holds {MAX_CHANNELS}; '
-            'let fewer performers sound'
+            f'{path} needs {len(stems)} channels, but a FLAC file holds at most {MAX_CHANNELS}; '
+            'use fewer sounding performers'
         )
-    whole = np.empty((stems.shape[1], len(stems)), np.int16)
+    pcm = np.empty((stems.shape[1], len(stems)), np.int16)
     for channel, stem in enumerate(stems):
-        np.rint(stem * 32767, out=whole[:, channel], casting='unsafe')
+        np.rint(stem * 32767, out=pcm[:, channel], casting='unsafe')
     with soundfile.SoundFile(
         path, 'w', SAMPLE_RATE, len(stems), 'PCM_16', format='FLAC', compression_level=0.0
     ) as file:
-        file.write(whole)
+        file.write(pcm)
 
 
 def play_notes(instrument: str, notes: Sequence[Note], seconds: float) -> np.ndarray:
-    """The notes on one instrument, at the bank's own level: (samples,) float32 at SAMPLE_RATE."""
+    """Render notes of one instrument at the level of the sound bank.
+
+    Args:
+      instrument: a name in vocabulary.INSTRUMENTS.
+      notes: the notes to render; they must start before `seconds`.
+      seconds: length of the result.
+
+    Returns:
+      (samples,) float32 at SAMPLE_RATE.
+    """
     stem = np.zeros(round(seconds * SAMPLE_RATE), np.float32)
     timbre = TIMBRES[instrument]
     tones: dict[int, np.ndarray] = {}
@@ -99,57 +113,57 @@ def play_notes(instrument: str, notes: Sequence[Note], seconds: float) -> np.nda
 
 
 def _play_performer(performer: Performer, stem: np.ndarray) -> None:
-    """Adds the performer's sound to the silent `stem`, at the level the score asks for."""
+    """Render one performer into the silent `stem`, at the level given in the score."""
     notes = list(performer.notes)
-    drone = TIMBRES[performer.heard].drone
+    drone = TIMBRES[performer.heard_instrument].drone
     if drone is not None:
         level = 70 if notes else 0
         notes += [Note(start, end - start, drone, level) for start, end in performer.intervals]
-    stem += play_notes(performer.heard, notes, len(stem) / SAMPLE_RATE)
+    stem += play_notes(performer.heard_instrument, notes, len(stem) / SAMPLE_RATE)
     spans = [stem[round(a * SAMPLE_RATE) : round(b * SAMPLE_RATE)] for a, b in performer.intervals]
-    stem *= _factor(np.concatenate(spans), performer.gain_db)
+    stem *= _gain(np.concatenate(spans), performer.gain_db)
 
 
-def _factor(sound: np.ndarray, level_db: float) -> np.float32:
-    """What brings the sound's RMS to the level."""
+def _gain(sound: np.ndarray, level_db: float) -> np.float32:
+    """Return the factor that brings the RMS of the sound to `level_db`."""
     rms = float(np.sqrt(np.dot(sound, sound) / max(len(sound), 1)))
     return np.float32(10 ** (level_db / 20) / rms if rms > 0 else 0.0)
 
 
 def _tone(instrument: str, pitch: int, length: int) -> np.ndarray:
-    """A note of `length` samples if the instrument holds it so long: float32 at SAMPLE_RATE."""
+    """Render one note: float32 at SAMPLE_RATE, shorter than `length` if it decays earlier."""
     timbre = TIMBRES[instrument]
     zones = _zones(instrument)
     key = pitch if timbre.percussion else min(zones, key=lambda zone: (abs(zone - pitch), zone))
     zone = zones[key]
     step = BANK_RATE / SAMPLE_RATE * 2 ** ((pitch - key) / 12)
-    whole_zone = len(zone) - (timbres.END * BANK_RATE if timbre.sustained else 0)
-    at = np.arange(min(length, int((whole_zone - 2) / step))) * step
-    whole = at.astype(np.int32)
-    part = (at - whole).astype(np.float32)
-    tone = zone[whole]
-    tone += (zone[whole + 1] - tone) * part
-    return _prolong(tone, length) if timbre.sustained else tone
+    usable = len(zone) - (timbres.FADE_OUT * BANK_RATE if timbre.sustained else 0)
+    position = np.arange(min(length, int((usable - 2) / step))) * step
+    index = position.astype(np.int32)
+    fraction = (position - index).astype(np.float32)
+    tone = zone[index]
+    tone += (zone[index + 1] - tone) * fraction
+    return _extend(tone, length) if timbre.sustained else tone
 
 
-def _prolong(tone: np.ndarray, length: int) -> np.ndarray:
-    """Repeats the second half of a held tone until it is long enough."""
+def _extend(tone: np.ndarray, length: int) -> np.ndarray:
+    """Repeat the second half of a sustained tone until it has `length` samples."""
     if len(tone) >= length:
         return tone
     overlap = round(_CROSSFADE * SAMPLE_RATE)
     body = tone[len(tone) // 2 :]
     fade = np.linspace(0, 1, overlap, dtype=np.float32)
-    pieces, have = [tone[:-overlap]], len(tone) - overlap
+    pieces, total = [tone[:-overlap]], len(tone) - overlap
     joint = tone[-overlap:] * (1 - fade) + body[:overlap] * fade
-    while have < length:
+    while total < length:
         pieces += [joint, body[overlap:-overlap]]
-        have += len(body) - overlap
+        total += len(body) - overlap
     return np.concatenate(pieces)[:length]
 
 
 @functools.cache
 def _fade(samples: int) -> np.ndarray:
-    """A release: falls to nothing in `samples`."""
+    """Return a release curve that falls from 1 to 0 in `samples`."""
     return (0.5 + 0.5 * np.cos(np.linspace(0, np.pi, samples, dtype=np.float32))) ** 2
 
 
@@ -160,7 +174,7 @@ def _bank() -> bytes:
 
 @functools.cache
 def _zones(instrument: str) -> dict[int, np.ndarray]:
-    """The instrument's sampled notes: pitch -> float32 at BANK_RATE."""
+    """Render the sampled notes of an instrument: pitch -> float32 at BANK_RATE."""
     timbre = TIMBRES[instrument]
     if timbre.percussion:
         pitches = list(timbre.percussion)
@@ -168,7 +182,7 @@ def _zones(instrument: str) -> dict[int, np.ndarray]:
         pitches = list(range(timbre.low + 1, timbre.high + 2, _ZONE_STEP))
         pitches += [timbre.drone] if timbre.drone is not None else []
     rendered, _ = soundfile.read(
-        io.BytesIO(midirenderer.render_wave_from(_bank(), _scale(timbre, pitches))),
+        io.BytesIO(midirenderer.render_wave_from(_bank(), _midi_file(timbre, pitches))),
         dtype='float32',
     )
     mono = rendered.mean(1)
@@ -180,11 +194,11 @@ def _zones(instrument: str) -> dict[int, np.ndarray]:
     }
 
 
-def _scale(timbre: Timbre, pitches: Sequence[int]) -> bytes:
-    """A MIDI file with the pitches one after the other, each held, dry, bent as the timbre asks."""
+def _midi_file(timbre: Timbre, pitches: Sequence[int]) -> bytes:
+    """Return a MIDI file that plays the pitches in sequence, with the timbre's articulation."""
     channel = 9 if timbre.percussion else 0
     events = [(0, mido.Message('program_change', channel=channel, program=timbre.program))]
-    for control in (91, 93):  # no reverberation, no chorus
+    for control in (91, 93):  # turn reverb and chorus off
         events.append((0, mido.Message('control_change', channel=channel, control=control)))
     for index, pitch in enumerate(pitches):
         start = index * (timbre.hold + timbres.GAP)
@@ -194,8 +208,8 @@ def _scale(timbre: Timbre, pitches: Sequence[int]) -> bytes:
         for moment, length in timbre.strokes():
             on = round((start + moment) * _TICKS_PER_SECOND)
             off = round((start + moment + length) * _TICKS_PER_SECOND)
-            for above in timbre.voices:
-                note = {'channel': channel, 'note': pitch + above}
+            for interval in timbre.voices:
+                note = {'channel': channel, 'note': pitch + interval}
                 events.append((on, mido.Message('note_on', velocity=100, **note)))
                 events.append((off, mido.Message('note_off', **note)))
     events.sort(key=lambda event: event[0])

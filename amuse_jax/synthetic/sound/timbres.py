@@ -1,7 +1,7 @@
-"""How each instrument is made from the General MIDI bank: a program, a way of playing, a filter.
+"""The timbre of each instrument: a General MIDI program, an articulation and filters.
 
-The bank knows neither erhu, pipa, guzheng, suona nor ukulele; those take the nearest program and
-get their character from slides, vibrato, repeated strokes and resonances, so that no two
+The sound bank has no erhu, pipa, guzheng, suona or ukulele. These use the nearest program, and
+slides, vibrato, repeated strokes and resonances give them their character, so that no two
 instruments share a timbre.
 """
 
@@ -13,12 +13,12 @@ from scipy import signal
 
 GAP = 0.3  # seconds of silence between two sampled notes
 
-Filter = tuple[str, float, float]  # lowpass, highpass or peak; Hz; dB of a peak (else unused)
+Filter = tuple[str, float, float]  # lowpass, highpass or peak; Hz; gain of a peak in dB
 
-END = 0.05  # seconds in which a sampled note is faded out
-_FAINTEST = 0.02  # of a stroke's loudest moment; what is fainter is not lifted further
-_BEND_RANGE = 2.0  # semitones that a full pitch bend moves
-_BEND_EVERY = 0.02  # seconds
+FADE_OUT = 0.05  # seconds; applied at the end of every sampled note
+_ENVELOPE_FLOOR = 0.02  # share of the peak; a fainter part of a note is not amplified further
+_BEND_RANGE = 2.0  # semitones of a full pitch bend
+_BEND_STEP = 0.02  # seconds between two pitch bend messages
 
 
 @dataclass(frozen=True)
@@ -26,20 +26,20 @@ class Timbre:
     """The sound of one instrument.
 
     Attributes:
-      program: General MIDI program, from 0; of a drum kit for `percussion`.
+      program: General MIDI program number, from 0; the drum kit number if `percussion` is set.
       low: lowest sampled pitch.
       high: highest sampled pitch.
-      hold: seconds that a sampled note lasts.
-      sustained: whether a note lasts as long as it is held (else it rings out by itself).
-      release: seconds in which a note dies away after it is let go.
-      percussion: keys of the General MIDI percussion map, for drums.
-      voices: semitones above the written pitch that sound together.
-      ring: how much the dying part of a note is lifted, 0 to 1; it tames the peaks of strokes.
-      vibrato: (semitones, Hz), growing over the first half second.
-      slide: semitones from which a note is approached, in a tenth of a second.
-      repeats: strokes per second of a tremolo; 0: one stroke.
-      drone: pitch that sounds throughout; None: none.
-      filters: what the sampled notes pass through.
+      hold: length of a sampled note in seconds.
+      sustained: whether a note lasts as long as it is held; otherwise it decays by itself.
+      release: seconds in which a note fades after it is released.
+      percussion: keys of the General MIDI percussion map; empty for pitched instruments.
+      voices: intervals in semitones above the written pitch that sound together.
+      ring: how much the decay of a note is amplified, 0 to 1; this reduces the peaks of strokes.
+      vibrato: (depth in semitones, rate in Hz); the depth grows over the first half second.
+      slide: start of a note's pitch slide in semitones; it reaches the pitch after 0.1 seconds.
+      repeats: strokes per second of a tremolo; 0 means a single stroke.
+      drone: pitch that sounds throughout, or None.
+      filters: filters that are applied to the sampled notes.
     """
 
     program: int
@@ -58,23 +58,33 @@ class Timbre:
     filters: tuple[Filter, ...] = ()
 
     def bends(self) -> Iterator[tuple[float, int]]:
-        """(seconds after the note begins, pitch wheel from -8192 to 8191)."""
+        """Yield (seconds after the onset, pitch wheel value from -8192 to 8191)."""
         depth, rate = self.vibrato
         if not depth and not self.slide:
             return
-        for moment in np.arange(0, self.hold, _BEND_EVERY):
+        for moment in np.arange(0, self.hold, _BEND_STEP):
             semitones = self.slide * max(0.0, 1 - moment / 0.1)
             semitones += depth * min(1.0, moment / 0.5) * np.sin(2 * np.pi * rate * moment)
             yield float(moment), int(np.clip(8191 * semitones / _BEND_RANGE, -8192, 8191))
 
     def strokes(self) -> Iterator[tuple[float, float]]:
-        """(seconds after the note begins, length) of every stroke of a sampled note."""
+        """Yield (seconds after the onset, length in seconds) of every stroke of a sampled note."""
         period = 1 / self.repeats if self.repeats else self.hold
         for moment in np.arange(0, self.hold - 1e-6, period):
             yield float(moment), min(period, self.hold - float(moment)) * 0.98
 
     def shape(self, sound: np.ndarray, rate: int) -> np.ndarray:
-        """Filters a sampled note (samples,), also against what 32 kHz cannot hold."""
+        """Filter a sampled note.
+
+        A low-pass at 13.5 kHz is always applied, because the result is resampled to 32 kHz.
+
+        Args:
+          sound: (samples,) float32.
+          rate: sample rate in Hz.
+
+        Returns:
+          (samples,) float32, with a peak of 1 unless the timbre is a percussion kit.
+        """
         sections = [signal.butter(4, 13500, 'lowpass', fs=rate, output='sos')]
         for kind, hz, gain_db in self.filters:
             if kind == 'peak':
@@ -85,19 +95,19 @@ class Timbre:
         if self.ring:
             smooth = signal.butter(1, 12, 'lowpass', fs=rate, output='sos')
             envelope = signal.sosfiltfilt(smooth, np.abs(shaped))
-            shaped *= np.maximum(envelope / envelope.max(), _FAINTEST) ** -self.ring
-        end = round(END * rate)
-        shaped[-end:] *= np.linspace(1, 0, end)
-        # A kit keeps the balance between its drums; elsewhere every pitch is equally strong.
+            shaped *= np.maximum(envelope / envelope.max(), _ENVELOPE_FLOOR) ** -self.ring
+        fade = round(FADE_OUT * rate)
+        shaped[-fade:] *= np.linspace(1, 0, fade)
+        # A kit keeps the balance between its drums; otherwise every pitch gets the same peak.
         level = 1.0 if self.percussion else 1 / max(float(np.abs(shaped).max()), 1e-9)
         return (shaped * level).astype(np.float32)
 
 
-def _peak(hz: float, gain_db: float, rate: int, width: float = 2.0) -> np.ndarray:
-    """A resonance (Audio EQ Cookbook, peaking EQ) of quality `width`: a second-order section."""
+def _peak(hz: float, gain_db: float, rate: int, q: float = 2.0) -> np.ndarray:
+    """Return a peaking filter of quality `q` (Audio EQ Cookbook) as one second-order section."""
     a = 10 ** (gain_db / 40)
     omega = 2 * np.pi * hz / rate
-    alpha = np.sin(omega) / (2 * width)
+    alpha = np.sin(omega) / (2 * q)
     b = np.array([1 + alpha * a, -2 * np.cos(omega), 1 - alpha * a])
     d = np.array([1 + alpha / a, -2 * np.cos(omega), 1 - alpha / a])
     return np.concatenate([b, d])[None] / d[0]

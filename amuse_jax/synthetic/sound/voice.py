@@ -1,14 +1,14 @@
-"""A speaking voice made of formants: nobody's words, but unmistakably a person and no instrument.
+"""A synthetic speaking voice without words that clearly sounds like a person, not an instrument.
 
-Every pulse of the glottis excites decaying sinusoids at the vocal tract's resonances (formant wave
-functions, Rodet 1984); the resonances glide from vowel to vowel, syllables rise and fall, and hiss
-stands for consonants.
+Every glottal pulse excites decaying sinusoids at the resonances of the vocal tract (formant wave
+functions, Rodet 1984). The resonances glide from vowel to vowel, every syllable rises and falls in
+loudness, and noise bursts replace consonants.
 """
 
 import numpy as np
 from scipy import signal
 
-# First four resonances in Hz of an adult's vowels (Peterson and Barney 1952, rounded).
+# First four formants in Hz of adult vowels (Peterson and Barney 1952, rounded).
 VOWELS = np.array(
     [
         (730, 1090, 2440, 3400),
@@ -26,19 +26,19 @@ LEVELS = np.array([1.0, 0.5, 0.22, 0.1])
 
 SYLLABLES_PER_SECOND = 4.5
 SYLLABLES_PER_PHRASE = 9
-PULSE_SECONDS = 0.016  # after which a pulse has died away
+PULSE_SECONDS = 0.016  # a pulse has decayed after this time
 
 
 def speak(seconds: float, sample_rate: int, seed: int) -> np.ndarray:
-    """Speech-like sound.
+    """Synthesize speech-like sound.
 
     Args:
-      seconds: how long.
-      sample_rate: in Hz.
-      seed: draws the voice and its syllables.
+      seconds: length of the result.
+      sample_rate: sample rate in Hz.
+      seed: seed of the voice and its syllables.
 
     Returns:
-      (samples,) float32, peak 1.
+      (samples,) float32 with a peak of 1.
     """
     rng = np.random.default_rng([seed, 47])
     samples = round(seconds * sample_rate)
@@ -51,7 +51,7 @@ def speak(seconds: float, sample_rate: int, seed: int) -> np.ndarray:
     middles = starts + lengths / 2
     formants = np.stack([np.interp(pulses, middles, vowels[:, f]) for f in range(4)], 1)
     sound = _excite(pulses, strength * heights, formants, samples, sample_rate)
-    sound += _hiss(starts, samples, sample_rate, rng) * 0.25 * np.abs(sound).max()
+    sound += _noise_bursts(starts, samples, sample_rate, rng) * 0.25 * np.abs(sound).max()
     edge = min(round(0.02 * sample_rate), samples)
     if edge:
         sound[-edge:] *= np.linspace(1, 0, edge)
@@ -60,7 +60,7 @@ def speak(seconds: float, sample_rate: int, seed: int) -> np.ndarray:
 
 
 def _syllables(seconds: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Beginnings and lengths in seconds; a breath after every phrase."""
+    """Draw onsets and lengths of the syllables in seconds, with a pause after every phrase."""
     starts, lengths, now, count = [], [], 0.02, 0
     while not starts or now < seconds - 0.1:
         length = rng.uniform(0.7, 1.3) / SYLLABLES_PER_SECOND
@@ -75,7 +75,7 @@ def _syllables(seconds: float, rng: np.random.Generator) -> tuple[np.ndarray, np
 def _pulses(
     seconds: float, pitch: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Times and strengths of the glottal pulses; the pitch falls and wanders as in a sentence."""
+    """Draw times and strengths of the glottal pulses; the pitch falls and varies as in speech."""
     count = int(seconds * pitch * 1.5) + 2
     phrase = SYLLABLES_PER_PHRASE / SYLLABLES_PER_SECOND
     t = np.arange(count) / (pitch * 1.05)
@@ -86,17 +86,17 @@ def _pulses(
     return times, 1 + 0.05 * rng.standard_normal(len(times))
 
 
-def _envelope(at: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Loudness in [0, 1]: one hump per syllable."""
-    index = np.maximum(np.searchsorted(starts, at, 'right') - 1, 0)
-    phase = (at - starts[index]) / lengths[index]
+def _envelope(times: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Return the loudness in [0, 1] at the times: one arch per syllable."""
+    index = np.maximum(np.searchsorted(starts, times, 'right') - 1, 0)
+    phase = (times - starts[index]) / lengths[index]
     return np.where((phase >= 0) & (phase <= 1), np.sin(np.pi * np.clip(phase, 0, 1)) ** 0.6, 0.0)
 
 
 def _excite(
     pulses: np.ndarray, strength: np.ndarray, formants: np.ndarray, samples: int, rate: int
 ) -> np.ndarray:
-    """Adds a burst of decaying sinusoids at every pulse."""
+    """Sum a burst of decaying sinusoids at every pulse."""
     length = round(PULSE_SECONDS * rate)
     t = np.arange(length) / rate
     decay = LEVELS[:, None] * np.exp(-np.pi * BANDWIDTHS[:, None] * t)
@@ -110,8 +110,10 @@ def _excite(
     return sound[:samples]
 
 
-def _hiss(starts: np.ndarray, samples: int, rate: int, rng: np.random.Generator) -> np.ndarray:
-    """A consonant before every other syllable."""
+def _noise_bursts(
+    starts: np.ndarray, samples: int, rate: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Add a consonant-like noise burst before about half of the syllables."""
     sound = np.zeros(samples)
     length = round(0.07 * rate)
     window = np.hanning(length)

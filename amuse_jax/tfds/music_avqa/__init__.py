@@ -1,0 +1,1 @@
+"""MUSIC-AVQA for TFDS: the builder, its description, citations and tags."""

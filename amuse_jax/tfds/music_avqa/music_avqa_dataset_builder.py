@@ -1,6 +1,6 @@
-"""MUSIC-AVQA as a TFDS data set, made of the records that the stage `prepare` left.
+"""MUSIC-AVQA as a TFDS data set, built from the records that the stage `prepare` wrote.
 
-TFDS needs no TensorFlow for it in the format array_record.
+In the file format array_record, TFDS builds and reads it without TensorFlow.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from amuse_jax.errors import StageError
 from amuse_jax.music_avqa import vocabulary
 from amuse_jax.system.manifest import read_manifest
 
-SHARD_EXAMPLES = 64  # TFDS holds a shard in memory: 120 MB
+SHARD_EXAMPLES = 64  # examples per shard; TFDS keeps a shard in memory, about 120 MB
 TYPES = tuple('/'.join(kind) for kind in vocabulary.TYPES)
 
 Example = tuple[str, dict]
@@ -26,12 +26,12 @@ Example = tuple[str, dict]
 
 @dataclasses.dataclass(eq=False)
 class MusicAvqaConfig(tfds.core.BuilderConfig):
-    """Which data set, and the shapes in which it is prepared.
+    """A version of the data set, and the shapes of its arrays.
 
     Attributes:
-      annotations: the `data.annotations` with which it was prepared.
-      frames: (T, S, S, 3); None: whatever `prepare` was told.
-      log_mel: (T, F, M), as `frames`.
+      annotations: value of `data.annotations` with which the records were prepared.
+      frames: shape (T, S, S, 3) of the frames; None for an axis of any size.
+      log_mel: shape (T, F, M) of the log-mels; None for an axis of any size.
     """
 
     annotations: str = 'v1'
@@ -40,19 +40,19 @@ class MusicAvqaConfig(tfds.core.BuilderConfig):
 
 
 class Builder(tfds.core.ShardBasedBuilder):
-    """Writes every split's videos with their questions of that split, in the records' order."""
+    """Builds each split from the videos that have questions in it, in the order of the records."""
 
     VERSION = tfds.core.Version('1.0.0')
     RELEASE_NOTES = {'1.0.0': 'First release.'}
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-    The manual directory is what amuse_jax's stage `prepare` left, WORKDIR/prepare, with the file in
-    configs/ that is called as the config that is built, here v1:
+    The manual directory is the folder of amuse_jax's stage `prepare`, WORKDIR/prepare. Prepare it
+    with the file in configs/ that has the name of the TFDS config, here v1:
 
       python -m amuse_jax.main --config=configs/v1.py --config.data.root=DIR --workdir=WORKDIR \\
         --stages=prepare
 
-    DIR holds MUSIC-AVQA's videos and annotation files, whose licence is non-commercial; the same
-    command without --config.data.root says which they are. The config `synthetic` is rendered:
+    DIR holds the videos and annotation files of MUSIC-AVQA, whose licence is non-commercial. The
+    same command without --config.data.root lists them. The config `synthetic` needs no files:
 
       python -m amuse_jax.main --config=configs/synthetic.py --workdir=WORKDIR \\
         --stages=render,prepare
@@ -61,12 +61,12 @@ class Builder(tfds.core.ShardBasedBuilder):
         MusicAvqaConfig(name='v1', description='MUSIC-AVQA: 9,288 videos.'),
         MusicAvqaConfig(
             name='v2',
-            description='MUSIC-AVQA v2.0, balanced: 10,518 videos, some with another one\'s sound.',
+            description='MUSIC-AVQA v2.0, balanced: 10,518 videos; some have another\'s sound.',
             annotations='v2-balance',
         ),
         MusicAvqaConfig(
             name='synthetic',
-            description='Performances that amuse_jax renders, with questions it can answer.',
+            description='Performances rendered by amuse_jax, with questions and exact answers.',
             annotations='plain',
             frames=(None, None, None, 3),
             log_mel=(None, None, None),
@@ -77,26 +77,32 @@ class Builder(tfds.core.ShardBasedBuilder):
         config, segments = self.builder_config, self.builder_config.frames[0]
         text, tensor = tfds.features.Text, tfds.features.Tensor
         question = {
-            'question_id': text(doc="The annotation file's own, or <file>:<row>."),
-            'text': text(doc='The question with its placeholders filled.'),
+            'question_id': text(doc='The id in the annotation file, or <file>:<row>.'),
+            'text': text(doc='The question with filled placeholders.'),
             'template': text(doc='The question with its placeholders, as annotated.'),
-            'type': tfds.features.ClassLabel(names=TYPES, doc='Modality and type: the nine rows.'),
-            'answer': tfds.features.ClassLabel(names=vocabulary.ANSWERS, doc='One of the 42.'),
+            'type': tfds.features.ClassLabel(
+                names=TYPES, doc='Modality and type; there are nine combinations.'
+            ),
+            'answer': tfds.features.ClassLabel(
+                names=vocabulary.ANSWERS, doc='One of the 42 answers.'
+            ),
         }
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(
                 {
-                    'video_id': text(doc='Whose picture is seen.'),
-                    'sound_id': text(doc='Whose sound is heard, mostly the same.'),
-                    'seconds': tfds.features.Scalar(np.float32, doc='How long the sound lasts.'),
+                    'video_id': text(doc='The video whose picture is shown.'),
+                    'sound_id': text(doc='The video whose sound is played; usually the same.'),
+                    'seconds': tfds.features.Scalar(
+                        np.float32, doc='Length of the sound in seconds.'
+                    ),
                     'frames': tensor(
                         shape=config.frames,
                         dtype=np.uint8,
                         encoding='bytes',
-                        doc='RGB at the middle of each of T segments, (T, S, S, 3).',
+                        doc='RGB frame at the middle of each of T segments, (T, S, S, 3).',
                     ),
                     'frame_mask': tensor(
-                        shape=(segments,), dtype=np.bool_, doc='Whether there is such a frame.'
+                        shape=(segments,), dtype=np.bool_, doc='Whether the segment has a frame.'
                     ),
                     'log_mel': tensor(
                         shape=config.log_mel,
@@ -108,7 +114,7 @@ class Builder(tfds.core.ShardBasedBuilder):
                         shape=(segments,), dtype=np.bool_, doc='Whether the segment has sound.'
                     ),
                     'questions': tfds.features.Sequence(
-                        question, doc='All that the split asks about the video, in file order.'
+                        question, doc='All questions of the split about the video, in file order.'
                     ),
                 }
             ),
@@ -124,10 +130,11 @@ class Builder(tfds.core.ShardBasedBuilder):
         return {split: _shards(reader, prepared.rows, split) for split in music_avqa.SPLITS}
 
     def _check(self, reader: RecordReader, prepared: Path) -> None:
-        """Refuses records of another data set, or of other shapes, than the config's.
+        """Raise StageError unless the records fit the config.
 
         Raises:
-          StageError: says which.
+          StageError: the stage is not finished, or the records are of another data set or have
+            other shapes.
         """
         record, name = reader[0], self.builder_config.name
         manifest = read_manifest(prepared)
@@ -142,7 +149,7 @@ class Builder(tfds.core.ShardBasedBuilder):
         if found != expected:
             raise StageError(
                 f'{prepared} was prepared with data.annotations={found}, music_avqa/{name} has '
-                f'{expected}; give --config and the folder that was prepared for it'
+                f'{expected}; give the config that it was prepared for, or another folder'
             )
         for field in ('frames', 'log_mel'):
             shape, expected = record[field].shape, getattr(self.builder_config, field)
@@ -156,7 +163,7 @@ class Builder(tfds.core.ShardBasedBuilder):
 def _shards(
     reader: RecordReader, rows: Sequence[Mapping], split: str
 ) -> list[Callable[[], Iterator[Example]]]:
-    """What makes each shard of a split."""
+    """Return one function per shard of a split; it yields the shard's examples."""
     questions: dict[int, list[Mapping]] = {}
     for row in rows:
         if row['split'] == split:
@@ -171,7 +178,7 @@ def _shards(
 def _examples(
     reader: RecordReader, chosen: Sequence[tuple[int, Sequence[Mapping]]]
 ) -> Iterator[Example]:
-    """Keys and examples of some records, each with these of its questions."""
+    """Yield the key and the example of each chosen record, with the chosen questions about it."""
     for index, rows in chosen:
         example = reader[index]
         example['questions'] = [

@@ -1,12 +1,13 @@
-"""The pretrain stage: the rhythm and source encoders learn the annotations, then are frozen (3.2).
+"""The pretrain stage: trains the rhythm and source encoders on the annotations (paper 3.2).
 
-In the predictor epochs the towers stay as they started and only the predictors learn, from
-features stored in first_features/; then all learn together.
+In the predictor epochs only the predictors train, on features of the initial towers, which are
+stored in first_features/. Then the towers and the predictors train together. After that, the
+encoders are frozen.
 
-Leaves checkpoints/, frozen/, metrics.jsonl, the same of the predictor epochs in predictors/, and in
-features/ what the frozen encoders give for every video: rhythm_visual, rhythm_audio, source_visual,
-source_audio (N, T, d), rhythm (N, T), sources (N, T, 22), all float16, and segment_mask (N, T)
-bool.
+The stage writes checkpoints/, frozen/ and metrics.jsonl, and the same for the predictor epochs in
+predictors/. In features/ it stores the output of the frozen encoders for every video:
+rhythm_visual, rhythm_audio, source_visual, source_audio (N, T, d), rhythm (N, T), sources
+(N, T, 22), all float16, and segment_mask (N, T) bool.
 """
 
 import functools
@@ -38,19 +39,24 @@ from amuse_jax.training.watchdog import Watchdog
 
 LABELS = ('rhythm', 'sources')
 FEATURES = (*predictors.STREAMS, *LABELS, 'segment_mask')
-STATISTICS = ('mel_norm.mean', 'mel_norm.variance')  # names' endings
+STATISTICS = ('mel_norm.mean', 'mel_norm.variance')  # endings of parameter names
 STATISTICS_VIDEOS = 256  # enough for 64 means and variances
 
 
 def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
-    """Pretrains the universal encoder on the train videos and stores its features of all videos.
+    """Pretrain the universal encoder on the train videos and store its features for all videos.
+
+    Args:
+      config: the config of the run.
+      folder: the folder of this stage.
+      inputs: the folders of the stages prepare and annotate, by name.
 
     Returns:
-      Mean squared errors of both tasks and the sources' mean average precision, train and val.
+      The number of steps and parameters, and the `scores` on the train and val videos.
 
     Raises:
-      StageError: no train or no val videos, labels that do not fit the records, or a mesh that
-        cannot share out the model or the batches.
+      StageError: there are no train or no val videos, the labels do not match the records, or the
+        mesh cannot divide the model or the batches evenly.
     """
     reader = Prepared(inputs['prepare']).reader()
     labels = stored.read(inputs['annotate'], LABELS)
@@ -61,16 +67,18 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     structure, params, frozen = state.split(
         building.build(lambda rngs: build(config, rngs), config.seed), ''
     )
-    started = start_towers(config, params | frozen)
-    params, frozen = ({name: started[name] for name in part} for part in (params, frozen))
+    arrays = init_towers(config, params | frozen)
+    params, frozen = ({name: arrays[name] for name in part} for part in (params, frozen))
     video_ids = [video['video_id'] for video in reader.videos]
-    store = functools.partial(store_features, config, reader, encoding(structure, mesh), mesh)
-    frozen = _with_all_statistics(config, folder, reader, splits['train'], store, params, frozen)
+    store = functools.partial(
+        store_features, config, reader, compile_encoder(structure, mesh), mesh
+    )
+    frozen = _measure_statistics(config, folder, reader, splits['train'], store, params, frozen)
     if config.pretrain.predictor_epochs:
-        first = stored.read(folder / 'first_features', (*predictors.STREAMS, 'segment_mask'))
+        features = stored.read(folder / 'first_features', (*predictors.STREAMS, 'segment_mask'))
         params = predictors.fit(
             config, folder / 'predictors', structure, params, frozen,
-            first | labels, splits['train'], video_ids,
+            features | labels, splits['train'], video_ids,
         )  # fmt: skip
     job = loop.Job(
         name='pretrain',
@@ -95,46 +103,49 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
 
 
 def build(config: ConfigDict, rngs: nnx.Rngs) -> UniversalEncoder:
-    """The universal encoder of the config, with random weights."""
+    """Return the config's universal encoder with random weights."""
     return UniversalEncoder(
         SwinV2Config(**config.model.visual),
         HTSATConfig(mels=config.audio.mels, **config.model.audio),
         config.pretrain.predictor_width,
         rngs=rngs,
         dtype=jnp.dtype(config.model.dtype),
-        kept=config.loop.kept,
+        remat_policy=config.loop.remat_policy,
     )
 
 
-def start_towers(config: ConfigDict, arrays: state.Arrays) -> state.Arrays:
-    """The arrays with both encoders' towers as in `config.checkpoints`, where it names any."""
-    found = {
+def init_towers(config: ConfigDict, arrays: state.Arrays) -> state.Arrays:
+    """Return the arrays with both encoders' towers loaded from the config's checkpoints, if any."""
+    loaded = {
         f'pairs.{part}.{name}': np.stack([array, array])  # rhythm, source
         for part in ('visual', 'audio')
         for name, array in towers.load(config, part).items()
     }
-    return arrays | found
+    return arrays | loaded
 
 
 def load(config: ConfigDict, folder: Path) -> tuple[state.Structure, state.Arrays]:
-    """The pretrained universal encoder that the stage left in `folder`, whole on every device.
+    """Load the pretrained universal encoder from the stage's `folder`, replicated on every device.
+
+    Returns:
+      The model's structure and all its arrays.
 
     Raises:
-      StageError: there is none, or the config has other sizes.
+      StageError: there is no checkpoint, or the config has other sizes.
     """
     model = nnx.eval_shape(lambda: build(config, nnx.Rngs(0)))
     structure, *parts = state.split(model, '')
-    everywhere = sharding.whole(sharding.mesh(config.mesh))
-    params, frozen = (sharding.shapes(part, everywhere) for part in parts)
+    everywhere = sharding.replicated(sharding.mesh(config.mesh))
+    params, frozen = (sharding.abstract_arrays(part, everywhere) for part in parts)
     params = checkpoints.read_params(folder / 'checkpoints', params)
     return structure, params | checkpoints.read_frozen(folder / 'frozen', frozen)
 
 
 def records_by_split(prepared: Path) -> dict[str, list[int]]:
-    """Records with train questions, and records with val questions that are not among those.
+    """Return the records with train questions, and all other records with val questions.
 
     Raises:
-      StageError: there are none of one kind.
+      StageError: one of the two splits has no record.
     """
     train, val = map(Prepared(prepared).records_of, ('train', 'val'))
     splits = {'train': sorted(train), 'val': sorted(val - train)}
@@ -147,7 +158,10 @@ def records_by_split(prepared: Path) -> dict[str, list[int]]:
 
 
 def mel_statistics(reader: RecordReader, records: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (dB) and variance (dB^2) per mel band over evenly spread videos of `records`."""
+    """Return the mean (dB) and the variance (dB^2) of each mel band.
+
+    They are measured on at most STATISTICS_VIDEOS videos, evenly spread over `records`.
+    """
     chosen = np.linspace(0, len(records) - 1, min(len(records), STATISTICS_VIDEOS)).astype(int)
     count, total, squares = 0, 0.0, 0.0
     for index in chosen:
@@ -162,10 +176,15 @@ def mel_statistics(reader: RecordReader, records: Sequence[int]) -> tuple[np.nda
     return mean, squares / count - mean**2
 
 
-def with_statistics(
+def set_input_statistics(
     arrays: state.Arrays, statistics: tuple[np.ndarray, np.ndarray]
 ) -> state.Arrays:
-    """The arrays with every HTS-AT's input norm set to the mean and variance of the data."""
+    """Return the arrays with the input norm of every HTS-AT set to the statistics of the data.
+
+    Args:
+      arrays: the model's arrays by name.
+      statistics: mean and variance of each mel band, from `mel_statistics`.
+    """
     endings = dict(zip(STATISTICS, statistics))
     return arrays | {
         name: jnp.broadcast_to(jnp.asarray(value, jnp.float32), arrays[name].shape)
@@ -175,7 +194,7 @@ def with_statistics(
     }
 
 
-def _with_all_statistics(
+def _measure_statistics(
     config: ConfigDict,
     folder: Path,
     reader: RecordReader,
@@ -184,35 +203,40 @@ def _with_all_statistics(
     params: state.Arrays,
     frozen: state.Arrays,
 ) -> state.Arrays:
-    """`frozen` with the statistics of the log-mels and of the first features of `records`, measured
-    once and kept in folder/frozen; the first features stay for the predictors."""
-    shardings = sharding.of_parameters(frozen, sharding.mesh(config.mesh))
-    if hosts.first_says((folder / 'frozen').exists()):
-        return checkpoints.read_frozen(folder / 'frozen', sharding.shapes(frozen, shardings))
+    """Return `frozen` with the statistics of the log-mels and of the initial towers' features.
+
+    The statistics are measured on `records` once and saved in folder/frozen. The features stay in
+    folder/first_features, where the predictors train on them.
+    """
+    shardings = sharding.parameter_shardings(frozen, sharding.mesh(config.mesh))
+    if hosts.broadcast_from_first((folder / 'frozen').exists()):
+        return checkpoints.read_frozen(
+            folder / 'frozen', sharding.abstract_arrays(frozen, shardings)
+        )
     if not config.checkpoints.audio:
-        frozen = with_statistics(frozen, mel_statistics(reader, records))
+        frozen = set_input_statistics(frozen, mel_statistics(reader, records))
     if config.pretrain.predictor_epochs:
         store(folder / 'first_features', params | frozen)
-        first = stored.read(folder / 'first_features', FEATURES)
-        frozen = frozen | predictors.statistics(first, records)
-    return checkpoints.keep_frozen(folder / 'frozen', sharding.put(frozen, shardings))
+        features = stored.read(folder / 'first_features', FEATURES)
+        frozen = frozen | predictors.input_statistics(features, records)
+    return checkpoints.save_frozen_once(folder / 'frozen', sharding.shard_params(frozen, shardings))
 
 
 def loss(model, batch, rngs, mix: float = 0.0, swap: float = 0.0):
-    """Eq. 10; see predictors.errors.
+    """Compute the loss of Eq. 10; see predictors.prediction_loss.
 
     Args:
       model: UniversalEncoder.
-      batch: of pipeline.segment_runs.
-      rngs: draws which videos are mixed and swapped; None: none are.
-      mix: share of videos whose sound is mixed with the next video's of the batch, powers and
-        source labels added. A mixture has no rhythm label.
-      swap: share of videos that get another video's pictures, as in predictors.loss.
+      batch: a batch of pipeline.segment_runs.
+      rngs: draws the videos that are mixed and swapped; None: none are.
+      mix: share of videos whose sound is mixed with that of the video before in the batch: the
+        powers and the source labels are added. A mixture has no rhythm label.
+      swap: share of videos that get the frames of another video, as in predictors.loss.
     """
     frames, log_mel = batch['frames'], batch['log_mel'].astype(jnp.float32)
     if rngs is not None and mix > 0:
         is_mixed = jax.random.bernoulli(rngs.mix(), mix, (len(log_mel), 1))
-        log_mel = jnp.where(is_mixed[..., None, None], _mixed(log_mel), log_mel)
+        log_mel = jnp.where(is_mixed[..., None, None], _mix_with_previous(log_mel), log_mel)
         others = jnp.roll(batch['sources'], 1, 0)
         batch = batch | {
             'sources': batch['sources'] + jnp.where(is_mixed[..., None], others, 0),
@@ -220,27 +244,29 @@ def loss(model, batch, rngs, mix: float = 0.0, swap: float = 0.0):
         }
     if rngs is not None and swap > 0:
         is_swapped = jax.random.bernoulli(rngs.swap(), swap, (len(frames), 1, 1, 1, 1))
-        frames = predictors.with_swapped(frames, is_swapped)
+        frames = predictors.swap_with_previous(frames, is_swapped)
     output = model(frames, log_mel)
-    return predictors.errors(output.rhythm, output.sources, batch)
+    return predictors.prediction_loss(output.rhythm, output.sources, batch)
 
 
 def scores(
     features: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], records: Sequence[int]
 ) -> dict:
-    """Errors of the stored predictions on some records.
+    """Compute the errors of the stored predictions on `records`.
 
     Returns:
-      rhythm_mse; sources_mse, summed over instruments as in Eq. 10; sources_average_precision,
-      the mean over the instruments that sound in some of the segments but not in all.
+      rhythm_mse: mean squared error of the rhythm.
+      sources_mse: mean squared error of the sources, summed over instruments as in Eq. 10.
+      sources_average_precision: mean average precision over the instruments that sound in some
+        segments but not in all; None if there is no such instrument.
     """
     mask = features['segment_mask'][records]
     predicted = {name: features[name][records][mask].astype(np.float32) for name in LABELS}
     truth = {name: labels[name][records][mask] for name in LABELS}
     sounds = truth['sources'] > 0
-    telling = [i for i in range(sounds.shape[1]) if 0 < sounds[:, i].sum() < len(sounds)]
+    defined = [i for i in range(sounds.shape[1]) if 0 < sounds[:, i].sum() < len(sounds)]
     precisions = [
-        average_precision_score(sounds[:, i], predicted['sources'][:, i]) for i in telling
+        average_precision_score(sounds[:, i], predicted['sources'][:, i]) for i in defined
     ]
     squares = {name: np.square(predicted[name] - truth[name]) for name in LABELS}
     return {
@@ -250,13 +276,13 @@ def scores(
     }
 
 
-def encoding(structure: state.Structure, mesh: Mesh) -> Callable[..., state.Arrays]:
-    """Compiles `encode(arrays, frames, log_mel) -> FEATURES`, but for the mask."""
+def compile_encoder(structure: state.Structure, mesh: Mesh) -> Callable[..., state.Arrays]:
+    """Compile `encode(arrays, frames, log_mel)`, which returns FEATURES without segment_mask."""
 
     @jax.jit
-    @sharding.shared_out(mesh)
+    @sharding.sharded_batches(mesh)
     def encode(arrays, frames, log_mel):
-        output = structure.merge(sharding.gathered(arrays, mesh))(frames, log_mel)
+        output = structure.merge(sharding.gather_params(arrays, mesh))(frames, log_mel)
         return {name: getattr(output, name).astype(jnp.float16) for name in FEATURES[:-1]}
 
     return encode
@@ -270,22 +296,31 @@ def store_features(
     folder: Path,
     arrays: state.Arrays,
 ) -> None:
-    """Fills `folder` with FEATURES of every record."""
-    arrays = sharding.put(arrays, sharding.of_parameters(arrays, mesh))
+    """Compute FEATURES for every record and store them in `folder`.
+
+    Args:
+      config: the config of the run.
+      reader: reads the records.
+      encode: the function that `compile_encoder` returns.
+      mesh: the device mesh.
+      folder: gets NAME.npy for each name in FEATURES.
+      arrays: the universal encoder's arrays by name.
+    """
+    arrays = sharding.shard_params(arrays, sharding.parameter_shardings(arrays, mesh))
 
     def compute(batch):
-        placed = sharding.place(batch, mesh)
-        features = encode(arrays, placed['frames'], placed['log_mel'])
-        return sharding.fetch(features | {'segment_mask': placed['segment_mask']})
+        sharded = sharding.shard_batch(batch, mesh)
+        features = encode(arrays, sharded['frames'], sharded['log_mel'])
+        return sharding.fetch(features | {'segment_mask': sharded['segment_mask']})
 
     videos = config.pretrain.batch_size
     batches = functools.partial(
-        pipeline.whole_videos, reader, {}, videos=videos, rows=sharding.rows(videos, mesh)
+        pipeline.whole_videos, reader, {}, videos=videos, rows=sharding.local_rows(videos, mesh)
     )
     watchdog = Watchdog(
         folder, config.loop.stuck_seconds, [video['video_id'] for video in reader.videos]
     )
-    stored.fill(folder, FEATURES, len(reader), batches, compute, 'features', watchdog)
+    stored.compute_and_store(folder, FEATURES, len(reader), batches, compute, 'features', watchdog)
 
 
 def _phase(
@@ -306,7 +341,7 @@ def _phase(
             segments=settings.segments,
             epochs=settings.epochs,
             seed=config.seed,
-            rows=sharding.rows(settings.batch_size, mesh),
+            rows=sharding.local_rows(settings.batch_size, mesh),
         ),
         loss=functools.partial(loss, mix=settings.mix, swap=settings.swap),
         learning_rate=optax.constant_schedule(settings.learning_rate),
@@ -323,7 +358,7 @@ def _check_labels(labels: Mapping[str, np.ndarray], records: int, folder: Path) 
             )
 
 
-def _mixed(log_mel: jax.Array) -> jax.Array:
-    """Every video's sound with that of the video before it in the batch: powers add; dB."""
+def _mix_with_previous(log_mel: jax.Array) -> jax.Array:
+    """Mix each sound (dB) with that of the video before it in the batch by adding their powers."""
     rate = np.log(10) / 10
     return jnp.logaddexp(rate * log_mel, rate * jnp.roll(log_mel, 1, 0)) / rate

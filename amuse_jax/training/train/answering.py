@@ -1,4 +1,4 @@
-"""What Amuse trains and answers on: the model of a config, its batches, and its loss."""
+"""Builds Amuse and its batches from a config, and computes its inputs, loss and answers."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from amuse_jax.data.records import RecordReader
 from amuse_jax.data.tokenizer import QuestionTokenizer
 from amuse_jax.errors import StageError
 from amuse_jax.models.amuse import Amuse, AmuseConfig, AmuseInputs, AmuseOutput, Phrases
-from amuse_jax.models.interactive_encoder import Front
+from amuse_jax.models.interactive_encoder import QuestionFree
 from amuse_jax.pretrained import towers
 from amuse_jax.regions import stage as regions
 from amuse_jax.training import sharding, stored
@@ -26,10 +26,10 @@ from amuse_jax.training.state import Arrays
 
 METRICS = ('loss', 'accuracy')
 TOWERS = ('encoder.visual.', 'encoder.audio.')
-FRONT = ('front_visual', 'front_audio')
+QUESTION_FREE = ('front_visual', 'front_audio')
 CLOSED = ('closed_visual', 'closed_audio')
 
-# What each stream is made of, beside the interactive encoder's two.
+# Stream made of stored features -> the names of its arrays in the pretrain stage's features/.
 FEATURES = {
     'rhythm_visual': ('rhythm_visual', 'rhythm'),
     'rhythm_audio': ('rhythm_audio', 'rhythm'),
@@ -40,24 +40,24 @@ REGIONS = ('boxes', 'classes', 'scores', 'features')
 
 
 def build(config: ConfigDict, rois: Path, rngs: nnx.Rngs) -> Amuse:
-    """The config's Amuse with random weights, for the detector classes of the rois stage."""
+    """Return the config's Amuse with random weights, for the detector classes of the rois stage."""
     class_names = regions.class_names(rois)
     phrases = Phrases.from_settings(QuestionTokenizer(config.model.text), class_names)
     return Amuse(AmuseConfig.from_settings(config), phrases, rngs=rngs)
 
 
-def start_towers(config: ConfigDict, folder: Path, arrays: Arrays) -> Arrays:
-    """Gives Amuse's towers what pretraining and `config.checkpoints` know.
+def init_towers(config: ConfigDict, folder: Path, arrays: Arrays) -> Arrays:
+    """Initialise Amuse's towers from the pretrained source encoder and `config.checkpoints`.
 
     Args:
-      config: `train.towers_from` = 'sources' copies the source encoder's towers whole; '' only the
-        statistics of its audio tower's input norm, which are those of the data, and the rest from
-        the checkpoints that are named.
-      folder: of the pretrain stage.
-      arrays: of Amuse.
+      config: if `train.towers_from` is 'sources', the visual and audio towers are copies of the
+        source encoder's towers. If it is '', they are loaded from the named checkpoints, and only
+        the statistics of the audio tower's input norm, which belong to the data set, are copied.
+      folder: the folder of the pretrain stage.
+      arrays: Amuse's arrays by name.
 
     Returns:
-      The arrays with the towers' replaced.
+      The arrays with those of the towers replaced.
     """
     text = 'encoder.text.' if any(name.startswith(TOWERS) for name in arrays) else 'lone_text.'
     loaded = {text + name: array for name, array in towers.load(config, 'text').items()}
@@ -68,7 +68,7 @@ def start_towers(config: ConfigDict, folder: Path, arrays: Arrays) -> Arrays:
         loaded |= {f'encoder.{part}.{name}': array for name, array in tower.items()}
     _, pretrained = pretrain.load(config, folder)
     copied = {
-        # 0: rhythm, 1: source
+        # Index 0 is the rhythm encoder, index 1 the source encoder.
         name: np.asarray(pretrained[name.replace('encoder.', 'pairs.', 1)])[1]
         for name in arrays
         if name.startswith(TOWERS)
@@ -78,14 +78,14 @@ def start_towers(config: ConfigDict, folder: Path, arrays: Arrays) -> Arrays:
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
-    """Where batches come from; one per run.
+class BatchSource:
+    """Makes the batches of questions for training and prediction.
 
     Attributes:
-      config: the run's.
-      inputs: the folders of prepare, rois and pretrain.
-      streams: of the model.
-      encoded: folder of the frozen towers' tokens; None: batches carry frames and log-mels.
+      config: the config of the run.
+      inputs: the folders of the stages prepare, rois and pretrain, by name.
+      streams: the model's streams.
+      encoded: the folder with the frozen towers' tokens; None: batches contain frames and log-mels.
     """
 
     config: ConfigDict
@@ -95,9 +95,11 @@ class Source:
 
     @property
     def mesh(self) -> Mesh:
+        """The device mesh of the config."""
         return sharding.mesh(self.config.mesh)
 
     def table(self) -> question_table.QuestionTable:
+        """Read the prepared questions as a table."""
         tokenizer = QuestionTokenizer(self.config.model.text)
         return question_table.read(self.inputs['prepare'], tokenizer)
 
@@ -110,11 +112,18 @@ class Source:
         is_open: bool,
         questions: int = 0,
     ) -> pipeline.QuestionBatches:
-        """Batches for adapters open or closed, of `questions` per video (0: train.questions).
+        """Return the batches of a split.
+
+        Args:
+          table: the questions of all splits.
+          split: train, val, test or rephrased.
+          videos: number of videos in a batch.
+          is_open: whether the adapters are open; it decides which stored tokens the batches hold.
+          questions: number of questions for each video in a batch; 0: train.questions.
 
         Raises:
-          StageError: an array is missing, or does not fit the records; or the devices cannot share
-            a batch evenly.
+          StageError: an array is missing or does not match the records, or the devices cannot
+            divide a batch evenly.
         """
         features = {name for stream in self.streams for name in FEATURES.get(stream, ())} | {
             'segment_mask'
@@ -125,7 +134,7 @@ class Source:
         reader = None
         if 'visual' in self.streams:
             if self.encoded:
-                arrays |= stored.read(self.encoded, FRONT if is_open else CLOSED)
+                arrays |= stored.read(self.encoded, QUESTION_FREE if is_open else CLOSED)
             else:
                 reader = self.reader()
         records = len(Prepared(self.inputs['prepare']).videos)
@@ -135,42 +144,44 @@ class Source:
                     f'{name}.npy has {len(array)} rows for {records} records; run the stages rois '
                     'and pretrain again'
                 )
-        rows = sharding.rows(videos, self.mesh)
+        rows = sharding.local_rows(videos, self.mesh)
         return pipeline.QuestionBatches(
             table, split, questions or self.config.train.questions, videos, arrays, reader, rows
         )
 
     def reader(self) -> RecordReader:
+        """Return a reader of the prepared records."""
         return Prepared(self.inputs['prepare']).reader()
 
 
-def inputs_of(model: Amuse, batch: Mapping[str, jax.Array], *, is_open: bool) -> AmuseInputs:
-    """A batch as the model takes it; towers that were not run beforehand run here.
+def prepare_inputs(model: Amuse, batch: Mapping[str, jax.Array], *, is_open: bool) -> AmuseInputs:
+    """Convert a batch to the model's inputs; run the towers if the batch holds frames, not tokens.
 
     Args:
       model: Amuse.
-      batch: of pipeline.QuestionBatches.
-      is_open: whether the adapters take part; else the towers' pooled streams go in as they are.
+      batch: a batch of pipeline.QuestionBatches.
+      is_open: whether the adapters are open; if not, the inputs are the towers' pooled streams.
     """
     names = {field.name for field in dataclasses.fields(AmuseInputs)}
-    given = {name: _full(array) for name, array in batch.items() if name in names}
+    given = {name: _half_to_float32(array) for name, array in batch.items() if name in names}
     if model.encoder is None:
         return AmuseInputs(**given)
     dtype = jnp.dtype(model.config.dtype)
     if 'frames' in batch:
-        front = model.encoder.front(batch['frames'], batch['log_mel'])
+        question_free = model.encoder.question_free(batch['frames'], batch['log_mel'])
         if not is_open:
-            return AmuseInputs(closed=model.encoder.closed(front), **given)
-        return AmuseInputs(front=front, **given)
+            return AmuseInputs(closed=model.encoder.closed(question_free), **given)
+        return AmuseInputs(question_free=question_free, **given)
     if is_open:
-        return AmuseInputs(front=Front(*(batch[name].astype(dtype) for name in FRONT)), **given)
+        tokens = QuestionFree(*(batch[name].astype(dtype) for name in QUESTION_FREE))
+        return AmuseInputs(question_free=tokens, **given)
     return AmuseInputs(closed=tuple(batch[name].astype(dtype) for name in CLOSED), **given)
 
 
 def loss(model: Amuse, batch: Mapping[str, jax.Array], rngs: nnx.Rngs | None, *, is_open: bool):
-    """Cross-entropy over the batch's questions (4.1); see step.Loss."""
-    logits = model(inputs_of(model, batch, is_open=is_open), rngs).logits
-    sums = _sums(logits, batch)
+    """Compute the cross-entropy over the batch's questions (4.1); see step.Loss."""
+    logits = model(prepare_inputs(model, batch, is_open=is_open), rngs).logits
+    sums = _metric_sums(logits, batch)
     total, count = sums['loss']
     return total / jnp.maximum(count, 1), sums
 
@@ -178,21 +189,21 @@ def loss(model: Amuse, batch: Mapping[str, jax.Array], rngs: nnx.Rngs | None, *,
 def answer(
     model: Amuse, batch: Mapping[str, jax.Array], *, is_open: bool
 ) -> tuple[Arrays, AmuseOutput]:
-    """The batch's questions answered; see step.Evaluation."""
-    output = model(inputs_of(model, batch, is_open=is_open))
-    return _sums(output.logits, batch), output
+    """Answer the batch's questions and compute the metrics; see step.Evaluation."""
+    output = model(prepare_inputs(model, batch, is_open=is_open))
+    return _metric_sums(output.logits, batch), output
 
 
-def _sums(logits: jax.Array, batch: Mapping[str, jax.Array]) -> Arrays:
+def _metric_sums(logits: jax.Array, batch: Mapping[str, jax.Array]) -> Arrays:
     weights, answers = batch['weights'], batch['answers']
     log_likelihood = jnp.take_along_axis(
         jax.nn.log_softmax(logits.astype(jnp.float32)), answers[..., None], -1
     )[..., 0]
     total, count = -(weights * log_likelihood).sum(), weights.sum()
-    right = (weights * (logits.argmax(-1) == answers)).sum()
-    return {'loss': jnp.stack([total, count]), 'accuracy': jnp.stack([right, count])}
+    correct = (weights * (logits.argmax(-1) == answers)).sum()
+    return {'loss': jnp.stack([total, count]), 'accuracy': jnp.stack([correct, count])}
 
 
-def _full(array: jax.Array) -> jax.Array:
-    """Stored half floats in float32."""
+def _half_to_float32(array: jax.Array) -> jax.Array:
+    """Convert float16, the dtype of stored arrays, to float32; leave other dtypes as they are."""
     return array.astype(jnp.float32) if array.dtype == jnp.float16 else array

@@ -1,4 +1,4 @@
-"""Answers of the best checkpoint, with what they rest on."""
+"""Answers of the best checkpoint, with importance scores and attention weights."""
 
 import dataclasses
 import functools
@@ -21,20 +21,21 @@ from amuse_jax.training.train import answering
 from amuse_jax.training.train import stage as train
 from amuse_jax.training.watchdog import Watchdog
 
-ASKED = ('weights', 'question', 'record')  # arrays of a batch that say what was asked
+QUESTION_ARRAYS = ('weights', 'question', 'record')  # arrays that identify a batch's questions
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """One question's answer.
+    """The answer to one question.
 
     Attributes:
       question: the question.
-      record: its record, index into videos.json.
-      probabilities: (42,) float32, of vocabulary.ANSWERS.
-      importance: per stream; they sum to one (Fig. 5).
-      region_weights: (T, K), share of the attention to regions that each one got; (T, 0) without.
-      time_weights: per stream (T,), how the attention inside it spread over the segments.
+      record: index of the video's record in videos.json.
+      probabilities: (42,) float32, the probability of each answer in vocabulary.ANSWERS.
+      importance: the importance of each stream; the values sum to one (Fig. 5).
+      region_weights: (T, K), each region's share of the attention to regions; (T, 0) if the model
+        has no regions.
+      time_weights: (T,) for each stream, the attention inside the stream to each segment.
     """
 
     question: Question
@@ -46,14 +47,14 @@ class Prediction:
 
 
 def load_best(config: ConfigDict, inputs: Mapping[str, Path]) -> Amuse:
-    """The trained Amuse with the best validation accuracy.
+    """Load the trained Amuse with the best validation accuracy.
 
     Args:
-      config: the one that it was trained with.
-      inputs: the folders of rois and train.
+      config: the config that it was trained with.
+      inputs: the folders of the stages rois and train, by name.
 
     Raises:
-      StageError: there is none, or the config has other sizes.
+      StageError: there is no checkpoint, or the config has other sizes.
     """
     structure, params, frozen = load_parts(config, inputs, sharding.mesh(config.mesh))
     return structure.merge(params | frozen)
@@ -62,29 +63,30 @@ def load_best(config: ConfigDict, inputs: Mapping[str, Path]) -> Amuse:
 def predict(
     config: ConfigDict, inputs: Mapping[str, Path], split: str, encoded: Path
 ) -> Iterator[Prediction]:
-    """Answers every question of a split exactly once, videos in the order of the records.
+    """Answer every question of a split exactly once; the videos are in the order of the records.
 
     Args:
-      config: the one that the model was trained with.
-      inputs: the folders of prepare, rois, pretrain and train.
+      config: the config that the model was trained with.
+      inputs: the folders of the stages prepare, rois, pretrain and train, by name.
       split: train, val, test or rephrased.
-      encoded: folder of the frozen towers' tokens for the records of prepare; not read where the
-        towers were trained.
+      encoded: the folder with the frozen towers' tokens for the records of prepare; it is not read
+        if the towers were trained.
 
     Raises:
-      StageError: as load_best; no question in the split; inputs that do not fit each other.
-      Preempted: several processes got a notice.
+      StageError: load_best raises it, the split has no question, or the inputs do not match each
+        other.
+      Preempted: there are several processes and a notice of preemption arrived.
     """
     mesh = sharding.mesh(config.mesh)
     structure, params, frozen = load_parts(config, inputs, mesh)
     streams = structure.merge(params | frozen).streams
     is_frozen = train.towers_are_frozen(params)
-    source = answering.Source(config, inputs, streams, encoded if is_frozen else None)
+    source = answering.BatchSource(config, inputs, streams, encoded if is_frozen else None)
     table, is_open = source.table(), config.train.epochs > 0
-    videos = sharding.filled_up(config.evaluate.batch_size, mesh)
+    videos = sharding.padded_batch_size(config.evaluate.batch_size, mesh)
     batches = source.batches(table, split, videos, is_open=is_open)
-    sums = sharding.put(state.empty_sums(answering.METRICS), sharding.whole(mesh))
-    # The validation's own program: it is compiled already.
+    sums = sharding.shard_params(state.empty_sums(answering.METRICS), sharding.replicated(mesh))
+    # The same program as in the validation, so that a compilation cache holds it already.
     answer = evaluation_step(
         functools.partial(answering.answer, is_open=is_open),
         structure,
@@ -94,11 +96,13 @@ def predict(
     video_ids = [video['video_id'] for video in source.reader().videos]
     with Watchdog(inputs['train'], config.loop.stuck_seconds, video_ids) as watchdog:
         for number, batch in enumerate(pipeline.iterate(batches.once()), 1):
-            watchdog.at(f'the answers of batch {number} of {split}')
-            preemption.stop_if_noticed()
-            placed = sharding.place(batch, mesh)
-            _, output = answer(params, frozen, placed, sums)
-            output, batch = sharding.fetch((output, {name: placed[name] for name in ASKED}))
+            watchdog.heartbeat(f'the answers of batch {number} of {split}')
+            preemption.stop_on_notice()
+            sharded = sharding.shard_batch(batch, mesh)
+            _, output = answer(params, frozen, sharded, sums)
+            output, batch = sharding.fetch(
+                (output, {name: sharded[name] for name in QUESTION_ARRAYS})
+            )
             probabilities = softmax(output.logits, axis=-1)
             for video, slot in np.argwhere(batch['weights'] > 0):
                 segments = output.time_weights.shape[-1]
@@ -115,10 +119,19 @@ def predict(
 def load_parts(
     config: ConfigDict, inputs: Mapping[str, Path], mesh: Mesh
 ) -> tuple[state.Structure, state.Arrays, state.Arrays]:
-    """Structure, best trained and frozen arrays of the model, shared out over the mesh; other
-    arguments and errors as load_best."""
+    """Load the model's structure, its best trained arrays and its frozen arrays.
+
+    Args:
+      config, inputs: see load_best.
+      mesh: the device mesh that shards the arrays.
+
+    Raises:
+      StageError: see load_best.
+    """
     model = nnx.eval_shape(lambda: answering.build(config, inputs['rois'], nnx.Rngs(0)))
     structure, *parts = state.split(model, config.train.trainable)
-    params, frozen = (sharding.shapes(part, sharding.of_parameters(part, mesh)) for part in parts)
+    params, frozen = (
+        sharding.abstract_arrays(part, sharding.parameter_shardings(part, mesh)) for part in parts
+    )
     params, _ = checkpoints.read_best(inputs['train'] / 'best', params)
     return structure, params, checkpoints.read_frozen(inputs['train'] / 'frozen', frozen)

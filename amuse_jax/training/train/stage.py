@@ -1,12 +1,12 @@
-"""The train stage: Amuse learns to answer (4.1).
+"""The train stage: trains Amuse to answer questions (paper 4.1).
 
-Two phases. In the head epochs the adapters stay closed, as they are in a freshly built model: the
-towers then know nothing of the question and run once per video, before training. In the epochs
-that follow the adapters are open. Where the towers are frozen, everything of them that does not
-depend on the question is computed once and stored, in both phases.
+Training has two phases. In the head epochs the adapters are closed, as in a new model: the towers
+then do not depend on the question, and run once per video before training. In the epochs after them
+the adapters are open. If the towers are frozen, everything in them that does not depend on the
+question is computed once and stored, for both phases.
 
-Leaves checkpoints/, best/, frozen/, encoded/, metrics.jsonl, tensorboard/, and in seen.npy which
-questions the model knows.
+The stage writes checkpoints/, best/, frozen/, encoded/, metrics.jsonl, tensorboard/ and seen.npy,
+the hashes of the questions that the model was trained or validated on (leakage.py).
 """
 
 import dataclasses
@@ -24,19 +24,25 @@ from amuse_jax.errors import StageError
 from amuse_jax.models import building
 from amuse_jax.training import checkpoints, loop, sharding, state, stored
 from amuse_jax.training.train import answering, leakage
-from amuse_jax.training.train.answering import CLOSED, FRONT, TOWERS
+from amuse_jax.training.train.answering import CLOSED, QUESTION_FREE, TOWERS
 from amuse_jax.training.watchdog import Watchdog
 
 
 def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
-    """Trains Amuse and keeps the parameters with the best validation accuracy.
+    """Train Amuse and save the parameters with the best validation accuracy.
+
+    Args:
+      config: the config of the run.
+      folder: the folder of this stage.
+      inputs: the folders of the stages prepare, rois and pretrain, by name.
 
     Returns:
-      Steps, numbers of trainable and frozen parameters, and the best validation's record.
+      The number of steps, of trainable and of frozen parameters, and the record of the best
+      validation.
 
     Raises:
-      StageError: no epochs, no train or val question, inputs that do not fit each other, or a mesh
-        that cannot share out the model or the batches.
+      StageError: there are no epochs, no train or no val questions, the inputs do not match each
+        other, or the mesh cannot divide the model or the batches evenly.
     """
     if not config.train.head_epochs + config.train.epochs:
         raise StageError(
@@ -45,13 +51,14 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     sharding.check_parts(config.train.batch_size, config.train.parts, sharding.mesh(config.mesh))
     model = building.build(lambda rngs: answering.build(config, inputs['rois'], rngs), config.seed)
     structure, params, frozen = state.split(model, config.train.trainable)
-    started = answering.start_towers(config, inputs['pretrain'], params | frozen)
+    arrays = answering.init_towers(config, inputs['pretrain'], params | frozen)
     encoded = folder / 'encoded' if towers_are_frozen(params) else None
-    source = answering.Source(config, inputs, model.streams, encoded)
-    leakage.write(folder, [q for q in source.table().questions if q.split in ('train', 'val')])
-    started = sharding.put(started, sharding.of_parameters(started, source.mesh))
-    params, frozen = ({name: started[name] for name in part} for part in (params, frozen))
-    frozen = checkpoints.keep_frozen(folder / 'frozen', frozen)
+    source = answering.BatchSource(config, inputs, model.streams, encoded)
+    known = [q for q in source.table().questions if q.split in ('train', 'val')]
+    leakage.save_known_questions(folder, known)
+    arrays = sharding.shard_params(arrays, sharding.parameter_shardings(arrays, source.mesh))
+    params, frozen = ({name: arrays[name] for name in part} for part in (params, frozen))
+    frozen = checkpoints.save_frozen_once(folder / 'frozen', frozen)
     if encoded and model.encoder is not None:
         encode(config, encoded, source, structure, params | frozen)
     job = loop.Job(
@@ -78,38 +85,46 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
 
 
 def towers_are_frozen(params: state.Arrays) -> bool:
-    """Whether no trainable parameter belongs to the visual or the audio tower."""
+    """Return whether no trainable parameter belongs to the visual or the audio tower."""
     return not any(name.startswith(TOWERS) for name in params)
 
 
 def encode(
     config: ConfigDict,
     folder: Path,
-    source: answering.Source,
+    source: answering.BatchSource,
     structure: state.Structure,
     arrays: state.Arrays,
 ) -> None:
-    """Fills `folder` with what the frozen towers give for every record, before any question.
+    """Compute the question-free outputs of the frozen towers for every record and store them.
 
-    front_visual, front_audio (N, T, n, d): the tokens that enter the first adapters;
-    closed_visual, closed_audio (N, T, d): the pooled streams of the head epochs.
+    The arrays are front_visual and front_audio (N, T, n, d), the tokens that enter the first
+    adapters, and closed_visual and closed_audio (N, T, d), the pooled streams of the head epochs.
+
+    Args:
+      config: the config of the run.
+      folder: gets the arrays that the config's epochs need.
+      source: gives the reader of the records and the mesh.
+      structure: Amuse's structure.
+      arrays: Amuse's arrays by name.
     """
     dtype = jnp.dtype(config.train.encoded_dtype)
-    wanted = (FRONT if config.train.epochs else ()) + (CLOSED if config.train.head_epochs else ())
+    wanted = QUESTION_FREE if config.train.epochs else ()
+    wanted += CLOSED if config.train.head_epochs else ()
 
     @jax.jit
-    @sharding.shared_out(source.mesh)
+    @sharding.sharded_batches(source.mesh)
     def run_towers(arrays, frames, log_mel):
-        encoder = structure.merge(sharding.gathered(arrays, source.mesh)).encoder
-        front = encoder.front(frames, log_mel)
-        found = dict(zip(FRONT, (front.visual, front.audio)))
+        encoder = structure.merge(sharding.gather_params(arrays, source.mesh)).encoder
+        question_free = encoder.question_free(frames, log_mel)
+        outputs = dict(zip(QUESTION_FREE, (question_free.visual, question_free.audio)))
         if config.train.head_epochs:
-            found |= dict(zip(CLOSED, encoder.closed(front)))
-        return {name: found[name].astype(dtype) for name in wanted}
+            outputs |= dict(zip(CLOSED, encoder.closed(question_free)))
+        return {name: outputs[name].astype(dtype) for name in wanted}
 
     def compute(batch):
-        placed = sharding.place(batch, source.mesh)
-        return sharding.fetch(run_towers(arrays, placed['frames'], placed['log_mel']))
+        sharded = sharding.shard_batch(batch, source.mesh)
+        return sharding.fetch(run_towers(arrays, sharded['frames'], sharded['log_mel']))
 
     reader = source.reader()
     videos = config.train.batch_size
@@ -118,25 +133,28 @@ def encode(
         reader,
         {},
         videos=videos,
-        rows=sharding.rows(videos, source.mesh),
+        rows=sharding.local_rows(videos, source.mesh),
     )
     watchdog = Watchdog(
         folder, config.loop.stuck_seconds, [video['video_id'] for video in reader.videos]
     )
-    stored.fill(folder, wanted, len(reader), batches, compute, 'encode', watchdog)
+    stored.compute_and_store(folder, wanted, len(reader), batches, compute, 'encode', watchdog)
 
 
-def _phases(config: ConfigDict, source: answering.Source) -> list[loop.Phase]:
+def _phases(config: ConfigDict, source: answering.BatchSource) -> list[loop.Phase]:
     settings, table = config.train, source.table()
     phases = []
     for is_open, epochs in ((False, settings.head_epochs), (True, settings.epochs)):
         if not epochs:
             continue
-        few = settings.open_questions if is_open else 0
-        train = source.batches(table, 'train', settings.batch_size, is_open=is_open, questions=few)
+        count = settings.open_questions if is_open else 0
+        train = source.batches(
+            table, 'train', settings.batch_size, is_open=is_open, questions=count
+        )
         val = source.batches(table, 'val', settings.batch_size, is_open=is_open)
-        changes = _augmentation(settings, train)
-        batches = train.epochs(epochs, config.seed + 1000 * len(phases), int(few > 0), changes)
+        augmentation = _supported_augmentation(settings, train)
+        seed = config.seed + 1000 * len(phases)
+        batches = train.epochs(epochs, seed, int(count > 0), augmentation)
         phases.append(
             loop.Phase(
                 epochs=epochs,
@@ -153,25 +171,28 @@ def _phases(config: ConfigDict, source: answering.Source) -> list[loop.Phase]:
     return phases
 
 
-def _augmentation(settings: ConfigDict, batches: pipeline.QuestionBatches) -> augment.Augmentation:
-    """What of the settings such batches allow; the log says where that is less."""
+def _supported_augmentation(
+    settings: ConfigDict, batches: pipeline.QuestionBatches
+) -> augment.Augmentation:
+    """Return the augmentations that these batches support, and log the ones switched off."""
     wanted = augment.Augmentation(settings.mirror, settings.gain_db, settings.time_shift)
-    allowed = dataclasses.replace(
+    supported = dataclasses.replace(
         wanted,
-        # Stored tokens that enter the adapters know where in the picture they are, ...
-        mirror=0.0 if FRONT[0] in batches.arrays else wanted.mirror,
-        # ... and all stored tokens are of the sound as it was.
+        # Stored tokens that enter the adapters have positions in the picture, so they cannot be
+        # mirrored.
+        mirror=0.0 if QUESTION_FREE[0] in batches.arrays else wanted.mirror,
+        # All stored tokens were computed with the original loudness.
         gain_db=0.0 if batches.reader is None else wanted.gain_db,
     )
-    if allowed != wanted:
-        logging.info('train: %s becomes %s: the towers have run already', wanted, allowed)
-    return allowed
+    if supported != wanted:
+        logging.info('train: %s becomes %s, because the towers have run already', wanted, supported)
+    return supported
 
 
 def _schedule(settings: ConfigDict, is_open: bool, steps_per_epoch: int):
     if is_open:
-        return state.halving(settings.learning_rate, steps_per_epoch, settings.halve_every)
-    return state.warm_cosine(
+        return state.halving_schedule(settings.learning_rate, steps_per_epoch, settings.halve_every)
+    return state.warmup_cosine_schedule(
         settings.head_learning_rate,
         settings.head_epochs * steps_per_epoch,
         settings.head_warmup_epochs * steps_per_epoch,

@@ -1,4 +1,4 @@
-"""The pictures of performances."""
+"""Tests of the frames and boxes of performances."""
 
 import dataclasses
 
@@ -13,11 +13,11 @@ WIDTH, HEIGHT = 320, 180
 NOTES = tuple(Note(0.4 * i, 0.38, 60, 100) for i in range(10))
 
 
-def make_performer(instrument='violin', x=0.5, playing=True, visible=True, look=5):
+def make_performer(instrument='violin', x=0.5, playing=True, visible=True, appearance_seed=5):
     intervals, notes = (((0.0, 4.0),), NOTES) if playing else ((), ())
     return Performer(
-        instrument, instrument, visible, x, 'middle', -20.0, intervals, notes, look
-    )  # fmt: skip
+        instrument, instrument, visible, x, 'middle', -20.0, intervals, notes, appearance_seed
+    )
 
 
 def make_score(*performers, setting='indoor', seed=1):
@@ -25,7 +25,7 @@ def make_score(*performers, setting='indoor', seed=1):
 
 
 def paint(score, second=1.0, width=WIDTH, height=HEIGHT):
-    """Brightness at the time, and the boxes."""
+    """Return the luma plane and the boxes at a time."""
     picture = Picture(score, width, height)
     (poses,) = picture.poses(np.array([second]))
     shapes = ((height, width), (height // 2, width // 2), (height // 2, width // 2))
@@ -35,7 +35,7 @@ def paint(score, second=1.0, width=WIDTH, height=HEIGHT):
 
 
 def changed_by(score, second=1.0):
-    """Where the visible performers are: (HEIGHT, WIDTH) bool."""
+    """Return the pixels that the visible performers change: (HEIGHT, WIDTH) bool."""
     hidden = tuple(dataclasses.replace(p, visible=False) for p in score.performers)
     empty, _ = paint(dataclasses.replace(score, performers=hidden), second)
     full, _ = paint(score, second)
@@ -43,7 +43,7 @@ def changed_by(score, second=1.0):
 
 
 def overlap(box, other):
-    """Intersection over union."""
+    """Return the intersection over union."""
     low, high = np.maximum(box[:2], other[:2]), np.minimum(box[2:], other[2:])
     common = np.prod(np.maximum(high - low, 0))
     areas = [np.prod(np.subtract(b[2:], b[:2])) for b in (box, other)]
@@ -52,7 +52,7 @@ def overlap(box, other):
 
 @pytest.mark.parametrize('playing', [True, False])
 @pytest.mark.parametrize('instrument', INSTRUMENTS)
-def test_boxes_lie_where_the_figure_is_drawn(instrument, playing):
+def test_boxes_enclose_the_drawn_figure(instrument, playing):
     score = make_score(make_performer(instrument, playing=playing))
     changed = changed_by(score)
     _, boxes = paint(score)
@@ -65,12 +65,12 @@ def test_boxes_lie_where_the_figure_is_drawn(instrument, playing):
         inside = changed[rows, columns]
         assert inside.mean() > 0.3, name
         for edge in (inside[:3], inside[-3:], inside[:, :3], inside[:, -3:]):
-            assert edge.any(), f'the box of {name} is too wide'
-    assert (changed & covered).sum() > 0.9 * changed.sum()  # bows, sticks and chairs stick out
+            assert edge.any(), f'the box of {name} is too large'
+    assert (changed & covered).sum() > 0.9 * changed.sum()  # bows, sticks and chairs reach outside
 
 
 @pytest.mark.parametrize('instrument', INSTRUMENTS)
-def test_playing_and_resting_differ_in_a_single_picture(instrument):
+def test_playing_and_resting_differ_in_a_single_frame(instrument):
     playing, boxes = paint(make_score(make_performer(instrument)))
     resting, rest_boxes = paint(make_score(make_performer(instrument, playing=False)))
     x0, y0, x1, y1 = (
@@ -84,7 +84,7 @@ def test_playing_and_resting_differ_in_a_single_picture(instrument):
 
 
 @pytest.mark.parametrize('instrument', INSTRUMENTS)
-def test_who_sounds_moves_and_who_is_silent_does_not(instrument):
+def test_sounding_players_move_and_silent_ones_do_not(instrument):
     frames = np.arange(30) / 10
     moving = Picture(make_score(make_performer(instrument)), WIDTH, HEIGHT).poses(frames)
     assert sum(a != b for a, b in zip(moving, moving[1:])) > 20
@@ -101,9 +101,9 @@ def test_louder_players_move_more():
     assert reach[0] < reach[1]
 
 
-def test_six_share_the_stage():
+def test_six_performers_fit_on_the_stage():
     names = ('piano', 'violin', 'drum', 'guzheng', 'tuba', 'banjo')
-    performers = [make_performer(n, (i + 0.5) / 6, look=i) for i, n in enumerate(names)]
+    performers = [make_performer(n, (i + 0.5) / 6, appearance_seed=i) for i, n in enumerate(names)]
     score = make_score(*performers, make_performer('flute', visible=False), setting='outdoor')
     _, boxes = paint(score)
     assert len(boxes) == 12 and 'flute' not in [box[4] for box in boxes]
@@ -114,7 +114,7 @@ def test_six_share_the_stage():
         assert overlap(np.array(left[:4]), np.array(right[:4])) < 0.25
 
 
-def test_indoors_and_outdoors_and_seeds_look_different():
+def test_settings_and_seeds_give_different_scenes():
     scenes = [
         paint(make_score(setting=s, seed=n))[0] for s in ('indoor', 'outdoor') for n in (1, 2)
     ]
@@ -124,7 +124,7 @@ def test_indoors_and_outdoors_and_seeds_look_different():
 
 
 @pytest.mark.parametrize('size', [(160, 90), (64, 64), (640, 360)])
-def test_other_sizes(size):
+def test_other_sizes_are_painted(size):
     score = make_score(make_performer('cello', 0.3), make_performer('trumpet', 0.7))
     small, boxes = paint(score, width=size[0], height=size[1])
     assert small.shape == size[::-1]

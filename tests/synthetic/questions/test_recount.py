@@ -1,4 +1,4 @@
-"""Answers against a recount from the truth file, which samples who sounds."""
+"""Compares the answers with a recount from the truth file, which samples who sounds when."""
 
 import json
 
@@ -15,7 +15,7 @@ RATE = 20  # samples per second of the recount
 
 
 class Recount:
-    """Answers from what truth/ID.json says."""
+    """Answers that are computed from the content of truth/ID.json."""
 
     def __init__(self, score):
         content = json.loads(json.dumps(truth(score, {})))
@@ -57,7 +57,7 @@ class Recount:
         return sorted(self.playing, key=lambda p: p['first'])
 
     def one(self, end, among=None):
-        """Who comes in first or last, at least about a segment from the others."""
+        """Return who enters first or last; all others must be about a segment away."""
         order = sorted(self.playing if among is None else among, key=lambda p: p['first'])
         order = order if end == 'first' else order[::-1]
         assert abs(order[0]['first'] - order[1]['first']) >= 5.9 * RATE
@@ -66,48 +66,48 @@ class Recount:
     def answer(self, template, v):  # noqa: C901 - one branch per group of templates
         heard = {p['heard_instrument'] for p in self.playing}
         seen = {p['instrument'] for p in self.row}
-        shown = template.replace('\uff1f', '?').strip()
-        if ' sound?' in shown:
+        text = template.replace('\uff1f', '?').strip()
+        if ' sound?' in text:
             return yes(set(v) <= heard)
-        if shown.startswith(('Are there', 'Is there a <Object> in')):
+        if text.startswith(('Are there', 'Is there a <Object> in')):
             return yes(set(v) <= seen)
-        if shown.startswith('How many'):
-            return COUNTS[self.count(shown, v, seen, heard)]
-        if shown.startswith('Where is the performance'):
+        if text.startswith('How many'):
+            return COUNTS[self.count(text, v, seen, heard)]
+        if text.startswith('Where is the performance'):
             return self.truth['setting']
-        if 'voiceover' in shown:
+        if 'voiceover' in text:
             return yes(self.truth['voiceover'])
-        if 'from the instrument' in shown:
+        if 'from the instrument' in text:
             (picture,), (sound,) = seen, heard
             return yes(picture == sound)
-        if 'always playing' in shown:
+        if 'always playing' in text:
             return yes(self.named(v[0], 'instrument', self.row)['on'].mean() > 0.98)
-        if ' than ' in shown:
-            return yes(self.compare(shown, v))
-        return self.which(shown, v, seen)
+        if ' than ' in text:
+            return yes(self.compare(text, v))
+        return self.which(text, v, seen)
 
-    def count(self, shown, v, seen, heard):
-        if 'types' in shown:
-            return len(seen if 'appeared' in shown else heard)
-        if 'did not sound' in shown:
+    def count(self, text, v, seen, heard):
+        if 'types' in text:
+            return len(seen if 'appeared' in text else heard)
+        if 'did not sound' in text:
             return len([p for p in self.row if not p['on'].any()])
-        if '<Object>' in shown:
-            among = self.playing if 'sounding' in shown else self.row
+        if '<Object>' in text:
+            among = self.playing if 'sounding' in text else self.row
             return len([p for p in among if p['instrument'] == v[0]])
         return len(self.playing)
 
-    def compare(self, shown, v):
-        if '<LR>' not in shown:
+    def compare(self, text, v):
+        if '<LR>' not in text:
             one, other = self.named(v[0]), self.named(v[1])
         else:
             one, other = (self.at(place) for place in v if place in ('left', 'middle', 'right'))
             if len(v) == 4:
                 assert (one['instrument'], other['instrument']) == (v[0], v[2])
         assert one is not other
-        if 'louder' in shown:
+        if 'louder' in text:
             gap = one['gain_db'] - other['gain_db']
             assert abs(gap) > 3.9
-        elif 'rhythmic' in shown:
+        elif 'rhythmic' in text:
             gap = np.log(one['notes_per_second'] / other['notes_per_second'])
             assert abs(gap) > np.log(1.49)
         else:
@@ -115,32 +115,32 @@ class Recount:
             assert abs(gap) > 5.8
         return gap > 0
 
-    def which(self, shown, v, seen):
-        if shown == 'What is the instrument on the <LR> of <Object>?':
+    def which(self, text, v, seen):
+        if text == 'What is the instrument on the <LR> of <Object>?':
             return self.side(self.named(v[1], 'instrument', self.row), v[0])
-        if 'LRer' in shown:
+        if 'LRer' in text:
             return self.row[0 if v[0] == 'leftest' else -1]['instrument']
-        if 'is it?' in shown:
+        if 'is it?' in text:
             (name,) = seen
             return name
-        if 'coming from' in shown:
+        if 'coming from' in text:
             return yes(self.at(v[1]) is self.one(v[0]))
-        if '<LR> instrument of' in shown:
+        if '<LR> instrument of' in text:
             return self.side(self.one(v[1]), v[0])
-        if '<LL>' in shown:
+        if '<LL>' in text:
             levels = sorted(self.playing, key=lambda p: p['gain_db'])
             return self.place(levels[0 if v[0] == 'lowest' else -1])
-        if 'same time' in shown:
+        if 'same time' in text:
             on = self.named(v[0])['on']
             others = [p for p in self.playing if p['instrument'] != v[0] and (p['on'] & on).any()]
             (name,) = {p['instrument'] for p in others}
             return name
-        if '<TH>' in shown:
+        if '<TH>' in text:
             rank = PLACEHOLDERS['<TH>'].index(v[0])
             return self.ranked()[rank]['instrument']
-        if 'Where is the <FL>' in shown:
+        if 'Where is the <FL>' in text:
             return self.place(self.one(v[0]))
-        if 'Which <Object>' in shown:
+        if 'Which <Object>' in text:
             group = [p for p in self.row if p['instrument'] == v[0]]
             assert len(group) > 1
             if len({p['first'] for p in group}) == 1:
@@ -159,7 +159,7 @@ def yes(true):
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**20), st.integers(0, 5000))
-def test_every_answer_is_what_the_truth_says(seed, index):
+def test_every_answer_agrees_with_the_truth_file(seed, index):
     score = compose(seed, index)
     recount = Recount(score)
     for question in templates.candidates(score):

@@ -1,4 +1,4 @@
-"""What is asked about a performance, and what is not."""
+"""Tests which questions are asked about a performance, and their answers."""
 
 import numpy as np
 import pytest
@@ -33,11 +33,11 @@ def test_every_template_is_asked_with_every_kind_of_answer():
     for index in range(200):
         for question in templates.candidates(compose(5, index)):
             answers[question.template].add(question.answer)
-    for template, found in answers.items():
+    for template, kinds in answers.items():
         if template.startswith(('Is ', 'Are ')):
-            assert found == {'yes', 'no'}, template
+            assert kinds == {'yes', 'no'}, template
         else:
-            assert len(found) >= 2, template
+            assert len(kinds) >= 2, template
     assert answers['Which <Object> makes the sound <FL>?'] == {
         'left', 'middle', 'right', 'simultaneously'
     }  # fmt: skip
@@ -52,7 +52,9 @@ def performer(instrument, x, place, intervals, gain_db=-20.0, heard=None, visibl
         for second in np.arange(begin, end, 1 / rate)
     )
     heard = heard or instrument
-    return Performer(instrument, heard, visible, x, place, gain_db, intervals, notes, look=0)
+    return Performer(
+        instrument, heard, visible, x, place, gain_db, intervals, notes, appearance_seed=0
+    )
 
 
 def score_of(*performers, voiceover=None):
@@ -65,7 +67,7 @@ def answers_of(score):
 
 @pytest.fixture
 def trio():
-    """A violin that always plays, a silent cello, a louder and busier flute for a while."""
+    """A violin that always plays, a silent cello, and a louder and faster flute from 12 to 40 s."""
     return score_of(
         performer('violin', 0.2, 'left', ((0.0, 60.0),), -24.0),
         performer('cello', 0.5, 'middle', ()),
@@ -92,8 +94,8 @@ def trio():
         ('What is the <TH> instrument that comes in?', ('second',), 'flute'),
         ('Which instrument makes sounds <BA> the <Object>?', ('before', 'flute'), 'violin'),
         ('What is the <LR> instrument of the <FL> sounding instrument?',
-         ('left', 'last'), None),  # violin and cello stand there: which is meant?
-        ('Where is the <LL> instrument?', ('lowest',), None),  # or is it the silent cello?
+         ('left', 'last'), None),  # violin or cello?
+        ('Where is the <LL> instrument?', ('lowest',), None),  # or the silent cello?
         ('Is there a voiceover?', (), 'no'),
         ('What kind of musical instrument is it?', (), None),
     ],
@@ -114,7 +116,7 @@ def test_close_calls_are_not_asked():
     assert ('Is the <Object> in the video always playing?', ('flute',)) not in answers_of(close)
 
 
-def test_a_sound_of_another_instrument_is_noticed_and_nothing_ambiguous_asked():
+def test_a_mismatched_sound_is_detected_and_no_ambiguous_question_is_asked():
     mismatch = score_of(performer('violin', 0.5, 'middle', ((0.0, 60.0),), heard='tuba'))
     answers = answers_of(mismatch)
     assert answers['Is this sound from the instrument in the video?', ()] == 'no'
@@ -124,7 +126,7 @@ def test_a_sound_of_another_instrument_is_noticed_and_nothing_ambiguous_asked():
     assert ('How many instruments are sounding in the video?', ()) not in answers
 
 
-def test_who_comes_in_together_is_simultaneous_and_staggered_groups_have_places():
+def test_simultaneous_entries_and_staggered_entries_of_equal_instruments():
     together = score_of(
         performer('violin', 0.3, 'left', ((0.0, 60.0),)),
         performer('violin', 0.7, 'right', ((0.0, 50.0),)),

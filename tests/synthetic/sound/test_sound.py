@@ -1,4 +1,4 @@
-"""The sound of performances."""
+"""Tests of the stems of performances."""
 
 import dataclasses
 
@@ -34,7 +34,7 @@ def level_db(part):
 
 
 @pytest.mark.parametrize('instrument', INSTRUMENTS)
-def test_an_instrument_sounds_in_its_intervals_only(instrument):
+def test_an_instrument_sounds_only_in_its_intervals(instrument):
     intervals = ((0.5, 1.5), (3.0, 4.0))
     stem = sound.play(make_score(make_performer(instrument, intervals=intervals)))[0]
     inside = np.concatenate([stem[round(a * RATE) : round(b * RATE)] for a, b in intervals])
@@ -43,7 +43,7 @@ def test_an_instrument_sounds_in_its_intervals_only(instrument):
     assert level_db(stem[round(1.9 * RATE) : round(3.0 * RATE)]) < -60
 
 
-def test_levels_follow_the_gains_whatever_the_instrument():
+def test_levels_follow_the_gains_for_every_instrument():
     gains = {'flute': -30.0, 'drum': -24.0, 'piano': -18.0}
     performers = [make_performer(name, gain) for name, gain in gains.items()]
     stems = sound.play(make_score(*performers))
@@ -51,7 +51,7 @@ def test_levels_follow_the_gains_whatever_the_instrument():
     np.testing.assert_allclose(np.diff(levels), 6.0, atol=0.01)
 
 
-def test_too_loud_a_sum_is_scaled_down_as_a_whole():
+def test_a_mix_that_is_too_loud_is_scaled_as_a_whole():
     stems = sound.play(make_score(make_performer('drum', -3.0), make_performer('piano', -9.0)))
     assert np.abs(stems.sum(0)).max() <= sound.PEAK + 1e-5
     levels = [level_db(stem[RATE : 4 * RATE]) for stem in stems]
@@ -59,7 +59,7 @@ def test_too_loud_a_sum_is_scaled_down_as_a_whole():
 
 
 def _spectrum(instrument, pitches):
-    """Mean and spread over time of the logarithmic spectrum in 32 bands, loudness removed."""
+    """Return mean and deviation over time of the log spectrum in 32 bands, without level."""
     notes = [Note(0.5 * i, 0.45, pitch, 100) for i, pitch in enumerate(pitches)]
     tone = sound.play_notes(instrument, notes, 0.5 * len(pitches))
     frames = tone[: len(tone) // 1024 * 1024].reshape(-1, 1024) * np.hanning(1024)
@@ -70,19 +70,19 @@ def _spectrum(instrument, pitches):
 
 
 def test_no_two_instruments_share_a_timbre():
-    prints = {}
+    spectra = {}
     for name in INSTRUMENTS:
         low, high = RANGES[name].low, RANGES[name].high
         keys = (62, 63, 64) if name == 'congas' else (36, 38, 42) if name == 'drum' else None
-        tunes = []
+        versions = []
         for shift in (0, 1):  # the same tune, a semitone higher
             pitches = np.clip(64 + shift + np.array([0, 4, 7, 4, 0, 7]), low, high)
-            tunes.append(_spectrum(name, [keys[i % 3] for i in range(6)] if keys else pitches))
-        prints[name] = tunes
-    for name, (first, again) in prints.items():
-        others = {o: np.linalg.norm(first - tunes[1]) for o, tunes in prints.items() if o != name}
+            versions.append(_spectrum(name, [keys[i % 3] for i in range(6)] if keys else pitches))
+        spectra[name] = versions
+    for name, (first, transposed) in spectra.items():
+        others = {o: np.linalg.norm(first - pair[1]) for o, pair in spectra.items() if o != name}
         nearest = min(others, key=others.get)
-        assert np.linalg.norm(first - again) < others[nearest], f'{name} sounds like {nearest}'
+        assert np.linalg.norm(first - transposed) < others[nearest], f'{name} sounds like {nearest}'
 
 
 def test_notes_sound_at_their_pitch():
@@ -94,7 +94,7 @@ def test_notes_sound_at_their_pitch():
         assert harmonic == pytest.approx(round(harmonic), rel=0.02)
 
 
-def test_a_note_longer_than_the_sampled_one_is_held():
+def test_a_note_longer_than_the_sampled_one_is_extended():
     tone = sound.play_notes('clarinet', [Note(0.0, 7.0, 65, 100)], 8.0)
     levels = [level_db(tone[i * RATE // 4 : (i + 1) * RATE // 4]) for i in range(1, 28)]
     assert max(levels) - min(levels) < 6
@@ -115,7 +115,7 @@ def test_silent_performers_have_no_channel():
     assert nothing.shape == (1, 5 * RATE) and not nothing.any()
 
 
-def test_stems_come_back_from_the_file(tmp_path):
+def test_stems_survive_writing_and_reading(tmp_path):
     stems = sound.play(make_score(make_performer(), make_performer('drum'), voiceover=(0.0, 2.0)))
     sound.write_stems(stems, tmp_path / 'stems.flac')
     again, rate = soundfile.read(tmp_path / 'stems.flac', dtype='float32')
@@ -123,6 +123,6 @@ def test_stems_come_back_from_the_file(tmp_path):
     np.testing.assert_allclose(again.T, stems, atol=1e-4)
 
 
-def test_the_same_score_sounds_the_same():
+def test_the_same_score_gives_the_same_stems():
     score = make_score(make_performer('erhu'), voiceover=(0.5, 3.0))
     np.testing.assert_array_equal(sound.play(score), sound.play(score))

@@ -1,22 +1,22 @@
-"""Folders as the stage `prepare` leaves them, small, with random pictures and sounds."""
+"""Writes small folders like those of the stage `prepare`, with random frames and log-mels."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from amuse_jax.system.files import write_json
 
 from amuse_jax.data import records
 from amuse_jax.system import formats
+from amuse_jax.system.files import write_json
 
-SPLITS = {'train': (0, 1, 2), 'val': (1, 3), 'test': (0, 1)}  # which records each asks about
+SPLITS = {'train': (0, 1, 2), 'val': (1, 3), 'test': (0, 1)}  # the records with questions in each
 ANNOTATIONS = {'v1': 'v1', 'v2': 'v2-balance', 'synthetic': 'plain'}
 SHAPES = {'v1': (10, 192, 601), 'v2': (10, 192, 601), 'synthetic': (3, 16, 20)}
 
 
 def write_prepared(folder: Path, name: str) -> Path:
-    """Five records of the TFDS config `name`, in two shards; nothing is asked about the last."""
+    """Write five records for the TFDS config `name`, in two shards; the last has no questions."""
     rng = np.random.default_rng(0)
     segments, side, frames = SHAPES[name]
     contents = []
@@ -70,6 +70,6 @@ def question(number: str, video: dict, split: str) -> dict:
 
 @pytest.fixture(scope='session')
 def prepared(tmp_path_factory):
-    """The folder prepared for each config, by its name."""
+    """The prepared folders by the name of their TFDS config."""
     root = tmp_path_factory.mktemp('prepared')
     return {name: write_prepared(root / name, name) for name in SHAPES}

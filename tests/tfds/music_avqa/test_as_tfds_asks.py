@@ -1,4 +1,4 @@
-"""TFDS's own test of a builder, and its command: both run in TensorFlow, nothing else here does."""
+"""TFDS's own test of builders, and its command `build`. Only these two need TensorFlow."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ def test_the_command_builds_it(prepared, tmp_path):
 
 
 class _Conforms:
-    """Builds from small records, in TFDS's default format, and reads through tf.data."""
+    """Base class: TFDS builds from small records in its default format and reads with tf.data."""
 
     DATASET_CLASS = builders.Builder
     SPLITS = {'train': 3, 'val': 2, 'test': 2}

@@ -51,7 +51,7 @@ def test_examples_are_the_records_with_the_questions_of_their_split(name, prepar
             assert [vocabulary.ANSWERS[i] for i in questions['answer']] == ['no'] * len(expected)
             assert {vocabulary.TYPES[i] for i in questions['type']} == {('Audio', 'Counting')}
             asked += [text.decode() for text in questions['question_id']]
-    assert sorted(asked) == sorted(row['question_id'] for row in rows)  # each exactly once
+    assert sorted(asked) == sorted(row['question_id'] for row in rows)  # every question once
 
 
 BUILD = """
@@ -75,7 +75,8 @@ assert 'tensorflow' not in sys.modules and 'amuse_jax' not in sys.modules
 """
 
 
-def test_without_tensorflow_it_is_built_and_tfds_alone_reads_it(prepared, tmp_path):
+def test_building_and_reading_need_no_tensorflow(prepared, tmp_path):
+    """Reading needs TFDS alone, not amuse_jax."""
     for code, arguments in ((BUILD, [prepared['synthetic'], tmp_path]), (READ, [tmp_path])):
         command = [sys.executable, '-c', code, *map(str, arguments)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -111,10 +112,10 @@ def test_an_unfinished_stage_is_refused(prepared, tmp_path):
         build('v1', folder, tmp_path)
 
 
-def test_each_config_is_prepared_by_the_file_of_its_name():
+def test_each_tfds_config_has_a_config_file_of_the_same_name():
     for config in builders.Builder.BUILDER_CONFIGS:
-        made_by = importlib.import_module(f'configs.{config.name}').get_config()
-        assert config.annotations == made_by.data.annotations
+        settings = importlib.import_module(f'configs.{config.name}').get_config()
+        assert config.annotations == settings.data.annotations
 
 
 def test_records_of_another_shape_are_refused(prepared, tmp_path):
@@ -123,8 +124,8 @@ def test_records_of_another_shape_are_refused(prepared, tmp_path):
         build(config, prepared['v1'], tmp_path)
 
 
-def test_what_is_not_prepared_is_explained(tmp_path):
-    with pytest.raises(AssertionError, match='what amuse_jax.s stage `prepare` left'):
+def test_a_missing_folder_or_missing_records_are_explained(tmp_path):
+    with pytest.raises(AssertionError, match='the folder of amuse_jax.s stage `prepare`'):
         build('v1', tmp_path / 'nowhere', tmp_path)
     (tmp_path / 'started').mkdir()
     (tmp_path / 'started' / 'videos.json').write_text('[]')
@@ -132,7 +133,7 @@ def test_what_is_not_prepared_is_explained(tmp_path):
         build('v1', tmp_path / 'started', tmp_path)
 
 
-def test_it_is_documented_as_tfds_asks(tmp_path):
+def test_the_builder_has_the_documentation_that_tfds_requires(tmp_path):
     info = builders.Builder(config='v2', data_dir=tmp_path).info
     assert 'MUSIC-AVQA asks about' in info.description and 'li2022learning' in info.citation
     assert info.homepage == 'https://gewu-lab.github.io/MUSIC-AVQA/'

@@ -13,7 +13,7 @@ from amuse_jax.training.pretrain import stage as pretrain
 
 
 class Sums:
-    """Predicts sums of the streams it is given, so that it shows which ones those were."""
+    """A model that predicts sums of its streams, which show the streams that it was given."""
 
     def predict(self, rhythm_visual, rhythm_audio, source_visual, source_audio):
         rhythm = rhythm_visual.sum(-1) + 10 * rhythm_audio.sum(-1)
@@ -36,7 +36,7 @@ def batch():
 
 
 def expected_loss(batch, pictures):
-    """Eq. 10 in NumPy, with the pictures' streams of the videos `pictures`."""
+    """Compute Eq. 10 in NumPy; video v has the visual streams of the video `pictures[v]`."""
     total = 0
     for v, t in zip(*np.nonzero(batch['source_weights'])):
         x = {name: batch[name].astype(np.float32) for name in predictors.STREAMS}
@@ -47,23 +47,23 @@ def expected_loss(batch, pictures):
     return total / batch['source_weights'].sum()
 
 
-def test_the_loss_is_equation_10_of_the_stored_streams(batch):
+def test_the_loss_is_equation_10_on_the_stored_streams(batch):
     value, sums = predictors.loss(Sums(), batch, None, swap=1.0)
     np.testing.assert_allclose(value, expected_loss(batch, [0, 1, 2]), rtol=1e-5)
     assert sums['rhythm_error'][1] == sums['sources_error'][1] == 5
 
 
-def test_swapped_videos_have_the_streams_of_anothers_pictures(batch):
+def test_swapped_videos_have_the_visual_streams_of_another_video(batch):
     value, _ = predictors.loss(Sums(), batch, nnx.Rngs(0), swap=1.0)
     np.testing.assert_allclose(value, expected_loss(batch, [2, 0, 1]), rtol=1e-5)
 
 
-def test_the_statistics_are_those_of_the_existing_segments_of_the_records():
+def test_the_statistics_cover_the_existing_segments_of_the_records():
     random = np.random.default_rng(0)
     features = {name: random.normal(3, 2, size=(6, 4, 5)) for name in predictors.STREAMS}
     features['segment_mask'] = random.uniform(size=(6, 4)) < 0.7
     records = [0, 3, 4]
-    found = predictors.statistics(features, records)
+    found = predictors.input_statistics(features, records)
     parts = [with_next(features[name]) for name in ('rhythm_visual', 'rhythm_audio')]
     rows = [
         np.concatenate([part[r, t] for part in parts])
@@ -79,7 +79,7 @@ def test_the_statistics_are_those_of_the_existing_segments_of_the_records():
     assert found['source_predictor.norm.mean'].shape == (10,)
 
 
-def test_only_the_predictors_learn_and_they_do(pretrained):
+def test_only_the_predictors_train(pretrained):
     config, inputs, _ = pretrained
     folder = inputs['pretrain'] / 'predictors'
     rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
@@ -92,5 +92,5 @@ def test_only_the_predictors_learn_and_they_do(pretrained):
         assert np.abs(np.asarray(learned[name]) - np.asarray(fresh[name])).max() > 1e-4
     started = stored.read(inputs['pretrain'] / 'first_features', pretrain.FEATURES)
     _, arrays = pretrain.load(config, inputs['pretrain'])
-    for name, statistic in predictors.statistics(started, range(9)).items():
+    for name, statistic in predictors.input_statistics(started, range(9)).items():
         np.testing.assert_array_equal(arrays[name], statistic)

@@ -14,7 +14,7 @@ from amuse_jax.training.pretrain import stage as pretrain
 
 
 class Constant:
-    """An encoder that predicts the same whatever it sees and hears, and remembers both."""
+    """An encoder that always predicts the same values and stores its inputs."""
 
     def __init__(self, rhythm, sources):
         self.rhythm, self.sources = rhythm, sources
@@ -39,7 +39,7 @@ def batch():
     }
 
 
-def test_the_loss_is_equation_10_where_every_segment_counts(batch):
+def test_the_loss_is_equation_10_if_every_segment_has_labels(batch):
     model = Constant(jnp.full((3, 2), 0.3), jnp.full((3, 2, 22), 0.2))
     value, sums = pretrain.loss(model, batch, None)
     errors = []
@@ -76,7 +76,7 @@ def test_a_mixture_adds_powers_and_sources_and_has_no_rhythm(batch):
     np.testing.assert_array_equal(model.log_mel, heard)
 
 
-def test_swapped_videos_get_anothers_pictures_and_keep_sound_and_labels(batch):
+def test_swapped_videos_get_the_frames_of_another_video_and_keep_sound_and_labels(batch):
     model = Constant(jnp.zeros((3, 2)), jnp.zeros((3, 2, 22)))
     batch['frames'] = np.random.default_rng(1).integers(0, 255, (3, 2, 4, 4, 3)).astype(np.uint8)
     untouched = pretrain.loss(model, batch, None)[0]
@@ -97,7 +97,7 @@ def test_scores_of_perfect_and_of_reversed_predictions():
     assert bad['sources_mse'] == 22 and bad['sources_average_precision'] < 0.8
 
 
-def test_the_stage_leaves_features_of_every_video(tiny, pretrained):
+def test_the_stage_stores_features_of_every_video(tiny, pretrained):
     config, inputs, summary = pretrained
     features = stored.read(inputs['pretrain'] / 'features', pretrain.FEATURES)
     reader = records.RecordReader(inputs['prepare'] / 'records')
@@ -116,7 +116,7 @@ def test_the_stage_leaves_features_of_every_video(tiny, pretrained):
         np.testing.assert_allclose(getattr(output, name), features[name][12:], atol=2e-3, rtol=2e-3)
 
 
-def test_the_audio_towers_know_the_train_data(tiny, pretrained):
+def test_the_audio_towers_have_the_statistics_of_the_train_data(tiny, pretrained):
     config, inputs, _ = pretrained
     _, arrays = pretrain.load(config, inputs['pretrain'])
     reader = records.RecordReader(inputs['prepare'] / 'records')
@@ -126,7 +126,7 @@ def test_the_audio_towers_know_the_train_data(tiny, pretrained):
         np.testing.assert_allclose(found, np.broadcast_to(expected, (2, 16)), rtol=1e-4)
 
 
-def test_a_finished_stage_is_not_done_again(pretrained):
+def test_a_complete_stage_is_not_repeated(pretrained):
     config, inputs, summary = pretrained
     before = (inputs['pretrain'] / 'metrics.jsonl').read_text()
     assert pretrain.run(config, inputs['pretrain'], inputs) == summary
@@ -135,7 +135,7 @@ def test_a_finished_stage_is_not_done_again(pretrained):
     assert [row['step'] for row in rows] == [2, 3, 4, 6]
 
 
-def test_labels_and_splits_must_fit(tiny, tmp_path):
+def test_labels_must_match_the_records_and_every_split_needs_videos(tiny, tmp_path):
     config, inputs = tiny
     (tmp_path / 'rhythm.npy').write_bytes((inputs['annotate'] / 'rhythm.npy').read_bytes())
     np.save(tmp_path / 'sources.npy', np.zeros((3, 3, 22), np.float32))
@@ -146,7 +146,7 @@ def test_labels_and_splits_must_fit(tiny, tmp_path):
         pretrain.records_by_split(tmp_path)
 
 
-def test_another_size_cannot_load_the_checkpoint(pretrained):
+def test_a_config_with_another_size_cannot_load_the_checkpoint(pretrained):
     config, inputs, _ = pretrained
     other = config.copy_and_resolve_references()
     other.pretrain.predictor_width = 8

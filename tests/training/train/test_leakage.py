@@ -19,9 +19,9 @@ def question(video='v', text='Is there a violin sound?', number='1', sound=None)
     )
 
 
-def test_a_question_is_known_by_picture_sound_and_words_alone(tmp_path):
+def test_a_leaked_question_is_found_by_picture_sound_and_words(tmp_path):
     known = question(number='7')
-    leakage.write(tmp_path, [known, question('w')])
+    leakage.save_known_questions(tmp_path, [known, question('w')])
     others = [
         dataclasses.replace(known, question_id='90', answer='no', split='val', template='?'),
         question('w', sound='v', number='91'),
@@ -29,60 +29,60 @@ def test_a_question_is_known_by_picture_sound_and_words_alone(tmp_path):
         question('u', number='93'),
         question(text='is there  a violin sound', number='94'),  # as MUSIC-AVQA-R writes them
     ]
-    assert leakage.among(tmp_path, others).tolist() == [True, False, False, False, True]
+    assert leakage.find_leaked(tmp_path, others).tolist() == [True, False, False, False, True]
 
 
-def test_a_rephrased_question_is_known_where_its_first_wording_is(tmp_path):
-    leakage.write(tmp_path, [question(number='avqa-train:5')])
+def test_a_rephrased_question_is_leaked_if_its_first_wording_is(tmp_path):
+    leakage.save_known_questions(tmp_path, [question(number='avqa-train:5')])
     others = [
         question(text='Can a violin be heard?', number='7'),
         question(number='7'),
         question('w', text='Can a violin be heard?', number='7'),
         question(text='Can a piano be heard?', number='8'),
     ]
-    assert leakage.among(tmp_path, others).tolist() == [True, True, False, False]
+    assert leakage.find_leaked(tmp_path, others).tolist() == [True, True, False, False]
 
 
-def test_the_file_holds_each_hash_once_sorted_and_nothing_is_left_beside_it(tmp_path):
-    leakage.write(tmp_path, [question(str(n % 5)) for n in range(20)])
+def test_the_file_holds_sorted_unique_hashes_and_no_other_file_remains(tmp_path):
+    leakage.save_known_questions(tmp_path, [question(str(n % 5)) for n in range(20)])
     hashes = np.load(tmp_path / leakage.FILE, allow_pickle=False)
     assert hashes.dtype == np.uint64 and len(hashes) == 5 and (np.diff(hashes) > 0).all()
     assert [path.name for path in tmp_path.iterdir()] == [leakage.FILE]
-    # Fixed for good: files of older runs must stay readable.
-    leakage.write(tmp_path, [question()])
+    # This hash must never change: files of older runs must stay readable.
+    leakage.save_known_questions(tmp_path, [question()])
     assert np.load(tmp_path / leakage.FILE).tolist() == [12031487905239058439]
 
 
 @pytest.mark.parametrize('content', [None, b'', b'\x93NUMPY', 'text', 'pickle'])
-def test_a_missing_or_damaged_file_is_one_sentence(tmp_path, content):
+def test_a_missing_or_damaged_file_is_reported_in_one_sentence(tmp_path, content):
     path = tmp_path / leakage.FILE
     if isinstance(content, bytes):
         path.write_bytes(content)
     elif content:
         np.save(path, np.array([content], object if content == 'pickle' else None))
     with pytest.raises(StageError, match=r'it is unknown which questions .* delete') as caught:
-        leakage.among(tmp_path, [question()])
+        leakage.find_leaked(tmp_path, [question()])
     assert str(path) in str(caught.value) and '\n' not in str(caught.value)
 
 
-def test_more_than_one_in_a_hundred_is_refused_unless_they_are_told_apart():
+def test_more_than_one_in_a_hundred_is_refused_unless_reported_separately():
     few, many, all_of_them = (np.arange(300) < count for count in (3, 4, 300))
     leakage.check(few, 'refuse')
     with pytest.raises(StageError, match=r'^4 of the 300 test questions .*leaked=apart'):
         leakage.check(many, 'refuse')
     leakage.check(many, 'apart')
-    with pytest.raises(StageError, match='300 of the 300 .* no other is left'):
+    with pytest.raises(StageError, match='300 of the 300 .* No other question is left'):
         leakage.check(all_of_them, 'apart')
 
 
-def test_version_2_asks_what_version_1_asked(tmp_path):
+def test_questions_of_version_1_are_found_in_version_2(tmp_path):
     paths = [REAL / f'{name}.json' for name in ('v1_avqa-val', 'v2_test_bias')]
     if not all(path.exists() for path in paths):
         pytest.skip(f'{REAL} is not here')
     val, test = (music_avqa.read_questions(path, 'test')[0] for path in paths)
-    leakage.write(tmp_path, val)
-    found = leakage.among(tmp_path, test)
-    # By the files' own ids; some questions have lost theirs.
+    leakage.save_known_questions(tmp_path, val)
+    found = leakage.find_leaked(tmp_path, test)
+    # The ids in the files find most of them; some questions have lost their id.
     shared = {q.question_id for q in val}
     by_id = np.array([q.question_id in shared for q in test])
     assert by_id.sum() == 363

@@ -21,7 +21,7 @@ def parts(config, inputs):
     return state.split(model, config.train.trainable)
 
 
-def test_head_epochs_then_open_adapters(trained):
+def test_head_epochs_are_followed_by_epochs_with_open_adapters(trained):
     config, inputs, summary = trained
     rows = [json.loads(line) for line in (inputs['train'] / 'metrics.jsonl').open()]
     per_epoch = summary['steps'] // (config.train.head_epochs + config.train.epochs)
@@ -35,7 +35,7 @@ def test_head_epochs_then_open_adapters(trained):
     assert summary['best']['score'] == max(row.get('val_accuracy', 0) for row in rows)
 
 
-def test_frozen_towers_are_the_source_encoders_bit_for_bit(trained):
+def test_frozen_towers_equal_those_of_the_source_encoder_bit_for_bit(trained):
     config, inputs, summary = trained
     _, params, frozen = parts(config, inputs)
     kept = checkpoints.read_frozen(inputs['train'] / 'frozen', frozen)
@@ -50,12 +50,12 @@ def test_frozen_towers_are_the_source_encoders_bit_for_bit(trained):
     assert summary['trainable_parameters'] == sum(array.size for array in params.values())
 
 
-def test_stored_towers_are_the_plain_towers(trained):
+def test_stored_tokens_equal_those_of_the_towers(trained):
     config, inputs, _ = trained
     model = predict.load_best(config, inputs)
     graphdef, arrays = nnx.split(model)
-    plain = answering.Source(config, inputs, model.streams, None)
-    stored = answering.Source(config, inputs, model.streams, inputs['train'] / 'encoded')
+    plain = answering.BatchSource(config, inputs, model.streams, None)
+    stored = answering.BatchSource(config, inputs, model.streams, inputs['train'] / 'encoded')
     table = plain.table()
     for is_open in (False, True):
         batches = [
@@ -64,31 +64,31 @@ def test_stored_towers_are_the_plain_towers(trained):
         ]
         assert 'frames' in batches[0] and 'frames' not in batches[1]
         prepare = jax.jit(
-            lambda arrays, batch, is_open: answering.inputs_of(
+            lambda arrays, batch, is_open: answering.prepare_inputs(
                 nnx.merge(graphdef, arrays), batch, is_open=is_open
             ),
             static_argnums=2,
         )
         found = [prepare(arrays, batch, is_open) for batch in batches]
         jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), *found)
-        assert (found[0].front is None) != is_open
+        assert (found[0].question_free is None) != is_open
 
 
-def test_stored_tokens_are_changed_only_as_they_can_be():
+def test_stored_tokens_get_only_the_augmentations_that_they_support():
     settings = default_config().train
     settings.update(mirror=0.5, gain_db=6.0, time_shift=0.25)
 
     def found(reader, *names):
         arrays = {name: np.zeros((1, 10, 4)) for name in names}
         batches = pipeline.QuestionBatches(None, 'train', 5, 8, arrays, reader)
-        return train._augmentation(settings, batches)
+        return train._supported_augmentation(settings, batches)
 
     assert found(object()) == augment.Augmentation(mirror=0.5, gain_db=6.0, time_shift=0.25)
     assert found(None, *answering.CLOSED) == augment.Augmentation(mirror=0.5, time_shift=0.25)
-    assert found(None, *answering.FRONT) == augment.Augmentation(time_shift=0.25)
+    assert found(None, *answering.QUESTION_FREE) == augment.Augmentation(time_shift=0.25)
 
 
-def test_a_finished_stage_is_not_done_again(trained):
+def test_a_complete_stage_is_not_repeated(trained):
     config, inputs, summary = trained
     before = (inputs['train'] / 'metrics.jsonl').read_text()
     assert train.run(config, inputs['train'], inputs) == summary
@@ -110,15 +110,15 @@ def test_every_test_question_is_answered_once(trained):
         assert prediction.time_weights['regions'].shape == (3,)
 
 
-def test_it_keeps_which_questions_it_learned_from_and_was_chosen_by(trained):
+def test_the_stage_saves_its_train_and_val_questions(trained):
     config, inputs, _ = trained
-    questions = answering.Source(config, inputs, (), None).table().questions
+    questions = answering.BatchSource(config, inputs, (), None).table().questions
     known = [question.split in ('train', 'val') for question in questions]
-    assert leakage.among(inputs['train'], questions).tolist() == known and not all(known)
+    assert leakage.find_leaked(inputs['train'], questions).tolist() == known and not all(known)
 
 
-def test_another_data_sets_videos_become_what_the_runs_own_became(trained, tmp_path):
-    """Its own records, handed in as another data set's, give the same features and tokens."""
+def test_videos_of_another_data_set_get_the_same_features_and_tokens(trained, tmp_path):
+    """The run's own records, passed as another data set, give the same features and tokens."""
     config, inputs, _ = trained
     other = {'test_prepare': inputs['prepare'], 'test_rois': inputs['rois']}
     assert other_data.encode(config, tmp_path, inputs | other) == {'videos': 14}

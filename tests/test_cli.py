@@ -1,0 +1,87 @@
+"""The console script `amuse`, run as a process of its own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from amuse_jax import cli
+from tests.paths import ROOT
+
+
+def run(*arguments, cwd=ROOT):
+    command = [sys.executable, '-c', 'from amuse_jax import cli; cli.main()', *arguments]
+    search_path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, 'PYTHONPATH': search_path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize('arguments', [(), ('--help',)])
+def test_the_help_lists_every_command(arguments):
+    done = run(*arguments)
+    assert done.returncode == 0 and not done.stderr
+    usage, _, *lines = done.stdout.splitlines()
+    assert usage == 'usage: amuse COMMAND [ARGUMENTS]'
+    assert {line.split()[0]: line.split(maxsplit=1)[1] for line in lines} == {
+        name: command.help for name, command in cli.COMMANDS.items()
+    }
+    assert cli.COMMANDS.keys() >= {'train', 'summary', 'check', 'convert', 'tag', 'synthetic'}
+
+
+def test_an_unknown_command_is_one_sentence():
+    done = run('sing')
+    assert done.returncode == 1 and not done.stdout
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith('amuse: sing is unknown; expected one of train, summary, check')
+
+
+def test_the_summary_of_a_config_is_printed(tmp_path):
+    done = run('summary', str(ROOT / 'configs' / 'demo.py'), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert 'visual tower' in done.stdout and 'GFLOP' in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_check_without_a_data_set_is_one_sentence():
+    done = run('check')
+    assert done.returncode == 1
+    (sentence,) = done.stderr.splitlines()
+    assert sentence == "amuse_jax: --root is ''; expected the folder of the data set"
+
+
+def test_a_config_is_found_from_another_folder(tmp_path):
+    """`train` reads the config: the sentence is about a value that only this config has."""
+    config = tmp_path / 'configs' / 'mine.py'
+    config.parent.mkdir()
+    config.write_text(
+        'from amuse_jax.config import default_config\n'
+        'def get_config():\n'
+        '    config = default_config()\n'
+        "    config.name, config.train.batch_size = 'mine', -7\n"
+        '    return config\n'
+    )
+    other = tmp_path / 'other'
+    other.mkdir()
+    done = run('train', str(config), cwd=other)
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last == 'amuse_jax: config.train.batch_size is -7; expected a positive number'
+
+
+def test_arguments_after_the_config_are_passed_on(tmp_path):
+    config = str(ROOT / 'configs' / 'demo.py')
+    done = run('train', config, '--config.train.batch_size=-1', '--workdir=here', cwd=tmp_path)
+    assert done.returncode == 1
+    assert 'config.train.batch_size is -1' in done.stderr.splitlines()[-1]
+
+
+def test_a_commands_own_help_names_the_command():
+    done = run('seeds', '--help')  # its exit status is absl's: 1
+    assert 'USAGE: amuse seeds' in done.stdout and '--out' in done.stdout
