@@ -16,6 +16,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from amuse_jax.errors import StageError
 from amuse_jax.system import memory
 
 # Worker processes import this file again, so heavy modules are imported inside the functions.
@@ -47,7 +48,6 @@ def main(argv: list[str]) -> None:
     """Run the stages or the command that the flags name."""
     if len(argv) > 1:
         raise app.UsageError(f'unexpected argument {argv[1]!r}; settings are given as --config.x=y')
-    from amuse_jax.errors import StageError
     from amuse_jax.run import settings
     from amuse_jax.system import hosts, preemption
 

@@ -1,4 +1,7 @@
-"""FLOPs of a program, and the peak FLOP/s of a device."""
+"""FLOPs of a program, and the peak FLOP/s of a device.
+
+XLA's own count, `cost_analysis`, is not used because it counts the body of a loop once.
+"""
 
 import math
 from typing import Any

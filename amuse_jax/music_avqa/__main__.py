@@ -13,6 +13,7 @@ from pathlib import Path
 
 from absl import app, flags
 
+from amuse_jax.errors import StageError
 from amuse_jax.music_avqa import layout
 
 ROOT = flags.DEFINE_string('root', '', 'Folder of the data set, with videos/ and annotation files.')
@@ -33,7 +34,6 @@ def main(argv: list[str]) -> None:
     if argv[1:] != ['check']:
         raise app.UsageError('expected one command, check')
     from amuse_jax.config import default_config
-    from amuse_jax.errors import StageError
     from amuse_jax.media import guarded
     from amuse_jax.music_avqa import check
     from amuse_jax.system.files import write_json

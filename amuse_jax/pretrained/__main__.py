@@ -13,6 +13,8 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
+from amuse_jax.errors import StageError
+
 CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'convert: the config with the sizes of the towers.'
 )
@@ -35,7 +37,6 @@ def main(argv: list[str]) -> None:
     commands = {'convert': convert, 'tag': tag}
     if len(argv) != 2 or argv[1] not in commands:
         raise app.UsageError('expected one command: convert or tag')
-    from amuse_jax.errors import StageError
 
     try:
         commands[argv[1]]()
@@ -45,7 +46,6 @@ def main(argv: list[str]) -> None:
 
 def convert() -> None:
     """Convert a checkpoint to a folder that `towers.load` reads."""
-    from amuse_jax.errors import StageError
     from amuse_jax.pretrained import files, towers
 
     if CONFIG.value is None or not SOURCE.value or not OUT.value:
@@ -58,7 +58,6 @@ def convert() -> None:
 
 def tag() -> None:
     """Print the AudioSet classes with the highest scores in a file, and when they sound."""
-    from amuse_jax.errors import StageError
     from amuse_jax.media import container, video
     from amuse_jax.pretrained import tagging
 

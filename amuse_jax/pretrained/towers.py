@@ -9,6 +9,7 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from ml_collections import ConfigDict
 
+from amuse_jax.data.tokenizer import QuestionTokenizer
 from amuse_jax.errors import StageError
 from amuse_jax.models.htsat import HTSAT, HTSATConfig
 from amuse_jax.models.swin_v2 import SwinV2, SwinV2Config
@@ -133,8 +134,6 @@ def _tower(config: ConfigDict, part: str) -> nnx.Module:
     if part == 'audio':
         sizes = HTSATConfig(mels=config.audio.mels, **sizes)
         return nnx.eval_shape(lambda: HTSAT(sizes, rngs=nnx.Rngs(0)))
-    from amuse_jax.data.tokenizer import QuestionTokenizer
-
     vocab_size = QuestionTokenizer(config.model.text).vocab_size
     sizes.pop('tokenizer')
     sizes = TextConfig(vocab_size=vocab_size, **sizes)

@@ -1,4 +1,8 @@
-"""Files that appear whole or not at all, and a full disk as one sentence."""
+"""Files that appear whole or not at all, and a full disk as one sentence.
+
+`write_atomically` is our own because other programs fill the file: it gives them a name with the
+right ending, where a library such as atomicwrites gives an open file.
+"""
 
 import contextlib
 import errno

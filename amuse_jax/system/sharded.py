@@ -1,4 +1,8 @@
-"""Per-video work in shards: parallel, resumable, each shard appearing whole or not at all."""
+"""Per-video work in shards: parallel, resumable, each shard appearing whole or not at all.
+
+This is a thin layer over `concurrent.futures`, because process pools such as joblib's do not resume
+by the files that are already there.
+"""
 
 import concurrent.futures
 import multiprocessing

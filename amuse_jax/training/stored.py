@@ -2,7 +2,8 @@
 
 During the computation, `FOLDER/NAME.npy.part` holds the rows so far and `FOLDER/rows.json` the
 number of rows on the disk, so a killed run continues with the next batch. All hosts compute; the
-first one writes.
+first one writes. NumPy's own format is enough, because the arrays are written in order and read by
+row; it needs no library such as zarr.
 """
 
 import json
