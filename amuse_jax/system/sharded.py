@@ -29,26 +29,27 @@ def map_shards(
     unit: str = 'video',
     beam: str = '',
 ) -> list[Path]:
-    """Runs `work(items_of_the_shard, file_to_write)` for every shard that is not in `folder` yet.
+    """Run `work(items_of_the_shard, file_to_write)` for every shard that is not in `folder` yet.
 
     Args:
-      work: a module-level function (it travels to other processes); writes the file it is given.
-      items: what to work on, in a fixed order; item i goes to shard i // shard_size.
-      folder: where the shards go, as `00003-of-00024<suffix>`.
-      suffix: the files' ending, such as '.npz'.
-      shard_size: items per shard.
-      workers: processes; 0 = one per core; with 1 the work runs in this process.
-      description: the progress bar's name.
-      unit: what one item is called in the progress bar.
-      beam: options of an Apache Beam pipeline that does the work instead of `workers`; '': none.
+      work: a module-level function, because it is sent to other processes. It writes the file that
+        it is given.
+      items: the items, in a fixed order; item i goes to shard i // shard_size.
+      folder: folder of the shards, which are called `00003-of-00024<suffix>`.
+      suffix: ending of the files, such as '.npz'.
+      shard_size: number of items per shard.
+      workers: number of processes; 0 for one per core; with 1 the work runs in this process.
+      description: name of the progress bar.
+      unit: name of one item in the progress bar.
+      beam: options of an Apache Beam pipeline that does the work instead; '' for no pipeline.
 
     Returns:
-      The shards' paths, in order.
+      The paths of the shards, in order.
 
     Raises:
-      RuntimeError: a worker process died (named by its shard).
-      Whatever `work` raises.
+      RuntimeError: a worker process died; the message names its shard.
       StageError: see `beam.map_files`.
+      Any exception that `work` raises.
     """
     groups = [items[start : start + shard_size] for start in range(0, len(items), shard_size)]
     paths = [folder / f'{index:05d}-of-{len(groups):05d}{suffix}' for index in range(len(groups))]
@@ -66,9 +67,9 @@ def map_files(
     unit: str = 'video',
     beam: str = '',
 ) -> None:
-    """Runs `work(group, file_to_write)` for every group whose path does not exist yet.
+    """Run `work(group, file_to_write)` for every group whose path does not exist yet.
 
-    Arguments and errors as for `map_shards`; all paths lie in one folder.
+    All paths must be in one folder. The other arguments and the errors are those of `map_shards`.
     """
     if paths:
         paths[0].parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +86,7 @@ def map_files(
     with tqdm(total=total, initial=done, desc=description, unit=unit) as bar:
         if workers == 1:
             for group, path in todo:
-                write_atomically(path, lambda beside, group=group: work(group, beside))
+                write_atomically(path, lambda temporary, group=group: work(group, temporary))
                 bar.update(len(group))
             return
         context = multiprocessing.get_context('spawn')  # fork is unsafe once JAX has threads
@@ -101,8 +102,8 @@ def map_files(
                     except BrokenProcessPool as error:
                         raise RuntimeError(
                             f'{description}: a worker process died while {path.name} waited for '
-                            'it; the same command goes on from here, and with '
-                            '--config.data.workers=1 it shows where it dies'
+                            'it; run the same command again to continue, with '
+                            '--config.data.workers=1 to see where it dies'
                         ) from error
                     bar.update(len(group))
             except BaseException:
@@ -111,5 +112,5 @@ def map_files(
 
 
 def write_shard(work: Callable[[Sequence, Path], None], group: Sequence, path: Path) -> None:
-    """Lets `work` write the file of one group; see `map_files`."""
-    write_atomically(path, lambda beside: work(group, beside))
+    """Let `work` write the file of one group; see `map_files`."""
+    write_atomically(path, lambda temporary: work(group, temporary))
