@@ -19,6 +19,7 @@ def environment(devices: int = 1) -> dict[str, str]:
         'JAX_PLATFORMS': 'cpu',
         'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
         'PYTHONPATH': str(ROOT),
+        'TF_CPP_MIN_LOG_LEVEL': '0',  # ultralytics mutes JAX's log, which tests wait for
         'XLA_FLAGS': f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count={devices}',
     }
 
