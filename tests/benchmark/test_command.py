@@ -2,16 +2,14 @@ import ast
 import json
 import os
 import re
-import shutil
-import subprocess
-import sys
 
 import pytest
 
-from amuse_jax.benchmark import compiling, processes, rows, sweeps
+from amuse_jax.benchmark import compiling, processes, rows
 from amuse_jax.data import records
 from amuse_jax.errors import StageError
 from amuse_jax.training import sharding
+from tests.benchmark.command import SMALLEST, command
 from tests.paths import ROOT
 
 # The names of all rows.
@@ -33,11 +31,6 @@ WORK = (
     'prepare, per core: 60 s of 640x360 video',
     'prepare, per core: 60 s of 640x360 video, key frames 10 s apart',
 )
-
-
-def command(*arguments, timeout=300):
-    line = [sys.executable, '-m', 'amuse_jax.benchmark', *arguments]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
 
 
 def test_a_mistake_is_one_sentence(tmp_path):
@@ -79,10 +72,7 @@ def test_the_compiled_step_is_the_training_step(small):
 
 @pytest.mark.slow
 def test_every_row_is_measured_and_saved(tmp_path):
-    done = command(
-        '--config=tests/benchmark/small.py', '--rounds=2', '--nocompile', f'--out={tmp_path}',
-        timeout=1800,
-    )  # fmt: skip
+    done = command(*SMALLEST, '--nocompile', f'--out={tmp_path}', timeout=1800)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / 'figures.json').read_text())
     by_work = {row['work']: row for row in found['rows']}
@@ -104,45 +94,6 @@ def test_every_row_is_measured_and_saved(tmp_path):
         assert by_work[work]['samples_per_second']['JAX'] > 0
     assert len(records.RecordReader(tmp_path / 'records')) == 64
     assert f'| {WORK[8]}' in done.stdout
-
-
-# The smallest model that has every part: compiling it takes most of these tests' time.
-SMALLEST = [
-    '--config=tests/benchmark/small.py', '--rounds=2', '--config.model.adapters.rounds=1',
-    '--config.model.text.depth=1', '--config.model.answer.layers=1',
-    *(f'--config.model.{tower}.depths=(1, 1, 1, 1)' for tower in ('visual', 'audio')),
-]  # fmt: skip
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(
-    shutil.which(os.environ.get('CXX', 'g++')) is None, reason='torch.compile needs g++'
-)
-def test_torch_compile_and_both_settings_of_freed_memory(tmp_path):
-    common = [*SMALLEST, f'--out={tmp_path}']
-    for arguments in (['--rows=step'], ['--rows=text', '--freed_memory=both']):
-        done = command(*common, *arguments, timeout=1800)
-        assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / 'figures.json').read_text())['rows']
-    assert [(row['work'].split()[0], row['allocator']) for row in found] == [
-        ('training', 'kept'), ('text', 'kept'), ('text', 'returned'),
-    ]  # fmt: skip
-    for row in found:
-        assert row['compile_seconds']['torch.compile'] > 0
-
-
-@pytest.mark.slow
-def test_sweeps_are_measured_and_drawn(tmp_path):
-    done = command(*SMALLEST, f'--out={tmp_path}', '--sweep=questions,remat_policy', timeout=1800)
-    assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / 'figures.json').read_text())['sweeps']
-    for axis in ('questions', 'remat_policy'):
-        assert [point['value'] for point in found[axis]] == sorted(sweeps.AXES[axis])
-    points = found['remat_policy']
-    planned = {point['value']: point['planned_bytes']['JAX'] for point in points}
-    assert planned['inputs'] < planned['everything']
-    assert len({point['flops'] for point in points}) == 1  # recomputed products do not count
-    assert (tmp_path / 'sweeps.png').exists()
 
 
 def test_the_first_column_of_the_help_names_exactly_the_rows():

@@ -235,7 +235,7 @@ def test_rephrased_questions_are_counted(film, write, run):
 def command(*arguments):
     return subprocess.run(
         [sys.executable, '-m', 'amuse_jax.music_avqa', *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=120,
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
 
 

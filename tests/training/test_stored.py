@@ -102,7 +102,7 @@ except StageError as error:
     try:
         done = subprocess.run(
             ['unshare', '-rm', 'sh', '-c', script, code],
-            env=processes.environment(), capture_output=True, text=True, timeout=120,
+            env=processes.environment(), capture_output=True, text=True, timeout=300,
         )  # fmt: skip
     except FileNotFoundError:
         pytest.skip('no unshare here')
