@@ -10,7 +10,7 @@ import dataclasses
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 # How often each device sends the whole array, by collective, in a ring of many devices.
 RING_SENDS = {
@@ -153,23 +153,39 @@ def _closing_bracket(text: str) -> int:
 
 
 def executed(
-    computations: Computations, name: str, times: int
+    computations: Computations,
+    name: str,
+    times: int,
+    cost: Callable[[Instruction, Computation], int] | None = None,
 ) -> Iterator[tuple[Instruction, int, Computation]]:
     """Yield every instruction that is executed, how often it runs, and its computation.
 
     Instructions inside a fusion are not executed one by one.
+
+    Args:
+      computations: the module's computations, from `parse`.
+      name: the computation to start with.
+      times: how often it runs.
+      cost: the cost of an instruction in its computation. Only the branch of a conditional with the
+        highest cost is executed. If None, all branches are: they are small here.
     """
     for instruction in computations[name].values():
         if instruction.op == 'while':
             count = times * _trip_count(computations, instruction)
-            yield from executed(computations, instruction.attribute('body'), count)
-        elif instruction.op in ('call', 'async-start'):
+            yield from executed(computations, instruction.attribute('body'), count, cost)
+        elif instruction.op in ('call', 'call-start', 'async-start'):
             called = instruction.attribute('to_apply') or instruction.attribute('calls')
-            yield from executed(computations, called, times)
-        elif instruction.op == 'conditional':  # all branches count: they are small here
-            for branch in _NAME.findall(instruction.rest.split('metadata=')[0]):
-                if branch in computations:
-                    yield from executed(computations, branch, times)
+            yield from executed(computations, called, times, cost)
+        elif instruction.op == 'conditional':
+            branches = [
+                list(executed(computations, branch, times, cost))
+                for branch in _NAME.findall(instruction.rest.split('metadata=')[0])
+                if branch in computations
+            ]
+            if cost:
+                branches = [max(branches, key=lambda runs: sum(n * cost(i, c) for i, n, c in runs))]
+            for runs in branches:
+                yield from runs
         else:
             yield instruction, times, computations[name]
 

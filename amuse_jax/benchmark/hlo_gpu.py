@@ -92,8 +92,9 @@ class Costs:
 def costs(text: str) -> Costs:
     """Return the costs of a module for GPUs.
 
-    A loop counts as often as it runs. A fusion reads each operand once, or the slices of it that it
-    uses, and writes its results once, or the slices that it updates in place.
+    A loop counts as often as it runs. Of a conditional, the branch that moves the most counts. A
+    fusion reads each operand once, or the slices of it that it uses, and writes its results once,
+    or the slices that it updates in place.
 
     Args:
       text: the module's text, from `compiled.as_text()`.
@@ -104,20 +105,25 @@ def costs(text: str) -> Costs:
     computations, entry = hlo.parse(text)
     sources = Sources(text)
     total = Costs([], Counter(), Counter())
-    for instruction, times, computation in hlo.executed(computations, entry, 1):
+
+    def traffic(instruction, computation):
+        return _traffic(instruction, computation, computations) if _is_kernel(instruction) else 0
+
+    for instruction, times, computation in hlo.executed(computations, entry, 1, traffic):
         for kind, size in hlo.collectives(instruction, computation, computations):
             total.collectives[kind] += times * size
             total.calls[kind] += times
         if not _is_kernel(instruction):
             continue
+        flops = _flops(instruction, computation, computations)
         total.kernels.append(
             Kernel(
                 name=instruction.name,
-                kind=_kind(instruction, computations, sources),
-                scope=sources.scope(instruction),
+                kind=_kind(instruction, flops, computations, sources),
+                scope=sources.scope(instruction, computation),
                 times=times,
-                flops=_flops(instruction, computation, computations),
-                bytes=_traffic(instruction, computation, computations),
+                flops=flops,
+                bytes=traffic(instruction, computation),
             )
         )
     return total
@@ -160,11 +166,17 @@ class Sources:
             stack.append(place)
         return stack
 
-    def scope(self, instruction: hlo.Instruction) -> str:
-        """Return the line of this package that the instruction comes from, and its operation."""
+    def scope(self, instruction: hlo.Instruction, computation: hlo.Computation) -> str:
+        """Return the line of this package that the instruction comes from, and its operation.
+
+        An instruction that the compiler added, such as a copy, is named after what it reads.
+        """
         name = _operation(instruction)
-        last = re.sub(r'[\d.]+$', '', instruction.name) if not name else name.split('/')[-1]
-        parts = [last]
+        if not name:
+            sources = (_origin(computation[n], computation) for n in instruction.operands)
+            read = ', '.join(sorted({source.op for source in sources}))
+            return f'{instruction.op} of the result of {read}' if read else instruction.op
+        parts = [name.split('/')[-1]]
         if 'rematted_computation' in name:
             parts.append('recomputed')
         elif 'transpose(' in name:
@@ -204,33 +216,31 @@ def _is_kernel(instruction: hlo.Instruction) -> bool:
     return instruction.op == 'iota' or instruction.op not in hlo.NO_TRAFFIC
 
 
-def _kind(instruction: hlo.Instruction, computations: hlo.Computations, sources: Sources) -> str:
-    last = _operation(instruction).split('/')[-1]
-    ops = {instruction.op} | {each.op for each in _fused(instruction, computations).values()}
-    if any(op.removesuffix('-start') in hlo.RING_SENDS for op in ops):
+def _kind(
+    instruction: hlo.Instruction, flops: int, computations: hlo.Computations, sources: Sources
+) -> str:
+    op, last = instruction.op.removesuffix('-start'), _operation(instruction).split('/')[-1]
+    ops = {op} | {each.op for each in _fused(instruction, computations).values()}
+    if not ops.isdisjoint(hlo.RING_SENDS):
         return COLLECTIVES
-    if 'fmha' in instruction.rest:
+    if '__cudnn$fmha' in instruction.rest:
         return ATTENTION
-    is_product = _is_product(instruction) or 'dot' in ops or 'custom-call' in ops
+    is_product = flops > 0 or '__cudnn$conv' in instruction.rest
     if not is_product:
-        if _STACKING.search(last) or instruction.op in ('dynamic-slice', 'dynamic-update-slice'):
+        if _STACKING.search(last) or op in ('dynamic-slice', 'dynamic-update-slice'):
             return STACKING
-        if instruction.op.removesuffix('-start') == 'copy':
+        if op == 'copy':
             return COPIES
-        if _TRANSPOSES.fullmatch(last) or instruction.op in ('transpose', 'concatenate'):
+        if _TRANSPOSES.fullmatch(last) or op in ('transpose', 'concatenate'):
             return TRANSPOSES
     if sources.is_attention(instruction):
         return ATTENTION
     return PRODUCTS if is_product else ELEMENTWISE
 
 
-def _is_product(instruction: hlo.Instruction) -> bool:
-    return instruction.op in ('dot', 'convolution', 'custom-call')
-
-
 def _fused(instruction: hlo.Instruction, computations: hlo.Computations) -> hlo.Computation:
     """Return the instructions of a fusion by name; none for other instructions."""
-    if instruction.op != 'fusion':
+    if instruction.op.removesuffix('-start') != 'fusion':
         return {}
     return computations.get(instruction.attribute('calls'), {})
 

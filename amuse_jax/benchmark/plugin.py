@@ -3,10 +3,13 @@
 The compiler is in two packages. They must not be installed into the environment of a host without
 an NVIDIA driver, because JAX crashes there when it looks for GPUs. In a folder of their own, only a
 process that calls `use` can see them. This module must not import JAX.
+
+python -m amuse_jax.benchmark.plugin    # installs them into the default folder
 """
 
 import importlib.util
 import os
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -29,18 +32,20 @@ def requirements() -> list[str]:
     return [f'{name}=={version}' for name in PACKAGES]
 
 
+def install_options(folder: Path) -> list[str]:
+    """Return the arguments of `pip install` that put the compiler into the folder."""
+    return ['--no-deps', '--upgrade', f'--target={folder}', *requirements()]
+
+
 def problem(folder: Path) -> str:
     """Return why the compiler cannot be used, with the command that helps; '' if it can be used."""
-    found = {
-        each.name: f'{each.name}=={each.version}'
-        for each in metadata.distributions(path=[str(folder)])
-    }
-    if not _is_installed() and [found.get(name) for name in PACKAGES] != requirements():
-        return (
-            f'{folder} does not have the compiler for GPUs ({", ".join(requirements())}); install '
-            f'it with: pip install --no-deps --upgrade --target={folder} {" ".join(requirements())}'
-        )
-    return ''
+    found = {f'{each.name}=={each.version}' for each in metadata.distributions(path=[str(folder)])}
+    if _is_installed() or found.issuperset(requirements()):
+        return ''
+    return (
+        f"{folder} does not have JAX's compiler for GPUs in jaxlib's version; install it with: "
+        f'pip install {" ".join(install_options(folder))}'
+    )
 
 
 def use(folder: Path) -> None:
@@ -65,5 +70,7 @@ def _is_installed() -> bool:
     return importlib.util.find_spec('jax_cuda13_plugin') is not None
 
 
-if __name__ == '__main__':
-    print(*requirements())
+if __name__ == '__main__':  # install it, unless it is there
+    if problem(default_folder()):
+        pip = [sys.executable, '-m', 'pip', 'install', '--quiet']
+        sys.exit(subprocess.run([*pip, *install_options(default_folder())]).returncode)

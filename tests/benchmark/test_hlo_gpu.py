@@ -106,4 +106,27 @@ def test_scopes_name_the_line_in_this_package(kernels):
     assert kernels['cublas.1'].scope == 'models/windows.py:70 Block.__call__, dot_general'
     assert kernels['loop_gelu'].scope == 'models/gelu.py:60 gelu, mul, for the gradient'
     assert kernels['last'].scope == 'dot_general'  # no frame is in this package
-    assert kernels['copy.1'].scope == 'copy'
+    # The compiler added these.
+    assert kernels['copy.1'].scope == 'copy of the result of parameter'
+    assert kernels['loop_fill'].scope == 'fusion of the result of constant, transpose'
+
+
+def test_the_branch_that_moves_the_most_counts():
+    branches = """
+%small (s: f32[8]) -> f32[8] {
+  %s = f32[8]{0} parameter(0)
+  ROOT %kept = f32[8]{0} copy(%s)
+}
+
+%large (t: f32[8]) -> f32[8] {
+  %t = f32[8]{0} parameter(0)
+  %moved = f32[8]{0} negate(%t)
+  ROOT %changed = f32[8]{0} add(%moved, %t)
+}
+"""
+    call = """
+  %cond.1 = f32[8]{0} conditional(%start, %g, %g), true_computation=%small, false_computation=%large
+  ROOT %last"""
+    text = MODULE.replace('ENTRY', branches + '\nENTRY').replace('\n  ROOT %last', call)
+    names = [kernel.name for kernel in hlo_gpu.costs(text).kernels]
+    assert {'moved', 'changed'} <= set(names) and 'kept' not in names

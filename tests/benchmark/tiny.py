@@ -9,6 +9,6 @@ def get_config():
     c.name = 'tiny'
     c.model.dtype = 'bfloat16'
     c.model.text.depth = c.model.adapters.rounds = c.model.answer.layers = 1
-    c.train.update(batch_size=4, parts=2)
+    c.train.update(batch_size=4)
     c.loop.update(remat_policy='inputs')
     return c
