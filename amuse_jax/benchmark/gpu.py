@@ -46,8 +46,8 @@ class Card:
 
 # `peak`, `links` and `network` are from NVIDIA's data sheets of the cards and of the DGX systems
 # with them. `measured` is from the table of maximum achievable matmul FLOPS in the book
-# stas00/ml-engineering (compute/accelerator), which gives 794.5 for an H100 and for an H200. For
-# these two it is our own measurement of a product of 8192 x 8192 matrices on an H100.
+# stas00/ml-engineering (compute/accelerator), which gives 794.5 for an H100 and for an H200; for
+# these two it is 798, as an H100 was seen to reach with matrices of 8192 x 8192.
 CARDS = {
     'a100-80': Card(flops.PEAKS['NVIDIA A100'], 271.2e12, 300e9, 25e9),
     'h100': Card(flops.PEAKS['NVIDIA H100'], 798e12, 450e9, 50e9),
@@ -243,12 +243,12 @@ def describe_step(step: CompiledStep) -> str:
         ('global batch', f'{train.batch_size} videos, {train.questions} questions each'),
         ('split', f'into {train.parts} parts, keeping {step.config.loop.remat_policy}'),
         ('compiled in', f'{step.compile_seconds:.0f} s'),
-        ('memory per card', f'{step.bytes / 1e9:.2f} of {step.card_memory / 1e9:.0f} GB'),
-        *((f'  {name}', f'{size / 1e9:.2f} GB') for name, size in step.memory.items()),
-        ('matrix products per card', f'{costs.flops / 1e12:.2f} TFLOP'),
-        ('useful ones', f'{step.useful_flops / step.devices / 1e12:.2f} TFLOP'),
-        ('bytes to and from memory', f'{sum(kinds.values()) / 1e9:.1f} GB'),
-        *((f'  {kind}', f'{kinds[kind] / 1e9:.1f} GB') for kind in hlo_gpu.KINDS),
+        ('memory per card', f'{step.bytes / 1e9:.4g} of {step.card_memory / 1e9:.0f} GB'),
+        *((f'- {name}', f'{size / 1e9:.4g} GB') for name, size in step.memory.items()),
+        ('matrix products per card', f'{costs.flops / 1e12:.4g} TFLOP'),
+        ('- not computed again', f'{step.useful_flops / step.devices / 1e12:.4g} TFLOP'),
+        ('bytes to and from memory', f'{sum(kinds.values()) / 1e9:.4g} GB'),
+        *((f'- {kind}', f'{kinds[kind] / 1e9:.4g} GB') for kind in hlo_gpu.KINDS),
         ('kernels', f'{costs.launches:,}'),
         *(
             (f'{kind}s', f'{costs.calls[kind]}, {size / 1e6:.1f} MB')

@@ -205,7 +205,7 @@ def describe_step(step: CompiledStep) -> str:
         ('split', f'into {train.parts} parts, keeping {policy} for the gradient'),
         ('compiled in', f'{step.compile_seconds:.0f} s'),
         ('memory per device', f'{step.bytes / 1e9:.2f} of {chip.memory / 1e9:.0f} GB'),
-        *((f'  {name}', f'{size / 1e9:.2f} GB') for name, size in step.memory.items()),
+        *((f'- {name}', f'{size / 1e9:.2f} GB') for name, size in step.memory.items()),
         ('FLOPs per device', f'{step.flops / step.devices / 1e12:.2f} T'),
         ('useful FLOPs per device', f'{step.useful_flops / step.devices / 1e12:.2f} T'),
         ('bytes to and from memory', f'{step.costs.hbm_bytes / 1e9:.1f} GB'),

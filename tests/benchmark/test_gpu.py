@@ -90,7 +90,7 @@ def test_the_slower_of_nvlink_and_network_bounds_the_collectives(small):
 def test_the_figures_are_printed_and_saved(small):
     step = make_step(small)
     text = ' '.join(gpu.describe_step(step).split())
-    assert 'memory per card 3.00 of 85 GB' in text
+    assert 'memory per card 3 of 85 GB' in text
     assert 'kernels 4 all-reduces 1, 18000.0 MB' in text
     assert 'of the 798 TFLOP/s that a large product reaches' in text
     assert '60.00 ms products: a.py:1 f' in text
