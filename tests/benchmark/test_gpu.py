@@ -100,6 +100,34 @@ def test_the_figures_are_printed_and_saved(small):
     assert figures['collectives'] == {'all-reduce': {'calls': 1, 'bytes': 18 * 10**9}}
 
 
+# In a process of its own, because JAX finds its compilers once.
+COMPILE_A_PRODUCT = """
+from amuse_jax.benchmark import plugin
+plugin.use(plugin.default_folder())
+import jax, jax.numpy as jnp
+from jax.sharding import SingleDeviceSharding
+from amuse_jax.benchmark import gpu, hlo_gpu
+for card in gpu.CARDS:
+    devices = gpu.topology_devices(f'{card}:1x2x8')
+    hosts = {device.process_index for device in devices}
+    x = jax.ShapeDtypeStruct((256, 256), jnp.bfloat16, sharding=SingleDeviceSharding(devices[0]))
+    traced = jax.jit(jnp.matmul).trace(x, x)
+    compiled = traced.lower(lowering_platforms=('cuda',)).compile(compiler_options=gpu.OPTIONS)
+    costs = hlo_gpu.costs(compiled.as_text())
+    print(card, len(devices), len(hosts), costs.launches, costs.flops, *costs.bytes_by_kind())
+"""
+
+
+@needs_compiler
+def test_the_compiler_accepts_every_card():
+    line = [sys.executable, '-c', COMPILE_A_PRODUCT]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines() == [
+        f'{card} 16 2 1 {2 * 256**3} products' for card in gpu.CARDS
+    ]
+
+
 @needs_compiler
 def test_a_small_step_moves_what_it_did_and_exchanges_gradients_alone(tmp_path):
     """The figures are those of jax 0.10.2. This takes a minute of two quiet cores.
