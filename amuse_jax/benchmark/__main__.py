@@ -5,6 +5,7 @@ python -m amuse_jax.benchmark --config=configs/v1.py --rows=visual,step --rounds
 python -m amuse_jax.benchmark --config=configs/v1.py --sweep=batch,questions,segments,resolution
 python -m amuse_jax.benchmark --config=configs/v1.py --sweep=remat_policy  # cost of recomputation
 python -m amuse_jax.benchmark tpu --config=configs/v1.py --topology=v5e:4x4,v5e:16x16
+python -m amuse_jax.benchmark gpu --config=configs/v1.py --topology=h100:1x1x1,h100:1x2x8
 
 The command prints one line per row and then a table. It saves all figures in OUT/figures.json,
 where the rows of earlier runs stay until they are measured again. Both sides run in this process,
@@ -23,6 +24,15 @@ step fits into memory, and estimates the time of a step and of a whole training.
 of them at a time, and only the inputs of each layer are kept for the gradient. Change this with
 --config.train.batch_size, --config.train.parts and --config.loop.remat_policy. OUT/tpu.json holds
 the figures of every topology and setting.
+
+`gpu` does the same for NVIDIA GPUs (a100-80, h100, h200, b200), and none is needed either. A shape
+is slices x hosts x cards of a host. Every card gets the config's batch, unless the command line
+gives a global one with --config.train.batch_size. The command prints memory, matrix products, bytes
+to and from memory by kind, kernels, collectives, an estimate of the time of a step, and the lines
+of the source code that take the most of it. It needs JAX's compiler for GPUs in a folder of its own
+(--plugin) and says how to install it. OUT/gpu.json holds the figures.
+
+--dump=FILE writes the text of the compiled module, for `tpu` and `gpu`.
 
 amuse_jax/benchmark/reference/__init__.py describes the PyTorch side.
 """
@@ -59,15 +69,27 @@ FREED_MEMORY = flags.DEFINE_enum(
 OUT = flags.DEFINE_string('out', 'runs/benchmark', 'Folder of the figures and of the input data.')
 TOPOLOGY = flags.DEFINE_list(
     'topology',
-    ['v5e:4x4'],
-    'For tpu: chip topologies; v5e, v5p or v6e, and a shape, such as v5e:4x4.',
+    [],
+    'For tpu and gpu: topologies, such as v5e:4x4 (the default for tpu; also v5p and v6e) or '
+    'h100:1x1x1 (the default for gpu; also a100-80, h200 and b200).',
+)
+DUMP = flags.DEFINE_string(
+    'dump',
+    None,
+    'For tpu and gpu: file for the text of the compiled module. With several topologies, the name '
+    'of the topology is added to the name of the file.',
+)
+PLUGIN = flags.DEFINE_string(
+    'plugin',
+    None,
+    "For gpu: folder with JAX's compiler for GPUs; by default a folder of the cache.",
 )
 
 
 def main(argv: list[str]) -> None:
-    """Run the benchmark, or the TPU estimate if the argument is `tpu`."""
-    if argv[1:] == ['tpu']:
-        _tpu(CONFIG.value)
+    """Run the benchmark, or an estimate for accelerators if the argument is `tpu` or `gpu`."""
+    if argv[1:] in (['tpu'], ['gpu']):
+        _ahead_of_time(CONFIG.value, argv[1])
         return
     if argv[1:]:
         raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
@@ -90,24 +112,56 @@ def main(argv: list[str]) -> None:
         sys.exit(f'amuse_jax: {error}')
 
 
-def _tpu(config) -> None:
-    os.environ['JAX_PLATFORMS'] = 'cpu'  # the step is compiled for other chips than the local ones
-    from amuse_jax.benchmark import tpu
+def _ahead_of_time(config, accelerator: str) -> None:
+    """Compile for every topology, and print and save the figures."""
     from amuse_jax.errors import StageError
-    from amuse_jax.run import settings
 
     logging.set_verbosity(logging.WARNING)
     try:
-        overrides = config_flags.get_override_values(flags.FLAGS['config'])
-        for topology in TOPOLOGY.value:
-            shards = tpu.num_batch_shards(config, topology)
-            fitted = tpu.fit_to_chips(config, overrides, shards)
-            settings.check(fitted)
-            step = tpu.compile_step(fitted, topology)
-            print(tpu.describe_step(step) + '\n', flush=True)
-            tpu.save(Path(OUT.value) / 'tpu.json', tpu.figures(step))
+        if accelerator == 'gpu':
+            from amuse_jax.benchmark import plugin
+
+            plugin.use(Path(PLUGIN.value).absolute() if PLUGIN.value else plugin.default_folder())
+        os.environ['JAX_PLATFORMS'] = 'cpu'  # the accelerators of this host are not used
+        (_gpu if accelerator == 'gpu' else _tpu)(config)
     except StageError as error:
         sys.exit(f'amuse_jax: {error}')
+
+
+def _tpu(config) -> None:
+    from amuse_jax.benchmark import ahead_of_time, tpu
+    from amuse_jax.run import settings
+
+    overrides = config_flags.get_override_values(flags.FLAGS['config'])
+    topologies = TOPOLOGY.value or ['v5e:4x4']
+    for topology in topologies:
+        fitted = tpu.fit_to_chips(config, overrides, tpu.num_batch_shards(config, topology))
+        settings.check(fitted)
+        step = tpu.compile_step(fitted, topology, _dump(topology, topologies))
+        print(tpu.describe_step(step) + '\n', flush=True)
+        ahead_of_time.save(Path(OUT.value) / 'tpu.json', tpu.figures(step))
+
+
+def _gpu(config) -> None:
+    from amuse_jax.benchmark import ahead_of_time, gpu
+    from amuse_jax.run import settings
+
+    overrides = config_flags.get_override_values(flags.FLAGS['config'])
+    topologies = TOPOLOGY.value or ['h100:1x1x1']
+    for topology in topologies:
+        fitted = gpu.fit_to_cards(config, overrides, gpu.num_batch_shards(config, topology))
+        settings.check(fitted)
+        step = gpu.compile_step(fitted, topology, _dump(topology, topologies))
+        print(gpu.describe_step(step) + '\n', flush=True)
+        ahead_of_time.save(Path(OUT.value) / 'gpu.json', gpu.figures(step))
+
+
+def _dump(topology: str, topologies: list[str]) -> Path | None:
+    """Return the file for the module's text: --dump, with the topology if there are several."""
+    path = Path(DUMP.value) if DUMP.value else None
+    if path and len(topologies) > 1:
+        path = path.with_name(f'{path.stem}-{topology.replace(":", "-")}{path.suffix}')
+    return path
 
 
 def _run(config) -> None:

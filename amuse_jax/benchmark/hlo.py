@@ -1,4 +1,6 @@
-"""Costs of one run of a program compiled for TPUs, read from the text of its optimised module.
+"""Costs of one run of a compiled program, read from the text of its optimised module.
+
+`costs` is for TPUs; hlo_gpu.py uses the same reader for GPUs.
 
 XLA's own cost analysis counts the body of a loop once. Here every instruction counts as often as it
 runs.
@@ -8,7 +10,7 @@ import dataclasses
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 # How often each device sends the whole array, by collective, in a ring of many devices.
 RING_SENDS = {
@@ -27,11 +29,11 @@ _INSTRUCTION = re.compile(r'\s+(?:ROOT )?%([\w.\-]+) = ')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _KERNEL = re.compile(r'"cost_estimate":\{"flops":"(\d+)"')
 # These instructions only name, move or group the results of others.
-_NO_TRAFFIC = {
+NO_TRAFFIC = {
     'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'iota',
     'partition-id', 'replica-id', 'while', 'conditional', 'call',
 }  # fmt: skip
-_SLICES = 'dynamic-slice', 'slice', 'gather'  # they read only a part of their first operand
+SLICES = 'dynamic-slice', 'slice', 'gather'  # they read only a part of their first operand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,10 +95,10 @@ def costs(text: str) -> Costs:
     Raises:
       ValueError: a loop's trip count is unknown, or the text has no entry computation.
     """
-    computations, entry = _parse(text)
+    computations, entry = parse(text)
     total = Costs(0, 0, Counter(), Counter(), Counter(), Counter())
-    for instruction, times, computation in _executed(computations, entry, 1):
-        for kind, size in _collectives(instruction, computation, computations):
+    for instruction, times, computation in executed(computations, entry, 1):
+        for kind, size in collectives(instruction, computation, computations):
             total.collectives[kind] += times * size
             total.calls[kind] += times
         if kernel := _KERNEL.search(instruction.rest):
@@ -114,7 +116,7 @@ Computation = dict[str, Instruction]
 Computations = dict[str, Computation]
 
 
-def _parse(text: str) -> tuple[Computations, str]:
+def parse(text: str) -> tuple[Computations, str]:
     """Return the module's computations by name, and the name of the entry computation."""
     computations, entry, current = {}, '', {}
     # The metadata of a kernel spans several lines.
@@ -150,46 +152,62 @@ def _closing_bracket(text: str) -> int:
     raise ValueError(f'expected a closed bracket in {text[:80]!r}')
 
 
-def _executed(
-    computations: Computations, name: str, times: int
+def executed(
+    computations: Computations,
+    name: str,
+    times: int,
+    cost: Callable[[Instruction, Computation], int] | None = None,
 ) -> Iterator[tuple[Instruction, int, Computation]]:
     """Yield every instruction that is executed, how often it runs, and its computation.
 
     Instructions inside a fusion are not executed one by one.
+
+    Args:
+      computations: the module's computations, from `parse`.
+      name: the computation to start with.
+      times: how often it runs.
+      cost: the cost of an instruction in its computation. Only the branch of a conditional with the
+        highest cost is executed. If None, all branches are: they are small here.
     """
     for instruction in computations[name].values():
         if instruction.op == 'while':
             count = times * _trip_count(computations, instruction)
-            yield from _executed(computations, instruction.attribute('body'), count)
-        elif instruction.op in ('call', 'async-start'):
+            yield from executed(computations, instruction.attribute('body'), count, cost)
+        elif instruction.op in ('call', 'call-start', 'async-start'):
             called = instruction.attribute('to_apply') or instruction.attribute('calls')
-            yield from _executed(computations, called, times)
-        elif instruction.op == 'conditional':  # all branches count: they are small here
-            for branch in _NAME.findall(instruction.rest.split('metadata=')[0]):
-                if branch in computations:
-                    yield from _executed(computations, branch, times)
+            yield from executed(computations, called, times, cost)
+        elif instruction.op == 'conditional':
+            branches = [
+                list(executed(computations, branch, times, cost))
+                for branch in _NAME.findall(instruction.rest.split('metadata=')[0])
+                if branch in computations
+            ]
+            if cost:
+                branches = [max(branches, key=lambda runs: sum(n * cost(i, c) for i, n, c in runs))]
+            for runs in branches:
+                yield from runs
         else:
             yield instruction, times, computations[name]
 
 
-def _collectives(
+def collectives(
     instruction: Instruction, computation: Computation, computations: Computations
 ) -> Iterator[tuple[str, int]]:
     """Yield the collectives that an instruction is or contains: kind, bytes of the whole array."""
     kind = instruction.op.removesuffix('-start')
     if kind in RING_SENDS:
         operand_bytes = sum(
-            sum(_array_bytes(computation[name].shape, only_hbm=False))
+            sum(array_bytes(computation[name].shape, only_hbm=False))
             for name in instruction.operands
         )
-        result_bytes = sum(_array_bytes(instruction.shape, only_hbm=False))
+        result_bytes = sum(array_bytes(instruction.shape, only_hbm=False))
         if instruction.op.endswith('-start') and kind != 'all-reduce':
             result_bytes -= operand_bytes  # the result's shape lists the operands too
         yield kind, max(operand_bytes, result_bytes)
     if instruction.op == 'fusion':
         fused = computations.get(instruction.attribute('calls'), {})
         for each in fused.values():
-            yield from _collectives(each, fused, computations)
+            yield from collectives(each, fused, computations)
 
 
 def _trip_count(computations: Computations, loop: Instruction) -> int:
@@ -211,18 +229,18 @@ def _hbm_traffic(
 
     Arrays that the compiler placed in the chip's own memory cost nothing.
     """
-    if instruction.op in _NO_TRAFFIC or instruction.op.endswith('-done'):
+    if instruction.op in NO_TRAFFIC or instruction.op.endswith('-done'):
         return 0
     fused = (
         computations.get(instruction.attribute('calls'), {}) if instruction.op == 'fusion' else {}
     )
-    if instruction.op.removesuffix('-start') in _SLICES:
+    if instruction.op.removesuffix('-start') in SLICES:
         return _slice_traffic(instruction, computation)
     if instruction.op.endswith('-start'):  # the result's shape lists the operands too
-        return sum(_array_bytes(instruction.shape))
+        return sum(array_bytes(instruction.shape))
     if not fused:
-        return sum(_array_bytes(instruction.shape)) + sum(
-            sum(_array_bytes(computation[name].shape))
+        return sum(array_bytes(instruction.shape)) + sum(
+            sum(array_bytes(computation[name].shape))
             for name in instruction.operands
             if name in computation
         )
@@ -236,39 +254,39 @@ def _slice_traffic(instruction: Instruction, computation: Computation) -> int:
     arrays = [match.group() for match in _ARRAY.finditer(instruction.shape)]
     piece = arrays[1 if instruction.op.endswith('-start') else 0]
     source = computation[instruction.operands[0]]
-    read = sum(_array_bytes(piece, only_hbm=False)) if sum(_array_bytes(source.shape)) else 0
-    return read + sum(_array_bytes(piece))
+    read = sum(array_bytes(piece, only_hbm=False)) if sum(array_bytes(source.shape)) else 0
+    return read + sum(array_bytes(piece))
 
 
 def _bytes_read(parameter: Instruction, fused: Computation) -> int:
     """Return the bytes read of a fusion's parameter: all of it, or the slices that are used."""
-    whole, total = sum(_array_bytes(parameter.shape)), 0
+    whole, total = sum(array_bytes(parameter.shape)), 0
     for user in fused.values():
         if parameter.name not in user.operands:
             continue
         is_first = user.operands[0] == parameter.name
         if is_first and user.op == 'dynamic-update-slice':
             continue  # this array is updated in place
-        if not is_first or user.op not in _SLICES:
+        if not is_first or user.op not in SLICES:
             return whole
-        total += sum(_array_bytes(user.shape, only_hbm=False)) if whole else 0
+        total += sum(array_bytes(user.shape, only_hbm=False)) if whole else 0
     return total
 
 
 def _bytes_written(fusion: Instruction, fused: Computation) -> int:
     """Return the bytes written of a fusion's results: all, or the slices updated in place."""
     updates = [each for each in fused.values() if each.op == 'dynamic-update-slice']
-    total = sum(_array_bytes(fusion.shape))
+    total = sum(array_bytes(fusion.shape))
     for update in updates:
-        if sum(_array_bytes(update.shape)):
+        if sum(array_bytes(update.shape)):
             whole, part = (
-                sum(_array_bytes(fused[n].shape, only_hbm=False)) for n in update.operands[:2]
+                sum(array_bytes(fused[n].shape, only_hbm=False)) for n in update.operands[:2]
             )
             total -= max(0, whole - part)
     return max(0, total)
 
 
-def _array_bytes(shape: str, only_hbm: bool = True) -> Iterator[int]:
+def array_bytes(shape: str, only_hbm: bool = True) -> Iterator[int]:
     """Yield the bytes of every array in a shape, with the padding of its layout.
 
     `S(1)` in a layout means the chip's own memory; `only_hbm` leaves such arrays out.

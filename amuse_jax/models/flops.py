@@ -21,6 +21,7 @@ PEAKS = {
     'NVIDIA H100': 989e12,
     'NVIDIA H100 PCIe': 756e12,
     'NVIDIA H200': 989e12,
+    'NVIDIA B200': 2250e12,
 }
 
 

@@ -18,7 +18,7 @@ import pytest
 from jax.sharding import AbstractMesh
 from ml_collections import ConfigDict
 
-from amuse_jax.benchmark import compiling, hlo, tpu
+from amuse_jax.benchmark import ahead_of_time, compiling, hlo, tpu
 from amuse_jax.errors import StageError
 from amuse_jax.models.summary import BERT_WORDS
 from amuse_jax.training import sharding
@@ -103,7 +103,7 @@ def test_the_slowest_of_products_memory_and_links_bounds_the_utilisation(step):
 
 def test_a_training_is_estimated_from_the_step(step):
     training, config = step.training_estimate(), step.config
-    steps = config.train.epochs * tpu.VIDEOS / 256
+    steps = config.train.epochs * ahead_of_time.VIDEOS / 256
     assert training['steps'] == steps and training['hours'] == pytest.approx(steps / 3600)
     # The map of 64 pixels has 16x16 patches; it is halved twice, to 4x4.
     width = 4 * config.model.visual.width
@@ -119,7 +119,7 @@ def test_figures_of_other_topologies_and_settings_stay(step, tmp_path):
     run = {'settings': step.settings(), 'step_seconds': 1.0}
     other = run | {'settings': run['settings'] | {'parts': 2}}
     for each in (run, other, run | {'step_seconds': 2.0}):
-        tpu.save(path, each)
+        ahead_of_time.save(path, each)
     found = json.loads(path.read_text())['runs']
     assert [(each['settings']['parts'], each['step_seconds']) for each in found] == [
         (2, 1.0),
