@@ -59,10 +59,13 @@ def finish(workdir, count, devices, *arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('count', [2, 4])
-def test_a_whole_run_on_several_hosts_equals_one_host(tiny, tmp_path, count):
-    """Compare `count` hosts with one device each and one host with `count` devices."""
+def test_a_whole_run_on_several_hosts_equals_one_host(tiny, tmp_path):
+    """Compare four hosts with one device each and one host with four devices.
+
+    There are more hosts than test videos, so some hosts have none.
+    """
     _, inputs = tiny
+    count = 4
     several, one = (make_workdir(tmp_path / name, inputs) for name in ('several', 'one'))
     finish(several, count, 1)
     finish(one, 1, count)
