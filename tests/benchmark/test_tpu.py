@@ -179,7 +179,7 @@ def test_chips_exchange_gradients_alone_and_no_more_when_there_are_more(small):
 @needs_libtpu
 @pytest.mark.slow
 def test_v1_fits_a_v5e_and_exchanges_its_gradients_once_per_part():
-    """This takes a quarter of an hour on two cores."""
+    """This takes a quarter of an hour on two cores. CI has no libtpu and skips it."""
     config = v1.get_config()
     config = tpu.fit_to_chips(config, (), tpu.num_batch_shards(config, 'v5e:4x4'))
     step = tpu.compile_step(config, 'v5e:4x4')
