@@ -11,7 +11,7 @@ os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_backend_opti
 os.environ['JAX_DEFAULT_MATMUL_PRECISION'] = 'highest'  # accelerators too multiply in float32
 
 THIRDS = 3
-SALT = '3732'  # found by trial: with it the thirds take about as long as each other
+SALT = '8073'  # found by trial: with it the thirds take about as long as each other
 
 
 def third_of(file: str) -> int:
