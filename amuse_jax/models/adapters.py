@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from amuse_jax.models import attention, hierarchy
+from amuse_jax.models import hierarchy
+from amuse_jax.models.attention import multihead
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +103,7 @@ class ModalityAdapter(nnx.Module):
             jnp.split(self.fuse_key_value(candidate), 2, axis=-1) for candidate in (own, *attended)
         ]
         keys, values = zip(*candidates)
-        fused = attention.attend_to_candidates(self.fuse_query(own), keys, values, self.heads)
+        fused = multihead.attend_to_candidates(self.fuse_query(own), keys, values, self.heads)
         return tokens + self.project_out(fused).astype(tokens.dtype)
 
 
@@ -139,7 +140,7 @@ class Adapters(nnx.Module):
         v, a, l = self.visual.project(visual), self.audio.project(audio), self.text.project(text)
         word_key, word_value = l.key[:, :, None], l.value[:, :, None]  # [V, Q, 1, N, width]
         words = word_mask[:, :, None]
-        attend = functools.partial(attention.multihead_attention, heads=self.heads)
+        attend = functools.partial(multihead.multihead_attention, heads=self.heads)
 
         video_from = (
             attend(v.query, a.key, a.value),

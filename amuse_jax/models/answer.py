@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from amuse_jax.models import attention, hierarchy
+from amuse_jax.models import hierarchy
+from amuse_jax.models.attention import multihead
 from amuse_jax.models.streams import Stream
 
 # Lower bound of a softmax's normaliser, relative to exp(largest score). Its inverse square is
@@ -110,7 +111,7 @@ class StreamAttention(nnx.Module):
         x = self.norm(probes).astype(self.dtype).reshape(videos, rows, width)
         member = tokens.member
 
-        scores = self._scores(attention.split_heads(self.query(x), self.heads), tokens, questions)
+        scores = self._scores(multihead.split_heads(self.query(x), self.heads), tokens, questions)
         sink = self.sink[...][:, None, None]
         top = jax.lax.stop_gradient(jnp.maximum(scores.max(-1, keepdims=True), sink))
         weights = jnp.exp(scores - top)  # [V, h, Q * M, n]
@@ -118,11 +119,11 @@ class StreamAttention(nnx.Module):
         amounts = jnp.log(totals) + top  # [V, h, Q * M, S]
 
         prefer = self.prefer(x).astype(jnp.float32)
-        gates = attention.split_heads(prefer, self.heads) + self.found[...][:, None, None] * amounts
+        gates = multihead.split_heads(prefer, self.heads) + self.found[...][:, None, None] * amounts
         gates = jax.nn.softmax(gates, axis=-1)
         fused = self._sum_values(weights * ((gates / totals) @ member.T), tokens, questions)
-        amount = attention.join_heads(gates * amounts).astype(self.dtype)
-        out = self.out(attention.join_heads(fused)) + self.amount(amount)
+        amount = multihead.join_heads(gates * amounts).astype(self.dtype)
+        out = self.out(multihead.join_heads(fused)) + self.amount(amount)
 
         first = slice(None, None, count)  # [CLS] of each question
         importance = gates[:, :, first].mean(1)
@@ -137,10 +138,10 @@ class StreamAttention(nnx.Module):
         """
         scores = []
         if tokens.shared is not None:
-            key = attention.split_heads(self.key(tokens.shared), self.heads)
+            key = multihead.split_heads(self.key(tokens.shared), self.heads)
             scores.append(jnp.einsum('vhrc,vhnc->vhrn', query, key))
         if tokens.own is not None:
-            key = attention.split_heads(self.key(tokens.own), self.heads)
+            key = multihead.split_heads(self.key(tokens.own), self.heads)
             query = query.reshape(*query.shape[:2], questions, -1, query.shape[-1])
             own = jnp.einsum('vhqmc,vqhnc->vhqmn', query, key)
             scores.append(own.reshape(*own.shape[:2], -1, own.shape[-1]))
@@ -152,11 +153,11 @@ class StreamAttention(nnx.Module):
         weights = weights.astype(self.dtype)
         total, start = 0, 0
         if tokens.shared is not None:
-            value = attention.split_heads(self.value(tokens.shared), self.heads)
+            value = multihead.split_heads(self.value(tokens.shared), self.heads)
             start = value.shape[-2]
             total = jnp.einsum('vhrn,vhnc->vhrc', weights[..., :start], value)
         if tokens.own is not None:
-            value = attention.split_heads(self.value(tokens.own), self.heads)
+            value = multihead.split_heads(self.value(tokens.own), self.heads)
             weights = weights[..., start:]
             weights = weights.reshape(*weights.shape[:2], questions, -1, weights.shape[-1])
             own = jnp.einsum('vhqmn,vqhnc->vhqmc', weights, value)
@@ -201,8 +202,8 @@ class AnswerLayer(nnx.Module):
         probes = probes + attended * mask[0]
 
         x = self.qkv(self.probe_norm(probes).astype(probes.dtype))
-        qkv = (attention.split_heads(part, self.heads) for part in jnp.split(x, 3, axis=-1))
-        probes = probes + self.out(attention.join_heads(attention.attend(*qkv))) * mask[1]
+        qkv = (multihead.split_heads(part, self.heads) for part in jnp.split(x, 3, axis=-1))
+        probes = probes + self.out(multihead.join_heads(multihead.attend(*qkv))) * mask[1]
 
         x = self.inner(self.mlp_norm(probes).astype(probes.dtype))
         return probes + self.outer(jax.nn.gelu(x, approximate=False)) * mask[2], weights

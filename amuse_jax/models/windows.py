@@ -13,7 +13,8 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from amuse_jax.models import attention_kernel, platform
+from amuse_jax.models import platform
+from amuse_jax.models.attention import tpu
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,7 +238,7 @@ def _attend_by_kernel(query, key, value, bias, scale, window_map, mask, cosine):
         bias = jnp.where(mask[:, None], bias, jnp.finfo(jnp.float32).min)
 
     def kernel(query, key, value, scale, bias):
-        return attention_kernel.attend(query, key, value, scale, bias, cosine=cosine)
+        return tpu.attend(query, key, value, scale, bias, cosine=cosine)
 
     x = platform.on_each_device(kernel, 3, 2)(query, key, value, scale, bias)
     return window_map.join(x.reshape(-1, 1, *shape[2:]))
@@ -246,9 +247,7 @@ def _attend_by_kernel(query, key, value, bias, scale, window_map, mask, cosine):
 def unit(x: Array) -> Array:
     """Divide x by its length along the last axis, in float32. Zeros have finite gradients."""
     x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(
-        jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), attention_kernel.SMALLEST)
-    )
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), tpu.SMALLEST))
 
 
 def project(linear: nnx.Linear, tokens: Array) -> list[Array]:

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amuse_jax.models import attention, building
+from amuse_jax.models import building
 from amuse_jax.models.adapters import AdapterConfig, Adapters
+from amuse_jax.models.attention import multihead
 
 VIDEOS, QUESTIONS, SEGMENTS, WORDS = 2, 3, 2, 4
 TOKENS = {'visual': 3, 'audio': 2}
@@ -121,7 +122,7 @@ def plain(adapters, heads, visual, audio, text, word_mask, segment_mask):
 def test_eq_1_attends_as_written(heads):
     rng = np.random.default_rng(0)
     query, key, value = (rng.normal(size=(n, 8)).astype(np.float32) for n in (3, 5, 5))
-    attended = attention.multihead_attention(*map(jnp.asarray, (query, key, value)), heads)
+    attended = multihead.multihead_attention(*map(jnp.asarray, (query, key, value)), heads)
     np.testing.assert_allclose(attended, eq1(query, key, value, heads), atol=1e-5)
 
 

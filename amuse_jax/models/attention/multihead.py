@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from amuse_jax.models import attention_kernel, platform
+from amuse_jax.models import platform
+from amuse_jax.models.attention import tpu
 
 
 def split_heads(x: jax.Array, heads: int) -> jax.Array:
@@ -81,7 +82,7 @@ def multihead_attention(
 
     def kernel(*arrays):
         query, key, value, *mask = arrays[:count]
-        return attention_kernel.attend(query, key, value, arrays[count], None, *mask)
+        return tpu.attend(query, key, value, arrays[count], None, *mask)
 
     attended = platform.on_each_device(kernel, count, 1)(*batched, scale)
     return attended.reshape(*lead, *attended.shape[2:])
