@@ -12,8 +12,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
-from amuse_jax.models import hierarchy
+from amuse_jax.models import hierarchy, remat
 from amuse_jax.models.attention import multihead
 
 
@@ -77,7 +78,8 @@ class ModalityAdapter(nnx.Module):
 
     def project(self, tokens: jax.Array) -> Projected:
         """Project tokens [..., n, width_in] to the inputs of Eq. 1 and of Fuse."""
-        return Projected(*jnp.split(self.project_in(self.norm(tokens)), 4, axis=-1))
+        projected = checkpoint_name(self.project_in(self.norm(tokens)), remat.QKV)
+        return Projected(*jnp.split(projected, 4, axis=-1))
 
     def transform(self, source: int, attended: jax.Array) -> jax.Array:
         """Apply the MLP of Eq. 2 to one source's attended output.
@@ -140,7 +142,7 @@ class Adapters(nnx.Module):
         v, a, l = self.visual.project(visual), self.audio.project(audio), self.text.project(text)
         word_key, word_value = l.key[:, :, None], l.value[:, :, None]  # [V, Q, 1, N, width]
         words = word_mask[:, :, None]
-        attend = functools.partial(multihead.multihead_attention, heads=self.heads)
+        attend = functools.partial(multihead.attend_heads, heads=self.heads)
 
         video_from = (
             attend(v.query, a.key, a.value),

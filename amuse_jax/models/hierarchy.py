@@ -2,11 +2,10 @@
 
 The blocks of a stage are one stacked module (leading axis: depth) and run in one scan, so the
 compile time does not grow with the depth. A tower can also run in parts, because Amuse puts
-adapters between the blocks of stage 3: `stem` runs up to stage 3, `run_stage3` runs a few of its
-blocks, and `tail` runs the rest.
+adapters between the blocks of stage 3: `stem` runs up to stage 3, `Stage.unrolled` gives its blocks
+one by one, and `tail` runs the rest.
 """
 
-import functools
 import math
 import operator
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
 from amuse_jax.models import cpu, remat
 from amuse_jax.models.gelu import gelu
@@ -55,7 +55,8 @@ class Mlp(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """(..., d) -> (..., d)."""
-        return self.outer(gelu(self.inner(x)))
+        hidden = checkpoint_name(self.inner(x), remat.INNER)
+        return checkpoint_name(self.outer(gelu(hidden)), remat.OUTER)
 
 
 class PatchEmbedding(nnx.Module):
@@ -120,95 +121,67 @@ class Stage(nnx.Module):
         """Merge the previous stage's tokens into the tokens that enter this stage's blocks."""
         return tokens if self.merge is None else self.merge(tokens)
 
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return len(jax.tree.leaves(nnx.state(self.blocks))[0])
+
     def __call__(self, tokens: Array) -> Array:
-        """Run all blocks: (b, n, d) -> (b, n, d)."""
-        return self.run(*nnx.split(self.blocks), tokens, 0)
+        """Run all blocks in a scan: (b, height*width, d) -> (b, height*width, d)."""
+        return self.run(tokens, 0, self.depth)
 
-    def run(
-        self, graphdef: nnx.GraphDef, state: nnx.State, tokens: Array, first: int | Array
-    ) -> Array:
-        """Run the consecutive blocks whose parameters `state` holds.
+    def run(self, tokens: Array, first: int, last: int) -> Array:
+        """Run the blocks first..last - 1 in a scan: (b, height*width, d).
 
-        Args:
-          graphdef, state: result of `nnx.split(self.blocks)`; `state` may be a slice of it.
-          tokens: (b, height*width, d) of the stage's map.
-          first: index of the first of these blocks in the stage; blocks of odd index shift their
-            windows. May be traced.
-        Returns:
-          (b, height*width, d).
+        Blocks of odd index shift their windows.
         """
-        scanned = state, _position_biases(graphdef, state)
-        return self._scan(graphdef, lambda one: one, scanned, tokens, first)
+        graphdef, state = nnx.split(self.blocks)
+        state = jax.tree.map(operator.itemgetter(slice(first, last)), state)
+        blocks = state, _position_biases(graphdef, state)
 
-    def run_slice(
-        self,
-        graphdef: nnx.GraphDef,
-        state: nnx.State,
-        tokens: Array,
-        first: int | Array,
-        count: int,
-    ) -> Array:
-        """Run blocks first..first + count - 1, indexing one block at a time in the whole stack.
+        def run_blocks(tokens, several, in_scan=True):
+            for place in range(len(jax.tree.leaves(several)[0])):
+                one = jax.tree.map(operator.itemgetter(place), several)
+                shifted = self.window_map.shifts and (first + place) % 2 == 1
+                tokens = self._run_block(graphdef, tokens, *one, shifted, in_scan)
+            return tokens, None
 
-        `run` on a slice of the stack would copy its weights. The drawback is the gradient with
-        respect to the weights: for each block it is as large as the whole stack. So use this
-        function for frozen weights.
+        step = 2 if self.window_map.shifts else 1  # blocks with and without shift take turns
+        whole = (last - first) // step
+        if whole:
+            steps = jax.tree.map(
+                lambda leaf: leaf[: whole * step].reshape(whole, step, *leaf.shape[1:]), blocks
+            )
+            tokens, _ = jax.lax.scan(run_blocks, tokens, steps)
+        rest = jax.tree.map(operator.itemgetter(slice(whole * step, None)), blocks)
+        return run_blocks(tokens, rest, in_scan=False)[0]
 
-        Args:
-          graphdef, state: result of `nnx.split(self.blocks)`, all blocks.
-          tokens, first: as for `run`.
-          count: number of blocks to run.
-        Returns:
-          (b, height*width, d).
+    def unrolled(self) -> list[Callable[[Array], Array]]:
+        """Return a function for each block, (b, height*width, d) -> (b, height*width, d).
+
+        A scan writes what the gradient needs into a stack and reads it back. Functions called one
+        after the other leave it where it is, but take longer to compile.
         """
+        graphdef, state = nnx.split(self.blocks)
+        blocks = state, _position_biases(graphdef, state)
 
-        def slice_blocks(leaf):  # only the small parameters of the biases are really copied
-            return jax.lax.dynamic_slice_in_dim(leaf, first, count)
+        def function(place):
+            one = jax.tree.map(operator.itemgetter(place), blocks)
+            shifted = self.window_map.shifts and place % 2 == 1
+            return lambda tokens: self._run_block(graphdef, tokens, *one, shifted, in_scan=False)
 
-        def select(scanned):
-            place, bias = scanned
-            index = functools.partial(jax.lax.dynamic_index_in_dim, index=place, keepdims=False)
-            return jax.tree.map(index, state), bias
+        return [function(place) for place in range(self.depth)]
 
-        biases = _position_biases(graphdef, jax.tree.map(slice_blocks, state))
-        return self._scan(graphdef, select, (first + jnp.arange(count), biases), tokens, first)
+    def _run_block(self, graphdef, tokens, state, bias, shifted, in_scan):
+        def run(tokens):
+            return nnx.merge(graphdef, state)(tokens, bias, shifted)
 
-    def _scan(self, graphdef, select, scanned, tokens, first):
-        """Run a block per element of `scanned`; `select` maps it to the block's state and bias."""
-
-        def run_block(tokens, one, shifted=False):
-            state, bias = select(one)
-
-            def run(tokens):
-                return nnx.merge(graphdef, state)(tokens, bias, shifted)
-
+        def run_in_chunks(tokens):
             # Size of one example's hidden layer in the MLP.
             inner_bytes = 4 * math.prod(tokens.shape[1:]) * tokens.dtype.itemsize
             return cpu.in_chunks(run, tokens, inner_bytes)
 
-        run_block = remat.rematerialise(run_block, self.remat_policy)
-        if not self.window_map.shifts:
-            return jax.lax.scan(lambda x, one: (run_block(x, one), None), tokens, scanned)[0]
-
-        odd = first % 2 == 1
-
-        def run_pair(tokens, pair):
-            for place, shifted in enumerate((odd, odd ^ True)[: len(jax.tree.leaves(pair)[0])]):
-                tokens = run_block(tokens, jax.tree.map(operator.itemgetter(place), pair), shifted)
-            return tokens, None
-
-        count = len(jax.tree.leaves(scanned)[0])
-        whole = count // 2
-        pairs, rest = (
-            jax.tree.map(operator.itemgetter(part), scanned)
-            for part in (slice(2 * whole), slice(2 * whole, None))
-        )
-        pairs = jax.tree.map(lambda leaf: leaf.reshape(whole, 2, *leaf.shape[1:]), pairs)
-        if whole:
-            tokens, _ = jax.lax.scan(run_pair, tokens, pairs)
-        if count % 2:
-            tokens, _ = run_pair(tokens, rest)
-        return tokens
+        return remat.rematerialise(run_in_chunks, self.remat_policy, in_scan)(tokens)
 
 
 def _position_biases(graphdef: nnx.GraphDef, state: nnx.State) -> Array:
@@ -290,19 +263,11 @@ class Tower(nnx.Module):
         tokens = self.stages[1](self.stages[1].enter(tokens))
         return self.stages[2].enter(tokens)
 
-    def stage3_blocks(self) -> tuple[nnx.GraphDef, nnx.State]:
-        """Return the blocks of stage 3; the leaves of the state are stacked (depth3, ...)."""
-        return nnx.split(self.stages[2].blocks)
-
-    def run_stage3(
-        self, graphdef: nnx.GraphDef, state: nnx.State, tokens: Array, first: int | Array
-    ) -> Array:
-        """Run the consecutive blocks of stage 3 in `state`; `first` is the index of the first."""
-        return self.stages[2].run(graphdef, state, tokens, first)
-
     def tail(self, tokens: Array) -> Array:
         """Run stage 4 and the final norm on stage 3's output: (b, n3, d3) -> (b, n4, d4)."""
-        tokens = self.stages[3](self.stages[3].enter(tokens))
+        tokens = self.stages[3].enter(tokens)
+        for run_block in self.stages[3].unrolled():
+            tokens = run_block(tokens)
         return self.norm(tokens).astype(self.dtype)
 
     def __call__(self, x: Array) -> TowerOutput:
@@ -322,10 +287,8 @@ class Tower(nnx.Module):
         tokens, outputs = self.embed(x), []
         for stage in self.stages:
             tokens, stage_outputs = stage.enter(tokens), []
-            graphdef, state = nnx.split(stage.blocks)
-            for place in range(len(jax.tree.leaves(state)[0])):
-                one = jax.tree.map(operator.itemgetter(slice(place, place + 1)), state)
-                tokens = stage.run(graphdef, one, tokens, place)
+            for run_block in stage.unrolled():
+                tokens = run_block(tokens)
                 stage_outputs.append(tokens)
             outputs.append(tuple(stage_outputs))
         return tuple(outputs)

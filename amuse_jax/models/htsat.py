@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
-from amuse_jax.models import hierarchy, windows
+from amuse_jax.models import hierarchy, remat, windows
 from amuse_jax.models.data_norm import DataNorm
 from amuse_jax.models.windows import WindowMap
 
@@ -122,11 +123,10 @@ class BiasedAttention(nnx.Module):
 
     def __call__(self, tokens: Array, bias: Array, shifted: bool | Array) -> Array:
         """(b, h*w, d) -> (b, h*w, d)."""
-        tokens = self.window_map.pad_and_shift(tokens, shifted)
-        query, key, value = windows.project(self.qkv, tokens)
         scale = jnp.full(self.heads, (tokens.shape[-1] // self.heads) ** -0.5)
-        x = windows.attention(query, key, value, bias, scale, self.window_map, shifted)
-        return self.window_map.unshift_and_crop(self.out(x), shifted)
+        projection = self.qkv.kernel[...], self.qkv.bias[...]
+        x = windows.self_attention(tokens, *projection, bias, scale, self.window_map, shifted)
+        return checkpoint_name(self.out(x), remat.OUT)
 
 
 class HTSATBlock(nnx.Module):

@@ -9,6 +9,7 @@ Axes: V videos, Q questions, T segments, n tokens, N words, R rounds.
 """
 
 import dataclasses
+import operator
 
 import flax.struct
 import jax
@@ -100,8 +101,8 @@ class InteractiveEncoder(nnx.Module):
         """
         visual = self.visual.stem(swin_v2.normalise(_fold(frames, 2)))
         audio = self.audio.stem(_fold(log_mel, 2))
-        visual = self._run(self.visual, visual, 0, 1)
-        audio = self._run(self.audio, audio, 0, 1)
+        visual = self._run_rounds(self.visual, visual, 0, 1)
+        audio = self._run_rounds(self.audio, audio, 0, 1)
         lead = frames.shape[:2]
         return QuestionFree(
             visual.reshape(*lead, *visual.shape[1:]), audio.reshape(*lead, *audio.shape[1:])
@@ -120,7 +121,7 @@ class InteractiveEncoder(nnx.Module):
             (self.visual, question_free.visual),
             (self.audio, question_free.audio),
         ):
-            rest = self._run(tower, _fold(tokens, 2), 1, self.rounds)
+            rest = self._run_rounds(tower, _fold(tokens, 2), 1, self.rounds)
             streams.append(hierarchy.pool(tower.tail(rest)).reshape(*tokens.shape[:2], -1))
         return tuple(streams)
 
@@ -143,66 +144,53 @@ class InteractiveEncoder(nnx.Module):
           [V, Q, N, d_t].
         """
         lead, mask = words.shape[:2], _fold(word_mask, 2)
+        # In the first round a video's questions share its visual and audio tokens.
+        visual, audio = question_free.visual[:, None], question_free.audio[:, None]
         text = self.text.embed(_fold(words, 2), mask)
-        text_def, layers = self.text.layers()
-        text_rounds = jax.tree.map(
-            lambda leaf: leaf.reshape(self.rounds, -1, *leaf.shape[1:]), layers
+        visual_rounds, audio_rounds, text_rounds = (
+            self._split_into_rounds(tower.unrolled())
+            for tower in (self.visual.stages[2], self.audio.stages[2], self.text)
         )
-        adapters_def, adapters = nnx.split(self.adapters)
+        graphdef, adapters = nnx.split(self.adapters)
 
         def adapt(adapter, *tokens):
-            return nnx.merge(adapters_def, adapter)(*tokens, word_mask, segment_mask)
+            return nnx.merge(graphdef, adapter)(*tokens, word_mask, segment_mask)
 
-        def exchange(visual, audio, text, layers, adapter, in_scan=True):
-            text = self.text.run_layers(text_def, layers, text, mask)
-            text = text.reshape(*lead, *text.shape[1:])
-            run = remat.rematerialise(adapt, self.remat_policy, in_scan)
-            visual, audio, text = run(adapter, visual, audio, text)
-            return visual, audio, _fold(text, 2)
-
-        def at(state, index):
-            return jax.tree.map(lambda leaf: leaf[index], state)
-
-        # The first round is not in the scan: a video's questions share its visual and audio tokens.
-        visual, audio, text = exchange(
-            question_free.visual[:, None], question_free.audio[:, None], text,
-            at(text_rounds, 0), at(adapters, 0), in_scan=False,
-        )  # fmt: skip
-        shapes = visual.shape, audio.shape
-
-        def run(carry, scanned):
-            visual, audio, text = carry
-            index, layers, adapter = scanned
-            visual = self._round(self.visual, _fold(visual, 3), index)
-            audio = self._round(self.audio, _fold(audio, 3), index)
-            carry = exchange(
-                visual.reshape(shapes[0]), audio.reshape(shapes[1]), text, layers, adapter
+        adapt = remat.rematerialise(adapt, self.remat_policy, in_scan=False)
+        for index in range(self.rounds):
+            if index:
+                visual = _run_blocks(visual_rounds[index], visual)
+                audio = _run_blocks(audio_rounds[index], audio)
+            for run_layer in text_rounds[index]:
+                text = run_layer(text, mask)
+            adapter = jax.tree.map(operator.itemgetter(index), adapters)
+            visual, audio, text = adapt(
+                adapter, visual, audio, text.reshape(*lead, *text.shape[1:])
             )
-            return carry, None
-
-        later = at((text_rounds, adapters), slice(1, None))
-        rounds = (jnp.arange(1, self.rounds), *later)
-        (visual, audio, text), _ = jax.lax.scan(run, (visual, audio, text), rounds)
+            text = _fold(text, 2)
         return (
-            hierarchy.pool(self.visual.tail(_fold(visual, 3))).reshape(*shapes[0][:3], -1),
-            hierarchy.pool(self.audio.tail(_fold(audio, 3))).reshape(*shapes[1][:3], -1),
+            hierarchy.pool(self.visual.tail(_fold(visual, 3))).reshape(*visual.shape[:3], -1),
+            hierarchy.pool(self.audio.tail(_fold(audio, 3))).reshape(*audio.shape[:3], -1),
             text.reshape(*lead, *text.shape[1:]),
         )
 
-    def _round(self, tower, tokens: jax.Array, index: jax.Array) -> jax.Array:
-        """Run the tower's blocks of one round: [b, n, d] -> [b, n, d]. `index` may be traced."""
-        graphdef, state = tower.stage3_blocks()
-        count = len(jax.tree.leaves(state)[0]) // self.rounds
-        return tower.stages[2].run_slice(graphdef, state, tokens, index * count, count)
+    def _split_into_rounds(self, layers: list) -> list[list]:
+        count = len(layers) // self.rounds
+        return [layers[first : first + count] for first in range(0, len(layers), count)]
 
-    def _run(self, tower, tokens: jax.Array, first: int, last: int) -> jax.Array:
+    def _run_rounds(self, tower, tokens: jax.Array, first: int, last: int) -> jax.Array:
         """Run the tower's blocks of rounds first..last - 1 without adapters: [b, n, d]."""
-        graphdef, state = tower.stage3_blocks()
-        step = len(jax.tree.leaves(state)[0]) // self.rounds
-        if first == last:
-            return tokens
-        blocks = jax.tree.map(lambda leaf: leaf[first * step : last * step], state)
-        return tower.run_stage3(graphdef, blocks, tokens, first * step)
+        stage = tower.stages[2]
+        count = stage.depth // self.rounds
+        return stage.run(tokens, first * count, last * count)
+
+
+def _run_blocks(blocks: list, tokens: jax.Array) -> jax.Array:
+    """Run a round's blocks for every question: [V, Q, T, n, d] -> [V, Q, T, n, d]."""
+    x = _fold(tokens, 3)
+    for run_block in blocks:
+        x = run_block(x)
+    return x.reshape(tokens.shape)
 
 
 def _fold(x: jax.Array, axes: int) -> jax.Array:

@@ -4,11 +4,17 @@ from collections.abc import Callable
 
 import jax
 
-# What a layer keeps: all intermediate values, the results of its matrix products with weights, or
-# only its inputs.
+# Names of the values that a layer may keep: queries, keys and values; the attention's output after
+# its projection; and the results of the MLP's two products.
+QKV, OUT, INNER, OUTER = 'qkv', 'out', 'inner', 'outer'
+
+# With frozen weights a gradient needs no input of a product, only the inputs of what is not linear:
+# attention, norms and GELU. 'products' keeps these; 'attention' computes the MLP's hidden layer
+# again, which is as large as all others together.
 POLICIES = {
     'everything': None,
-    'products': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    'products': jax.checkpoint_policies.save_only_these_names(QKV, OUT, INNER, OUTER),
+    'attention': jax.checkpoint_policies.save_only_these_names(QKV, OUT, OUTER),
     'inputs': jax.checkpoint_policies.nothing_saveable,
 }
 

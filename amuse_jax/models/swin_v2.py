@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
-from amuse_jax.models import hierarchy, windows
+from amuse_jax.models import hierarchy, remat, windows
 from amuse_jax.models.windows import WindowMap
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # for RGB in [0, 1]
@@ -151,13 +152,16 @@ class CosineAttention(nnx.Module):
 
     def __call__(self, tokens: Array, bias: Array, shifted: bool | Array) -> Array:
         """(b, h*w, d) -> (b, h*w, d)."""
-        tokens = self.window_map.pad_and_shift(tokens, shifted)
-        query, key, value = windows.project(self.qkv, tokens)
-        query = query + self.query_bias[...].astype(self.dtype)
-        value = value + self.value_bias[...].astype(self.dtype)
+        query_bias, value_bias = self.query_bias[...], self.value_bias[...]
+        projection = (
+            self.qkv.kernel[...],
+            jnp.concatenate([query_bias, jnp.zeros_like(query_bias), value_bias]),
+        )
         scale = jnp.exp(jnp.minimum(self.logit_scale[...], MAX_LOGIT_SCALE))
-        x = windows.attention(query, key, value, bias, scale, self.window_map, shifted, cosine=True)
-        return self.window_map.unshift_and_crop(self.out(x), shifted)
+        x = windows.self_attention(
+            tokens, *projection, bias, scale, self.window_map, shifted, cosine=True
+        )
+        return checkpoint_name(self.out(x), remat.OUT)
 
 
 class SwinV2Block(nnx.Module):

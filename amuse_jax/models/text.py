@@ -5,13 +5,17 @@ tokens = tower(words, mask)
 """
 
 import dataclasses
+import operator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
 from amuse_jax.models import remat
+from amuse_jax.models.attention import multihead
 from amuse_jax.models.gelu import gelu
 
 DRAW = nnx.initializers.truncated_normal(0.02)  # BERT's initialiser for embedding tables
@@ -65,20 +69,16 @@ class TextLayer(nnx.Module):
 
     def __call__(self, tokens: Array, mask: Array) -> Array:
         """(b, n, d), (b, n) bool -> (b, n, d)."""
-        tokens = self.attention_norm(tokens + self._attend(tokens, mask)).astype(tokens.dtype)
-        x = self.outer(gelu(self.inner(tokens)))
+        x = checkpoint_name(self._attend(tokens, mask), remat.OUT)
+        tokens = self.attention_norm(tokens + x).astype(tokens.dtype)
+        x = self.outer(gelu(checkpoint_name(self.inner(tokens), remat.INNER)))
+        x = checkpoint_name(x, remat.OUTER)
         return self.mlp_norm(tokens + x).astype(tokens.dtype)
 
     def _attend(self, tokens: Array, mask: Array) -> Array:
-        batch, count, width = tokens.shape
-        x = self.qkv(tokens).reshape(batch, count, 3, self.heads, width // self.heads)
-        query, key, value = x.transpose(2, 0, 3, 1, 4)
-        query = query * query.shape[-1] ** -0.5
-        scores = jnp.einsum('bhqd,bhkd->bhqk', query, key, preferred_element_type=jnp.float32)
-        scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
-        weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-        x = jnp.einsum('bhqk,bhkd->bhqd', weights, value)
-        return self.out(x.transpose(0, 2, 1, 3).reshape(batch, count, width))
+        qkv = checkpoint_name(self.qkv(tokens), remat.QKV)
+        query, key, value = jnp.split(qkv, 3, axis=-1)
+        return self.out(multihead.attend_heads(query, key, value, self.heads, mask))
 
 
 class TextTower(nnx.Module):
@@ -122,24 +122,30 @@ class TextTower(nnx.Module):
         x = self.words(words) + self.positions(place) + self.token_type[...]
         return self.norm(x).astype(self.dtype)
 
-    def layers(self) -> tuple[nnx.GraphDef, nnx.State]:
-        """Return all layers; the leaves of the state are stacked (depth, ...)."""
-        return nnx.split(self.stack)
+    def unrolled(self) -> list[Callable[[Array, Array], Array]]:
+        """Return a function for each layer, (b, n, d), (b, n) bool -> (b, n, d)."""
+        graphdef, state = nnx.split(self.stack)
 
-    def run_layers(
-        self, graphdef: nnx.GraphDef, state: nnx.State, tokens: Array, mask: Array
-    ) -> Array:
-        """Run the consecutive layers in `state`: (b, n, d), (b, n) bool -> (b, n, d)."""
+        def function(place):
+            layer = jax.tree.map(operator.itemgetter(place), state)
+            return self._rematerialised(graphdef, layer, in_scan=False)
 
-        def run_layer(x, layer):
-            return nnx.merge(graphdef, layer)(x, mask)
-
-        run = remat.rematerialise(run_layer, self.remat_policy)
-        return jax.lax.scan(lambda x, layer: (run(x, layer), None), tokens, state)[0]
+        return [function(place) for place in range(self.config.depth)]
 
     def __call__(self, words: Array, mask: Array) -> Array:
-        """Run the whole tower: (b, n) word ids, (b, n) bool -> (b, n, d)."""
-        return self.run_layers(*self.layers(), self.embed(words, mask), mask)
+        """Run the whole tower in a scan: (b, n) word ids, (b, n) bool -> (b, n, d)."""
+        graphdef, state = nnx.split(self.stack)
+
+        def run(tokens, layer):
+            return self._rematerialised(graphdef, layer, in_scan=True)(tokens, mask), None
+
+        return jax.lax.scan(run, self.embed(words, mask), state)[0]
+
+    def _rematerialised(self, graphdef, layer, in_scan):
+        def run_layer(tokens, mask):
+            return nnx.merge(graphdef, layer)(tokens, mask)
+
+        return remat.rematerialise(run_layer, self.remat_policy, in_scan)
 
     def embed_phrases(self, phrases: Array, mask: Array) -> Array:
         """Return the mean of each phrase's rows in the word table; zeros for an empty phrase.

@@ -10,11 +10,11 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
-from amuse_jax.models import platform
-from amuse_jax.models.attention import tpu
+from amuse_jax.models import platform, remat
+from amuse_jax.models.attention import gpu, tpu
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,25 +61,36 @@ class WindowMap:
         """Number of windows in the map."""
         return self.padded[0] * self.padded[1] // self.tokens
 
-    def pad_and_shift(self, x: Array, shifted: bool | Array) -> Array:
-        """Pad and shift a map: (b, h*w, d) -> (b, padded h*w, d). `shifted` may be traced."""
-        if self.padded == self.size and shifted is False:
+    def pad(self, x: Array) -> Array:
+        """Pad a map with zeros: (b, h*w, d) -> (b, padded h*w, d)."""
+        if self.padded == self.size:
             return x
         batch, _, width = x.shape
-        x = x.reshape(batch, *self.size, width)
         extra = [(0, whole - side) for whole, side in zip(self.padded, self.size)]
-        if self.padded != self.size:
-            x = jnp.pad(x, ((0, 0), *extra, (0, 0)))
-        return self._roll(x, shifted, -1).reshape(batch, -1, width)
+        x = jnp.pad(x.reshape(batch, *self.size, width), ((0, 0), *extra, (0, 0)))
+        return x.reshape(batch, -1, width)
 
-    def unshift_and_crop(self, x: Array, shifted: bool | Array) -> Array:
-        """Invert `pad_and_shift`: (b, padded h*w, d) -> (b, h*w, d)."""
-        if self.padded == self.size and shifted is False:
+    def crop(self, x: Array) -> Array:
+        """Invert `pad`: (b, padded h*w, d) -> (b, h*w, d)."""
+        if self.padded == self.size:
             return x
         batch, _, width = x.shape
-        x = self._roll(x.reshape(batch, *self.padded, width), shifted, 1)
         height, breadth = self.size
-        return x[:, :height, :breadth].reshape(batch, -1, width)
+        x = x.reshape(batch, *self.padded, width)[:, :height, :breadth]
+        return x.reshape(batch, -1, width)
+
+    def roll(self, x: Array, shifted: bool | Array, sign: int = 1) -> Array:
+        """Roll a padded map so that the shifted windows become windows: (b, h*w, d).
+
+        Args:
+          x: the padded map.
+          shifted: whether the windows are shifted; may be traced.
+          sign: 1, or -1 to roll the map back.
+        """
+        if shifted is False or not self.shifts:
+            return x
+        steps = tuple(-sign * step * shifted for step in self.shift)
+        return jnp.roll(x.reshape(len(x), *self.padded, -1), steps, (1, 2)).reshape(x.shape)
 
     def split(self, x: Array, heads: int) -> Array:
         """Cut a padded map into windows and heads.
@@ -100,11 +111,6 @@ class WindowMap:
 
     def _counts(self) -> tuple[int, int]:
         return tuple(whole // part for whole, part in zip(self.padded, self.window))
-
-    def _roll(self, x: Array, shifted: bool | Array, sign: int) -> Array:
-        if shifted is False or not self.shifts:
-            return x
-        return jnp.roll(x, tuple(sign * step * shifted for step in self.shift), (1, 2))
 
 
 @functools.cache
@@ -179,6 +185,48 @@ def _add_bias_backward(_, gradient: Array) -> tuple[Array, Array]:
 add_bias.defvjp(lambda scores, bias: (scores + bias, None), _add_bias_backward)
 
 
+def self_attention(
+    tokens: Array,
+    kernel: Array,
+    kernel_bias: Array,
+    bias: Array,
+    scale: Array,
+    window_map: WindowMap,
+    shifted: bool | Array,
+    cosine: bool = False,
+) -> Array:
+    """Let the tokens of each window of a map attend to each other; see `attention`.
+
+    Args:
+      tokens: (b, h*w, d) of a map that is neither padded nor shifted.
+      kernel, kernel_bias: (d, 3d) and (3d,), the projection to queries, keys and values.
+      bias, scale, window_map, shifted, cosine: see `attention`.
+    Returns:
+      (b, h*w, d) in the dtype of tokens.
+    """
+    tokens = window_map.pad(tokens)
+    kernel, kernel_bias = kernel.astype(tokens.dtype), kernel_bias.astype(tokens.dtype)
+    if platform.current() == 'gpu' and window_map.tokens <= gpu.MAX_TOKENS:
+
+        def attend(qkv, bias, scale, shifted):
+            maps = window_map.padded, window_map.window, window_map.shift
+            return gpu.attend(qkv, bias, scale, shifted, *maps, cosine)
+
+        qkv = checkpoint_name(tokens @ kernel + kernel_bias, remat.QKV)
+        shifted = jnp.asarray(shifted)
+        return window_map.crop(platform.on_each_device(attend, 1, 3)(qkv, bias, scale, shifted))
+    tokens = window_map.roll(tokens, shifted)
+    if platform.current() == 'tpu':
+        # Its kernel takes three arrays. Three products compute them, so that no result is split.
+        parts = zip(jnp.split(kernel, 3, axis=1), jnp.split(kernel_bias, 3))
+        qkv = [tokens @ kernel + kernel_bias for kernel, kernel_bias in parts]
+    else:
+        qkv = jnp.split(tokens @ kernel + kernel_bias, 3, axis=-1)
+    qkv = [checkpoint_name(x, remat.QKV) for x in qkv]
+    x = attention(*qkv, bias, scale, window_map, shifted, cosine)
+    return window_map.crop(window_map.roll(x, shifted, -1))
+
+
 def attention(
     query: Array,
     key: Array,
@@ -247,20 +295,4 @@ def _attend_by_kernel(query, key, value, bias, scale, window_map, mask, cosine):
 def unit(x: Array) -> Array:
     """Divide x by its length along the last axis, in float32. Zeros have finite gradients."""
     x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), tpu.SMALLEST))
-
-
-def project(linear: nnx.Linear, tokens: Array) -> list[Array]:
-    """Return the queries, keys and values (..., d) of a linear layer from d to 3d channels.
-
-    The kernel for TPUs takes three separate arrays. There three matrix products compute them, so
-    that no large result has to be split.
-    """
-    if platform.current() != 'tpu':
-        return jnp.split(linear(tokens), 3, axis=-1)
-    kernels = jnp.split(linear.kernel[...].astype(tokens.dtype), 3, axis=1)
-    projected = [tokens @ kernel for kernel in kernels]
-    if linear.use_bias:
-        biases = jnp.split(linear.bias[...].astype(tokens.dtype), 3)
-        projected = [x + bias for x, bias in zip(projected, biases)]
-    return projected
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), gpu.SMALLEST))

@@ -13,7 +13,7 @@ from amuse_jax.run import needs
 STEMS = ('truth', 'uss', 'tags')
 TRACKERS = ('librosa', 'tempo')
 TOWERS_FROM = ('', 'sources')
-REMAT_POLICIES = ('everything', 'products', 'inputs')
+REMAT_POLICIES = ('everything', 'products', 'attention', 'inputs')
 LEAKED = ('refuse', 'apart')
 
 

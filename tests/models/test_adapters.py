@@ -122,7 +122,7 @@ def plain(adapters, heads, visual, audio, text, word_mask, segment_mask):
 def test_eq_1_attends_as_written(heads):
     rng = np.random.default_rng(0)
     query, key, value = (rng.normal(size=(n, 8)).astype(np.float32) for n in (3, 5, 5))
-    attended = multihead.multihead_attention(*map(jnp.asarray, (query, key, value)), heads)
+    attended = multihead.attend_heads(*map(jnp.asarray, (query, key, value)), heads)
     np.testing.assert_allclose(attended, eq1(query, key, value, heads), atol=1e-5)
 
 

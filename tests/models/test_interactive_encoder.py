@@ -78,7 +78,7 @@ def test_closed_streams_equal_a_fresh_encoder():
         np.testing.assert_allclose(np.repeat(one[:, None], QUESTIONS, 1), other, atol=1e-5)
 
 
-def test_rounds_in_a_scan_equal_rounds_written_out():
+def test_rounds_equal_towers_and_adapters_in_turn():
     encoder, inputs = make_encoder(is_open=True), draw_inputs()
     results = encode(encoder, *inputs)
     for one, other in zip(results, jax.jit(written_out)(encoder, *inputs)):
@@ -86,7 +86,7 @@ def test_rounds_in_a_scan_equal_rounds_written_out():
 
 
 def written_out(encoder, frames, log_mel, words, mask, segment_mask):
-    """Run the blocks one by one, with every token repeated for every question from the start."""
+    """Run towers and adapters in turn; every token is repeated for every question from the start."""
     towers = (encoder.visual, encoder.audio)
     images = swin_v2.normalise(frames.reshape(-1, *frames.shape[2:]))
     tokens = []
@@ -98,16 +98,13 @@ def written_out(encoder, frames, log_mel, words, mask, segment_mask):
     text = encoder.text.embed(words.reshape(-1, WORDS), flat)
     for index in range(CONFIG.rounds):
         for i, tower in enumerate(towers):
-            graphdef, state = tower.stage3_blocks()
-            step = len(jax.tree.leaves(state)[0]) // CONFIG.rounds
-            for place in range(index * step, (index + 1) * step):
-                block = jax.tree.map(lambda leaf: leaf[place : place + 1], state)  # noqa: B023
-                x = tokens[i].reshape(-1, *tokens[i].shape[3:])
-                x = tower.run_stage3(graphdef, block, x, place)
-                tokens[i] = x.reshape(tokens[i].shape)
-        graphdef, state = encoder.text.layers()
-        layer = jax.tree.map(lambda leaf: leaf[index : index + 1], state)  # noqa: B023
-        text = encoder.text.run_layers(graphdef, layer, text, flat)
+            step = tower.stages[2].depth // CONFIG.rounds
+            x = tokens[i].reshape(-1, *tokens[i].shape[3:])
+            x = tower.stages[2].run(x, index * step, (index + 1) * step)
+            tokens[i] = x.reshape(tokens[i].shape)
+        graphdef, state = nnx.split(encoder.text.stack)
+        layer = nnx.merge(graphdef, jax.tree.map(lambda leaf: leaf[index], state))  # noqa: B023
+        text = layer(text, flat)
         graphdef, state = nnx.split(encoder.adapters)
         adapter = nnx.merge(graphdef, jax.tree.map(lambda leaf: leaf[index], state))  # noqa: B023
         text = text.reshape(VIDEOS, QUESTIONS, WORDS, -1)

@@ -8,8 +8,8 @@ import torch
 from flax import nnx
 from transformers import Swinv2Config, Swinv2Model
 
-from amuse_jax.models import building, swin_v2
-from amuse_jax.models.swin_v2 import SwinV2, SwinV2Config
+from amuse_jax.models import building, hierarchy, swin_v2
+from amuse_jax.models.swin_v2 import SwinV2, SwinV2Block, SwinV2Config
 from amuse_jax.models.windows import WindowMap
 from amuse_jax.pretrained import key_mapping
 from amuse_jax.pretrained import swin_v2 as names
@@ -77,10 +77,6 @@ def output(forward, tower, images):
     return forward(tower, images)
 
 
-def part(state, first, count):
-    return jax.tree.map(lambda leaf: leaf[first : first + count], state)
-
-
 def close(ours, theirs, atol=ATOL):
     np.testing.assert_allclose(np.asarray(ours), theirs.detach().numpy(), atol=atol, rtol=1e-5)
 
@@ -120,10 +116,10 @@ def test_one_block_and_its_gradients_as_in_hugging_face(original, tower, place):
     theirs_grads = nnx.split(converted(original, grads).stages[0].blocks)[1]
 
     stage = tower.stages[0]
-    graphdef, state = nnx.split(stage.blocks)
+    graphdef, state = nnx.split(stage)
 
     def loss(state, tokens):
-        out = stage.run(graphdef, part(state, place, 1), tokens, place)
+        out = nnx.merge(graphdef, state).unrolled()[place](tokens)
         return jnp.sum(out * weights), out
 
     gradient = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
@@ -132,7 +128,7 @@ def test_one_block_and_its_gradients_as_in_hugging_face(original, tower, place):
     pairs = [(tokens_grad, theirs_in.grad.numpy())]
     pairs += [
         (ours[place], theirs[place])
-        for ours, theirs in zip(jax.tree.leaves(grads), jax.tree.leaves(theirs_grads), strict=True)
+        for ours, theirs in zip(*map(jax.tree.leaves, (grads['blocks'], theirs_grads)), strict=True)
     ]
     for ours, theirs in pairs:
         scale = max(1.0, float(np.abs(theirs).max()))
@@ -142,9 +138,8 @@ def test_one_block_and_its_gradients_as_in_hugging_face(original, tower, place):
 def test_a_tower_run_in_parts_equals_the_whole_tower(tower, images, output):
     def run_in_parts(tower, images):
         tokens = tower.stem(images)
-        graphdef, state = tower.stage3_blocks()
-        for first in range(CONFIG.depths[2]):
-            tokens = tower.run_stage3(graphdef, part(state, first, 1), tokens, first)
+        for run_block in tower.stages[2].unrolled():
+            tokens = run_block(tokens)
         return tower.tail(tokens)
 
     tokens = jax.jit(run_in_parts)(tower, images)
@@ -152,17 +147,23 @@ def test_a_tower_run_in_parts_equals_the_whole_tower(tower, images, output):
     np.testing.assert_allclose(tokens, output.tokens, atol=ATOL)
 
 
-def test_the_place_of_the_first_block_may_be_traced(tower):
-    """Stage 1 has several windows, so blocks at odd places are shifted."""
-    stage = tower.stages[0]
-    graphdef, state = nnx.split(stage.blocks)
-    tokens = np.random.default_rng(0).normal(size=(1, 256, 16)).astype(np.float32)
-    traced = jax.jit(stage.run, static_argnums=0)
-    fixed = jax.jit(stage.run, static_argnums=(0, 3))
-    for first in (0, 1):
-        ours = traced(graphdef, part(state, first, 1), tokens, first)
-        expected = fixed(graphdef, part(state, first, 1), tokens, first)
-        np.testing.assert_allclose(ours, expected, atol=1e-6)
+@pytest.mark.parametrize('first, last', [(0, 2), (0, 3), (1, 3), (1, 4), (2, 3)])
+def test_blocks_in_a_scan_equal_blocks_one_by_one(first, last):
+    """The map has several windows, so that blocks at odd places are shifted."""
+    window_map = WindowMap.of((8, 8), 4)
+
+    def block(rngs):
+        return SwinV2Block(16, 2, window_map, 0, 2.0, jnp.float32, rngs)
+
+    stage = hierarchy.Stage(window_map, 4, block, None, 'everything', nnx.Rngs(0))
+    norms = stage.blocks.attention_norm, stage.blocks.mlp_norm
+    for norm in norms:  # new blocks are the identity
+        norm.scale[...] = jnp.ones_like(norm.scale[...])
+    tokens = np.random.default_rng(0).normal(size=(2, 64, 16)).astype(np.float32)
+    expected = tokens
+    for run_block in stage.unrolled()[first:last]:
+        expected = run_block(expected)
+    np.testing.assert_allclose(stage.run(tokens, first, last), expected, atol=1e-5)
 
 
 def test_an_image_is_independent_of_the_others_in_its_batch(forward, tower, images, output):

@@ -19,10 +19,10 @@ MAPS = [(8, 8, 4), (7, 10, 3), (6, 4, 4), (3, 3, 5), (1, 9, 2), (4, 5, 1)]
 def test_joining_inverts_splitting(height, width, window, shifted):
     window_map = WindowMap.of((height, width), window)
     tokens = np.arange(2 * height * width * 6, dtype=np.float32).reshape(2, height * width, 6)
-    parts = window_map.split(window_map.pad_and_shift(tokens, shifted), heads=3)
+    parts = window_map.split(window_map.roll(window_map.pad(tokens), shifted), heads=3)
     assert parts.shape == (2 * window_map.windows, 3, window_map.tokens, 2)
     np.testing.assert_array_equal(
-        window_map.unshift_and_crop(window_map.join(parts), shifted), tokens
+        window_map.crop(window_map.roll(window_map.join(parts), shifted, -1)), tokens
     )
 
 
@@ -33,9 +33,8 @@ def test_tokens_attend_only_within_a_window_of_the_unrolled_map(height, width, w
     window_map = dataclasses.replace(padded, shift=WindowMap.of((height, width), window).shift)
     places = np.stack(np.meshgrid(*map(np.arange, padded.size), indexing='ij'), -1)
     places = places.reshape(1, -1, 2).astype(np.float32)
-    places = np.asarray(window_map.split(window_map.pad_and_shift(places, True), 1)).astype(int)[
-        :, 0
-    ]
+    places = window_map.split(window_map.roll(window_map.pad(places), True), 1)[:, 0]
+    places = np.asarray(places).astype(int)
     window_of = (places - window_map.shift) // window_map.window  # -1: cut off at the edge
     same_window = (window_of[:, :, None] == window_of[:, None, :]).all(-1)
     np.testing.assert_array_equal(

@@ -1,4 +1,4 @@
-"""Attention for every module outside the towers."""
+"""Attention between sets of tokens: the plain definition, and the choice of its kernel."""
 
 import functools
 import math
@@ -6,9 +6,13 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from amuse_jax.models import platform
 from amuse_jax.models.attention import tpu
+
+MASKED = float(np.finfo(np.float32).min)  # score of a key that may not be attended to
+CUDNN_DTYPES = jnp.bfloat16, jnp.float16
 
 
 def split_heads(x: jax.Array, heads: int) -> jax.Array:
@@ -23,12 +27,41 @@ def join_heads(x: jax.Array) -> jax.Array:
     return jnp.swapaxes(x, -2, -3).reshape(*lead, tokens, heads * width)
 
 
+@jax.custom_vjp
+def scores(query: jax.Array, key: jax.Array) -> jax.Array:
+    """Return Q K^T in float32: [..., n, c], [..., m, c] -> [..., n, m].
+
+    Its gradient multiplies in the dtype of query and key. JAX's own would multiply float32 scores,
+    many times slower where these are bfloat16.
+    """
+    return jnp.matmul(query, jnp.swapaxes(key, -1, -2), preferred_element_type=jnp.float32)
+
+
+def _scores_backward(residuals, gradient):
+    query, key = residuals
+    gradient = gradient.astype(query.dtype)
+    d_query = jnp.matmul(gradient, key)
+    d_key = jnp.matmul(jnp.swapaxes(gradient, -1, -2), query)
+    return _sum_to(d_query, query.shape), _sum_to(d_key, key.shape)
+
+
+def _sum_to(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Sum x over the axes along which an array of this shape was broadcast."""
+    x = x.sum(tuple(range(x.ndim - len(shape))))
+    axes = tuple(axis for axis, (new, old) in enumerate(zip(x.shape, shape)) if new != old)
+    return x.sum(axes, keepdims=True) if axes else x
+
+
+scores.defvjp(lambda query, key: (scores(query, key), (query, key)), _scores_backward)
+
+
 def attend(
     query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None
 ) -> jax.Array:
-    """Return scaled dot-product attention, softmax(Q K^T / sqrt(c)) V.
+    """Return scaled dot-product attention, softmax(Q K^T / sqrt(c)) V: the plain definition.
 
-    Leading axes broadcast. The softmax runs in float32.
+    Leading axes broadcast. Scores and softmax are float32. A query that may attend to nothing gets
+    zeros.
 
     Args:
       query: [..., n, c].
@@ -38,21 +71,23 @@ def attend(
     Returns:
       [..., n, c] in the dtype of value.
     """
-    scores = jnp.matmul(query, jnp.swapaxes(key, -1, -2)).astype(jnp.float32)
-    scores = scores * query.shape[-1] ** -0.5
+    logits = scores(query, key) * query.shape[-1] ** -0.5
     if mask is not None:
-        scores = jnp.where(mask, scores, -jnp.inf)
-    return jnp.matmul(jax.nn.softmax(scores, axis=-1).astype(value.dtype), value)
+        logits = jnp.where(mask, logits, MASKED)
+    weights = jax.nn.softmax(logits, axis=-1)
+    if mask is not None:
+        weights = jnp.where(mask, weights, 0)
+    return jnp.matmul(weights.astype(value.dtype), value)
 
 
-def multihead_attention(
+def attend_heads(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
     heads: int,
     mask: jax.Array | None = None,
 ) -> jax.Array:
-    """Return multi-head attention for tokens whose heads share the channel axis.
+    """Return multi-head attention for tokens whose heads share the channel axis; see `attend`.
 
     Leading axes broadcast; the first of them is the batch.
 
@@ -64,28 +99,45 @@ def multihead_attention(
     Returns:
       [..., n, heads * c] in the dtype of value.
     """
-    if platform.current() != 'tpu':
+    backend = {'tpu': _attend_by_kernel, 'gpu': _attend_by_cudnn}.get(platform.current())
+    channels = query.shape[-1] // heads
+    if backend is _attend_by_cudnn and not (query.dtype in CUDNN_DTYPES and channels % 8 == 0):
+        backend = None
+    if backend is None:
         query, key, value = (split_heads(x, heads) for x in (query, key, value))
         mask = mask if mask is None else mask[..., None, None, :]
         return join_heads(attend(query, key, value, mask))
+
     lead = jnp.broadcast_shapes(query.shape[:-2], key.shape[:-2])
+    if mask is not None:  # the kernels would attend uniformly to keys that are all masked
+        value = jnp.where(mask.any(-1)[..., None, None], value, 0)
+        lead = jnp.broadcast_shapes(lead, mask.shape[:-1])
 
     def flatten_lead(array, last_axes):
         shape = array.shape[-last_axes:]
-        return jnp.broadcast_to(array, (*lead, *shape)).reshape(math.prod(lead), 1, *shape)
+        return jnp.broadcast_to(array, (*lead, *shape)).reshape(math.prod(lead), *shape)
 
-    scale = jnp.full(heads, (query.shape[-1] // heads) ** -0.5)
     batched = [flatten_lead(x, 2) for x in (query, key, value)]
     if mask is not None:
         batched.append(flatten_lead(mask, 1))
-    count = len(batched)
+    attended = platform.on_each_device(functools.partial(backend, heads), len(batched), 0)(*batched)
+    return attended.reshape(*lead, *attended.shape[1:])
 
-    def kernel(*arrays):
-        query, key, value, *mask = arrays[:count]
-        return tpu.attend(query, key, value, arrays[count], None, *mask)
 
-    attended = platform.on_each_device(kernel, count, 1)(*batched, scale)
-    return attended.reshape(*lead, *attended.shape[2:])
+def _attend_by_kernel(heads, *batched):
+    query, key, value, *mask = (x[:, None] for x in batched)
+    scale = jnp.full(heads, (query.shape[-1] // heads) ** -0.5)
+    return tpu.attend(query, key, value, scale, None, *mask)[:, 0]
+
+
+def _attend_by_cudnn(heads, query, key, value, mask=None):
+    split = (x.reshape(*x.shape[:2], heads, -1) for x in (query, key, value))
+    if mask is not None:
+        mask = jnp.broadcast_to(
+            mask[:, None, None, :], (len(mask), 1, query.shape[1], key.shape[1])
+        )
+    attended = jax.nn.dot_product_attention(*split, mask=mask, implementation='cudnn')
+    return attended.reshape(query.shape)
 
 
 def attend_to_candidates(
