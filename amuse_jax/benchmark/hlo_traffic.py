@@ -97,6 +97,8 @@ class Traffic:
     def _read(self, array: Instruction, fused: Computation) -> int:
         """Return the bytes read of a fusion's operand: all of it, or the slices that are used."""
         whole, total, added = _bytes(array), 0, 0
+        if array is _root(fused):  # it is the result itself
+            return whole
         for user in fused.values():
             if array.name not in user.operands:
                 continue
@@ -108,7 +110,11 @@ class Traffic:
             elif user.op == 'fusion':
                 inner = self._module.fused(user)
                 places = [n for n, name in enumerate(user.operands) if name == array.name]
-                total += sum(self._read(_parameter(inner, place), inner) for place in places)
+                parameters = [_parameter(inner, place) for place in places]
+                if hlo.origin(_root(inner), inner) in parameters:  # the fusion is a bitcast
+                    total += self._read(user, fused)
+                else:
+                    total += sum(self._read(each, inner) for each in parameters)
             elif is_first and user.op in _UPDATES and self._updated(user, fused):
                 added += (_UPDATES[user.op] - 1) * _bytes(fused[_update(user)])
             else:
@@ -117,7 +123,7 @@ class Traffic:
 
     def _written_by_fusion(self, fusion: Instruction) -> list[Array]:
         fused = self._module.fused(fusion)
-        root = next(reversed(fused.values()))
+        root = _root(fused)
         results = [fused[name] for name in root.operands] if root.op == 'tuple' else [root]
         inside = [hlo.arrays(result.shape) for result in results]
         # The fusion's own shape says in which memory the results are.
@@ -147,12 +153,17 @@ class Traffic:
         if source.op == 'fusion' and source.shape.startswith('('):
             return None
         if inner := self._module.fused(source):
-            found = self._updated(next(reversed(inner.values())), inner)
+            found = self._updated(_root(inner), inner)
             if found and found[1]:
                 operand = fused[source.operands[int(found[0].arguments)]]
                 earlier = self._updated(operand, fused)
                 return earlier and (earlier[0], [*earlier[1], *found[1]])
         return None
+
+
+def _root(fused: Computation) -> Instruction:
+    """Return the instruction whose result is that of the computation."""
+    return next(reversed(fused.values()))
 
 
 def _bytes(instruction: Instruction) -> int:

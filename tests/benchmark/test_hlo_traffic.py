@@ -36,6 +36,17 @@ MODULE = """HloModule jit_f
   ROOT %negated = f32[8,64]{1,0} negate(%sliced.1)
 }
 
+%same (whole: f32[7,8,64]) -> f32[7,512] {
+  %whole = f32[7,8,64]{2,1,0} parameter(0)
+  ROOT %rows.1 = f32[7,512]{1,0} bitcast(%whole)
+}
+
+%nested_bitcast (stack.2: f32[7,8,64]) -> f32[7,512] {
+  %stack.2 = f32[7,8,64]{2,1,0} parameter(0)
+  %same.1 = f32[7,512]{1,0} fusion(%stack.2), kind=kLoop, calls=%same
+  ROOT %negated.1 = f32[7,512]{1,0} negate(%same.1)
+}
+
 %updated (kept: f32[7,8,64], new: f32[1,8,64], place.2: s32[]) -> (f32[7,8,64], f32[8,64]) {
   %kept = f32[7,8,64]{2,1,0} parameter(0)
   %new = f32[1,8,64]{2,1,0} parameter(1)
@@ -84,6 +95,8 @@ ENTRY %main (p: f32[7,8,64], i: s32[], r: f32[1,8,64], n: s32[100,1]) -> bf16[8,
   %n = s32[100,1]{1,0} parameter(3)
   %g = f32[100,64]{1,0} parameter(4)
   %nested_slice = f32[8,64]{1,0} fusion(%p, %i), kind=kLoop, calls=%nested
+  %nested_same = f32[7,512]{1,0} fusion(%p), kind=kLoop, calls=%nested_bitcast
+  %shown_again = f32[7,512]{1,0} fusion(%p), kind=kLoop, calls=%same
   %updates = (f32[7,8,64]{2,1,0}, f32[8,64]{1,0}) fusion(%p, %r, %i), kind=kLoop, calls=%updated
   %nested_updates = f32[7,8,64]{2,1,0} fusion(%p, %r, %i), kind=kLoop, calls=%nested_update
   %outside = f32[7,8,64]{2,1,0SPACE} dynamic-update-slice(%p, %r, %i, %i, %i)
@@ -112,6 +125,11 @@ def test_a_slice_behind_a_bitcast_reads_its_own_elements(found):
 
 def test_a_slice_in_a_nested_fusion_reads_its_own_elements(found):
     assert found['nested_slice'][0] == 4 * ROW + 4 + 4 * ROW
+
+
+@pytest.mark.parametrize('name', ['nested_same', 'shown_again'])
+def test_an_array_behind_bitcasts_alone_is_read_whole(found, name):
+    assert found[name][0] == 2 * 4 * STACK
 
 
 def test_several_updates_of_one_array_write_their_parts(found):
