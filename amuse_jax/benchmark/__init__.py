@@ -4,5 +4,6 @@
 measured work, `comparison` and `timing` run it, and `report` prints and saves the figures. `tpu`
 and `gpu` estimate the training step on accelerators that are not present: `ahead_of_time` compiles
 it, `hlo`, `hlo_sources` and `hlo_traffic` read both compilers' modules, and `hlo_tpu` and `hlo_gpu`
-add up the costs. `attention` times the backends of attention. `reference` is the PyTorch side.
+add up the costs. `on_device` runs that step where there is an accelerator, and `attention` times
+the backends of attention. `reference` is the PyTorch side.
 """

@@ -147,8 +147,8 @@ def compile_step(config: ConfigDict, topology: str, dump: Path | None = None) ->
         be sharded evenly, or the step does not fit into memory.
     """
     devices = topology_devices(topology)
-    step, text = ahead_of_time.compile_step(config, topology, devices, 'tpu', dump=dump)
-    return CompiledStep(**ahead_of_time.fields(step), costs=hlo_tpu.costs(text))
+    step, compiled = ahead_of_time.compile_step(config, topology, devices, 'tpu', dump=dump)
+    return CompiledStep(**ahead_of_time.fields(step), costs=hlo_tpu.costs(compiled.as_text()))
 
 
 def topology_devices(topology: str) -> list:
