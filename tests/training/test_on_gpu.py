@@ -13,8 +13,8 @@ from amuse_jax.training import sharding
 from amuse_jax.training.train import answering
 from tests.benchmark import tiny
 
-# With bfloat16, gradients differ by roundings; the largest part of a gradient is compared.
-TOLERANCES = {'float32': 1e-3, 'bfloat16': 0.1}
+# On a CPU the gradients of bfloat16 differ by 0.015 of their norm from those of float32.
+TOLERANCES = {'float32': 1e-3, 'bfloat16': 0.05}
 
 
 def run_step(device, target, dtype, policy):
