@@ -2,15 +2,20 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from amuse_jax.benchmark import attention
+from amuse_jax.benchmark import attention, plugin
 from configs import v1
 from tests.benchmark import tiny
 from tests.benchmark.command import command
+from tests.paths import ROOT
+
+MISSING = plugin.problem(plugin.default_folder())
 
 
 def test_the_cases_of_v1():
@@ -74,6 +79,50 @@ def test_backends_for_gpus_agree_with_float32(dtype):
         for row in attention._measure_case(case, dtype, rounds=1):
             assert 'error' not in row, row
             assert row['difference'] < 0.05, row  # in bfloat16, XLA's own has 0.02
+
+
+# In a process of its own, because JAX finds its compilers once.
+COMPILE_FOR_A_GPU = """
+from amuse_jax.benchmark import plugin
+plugin.use(plugin.default_folder())
+import jax
+from jax.sharding import SingleDeviceSharding
+from amuse_jax.benchmark import attention, gpu, hlo_gpu
+from configs import v1
+sharding = SingleDeviceSharding(gpu.topology_devices('h100:1x1x1')[0])
+config = v1.get_config()
+config.train.update(batch_size=1, questions=2)
+for case in attention.cases(config):
+    arguments = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        attention.inputs(case, 'bfloat16'),
+    )
+    rows = case.batch * (case.map.windows if case.map else 1)
+    scores = rows * case.heads * case.queries * case.keys
+    for name, attend in attention.backends(case, 'gpu').items():
+        if name != attention.PLAIN:
+            for work in attention._works(attend, case).values():
+                lowered = work.trace(*arguments).lower(lowering_platforms=('cuda',))
+                compiled = lowered.compile(compiler_options=gpu.OPTIONS)
+                kernels = hlo_gpu.costs(compiled.as_text())
+                stored = any(array.size == scores for array, _ in kernels.arrays())
+                print(f'{case.name}: {name}, {kernels.flops >= case.flops}, {stored}')
+"""
+
+
+@pytest.mark.skipif(bool(MISSING), reason=MISSING)
+def test_backends_for_gpus_compile_in_v1_s_shapes_and_store_no_scores():
+    """Their products are all there, forwards and with gradients."""
+    line = [sys.executable, '-c', COMPILE_FOR_A_GPU]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines() == [
+        f'{case.name}: {name}, True, False'
+        for case in attention.cases(v1.get_config())
+        for name in attention.backends(case, 'gpu')
+        if name != attention.PLAIN
+        for _ in attention.WORKS
+    ]
 
 
 def test_the_command_prints_and_saves_every_backend(tmp_path):
