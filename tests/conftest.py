@@ -1,4 +1,4 @@
-"""Quick compilation for all tests, and the option --third, by which slow tests take turns."""
+"""Quick compilation, skipped tests where there is no GPU, and slow tests that take turns."""
 
 import datetime
 import os
@@ -9,6 +9,7 @@ import pytest
 # Tests compile more than they compute: XLA optimises little here.
 os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_backend_optimization_level=0'
 os.environ['JAX_DEFAULT_MATMUL_PRECISION'] = 'highest'  # accelerators too multiply in float32
+os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # several processes share a GPU
 
 THIRDS = 3
 SALT = '8073'  # found by trial: with it the thirds take about as long as each other
@@ -70,6 +71,15 @@ def pytest_collection_modifyitems(config, items):
     ]
     config.hook.pytest_deselected(items=others)
     items[:] = [item for item in items if item not in others]
+
+
+def pytest_runtest_setup(item):
+    """Skip a test that needs a GPU where there is none. Only such a test starts JAX here."""
+    if item.get_closest_marker('gpu'):
+        import jax
+
+        if jax.default_backend() != 'gpu':
+            pytest.skip(f'needs an NVIDIA GPU; JAX runs on {jax.devices()[0].device_kind}')
 
 
 def pytest_sessionfinish(session, exitstatus):

@@ -2,5 +2,8 @@
 
 `rows` and `sweeps` list what is measured. `towers`, `whole`, `compiling` and `data` build the
 measured work, `comparison` and `timing` run it, and `report` prints and saves the figures. `tpu`
-and `hlo` estimate the training step on TPUs without having one. `reference` is the PyTorch side.
+and `gpu` estimate the training step on accelerators that are not present: `ahead_of_time` compiles
+it, `hlo`, `hlo_sources` and `hlo_traffic` read both compilers' modules, and `hlo_tpu` and `hlo_gpu`
+add up the costs. `on_device` runs that step where there is an accelerator, and `attention` times
+the backends of attention. `reference` is the PyTorch side.
 """

@@ -34,6 +34,13 @@ of the source code that take the most of it. It needs JAX's compiler for GPUs in
 
 --dump=FILE writes the text of the compiled module, for `tpu` and `gpu`.
 
+`attention` times the backends of attention on this machine, in the shapes of the config, forwards
+and with gradients. OUT/attention.json holds the figures.
+
+`on-device` runs the step of `gpu` and `tpu`, with the config's batch, on the first device of this
+machine. OUT/step.json holds the measured seconds and, on a known card, the estimate; OUT/step.txt
+the module; OUT/trace the trace of three steps, for TensorBoard and Perfetto.
+
 amuse_jax/benchmark/reference/__init__.py describes the PyTorch side.
 """
 
@@ -87,11 +94,12 @@ PLUGIN = flags.DEFINE_string(
 
 
 def main(argv: list[str]) -> None:
-    """Run the benchmark, or an estimate for accelerators if the argument is `tpu` or `gpu`."""
+    """Run the benchmark, or what the argument names: `tpu`, `gpu`, `attention` or `on-device`."""
     if argv[1:] in (['tpu'], ['gpu']):
         _ahead_of_time(CONFIG.value, argv[1])
         return
-    if argv[1:]:
+    works = {'': _run, 'attention': _attention, 'on-device': _on_device}
+    if ' '.join(argv[1:]) not in works:
         raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
     if FREED_MEMORY.value == 'both':  # a process cannot undo the setting
         command = [sys.executable, '-m', 'amuse_jax.benchmark', *sys.argv[1:]]
@@ -107,7 +115,7 @@ def main(argv: list[str]) -> None:
     from amuse_jax.errors import StageError
 
     try:
-        _run(CONFIG.value)
+        works[' '.join(argv[1:])](CONFIG.value)
     except StageError as error:
         sys.exit(f'amuse_jax: {error}')
 
@@ -162,6 +170,22 @@ def _dump(topology: str, topologies: list[str]) -> Path | None:
     if path and len(topologies) > 1:
         path = path.with_name(f'{path.stem}-{topology.replace(":", "-")}{path.suffix}')
     return path
+
+
+def _attention(config) -> None:
+    from amuse_jax.benchmark import attention
+    from amuse_jax.run import settings
+
+    settings.check(config)
+    attention.measure(config, ROUNDS.value, Path(OUT.value) / 'attention.json')
+
+
+def _on_device(config) -> None:
+    from amuse_jax.benchmark import on_device
+    from amuse_jax.run import settings
+
+    settings.check(config)
+    on_device.run(config, ROUNDS.value, Path(OUT.value))
 
 
 def _run(config) -> None:

@@ -1,4 +1,4 @@
-"""The training step compiled ahead of time for accelerators that are not present."""
+"""The training step compiled ahead of time, also for accelerators that are not present."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from amuse_jax.training import sharding
 
 VIDEOS = 9_288  # in version 1 of MUSIC-AVQA
 
-_LOWERING = {'gpu': ('cuda',), 'tpu': None}  # None: the platform of the devices
+_LOWERING = {'gpu': ('cuda',)}  # others: the platform of the devices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,19 +115,19 @@ def compile_step(
     target: str,
     options: Mapping[str, Any] | None = None,
     dump: Path | None = None,
-) -> tuple[CompiledStep, str]:
+) -> tuple[CompiledStep, jax.stages.Compiled]:
     """Compile the step with `config.train.batch_size` videos, sharded as in `config.mesh`.
 
     Args:
       config: the sizes.
       topology: the name of the topology.
       devices: its devices.
-      target: 'gpu' or 'tpu'.
+      target: 'cpu', 'gpu' or 'tpu'.
       options: options of XLA.
       dump: file to which the text of the compiled module is written.
 
     Returns:
-      What the compiler reports, and the text of the compiled module.
+      What the compiler reports, and the compiled step.
 
     Raises:
       StageError: the batch or a parameter cannot be sharded evenly, or the step does not fit into
@@ -139,17 +139,17 @@ def compile_step(
         start = time.perf_counter()
         traced = step.trace(*arguments)
         try:
-            lowered = traced.lower(lowering_platforms=_LOWERING[target])
+            lowered = traced.lower(lowering_platforms=_LOWERING.get(target))
             compiled = lowered.compile(compiler_options=options)
         except jax.errors.JaxRuntimeError as error:
             if 'RESOURCE_EXHAUSTED' not in str(error):
                 raise
             raise StageError(f'{topology}: {str(error).splitlines()[0]}') from error
         seconds = time.perf_counter() - start
-    text, memory = compiled.as_text(), compiled.memory_analysis()
     if dump:
         dump.parent.mkdir(parents=True, exist_ok=True)
-        dump.write_text(text)
+        dump.write_text(compiled.as_text())
+    memory = compiled.memory_analysis()
     report = CompiledStep(
         topology=topology,
         config=config,
@@ -165,7 +165,7 @@ def compile_step(
             'code': memory.generated_code_size_in_bytes,
         },
     )
-    return report, text
+    return report, compiled
 
 
 def fields(step: CompiledStep) -> dict[str, Any]:

@@ -202,8 +202,8 @@ def compile_step(config: ConfigDict, topology: str, dump: Path | None = None) ->
         step does not fit into memory.
     """
     devices = topology_devices(topology)
-    step, text = ahead_of_time.compile_step(config, topology, devices, 'gpu', OPTIONS, dump)
-    return CompiledStep(**ahead_of_time.fields(step), costs=hlo_gpu.costs(text))
+    step, compiled = ahead_of_time.compile_step(config, topology, devices, 'gpu', OPTIONS, dump)
+    return CompiledStep(**ahead_of_time.fields(step), costs=hlo_gpu.costs(compiled.as_text()))
 
 
 def figures(step: CompiledStep) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import tabulate
 from jax.experimental import topologies
 from ml_collections import ConfigDict
 
-from amuse_jax.benchmark import ahead_of_time, hlo, report
+from amuse_jax.benchmark import ahead_of_time, hlo, hlo_tpu, report
 from amuse_jax.errors import StageError
 from amuse_jax.models import flops
 from amuse_jax.training import sharding
@@ -64,7 +64,7 @@ class CompiledStep(ahead_of_time.CompiledStep):
       costs: costs of the compiled module.
     """
 
-    costs: hlo.Costs
+    costs: hlo_tpu.Costs
 
     @property
     def chip(self) -> Chip:
@@ -147,8 +147,8 @@ def compile_step(config: ConfigDict, topology: str, dump: Path | None = None) ->
         be sharded evenly, or the step does not fit into memory.
     """
     devices = topology_devices(topology)
-    step, text = ahead_of_time.compile_step(config, topology, devices, 'tpu', dump=dump)
-    return CompiledStep(**ahead_of_time.fields(step), costs=hlo.costs(text))
+    step, compiled = ahead_of_time.compile_step(config, topology, devices, 'tpu', dump=dump)
+    return CompiledStep(**ahead_of_time.fields(step), costs=hlo_tpu.costs(compiled.as_text()))
 
 
 def topology_devices(topology: str) -> list:

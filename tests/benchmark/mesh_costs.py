@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from runpy import run_path
 
-from amuse_jax.benchmark import compiling, hlo
+from amuse_jax.benchmark import compiling, hlo_tpu
 from amuse_jax.training import sharding
 
 
@@ -22,7 +22,7 @@ def costs(parts: int) -> dict:
     mesh = sharding.mesh(config.mesh)
     step, arguments = compiling.abstract_step(config, mesh)
     compiled = step.lower(*arguments).compile()
-    module_costs, memory = hlo.costs(compiled.as_text()), compiled.memory_analysis()
+    module_costs, memory = hlo_tpu.costs(compiled.as_text()), compiled.memory_analysis()
     return {
         'collectives': module_costs.collectives,
         'calls': module_costs.calls,

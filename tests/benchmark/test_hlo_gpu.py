@@ -52,6 +52,16 @@ def test_scratch_memory_of_a_library_does_not_count(kernels):
     assert kernels['cudnn'].bytes == 2 * 64 * 32 + results
 
 
+def test_written_arrays_have_dtype_shape_and_scope(found):
+    written = [(kernel.name, array.dtype, array.shape) for array, kernel in found.arrays()]
+    assert ('loop_update', 'f32', (1, 8, 64)) in written  # of the seven, the one that is new
+    assert ('cublas.1', 'bf16', (8, 32)) in written
+    assert not [shape for name, dtype, shape in written if dtype in ('s8', 'u8')]  # scratch memory
+    assert [shape for name, _, shape in written if name == 'all-gather-start'] == [(64, 4)]
+    scopes = {kernel.scope for array, kernel in found.arrays() if array.shape == (8, 8)}
+    assert scopes == {'models/windows.py:40 attention, dot_general'}
+
+
 def test_flops_of_products(found, kernels):
     assert kernels['cublas.1'].flops == 2 * 8 * 64 * 32
     assert kernels['scores'].flops == 2 * 8 * 64 * 8

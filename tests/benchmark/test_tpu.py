@@ -18,7 +18,7 @@ import pytest
 from jax.sharding import AbstractMesh
 from ml_collections import ConfigDict
 
-from amuse_jax.benchmark import ahead_of_time, compiling, hlo, tpu
+from amuse_jax.benchmark import ahead_of_time, compiling, hlo_tpu, report, tpu
 from amuse_jax.errors import StageError
 from amuse_jax.models.summary import BERT_WORDS
 from amuse_jax.training import sharding
@@ -74,7 +74,7 @@ def step(small):
     """Return a step of one second: 0.3 s of operations, 0.6 s of kernels, 0.1 s of links."""
     chip, config = tpu.CHIPS['v5e'], tpu.fit_to_chips(small, (), 16)
     half = 0.3 * chip.flops
-    costs = hlo.Costs(
+    costs = hlo_tpu.Costs(
         cycles=round(0.3 * chip.clock),
         hbm_bytes=round(0.2 * chip.bandwidth),
         collectives=Counter({'all-reduce': round(0.1 * chip.links * 16 / 15 / 2)}),
@@ -112,6 +112,20 @@ def test_a_training_is_estimated_from_the_step(step):
     text = ' '.join(tpu.describe_step(step).split())
     assert 'seconds per step, estimated 1.0000 utilisation, estimated 25.0%' in text
     assert f'{training["hours"]:.2f} hours, {steps:.0f} steps' in text
+
+
+def test_the_origin_of_the_kernels_utilisation_is_beside_it(step, monkeypatch):
+    monkeypatch.setattr(report, 'package_versions', lambda *names: {})  # libtpu may be missing
+    text = ' '.join(tpu.describe_step(step).split())
+    assert (
+        'kernels fill 50% (attention), 30% (attention_gradient) of the matrix unit, '
+        f'from {tpu.KERNEL_UTILISATION_SOURCE}'
+    ) in text
+    assert json.loads(json.dumps(tpu.figures(step)))['kernel_utilisation'] == {
+        'attention': 0.5,
+        'attention_gradient': 0.3,
+        'source': tpu.KERNEL_UTILISATION_SOURCE,
+    }
 
 
 def test_figures_of_other_topologies_and_settings_stay(step, tmp_path):

@@ -150,6 +150,74 @@ def test_the_container_has_the_training_files_and_no_torch():
     assert '.[${EXTRA}]' in text and 'offline' not in text
 
 
+def test_on_a_gpu_takes_eight_minutes_and_installs_nothing():
+    commands = dry_run('on_a_gpu.sh')
+    assert [words[0] for words in commands] == ['timeout'] * 4
+    assert sum(int(words[2]) for words in commands) <= 8 * 60
+    assert all('--config=configs/v1.py' in words for words in commands[:3])
+    assert not [words for words in commands if 'pip' in words]
+    tests = set(commands[3]) & {path.relative_to(ROOT).as_posix() for path in ROOT.rglob('test_*')}
+    assert 'tests/training/test_on_gpu.py' in tests
+
+
+# Stands in for Python: one part fails, one hangs, and the others print their arguments.
+PARTS = """#!/usr/bin/env bash
+case "$*" in
+  *on-device*) echo 0.3 s a step; exit 3 ;;
+  *attention*--rounds*) echo 0.1 ms; exec sleep 60 ;;
+  *) echo "$*" ;;
+esac
+"""
+
+
+def test_on_a_gpu_goes_on_after_a_part_that_fails_or_hangs(tmp_path):
+    (tmp_path / 'python').write_text(PARTS)
+    (tmp_path / 'python').chmod(0o755)
+    out = tmp_path / 'out'
+    environment = {**os.environ, 'PYTHON': str(tmp_path / 'python'), 'OUT': str(out), 'LIMIT': '1'}
+    command = [ROOT / 'launch/on_a_gpu.sh', '--small']
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    ended = [line.rsplit(',', 1)[0] for line in (out / 'parts.txt').read_text().splitlines()]
+    assert ended == [
+        'step: failed with status 3', 'attention: stopped at its limit of 1 s', 'rows: done',
+        'tests: done',
+    ]  # fmt: skip
+    # What the two printed before they ended is kept.
+    logs = [(out / f'{name}.log').read_text() for name in ('step', 'attention', 'rows')]
+    assert logs[:2] == ['0.3 s a step\n', '0.1 ms\n'] and '--dtypes=bfloat16' in logs[2]
+
+
+@pytest.mark.slow
+def test_on_a_gpu_measures_small_sizes_on_a_cpu(tmp_path):
+    """This takes about five minutes of two quiet cores."""
+    environment = processes.environment() | {'PYTHON': sys.executable, 'OUT': str(tmp_path)}
+    command = [ROOT / 'launch/on_a_gpu.sh', '--small']
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    ended = (tmp_path / 'parts.txt').read_text()
+    assert [line.split(',')[0] for line in ended.splitlines()] == [
+        'step: done', 'attention: done', 'rows: done', 'tests: done',
+    ]  # fmt: skip
+    (step,) = json.loads((tmp_path / 'step.json').read_text())['runs']
+    assert step['step_seconds'] > 0 and step['settings']['config'] == 'tiny'
+    assert 'a step (measured)' in (tmp_path / 'step.log').read_text()
+    assert (tmp_path / 'step.txt').read_text().startswith('HloModule jit_step')
+    assert list((tmp_path / 'trace').rglob('*.xplane.pb'))
+    attention = json.loads((tmp_path / 'attention.json').read_text())['rows']
+    assert {row['case'] for row in attention} >= {'Swin-V2 windows', 'HTS-AT windows'}
+    rows = json.loads((tmp_path / 'figures.json').read_text())['rows']
+    assert len(rows) == 4 and all(row['dtype'] == 'bfloat16' for row in rows)
+    if not jax_has_a_gpu():
+        assert 'needs an NVIDIA GPU' in (tmp_path / 'tests.log').read_text()
+
+
+def jax_has_a_gpu():
+    import jax
+
+    return jax.default_backend() == 'gpu'
+
+
 def _children(process):
     """Return the process ids of the direct children."""
     path = Path(f'/proc/{process.pid}/task/{process.pid}/children')

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from amuse_jax.benchmark import hlo
+from amuse_jax.benchmark import hlo_tpu
 
 MODULE = Path(__file__).with_name('tpu_module.txt').read_text()
 TOKENS = 4096 * 1024 * 2
@@ -12,17 +12,17 @@ WEIGHTS = 1024 * 1024 * 2
 
 
 def test_a_loop_counts_as_often_as_it_runs():
-    found = hlo.costs(MODULE)
+    found = hlo_tpu.costs(MODULE)
     assert found.cycles == 7 * (1000 + 10)
     assert found.scopes == {
-        'jit(f)/while/body/dot_general': 7000,
-        'jit(f)/while/body/keep': 70,
+        'models/windows.py:40 attention, dot_general': 7000,
+        'keep': 70,  # it has no stack
     }
     assert found.kernel_flops == {'attention': 123}
 
 
 def test_collectives_are_counted_by_kind_with_their_padded_size():
-    found = hlo.costs(MODULE)
+    found = hlo_tpu.costs(MODULE)
     assert found.calls == {'all-reduce': 7, 'all-gather': 1}
     assert found.collectives == {'all-reduce': 7 * 256 * 4, 'all-gather': 16 * 128 * 4}
 
@@ -40,18 +40,47 @@ def test_slices_count_with_their_own_size_and_arrays_on_the_chip_do_not_count():
     expected = (
         TOKENS + 7 * (product + fetched + stored + update + reduced + 2 * index) + gathered + kernel
     )
-    assert hlo.costs(MODULE).hbm_bytes == pytest.approx(expected, rel=1e-3)
+    assert hlo_tpu.costs(MODULE).hbm_bytes == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_branch_that_moves_the_most_counts():
+    branches = """
+%small (s: f32[250]) -> f32[250] {
+  %s = f32[250]{0:T(256)} parameter(0)
+  ROOT %kept = f32[250]{0:T(256)} copy(%s)
+}
+
+%large (t: f32[250]) -> f32[250] {
+  %t = f32[250]{0:T(256)} parameter(0)
+  %moved = f32[250]{0:T(256)} negate(%t)
+  ROOT %changed = f32[250]{0:T(256)} negate(%moved)
+}
+"""
+    call = (
+        '  %given = f32[250]{0:T(256)} parameter(2)\n'
+        '  %cond = f32[250]{0:T(256)} conditional(%start, %given, %given), '
+        'true_computation=%small, false_computation=%large\n  ROOT %gather'
+    )
+    text = MODULE.replace('ENTRY', branches + '\nENTRY').replace('  ROOT %gather', call)
+    added = hlo_tpu.costs(text).hbm_bytes - hlo_tpu.costs(MODULE).hbm_bytes
+    assert added == 4 * 256 * 4  # two instructions that read and write a padded array
+
+
+def test_memory_that_is_only_reserved_does_not_count():
+    buffer = '%buffer = f32[4096]{0:T(1024)} custom-call(), custom_call_target="AllocateBuffer"'
+    text = MODULE.replace('  ROOT %gather', f'  {buffer}\n  ROOT %gather')
+    assert hlo_tpu.costs(text).hbm_bytes == hlo_tpu.costs(MODULE).hbm_bytes
 
 
 def test_a_known_trip_count_is_used():
     text = MODULE.replace(
         'body=%body,', 'body=%body, backend_config={"known_trip_count":{"n":"3"}},'
     )
-    assert hlo.costs(text).cycles == 3 * (1000 + 10)
+    assert hlo_tpu.costs(text).cycles == 3 * (1000 + 10)
 
 
 def test_unreadable_text_is_an_error():
     with pytest.raises(ValueError, match='no ENTRY'):
-        hlo.costs('')
+        hlo_tpu.costs('')
     with pytest.raises(ValueError, match='one limit in the condition of while.1'):
-        hlo.costs(MODULE.replace('constant(7)', 'parameter(1)'))
+        hlo_tpu.costs(MODULE.replace('constant(7)', 'parameter(1)'))
