@@ -106,18 +106,22 @@ class Amuse(nn.Module):
         return self.answer.names((share[..., None] * self._word_table(ids)).sum(1))
 
 
-class FullSystem(nn.Module):
-    """The frozen universal encoder and Amuse: everything from a video to an answer."""
+class FrozenEncoders(nn.Module):
+    """What is frozen while Amuse is trained: the universal encoder, and layers of the towers."""
 
-    def __init__(self, universal: UniversalEncoder, amuse: Amuse):
+    def __init__(self, universal: UniversalEncoder, encoder: InteractiveEncoder):
         super().__init__()
-        self.universal, self.amuse = universal, amuse
+        self.universal, self.encoder = universal, encoder
 
-    def forward(self, inputs: Mapping[str, torch.Tensor]) -> Output:
-        """Compute the universal encoder's streams, then answer as Amuse does."""
-        with torch.no_grad():
-            universal = self.universal(inputs['frames'], inputs['log_mel'])
-        return self.amuse({**inputs, **universal})
+    def forward(self, frames: torch.Tensor, log_mel: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return what can be stored for each video, by its name in the inputs of Amuse.
+
+        Args:
+          frames: (V, T, S, S, 3) uint8 RGB.
+          log_mel: (V, T, F, mels) in dB.
+        """
+        tokens = self.encoder.question_free(frames, log_mel)
+        return self.universal(frames, log_mel) | dict(zip(QUESTION_FREE, tokens))
 
 
 def vary_norms(module: nn.Module) -> None:

@@ -1,9 +1,9 @@
 """Window attention by PyTorch's fused attention, and what frozen towers can store.
 
-Hugging Face's Swin-V2 and HTS-AT multiply queries and keys, add a bias and a mask to the scores, and
-take their softmax: four passes over scores that lie in memory. `fuse_attention` gives the same
-modules one call of scaled_dot_product_attention. `store_frozen` then stores what depends on frozen
-weights alone. Neither changes the results.
+Hugging Face's Swin-V2 and HTS-AT write the scores of queries and keys to memory, add a bias and a
+mask to them, and take their softmax. `fuse_attention` gives the same modules one call of
+scaled_dot_product_attention. `store_frozen` then stores what depends on frozen weights alone.
+Neither changes the results.
 
 Axes: b images, w windows of an image, n tokens of a window, h heads, c channels of a head.
 """
