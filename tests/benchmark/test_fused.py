@@ -4,8 +4,11 @@ import copy
 
 import pytest
 import torch
+from torch.nn import functional
 
-from amuse_jax.benchmark.reference import fused, towers
+from amuse_jax.benchmark import comparison, inputs, rows
+from amuse_jax.benchmark.reference import amuse, fused, towers, weights
+from amuse_jax.benchmark.reference.universal_encoder import UniversalEncoder
 
 
 def tower(config, part):
@@ -103,3 +106,39 @@ def test_fused_attention_is_one_call(small, monkeypatch):
 def test_text_has_no_window_attention(small):
     assert not fused.has_window_attention(towers.build(small, 'text', 2000))
     assert fused.has_window_attention(tower(small, 'audio')[0])
+
+
+@pytest.mark.parametrize(('dtype', 'tolerance'), [('float32', 1e-4), ('bfloat16', 5e-2)])
+def test_the_step_on_stored_arrays_equals_the_unchanged_one(small, dtype, tolerance):
+    """Its loss and gradients are those of Hugging Face's towers, one question after the other."""
+    config, pytorch = rows.with_dtype(small, dtype), comparison.Torch(dtype)
+    model = amuse.Amuse(config, inputs.random_phrases()).eval()
+    encoders = amuse.FrozenEncoders(UniversalEncoder(config).eval(), model.encoder)
+    encoders.requires_grad_(False)
+    [frozen] = pytorch.variants(encoders, comparison.RESULT, with_compile=False).values()
+    trained = weights.set_trainable(model, config, config.train.trainable)
+    [own] = pytorch.variants(model, comparison.RESULT, with_compile=False).values()
+    batch = inputs.random_batch(config, videos=2, questions=3)
+    sample = inputs.torch_batch(batch)
+    with torch.no_grad(), pytorch.iteration():
+        stored = frozen(sample.pop('frames'), sample.pop('log_mel'))
+        unchanged = encoders.universal(*(torch.tensor(batch[n]) for n in ('frames', 'log_mel')))
+    assert {name: x.shape[0] for name, x in stored.items()} == dict.fromkeys(stored, 2)
+    with pytorch.iteration():
+        loss = functional.cross_entropy(own({**sample, **stored}).logits, sample['answers'])
+    loss.backward()
+
+    losses = []
+    for question in range(3):
+        one = inputs.torch_batch(batch, question)
+        with pytorch.iteration():
+            logits = model({**one, **unchanged}).logits
+        losses.append(functional.cross_entropy(logits, one['answers']) / 3)
+        losses[-1].backward()
+    assert loss.item() == pytest.approx(sum(losses).item(), rel=tolerance)
+    found = [x.grad for x in own.parameters() if x.requires_grad and x.grad is not None]
+    expected = [x.grad for x in trained if x.grad is not None]
+    assert len(found) == len(expected) > 0
+    total = torch.nn.utils.get_total_norm(expected)
+    difference = [x - y for x, y in zip(found, expected)]
+    assert torch.nn.utils.get_total_norm(difference) < 2 * tolerance * total
