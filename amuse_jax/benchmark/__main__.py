@@ -1,22 +1,35 @@
 """Measure the speed of Amuse in JAX and in PyTorch, with the same weights and inputs, in turns.
 
 python -m amuse_jax.benchmark --config=configs/v1.py
+python -m amuse_jax.benchmark --config=configs/v1.py --videos=8 --dtypes=bfloat16  # for a GPU
 python -m amuse_jax.benchmark --config=configs/v1.py --rows=visual,step --rounds=20
 python -m amuse_jax.benchmark --config=configs/v1.py --sweep=batch,questions,segments,resolution
 python -m amuse_jax.benchmark --config=configs/v1.py --sweep=remat_policy  # cost of recomputation
 python -m amuse_jax.benchmark tpu --config=configs/v1.py --topology=v5e:4x4,v5e:16x16
 python -m amuse_jax.benchmark gpu --config=configs/v1.py --topology=h100:1x1x1,h100:1x2x8
 
-The command prints one line per row and then a table. It saves all figures in OUT/figures.json,
-where the rows of earlier runs stay until they are measured again. Both sides run in this process,
+The command prints one line per row and then two tables. It saves all figures in OUT/figures.json,
+where the rows of earlier runs stay until they are measured again. All sides run in this process,
 with all of its threads and the same allocator. Before they are timed, their results are compared.
+
+The first table is for the same work: all sides compute the same operations and store nothing. Its
+sides are JAX; PyTorch, with Hugging Face's unchanged towers; PyTorch SDPA, the same with
+scaled_dot_product_attention in Swin-V2 and HTS-AT; and torch.compile of the latter, with CUDA
+graphs on a GPU. The second table is for the same result: each side computes it in its best way.
+Both store what the frozen encoders compute and share it among the questions about a video, which
+are one batch. PyTorch also stores the position biases of frozen towers.
 
 visual, audio, text, adapters      forward pass of a tower, or of the adapters of one round
 visual-gradient, ...-gradient      forward pass and gradient with respect to all parameters
-whole, step, questions             Amuse: forward pass, training step, five questions on one video
-epoch                              cost of one question in an epoch, with caching and sharing
+whole, step                        Amuse: forward pass, training step, with one question per video
+visual-frozen, audio-frozen        same result: forward pass of a frozen tower
+questions                          same result: five questions per video
+epoch                              same result: cost of one question in an epoch of training
 compile                            compile time of the training step, without and with the cache
 pipeline, prepare                  reading records and preparing videos, each on one core
+
+Rows that compare sides take --videos videos at once (1). On a GPU one video measures launches
+rather than arithmetic; take 8.
 
 `tpu` compiles the training step ahead of time for TPUs; none is needed. It reports whether the
 step fits into memory, and estimates the time of a step and of a whole training. It needs libtpu
@@ -68,6 +81,12 @@ SWEEP = flags.DEFINE_list(
 )
 DTYPES = flags.DEFINE_list('dtypes', ['float32'], 'Compute dtypes: float32, bfloat16.')
 ROUNDS = flags.DEFINE_integer('rounds', 7, 'Measured repetitions of each side.', lower_bound=1)
+VIDEOS = flags.DEFINE_integer(
+    'videos',
+    1,
+    'Videos that every compared row processes at once, except in sweeps.',
+    lower_bound=1,
+)
 COMPILE = flags.DEFINE_bool('compile', True, 'Measure torch.compile too, except in sweeps.')
 FREED_MEMORY = flags.DEFINE_enum(
     'freed_memory', 'kept', ['kept', 'returned', 'both'],
@@ -207,6 +226,7 @@ def _run(config) -> None:
         with_compile=COMPILE.value and has_compiler,
         freed_memory=FREED_MEMORY.value,
         folder=folder,
+        videos=VIDEOS.value,
     )
     settings.check(config)
     # Without caches, compile times are those of a first run.

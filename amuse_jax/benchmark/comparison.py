@@ -1,12 +1,14 @@
 """Comparison of several implementations of the same work: results, time and memory.
 
-An implementation is called a side: JAX, PyTorch, and PyTorch with torch.compile.
+An implementation is called a side: JAX; PyTorch with Hugging Face's unchanged towers; PyTorch with
+fused attention in them (PyTorch SDPA); and the latter with torch.compile.
 """
 
+import contextlib
 import copy
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import jax
@@ -15,14 +17,16 @@ import torch
 from torch import nn
 
 from amuse_jax.benchmark import timing
+from amuse_jax.benchmark.reference import fused
 from amuse_jax.errors import StageError
 from amuse_jax.models import flops
 
 TOLERANCES = {'float32': 1e-3, 'bfloat16': 5e-2}  # relative to the largest value
 Results = dict[str, np.ndarray]
 
-# Kinds of rows. WORK: every side computes the same graph. RESULT: all sides have the same results,
-# but JAX does less work, because it shares and stores what the reference computes again.
+# Kinds of rows. WORK: every side computes the same operations, and stores nothing between runs.
+# RESULT: all sides have the same results, and each computes them in its best way: it stores what
+# depends on frozen weights alone, and shares what several questions need.
 WORK, RESULT = 'same work', 'same result'
 
 
@@ -246,24 +250,46 @@ class Torch:
         """Return the inputs on the device."""
         return {name: tensor.to(self.device) for name, tensor in inputs.items()}
 
-    def autocast(self) -> torch.autocast:
-        """Return the autocast context; it does nothing for float32."""
+    @contextlib.contextmanager
+    def iteration(self) -> Iterator[None]:
+        """Begin an iteration, with autocast to `dtype`; autocast does nothing for float32."""
+        if self.device == 'cuda':  # CUDA graphs reuse the memory of the last iteration's results
+            torch.compiler.cudagraph_mark_step_begin()
         dtype = getattr(torch, self.dtype)
-        return torch.autocast(self.device, dtype, enabled=dtype != torch.float32)
+        with torch.autocast(self.device, dtype, enabled=dtype != torch.float32):
+            yield
 
     def fetch(self, value: torch.Tensor) -> np.ndarray:
         """Wait for a result and return it as a float32 array on the host."""
         return value.detach().float().cpu().numpy()
 
-    def variants(self, model: nn.Module, with_compile: bool) -> dict[str, nn.Module]:
+    def variants(self, model: nn.Module, kind: str, with_compile: bool) -> dict[str, nn.Module]:
         """Return the model for each of PyTorch's sides, by the side's name.
 
         The sides share frozen parameters; each side has its own copy of the trainable ones.
+
+        Args:
+          model: the model with Hugging Face's towers, in which the parameters that are not trained
+            need no gradient.
+          kind: WORK, or RESULT for sides that store what depends on frozen weights alone. There
+            the unchanged model is no side.
+          with_compile: whether torch.compile is a side.
         """
         model = model.to(self.device)
-        models = {'PyTorch': model}
+        models = {'PyTorch': model} if kind == WORK else {}
+        if kind == RESULT or fused.has_window_attention(model):
+            models['PyTorch SDPA'] = self._fused(model, kind)
         if with_compile:
-            shared = [p for p in model.parameters() if not p.requires_grad]
-            own = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
-            models['torch.compile'] = torch.compile(own)
+            own = self._fused(model, kind)
+            models['torch.compile'] = torch.compile(own, mode=compile_mode(self.device))
         return models
+
+    def _fused(self, model: nn.Module, kind: str) -> nn.Module:
+        shared = [p for p in model.parameters() if not p.requires_grad]
+        own = fused.fuse_attention(copy.deepcopy(model, {id(tensor): tensor for tensor in shared}))
+        return fused.store_frozen(own, getattr(torch, self.dtype)) if kind == RESULT else own
+
+
+def compile_mode(device: str) -> str | None:
+    """Return torch.compile's mode: with CUDA graphs on a GPU, else the default."""
+    return 'reduce-overhead' if device == 'cuda' else None

@@ -82,15 +82,23 @@ def random_features(config: ConfigDict, videos: int) -> Batch:
     }
 
 
-def torch_sample(batch: Mapping[str, np.ndarray], question: int) -> dict[str, torch.Tensor]:
-    """Return the batch's videos with one question each, as PyTorch tensors for the reference.
+def torch_batch(
+    batch: Mapping[str, np.ndarray], question: int | None = None
+) -> dict[str, torch.Tensor]:
+    """Return a batch as PyTorch tensors for the reference.
 
     Args:
       batch: a batch.
-      question: the index of the question, the same for every video.
+      question: the index of one question about every video; None: all questions, those about a
+        video consecutively.
     """
+
+    def select(array: np.ndarray) -> np.ndarray:
+        lead = array.shape[0] * array.shape[1]
+        return array.reshape(lead, *array.shape[2:]) if question is None else array[:, question]
+
     chosen = {
-        name: array[:, question] if name in PER_QUESTION else array
+        name: select(array) if name in PER_QUESTION else array
         for name, array in batch.items()
         if name != 'weights'
     }

@@ -21,7 +21,7 @@ _GIB = 2**30
 GOAL_FOR_FIVE_QUESTIONS = 3.7  # goal for five questions about a video, in times of one question
 _HEADINGS = {
     comparison.WORK: 'The same work on every side:',
-    comparison.RESULT: 'The same result, where JAX shares and stores work:',
+    comparison.RESULT: 'The same result, each side in its best way:',
     '': 'JAX alone:',
 }
 
@@ -150,7 +150,7 @@ def format_row(row: Mapping) -> str:
 
 
 def format_tables(rows: Sequence[Mapping]) -> str:
-    """Return one table per kind of row: the same work must not be confused with saved work."""
+    """Return one table per kind of row: equal work must not be confused with equal results."""
     tables = []
     for kind, heading in _HEADINGS.items():
         if chosen := [row for row in rows if row.get('kind', '') == kind]:

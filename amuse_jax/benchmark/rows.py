@@ -11,13 +11,23 @@ import jax
 import torch
 from ml_collections import ConfigDict
 
-from amuse_jax.benchmark import comparison, compiling, data, report, sweeps, timing, towers, whole
+from amuse_jax.benchmark import (
+    comparison,
+    compiling,
+    data,
+    epoch,
+    report,
+    sweeps,
+    timing,
+    towers,
+    whole,
+)
 from amuse_jax.benchmark.comparison import Comparison
 from amuse_jax.errors import StageError
 from amuse_jax.system import memory
 
-# Functions build(config, with_compile) -> Comparison.
-COMPARISONS: Mapping[str, Callable[[ConfigDict, bool], Comparison]] = {
+# Functions build(config, with_compile, videos) -> Comparison.
+COMPARISONS: Mapping[str, Callable[[ConfigDict, bool, int], Comparison]] = {
     **{part: functools.partial(towers.compare, part, 'forward') for part in towers.PARTS},
     **{
         f'{part}-gradient': functools.partial(towers.compare, part, 'gradient')
@@ -25,8 +35,12 @@ COMPARISONS: Mapping[str, Callable[[ConfigDict, bool], Comparison]] = {
     },
     'whole': whole.forward,
     'step': whole.training_step,
+    **{
+        f'{part}-frozen': functools.partial(towers.compare, part, 'frozen')
+        for part in towers.FROZEN_PARTS
+    },
     'questions': whole.five_questions,
-    'epoch': whole.epoch,
+    'epoch': epoch.compare,
 }
 # Functions measure(config, folder, rounds, keep_memory) -> rows. There is no PyTorch side.
 JAX_ONLY = {'pipeline': data.input_pipeline, 'prepare': data.prepare_videos}
@@ -46,6 +60,7 @@ class Plan:
       with_compile: whether torch.compile is a side.
       freed_memory: 'kept' or 'returned': what this process does with freed memory.
       folder: the folder for rendered videos and prepared records.
+      videos: number of videos in a batch, for all rows that compare both sides.
 
     Raises:
       StageError: a name is unknown.
@@ -58,6 +73,7 @@ class Plan:
     with_compile: bool
     freed_memory: str
     folder: Path
+    videos: int = 1
 
     def __post_init__(self):
         allowed = {
@@ -108,7 +124,7 @@ def measure(config: ConfigDict, plan: Plan, figures: report.Figures) -> None:
             figures.add_products(dtype, product.rates)
             print(report.format_products(dtype, product.rates), flush=True)
         for name in names:
-            build = functools.partial(COMPARISONS[name], sizes, plan.with_compile)
+            build = functools.partial(COMPARISONS[name], sizes, plan.with_compile, plan.videos)
             save(_measure_row(build, dtype, plan, product), dtype)
         for axis in plan.sweeps:
             for value in sweeps.AXES[axis]:

@@ -23,32 +23,38 @@ from amuse_jax.models.swin_v2 import SwinV2
 from amuse_jax.models.text import TextTower
 
 PARTS = (*reference.PARTS, 'adapters')
+FROZEN_PARTS = ('visual', 'audio')  # those with 'frozen' work
 
 
-def compare(part: str, work: str, config: ConfigDict, with_compile: bool) -> Comparison:
+def compare(
+    part: str, work: str, config: ConfigDict, with_compile: bool, videos: int = 1
+) -> Comparison:
     """Build both sides with the same weights and inputs.
 
     Args:
-      part: a name from PARTS; 'adapters' are those of one round, for one video and one question.
-      work: 'forward', or 'gradient': the forward pass and the gradient with respect to all
-        parameters, and to the inputs of adapters.
-      config: sizes and dtype. A batch is the segments of a video, or five questions.
+      part: a name from PARTS; 'adapters' are those of one round, with one question per video.
+      work: 'forward'; 'gradient': the forward pass and the gradient with respect to all parameters,
+        and to the inputs of adapters; or 'frozen': the forward pass of a frozen tower, for which
+        PyTorch stores the position biases. JAX has nothing to store for it.
+      config: sizes and dtype. A batch is the segments of the videos, or five questions about each.
       with_compile: whether torch.compile is a side.
+      videos: the number of videos.
     """
     torch_model = _build_torch(config, part)
     jax_model = weights.fill(nnx.eval_shape(lambda: _build_jax(config, part)), torch_model, config)
-    arrays = _inputs(config, part)
+    arrays = _inputs(config, part, videos)
     side, flops, shapes = _jax_side(jax_model, part, work, arrays)
     pytorch = Torch(config.model.dtype)
     torch_model.requires_grad_(work == 'gradient')
-    variants = pytorch.variants(torch_model, with_compile)
+    kind = comparison.RESULT if work == 'frozen' else comparison.WORK
+    variants = pytorch.variants(torch_model, kind, with_compile)
     torch_sides = {
         name: _torch_side(pytorch, model, part, work, arrays, shapes)
         for name, model in variants.items()
     }
     return Comparison(
         work=title(config, part, work, len(arrays[0])),
-        kind=comparison.WORK,
+        kind=kind,
         samples=len(arrays[0]),
         flops=flops,
         sides={'JAX': side, **torch_sides},
@@ -64,8 +70,9 @@ def title(config: ConfigDict, part: str, work: str, count: int) -> str:
         'visual': (f'Swin-V2-{letter}' if letter else 'Swin-V2', f'{count} frames'),
         'audio': ('HTS-AT', f'{count} segments'),
         'text': ('text', f'{count} questions'),
-        'adapters': ('adapters', 'one round'),
+        'adapters': ('adapters', 'one round' if count == 1 else f'one round, {count} videos'),
     }[part]
+    work = {'frozen': 'forward, frozen'}.get(work, work)
     return f'{name} {work}, {samples}'
 
 
@@ -100,21 +107,27 @@ def _build_jax(config: ConfigDict, part: str) -> nnx.Module:
     return towers[part](weights.tower_sizes(config, part, BERT_WORDS), rngs=rngs, dtype=dtype)
 
 
-def _inputs(config: ConfigDict, part: str) -> tuple[np.ndarray, ...]:
-    """Return a video's normalised frames or log-mels, five questions, or tokens of one round."""
-    batch, random = inputs.random_batch(config, 1, inputs.QUESTIONS), np.random.default_rng(0)
+def _inputs(config: ConfigDict, part: str, videos: int) -> tuple[np.ndarray, ...]:
+    """Return the videos' normalised frames or log-mels, questions, or tokens of one round."""
+    batch, random = inputs.random_batch(config, videos, inputs.QUESTIONS), np.random.default_rng(0)
+    frames, log_mel, words, word_mask = (
+        batch[name].reshape(-1, *batch[name].shape[2:])
+        for name in ('frames', 'log_mel', 'words', 'word_mask')
+    )
     if part == 'visual':
-        return (np.asarray(swin_v2.normalise(batch['frames'][0])),)
+        return (np.asarray(swin_v2.normalise(frames)),)
     if part == 'audio':
-        return (batch['log_mel'][0],)
+        return (log_mel,)
     if part == 'text':
-        return batch['words'][0], batch['word_mask'][0]
+        return words, word_mask
     model, segments = config.model, config.data.segments
     tokens = [
-        random.normal(size=(1, segments, (tower.image_size // tower.patch // 4) ** 2, 4 * width))
+        random.normal(
+            size=(videos, segments, (tower.image_size // tower.patch // 4) ** 2, 4 * width)
+        )
         for tower, width in ((model.visual, model.visual.width), (model.audio, model.audio.width))
     ]
-    tokens.append(random.normal(size=(1, model.text.max_words, model.text.width)))
+    tokens.append(random.normal(size=(videos, model.text.max_words, model.text.width)))
     masks = batch['word_mask'][:, 0], batch['segment_mask']
     return *(x.astype(np.float32) for x in tokens), *masks
 
@@ -147,7 +160,7 @@ def _jax_side(module: nnx.Module, part: str, work: str, arrays: tuple):
         value, gradients = jax.value_and_grad(loss, argnums=(0, 1))(*inputs)
         return value, optax.tree.norm(gradients), gradients
 
-    if work == 'forward':
+    if work != 'gradient':
         function, placed = forward, jax.device_put((params, rest, arrays))
     else:
         count = _differentiated_count(part, arrays)
@@ -193,11 +206,11 @@ def _torch_side(
         return (reference.output(part, model, tuple(placed)),)
 
     def forward():
-        with torch.no_grad(), pytorch.autocast():
+        with torch.no_grad(), pytorch.iteration():
             return {f'output {i}': pytorch.fetch(x) for i, x in enumerate(outputs())}
 
     def gradient():
-        with pytorch.autocast():
+        with pytorch.iteration():
             value = sum((x.float() * weight).sum() for x, weight in zip(outputs(), loss_weights))
         value.backward()
         gradients = [x.grad for x in parameters if x.grad is not None]
@@ -207,4 +220,4 @@ def _torch_side(
         return {'loss': pytorch.fetch(value), 'norm of the gradient': pytorch.fetch(norm)}
 
     held = comparison.torch_bytes(model, dict(enumerate(placed)))
-    return Side(forward if work == 'forward' else gradient, held)
+    return Side(gradient if work == 'gradient' else forward, held)

@@ -24,6 +24,8 @@ WORK = (
     'adapters gradient, one round',
     'whole model, forward, one video and one question',
     'training step, towers frozen on both sides, one video',
+    'Swin-V2 forward, frozen, 3 frames',
+    'HTS-AT forward, frozen, 3 segments',
     'five questions about one video',
     "an epoch's work per sample (frozen encoders cached, questions grouped)",
     'compile of the training step',
@@ -77,17 +79,23 @@ def test_every_row_is_measured_and_saved(tmp_path):
     found = json.loads((tmp_path / 'figures.json').read_text())
     by_work = {row['work']: row for row in found['rows']}
     assert tuple(by_work) == WORK
-    for work in WORK[:12]:
+    for work in WORK[:14]:
         row = by_work[work]
         seconds = row['seconds']
-        assert row['times_faster']['PyTorch'] == pytest.approx(seconds['PyTorch'] / seconds['JAX'])
-        assert row['kind'] == ('same result' if work in WORK[10:] else 'same work')
+        has_windows = not work.startswith(('text', 'adapters'))
+        is_same_work = work in WORK[:10]
+        assert row['kind'] == ('same work' if is_same_work else 'same result')
+        others = ['PyTorch'] * is_same_work + ['PyTorch SDPA'] * has_windows
+        assert {*others} == row['times_faster'].keys() - {'JAX one by one'}
+        for name in others:
+            assert row['times_faster'][name] == pytest.approx(seconds[name] / seconds['JAX'])
         assert row['versions'].keys() == {'jax', 'torch', 'transformers'}
-        assert row['peak_bytes'].keys() >= {'JAX', 'PyTorch'} and 0 < row['share_of_peak'] < 1.5
+        assert row['peak_bytes'].keys() >= {'JAX', *others} and 0 < row['share_of_peak'] < 1.5
     assert by_work['five questions about one video']['of_one_question'] < 5.5
-    epoch = by_work[WORK[11]]
-    shared = epoch['step_seconds'] + epoch['storing_seconds'] / epoch['epochs']
-    assert epoch['seconds']['JAX'] == pytest.approx(shared / epoch['questions'])
+    epoch = by_work[WORK[13]]
+    for side, storing in (('JAX', 'JAX'), ('PyTorch SDPA', 'PyTorch')):
+        shared = epoch['step_seconds'][side] + epoch['storing_seconds'][storing] / epoch['epochs']
+        assert epoch['seconds'][side] == pytest.approx(shared / epoch['questions'])
     compiled = by_work['compile of the training step']
     assert compiled['from_cache_seconds'] < compiled['compile_seconds']['JAX']
     for work in WORK[-3:]:

@@ -5,6 +5,7 @@ import torch
 
 from amuse_jax.benchmark import comparison, timing
 from amuse_jax.benchmark.comparison import Comparison, Side, Torch
+from amuse_jax.benchmark.reference import towers
 from amuse_jax.errors import StageError
 
 PRODUCT = timing.Product('a product', 100.0, lambda: None, {})
@@ -64,13 +65,37 @@ def test_sides_that_differ_are_refused():
 def test_compiled_variants_have_own_trainable_weights_and_share_frozen_ones():
     model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
     model[0].requires_grad_(False)
-    plain, compiled = Torch('float32').variants(model, with_compile=True).values()
+    variants = Torch('float32').variants(model, comparison.WORK, with_compile=True)
+    assert variants.keys() == {'PyTorch', 'torch.compile'}  # there is no attention to fuse
+    plain, compiled = variants.values()
     frozen, trained = ([m.get_parameter(f'{i}.weight') for m in (plain, compiled._orig_mod)]
                        for i in (0, 1))  # fmt: skip
     assert frozen[0] is frozen[1]
     assert trained[0] is not trained[1] and torch.equal(*trained)
     both = comparison.torch_bytes(plain, compiled)
     assert both == 4 * (3 * 2 + 3 + 2 * (3 + 1))
+
+
+def test_sides_of_the_same_result_store_what_frozen_weights_decide(small):
+    model = towers.build(small, 'visual').requires_grad_(False)
+    stored = {
+        kind: {
+            name: {
+                m.stored_bias is not None for m in variant.modules() if hasattr(m, 'stored_bias')
+            }
+            for name, variant in Torch('float32').variants(model, kind, with_compile=True).items()
+        }
+        for kind in (comparison.WORK, comparison.RESULT)
+    }
+    assert stored[comparison.WORK] == {
+        'PyTorch': set(), 'PyTorch SDPA': {False}, 'torch.compile': {False},
+    }  # fmt: skip
+    assert stored[comparison.RESULT] == {'PyTorch SDPA': {True}, 'torch.compile': {True}}
+
+
+def test_cuda_graphs_are_for_gpus():
+    assert comparison.compile_mode('cuda') == 'reduce-overhead'
+    assert comparison.compile_mode('cpu') is None
 
 
 @pytest.mark.parametrize('options', [None, {'xla_backend_optimization_level': 1}])

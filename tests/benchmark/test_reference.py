@@ -71,14 +71,32 @@ def check_close(value, expected):
 def test_every_output_equals_the_references(found, torch_model, batch):
     for question in range(QUESTIONS):
         with torch.no_grad():
-            expected = torch_model(inputs.torch_sample(batch, question))
+            expected = torch_model(inputs.torch_batch(batch, question))
         for name in expected._fields:
             check_close(getattr(found[0], name)[:, question], getattr(expected, name))
 
 
+def test_a_videos_questions_at_once_equal_one_question_at_a_time(torch_model, batch):
+    """They also do if the tokens that do not depend on the question are given."""
+    everything = inputs.torch_batch(batch)
+    with torch.no_grad():
+        tokens = torch_model.encoder.question_free(everything['frames'], everything['log_mel'])
+        stored = everything | dict(zip(answering.QUESTION_FREE, tokens))
+        del stored['frames'], stored['log_mel']
+        together = torch_model(everything)
+        from_tokens = torch_model(stored)
+        for question in range(QUESTIONS):
+            alone = torch_model(inputs.torch_batch(batch, question))
+            for name in alone._fields:
+                found = getattr(together, name).unflatten(0, (VIDEOS, QUESTIONS))[:, question]
+                check_close(found, getattr(alone, name))
+    for value, expected in zip(from_tokens, together):
+        check_close(value, expected)
+
+
 def test_answers_depend_on_every_input(torch_model, batch):
     """Otherwise equal outputs would prove nothing about an input that is ignored."""
-    sample = inputs.torch_sample(batch, 0)
+    sample = inputs.torch_batch(batch, 0)
     with torch.no_grad():
         right = torch_model(sample).logits
         for name in sample.keys() - {'answers', 'segment_mask', 'word_mask'}:
@@ -94,7 +112,7 @@ def test_every_gradient_equals_the_references(small, found, jax_model, torch_mod
     assert sum(x.numel() for x in trained) >= sum(x.size for x in gradients.values())
     expected = 0.0
     for question in range(QUESTIONS):
-        sample = inputs.torch_sample(batch, question)
+        sample = inputs.torch_batch(batch, question)
         value = torch.nn.functional.cross_entropy(torch_model(sample).logits, sample['answers'])
         (value / QUESTIONS).backward()
         expected += value.item() / QUESTIONS

@@ -76,7 +76,7 @@ def test_the_same_work_and_the_same_result_have_separate_tables():
     tables = report.format_tables([shared, COMPILE, ROW]).split(':\n\n')
     assert [each.splitlines()[-1] for each in tables[:-1]] == [
         'The same work on every side',
-        'The same result, where JAX shares and stores work',
+        'The same result, each side in its best way',
         'JAX alone',
     ]
     for text, name in zip(tables[1:], ('a step', 'five questions', 'compile of it')):

@@ -16,7 +16,9 @@ PRODUCT = timing.Product('a product', 100.0, lambda: None, {})
 )
 def test_both_sides_agree_and_do_the_same_work(small, part, work):
     row = towers.compare(part, work, small, with_compile=False)
-    assert row.sides.keys() == {'JAX', 'PyTorch'}
+    has_windows = part in ('visual', 'audio')
+    assert row.sides.keys() == {'JAX', 'PyTorch'} | ({'PyTorch SDPA'} if has_windows else set())
+    assert row.kind == comparison.WORK
     found = comparison.measure(row, 'float32', 1, PRODUCT)
     assert found['samples'] == {'visual': 3, 'audio': 3, 'text': 5, 'adapters': 1}[part]
     assert found['compile_seconds']['JAX'] > 0
@@ -34,6 +36,30 @@ def test_both_sides_agree_and_do_the_same_work(small, part, work):
         score_flops(small, part) if work == 'gradient' and part in ('text', 'adapters') else 0
     )
     assert row.flops - resizing == pytest.approx(counter.get_total_flops() - recomputed, rel=0.001)
+
+
+@pytest.mark.parametrize('part', towers.FROZEN_PARTS)
+def test_a_frozen_tower_computes_no_position_bias(small, part):
+    row = towers.compare(part, 'frozen', small, with_compile=False)
+    assert row.sides.keys() == {'JAX', 'PyTorch SDPA'} and row.kind == comparison.RESULT
+    assert comparison.measure(row, 'float32', 1, PRODUCT)['times_faster'].keys() == {'PyTorch SDPA'}
+    again = towers.compare(part, 'forward', small, with_compile=False)
+    flops = []
+    for each in (row, again):
+        with FlopCounterMode(display=False) as counter:
+            each.sides['PyTorch SDPA'].run()
+        flops.append(counter.get_total_flops())
+    model = small.model[part]
+    # 3 by 3 offsets of a window of 2 by 2 tokens; 512 hidden channels in every block.
+    of_biases = sum(2 * 9 * 512 * (2 + h) * d for h, d in zip(model.heads, model.depths))
+    assert flops[1] - flops[0] == (of_biases if part == 'visual' else 0)
+
+
+@pytest.mark.parametrize(('part', 'samples'), [('visual', 6), ('text', 10), ('adapters', 2)])
+def test_rows_take_several_videos(small, part, samples):
+    row = towers.compare(part, 'forward', small, with_compile=False, videos=2)
+    assert comparison.measure(row, 'float32', 1, PRODUCT)['samples'] == samples
+    assert row.work != towers.compare(part, 'forward', small, with_compile=False).work
 
 
 def score_flops(small, part):

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from torch import nn
 from torch.nn import functional
 
-from amuse_jax.benchmark.reference.attention import attend
+from amuse_jax.benchmark.reference.attention import attend, repeat_videos
 
 
 class Projected(NamedTuple):
@@ -46,20 +46,24 @@ class ModalityAdapter(nn.Module):
         """Transform the attended tokens (Eq. 2) and fuse them into the tokens (Eq. 3).
 
         Args:
-          tokens: (B, ..., n, width_in), the modality's tokens.
-          own: (B, ..., n, d), the same tokens at the adapters' width.
-          attended: (B, ..., n, d) each, the results of the attention to the two other modalities.
+          tokens: (B or V, ..., n, width_in), the modality's tokens.
+          own: (B or V, ..., n, d), the same tokens at the adapters' width.
+          attended: (B or V, ..., n, d) each, the results of the attention to the two other
+            modalities.
+
+        Returns:
+          The new tokens (B, ..., n, width_in).
         """
         layers = zip(self.hidden, self.attended, attended)
         transformed = [outer(functional.relu(inner(x))) for inner, outer, x in layers]
-        candidates = torch.stack([own, *transformed], dim=-2)  # (..., n, 3, d)
-        key, value = self.fuse_key_value(candidates).chunk(2, dim=-1)
-        query, key, value = (
-            x.unflatten(-1, (self.heads, -1)) for x in (self.fuse_query(own), key, value)
-        )
+        rows = max(map(len, attended))
+        candidates = [repeat_videos(self.fuse_key_value(x), rows) for x in (own, *transformed)]
+        key, value = torch.stack(candidates, dim=-2).chunk(2, dim=-1)  # each (..., n, 3, d)
+        query = repeat_videos(self.fuse_query(own), rows)
+        query, key, value = (x.unflatten(-1, (self.heads, -1)) for x in (query, key, value))
         scores = (query[..., None, :, :] * key).sum(-1) * query.shape[-1] ** -0.5
         fused = (scores.softmax(-2)[..., None] * value).sum(-3)  # (..., n, heads, c)
-        return tokens + self.project_out(fused.flatten(-2))
+        return repeat_videos(tokens, rows) + self.project_out(fused.flatten(-2))
 
 
 class Adapters(nn.Module):
@@ -83,14 +87,14 @@ class Adapters(nn.Module):
         """Exchange information between the modalities.
 
         Args:
-          visual: (B, T, n_v, d_v) tokens.
-          audio: (B, T, n_a, d_a) tokens.
+          visual: (B or V, T, n_v, d_v) tokens; those of V videos are shared by their questions.
+          audio: (B or V, T, n_a, d_a) tokens.
           text: (B, N, d_t) tokens.
           word_mask: (B, N) bool, True for words.
-          segment_mask: (B, T) bool, True for segments that exist.
+          segment_mask: (V, T) bool, True for segments that exist.
 
         Returns:
-          The visual, audio and text tokens, in the same shapes.
+          The visual, audio and text tokens of all B questions.
         """
         v, a, words = (
             self.visual.project(visual),
@@ -116,12 +120,15 @@ class Adapters(nn.Module):
 
     def _words(self, tokens: Projected, words: Projected, mask: torch.Tensor) -> torch.Tensor:
         """Attend to the words."""
-        query = tokens.query.flatten(1, 2)  # (B, T * n, d)
+        query = repeat_videos(tokens.query.flatten(1, 2), len(words.key))  # (B, T * n, d)
         attended = attend(query, words.key, words.value, self.heads, mask)
         return attended.unflatten(1, tokens.own.shape[1:3])
 
     def _segments(self, words: Projected, source: Projected, mask: torch.Tensor) -> torch.Tensor:
         """Let the words attend to the tokens of all segments."""
-        key, value = source.key.flatten(1, 2), source.value.flatten(1, 2)
         mask = mask.repeat_interleave(source.key.shape[2], dim=1)
+        key, value, mask = (
+            repeat_videos(x, len(words.query))
+            for x in (source.key.flatten(1, 2), source.value.flatten(1, 2), mask)
+        )
         return attend(words.query, key, value, self.heads, mask)

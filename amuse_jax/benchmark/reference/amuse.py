@@ -1,4 +1,8 @@
-"""Amuse: from videos with one question each to answers and their attention weights (Fig. 2)."""
+"""Amuse: from videos and questions to answers and their attention weights (Fig. 2).
+
+V videos have B questions, equally many each; the questions about a video are consecutive. What does
+not depend on the question is computed once per video.
+"""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -13,6 +17,7 @@ from amuse_jax.benchmark.reference.interactive_encoder import InteractiveEncoder
 from amuse_jax.benchmark.reference.streams import Streams
 from amuse_jax.benchmark.reference.universal_encoder import UniversalEncoder
 from amuse_jax.models.amuse import PLACES, Phrases, Rows
+from amuse_jax.training.train.answering import QUESTION_FREE
 
 
 class Output(NamedTuple):
@@ -50,26 +55,32 @@ class Amuse(nn.Module):
         self.answer_streams = Streams(config, phrases.is_instrument)
         for name in ('answers', 'instruments', 'classes'):
             self._register_phrases(name, getattr(phrases, name))
+        self.register_buffer('places', torch.tensor(PLACES), persistent=False)
         vary_norms(self.encoder.adapters)
         vary_norms(self.answer)
         vary_norms(self.answer_streams)
 
     def forward(self, inputs: Mapping[str, torch.Tensor]) -> Output:
-        """Answer one question about each video.
+        """Answer the questions about each video.
 
         Args:
-          inputs: arrays by name. frames, log_mel, words, word_mask and segment_mask are as for
-            InteractiveEncoder; the others are as for Streams, without visual and audio.
+          inputs: arrays by name. words, word_mask and segment_mask are as for InteractiveEncoder.
+            frames and log_mel are as for its `question_free`; its result can be given instead, as
+            front_visual and front_audio. The others are as for Streams, without visual and audio.
         """
+        if QUESTION_FREE[0] in inputs:
+            question_free = tuple(inputs[name] for name in QUESTION_FREE)
+        else:
+            question_free = self.encoder.question_free(inputs['frames'], inputs['log_mel'])
         visual, audio, text = self.encoder(
-            *(inputs[n] for n in ('frames', 'log_mel', 'words', 'word_mask', 'segment_mask'))
+            question_free, *(inputs[name] for name in ('words', 'word_mask', 'segment_mask'))
         )
         answers, instruments, classes = (
             self._embed_names(name) for name in ('answers', 'instruments', 'classes')
         )
         tokens, region_spread = self.answer_streams(
             {**inputs, 'visual': visual, 'audio': audio},
-            classes, instruments, answers[PLACES.tolist()],
+            classes, instruments, answers[self.places],
         )  # fmt: skip
         logits, importance, weights = self.answer(
             text, self._word_table(inputs['words']), inputs['word_mask'], tokens, answers
@@ -95,18 +106,22 @@ class Amuse(nn.Module):
         return self.answer.names((share[..., None] * self._word_table(ids)).sum(1))
 
 
-class FullSystem(nn.Module):
-    """The frozen universal encoder and Amuse: everything from a video to an answer."""
+class FrozenEncoders(nn.Module):
+    """What is frozen while Amuse is trained: the universal encoder, and layers of the towers."""
 
-    def __init__(self, universal: UniversalEncoder, amuse: Amuse):
+    def __init__(self, universal: UniversalEncoder, encoder: InteractiveEncoder):
         super().__init__()
-        self.universal, self.amuse = universal, amuse
+        self.universal, self.encoder = universal, encoder
 
-    def forward(self, inputs: Mapping[str, torch.Tensor]) -> Output:
-        """Compute the universal encoder's streams, then answer as Amuse does."""
-        with torch.no_grad():
-            universal = self.universal(inputs['frames'], inputs['log_mel'])
-        return self.amuse({**inputs, **universal})
+    def forward(self, frames: torch.Tensor, log_mel: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return what can be stored for each video, by its name in the inputs of Amuse.
+
+        Args:
+          frames: (V, T, S, S, 3) uint8 RGB.
+          log_mel: (V, T, F, mels) in dB.
+        """
+        tokens = self.encoder.question_free(frames, log_mel)
+        return self.universal(frames, log_mel) | dict(zip(QUESTION_FREE, tokens))
 
 
 def vary_norms(module: nn.Module) -> None:

@@ -37,3 +37,12 @@ def attend(
     if mask is not None:
         mask = mask[:, None, None, :]
     return join_heads(functional.scaled_dot_product_attention(query, key, value, mask))
+
+
+def repeat_videos(x: torch.Tensor, rows: int) -> torch.Tensor:
+    """Repeat each video's row for each of its questions: (V, ...) -> (rows, ...), rows = V * Q.
+
+    Rows that are questions already, that is, if V equals `rows`, are returned as they are.
+    """
+    questions = rows // len(x)
+    return x if questions == 1 else x[:, None].expand(-1, questions, *x.shape[1:]).flatten(0, 1)

@@ -22,38 +22,54 @@ class InteractiveEncoder(nn.Module):
             [Adapters(*widths, model.adapters) for _ in range(model.adapters.rounds)]
         )
 
+    def question_free(
+        self, frames: torch.Tensor, log_mel: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run all layers before the first adapters; they do not depend on the question.
+
+        Args:
+          frames: (V, T, S, S, 3) uint8 RGB.
+          log_mel: (V, T, F, mels) in dB.
+
+        Returns:
+          Visual tokens (V, T, n_v, d_v) and audio tokens (V, T, n_a, d_a).
+        """
+        lead, rounds = frames.shape[:2], len(self.adapters)
+        return tuple(
+            tower.run_round(tower.stem(x.flatten(0, 1)), 0, rounds).unflatten(0, lead)
+            for tower, x in ((self.visual, frames), (self.audio, log_mel))
+        )
+
     def forward(
         self,
-        frames: torch.Tensor,
-        log_mel: torch.Tensor,
+        question_free: tuple[torch.Tensor, torch.Tensor],
         words: torch.Tensor,
         word_mask: torch.Tensor,
         segment_mask: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Run the towers and the adapters.
+        """Run the adapters and the rest of the towers.
 
         Args:
-          frames: (B, T, S, S, 3) uint8 RGB.
-          log_mel: (B, T, F, mels) in dB.
-          words: (B, N) token ids.
+          question_free: the result of the method of the same name, for V videos.
+          words: (B, N) token ids; the questions about a video are consecutive.
           word_mask: (B, N) bool, True for words.
-          segment_mask: (B, T) bool, True for segments that exist.
+          segment_mask: (V, T) bool, True for segments that exist.
 
         Returns:
           Pooled visual (B, T, d) and audio (B, T, d) features, and text tokens (B, N, d_t).
         """
-        lead, rounds = frames.shape[:2], len(self.adapters)
-        visual = self.visual.stem(frames.flatten(0, 1))
-        audio = self.audio.stem(log_mel.flatten(0, 1))
-        text = self.text.embeddings(words)
+        visual, audio = question_free
+        text, rounds = self.text.embeddings(words), len(self.adapters)
         for index, adapters in enumerate(self.adapters):
-            visual = self.visual.run_round(visual, index, rounds).unflatten(0, lead)
-            audio = self.audio.run_round(audio, index, rounds).unflatten(0, lead)
+            if index:
+                visual, audio = (
+                    tower.run_round(x.flatten(0, 1), index, rounds).unflatten(0, x.shape[:2])
+                    for tower, x in ((self.visual, visual), (self.audio, audio))
+                )
             text = self.text.run_round(text, word_mask, index, rounds)
             visual, audio, text = adapters(visual, audio, text, word_mask, segment_mask)
-            visual, audio = visual.flatten(0, 1), audio.flatten(0, 1)
         return (
-            self.visual.tail(visual).unflatten(0, lead),
-            self.audio.tail(audio).unflatten(0, lead),
+            self.visual.tail(visual.flatten(0, 1)).unflatten(0, visual.shape[:2]),
+            self.audio.tail(audio.flatten(0, 1)).unflatten(0, audio.shape[:2]),
             text,
         )

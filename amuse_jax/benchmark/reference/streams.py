@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from torch import nn
 from torch.nn import functional
 
+from amuse_jax.benchmark.reference.attention import repeat_videos
 from amuse_jax.benchmark.reference.roi_highway import RoiHighway
 from amuse_jax.benchmark.reference.source_timeline import SourceTimeline
 
@@ -61,8 +62,9 @@ class Streams(nn.Module):
         """Embed the streams.
 
         Args:
-          inputs: arrays by name: FEATURES (B, T, d); rhythm (B, T); sources (B, T, I); segment_mask
-            (B, T); boxes, classes, scores and features as for RoiHighway.
+          inputs: arrays by name: visual and audio (B, T, d), for each question; the other FEATURES
+            (V, T, d), for each video; rhythm (V, T); sources (V, T, I); segment_mask (V, T); boxes,
+            classes, scores and features (V, ...) as for RoiHighway.
           class_names: (C, d), the names of the detector's classes.
           instrument_names: (I, d), the names of the instruments.
           place_names: (3, d), the names of left, middle and right.
@@ -77,7 +79,12 @@ class Streams(nn.Module):
         )
         streams['regions'], spread = self._regions(inputs, class_names, place_names)
         of_stream = zip(streams.values(), self.stream)
-        return [s._replace(tokens=s.tokens + embedding) for s, embedding in of_stream], spread
+        streams = [s._replace(tokens=s.tokens + embedding) for s, embedding in of_stream]
+        rows = len(inputs['visual'])
+        return [
+            Stream(*(repeat_videos(x, rows) for x in (s.tokens, s.mask, s.time)), s.names)
+            for s in streams
+        ], repeat_videos(spread, rows)
 
     def _moments(self, name: str, inputs, instrument_names: torch.Tensor) -> Stream:
         tokens = self.projections[name](self.norms[name](inputs[name])) + self.time

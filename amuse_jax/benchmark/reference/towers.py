@@ -63,6 +63,8 @@ class VisualTower(_PiecewiseTower, Swinv2Model):
                 window_size=sizes.window,
             )
         )
+        self.register_buffer('mean', torch.tensor(IMAGENET_MEAN), persistent=False)
+        self.register_buffer('deviation', torch.tensor(IMAGENET_STD), persistent=False)
 
     @property
     def stages(self) -> nn.ModuleList:
@@ -76,10 +78,7 @@ class VisualTower(_PiecewiseTower, Swinv2Model):
 
     def stem(self, frames: torch.Tensor) -> torch.Tensor:
         """Run frames (b, height, width, 3), uint8 RGB, up to stage 3; return tokens (b, n3, d3)."""
-        mean, deviation = (
-            torch.tensor(values, device=frames.device) for values in (IMAGENET_MEAN, IMAGENET_STD)
-        )
-        pixels = ((frames / 255 - mean) / deviation).permute(0, 3, 1, 2)
+        pixels = ((frames / 255 - self.mean) / self.deviation).permute(0, 3, 1, 2)
         return self.enter(self.embeddings(pixels)[0])
 
 
