@@ -54,6 +54,7 @@ class Phase:
       samples: the metric whose weight is the number of samples.
       validation: runs after every epoch; None: no validation.
       parts: number of parts of a batch, see step.train_step.
+      compares_videos: whether the loss compares videos of a batch, see step.train_step.
     """
 
     epochs: int
@@ -63,6 +64,7 @@ class Phase:
     samples: str
     validation: Validation | None = None
     parts: int = 1
+    compares_videos: bool = False
 
     @property
     def steps_per_epoch(self) -> int:
@@ -206,7 +208,15 @@ class _Run:
         phase, settings = self.phase, self.job.settings
         structure, level = self.job.structure, settings.optimization_level
         optimizer = state.adam(phase.learning_rate)
-        train = train_step(phase.loss, structure, optimizer, level, self.shardings, phase.parts)
+        train = train_step(
+            phase.loss,
+            structure,
+            optimizer,
+            level,
+            self.shardings,
+            parts=phase.parts,
+            compares_videos=phase.compares_videos,
+        )
         validation = phase.validation
         if validation:
             evaluate = evaluation_step(validation.evaluate, structure, level, self.mesh)
