@@ -219,7 +219,6 @@ def default_config() -> ConfigDict:
             gain_db=0.0,
             time_shift=0.0,
             trainable='adapters|text|answer',  # regular expression over parameter paths
-            encoded_dtype='float32',  # dtype of the frozen towers' stored tokens
             towers_from='',  # 'sources' to start the towers from the pretrained source encoder
         )
     )

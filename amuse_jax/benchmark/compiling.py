@@ -128,7 +128,7 @@ def stored_token_shapes(
     model = model or _shapes(config)
     question_free = jax.eval_shape(InteractiveEncoder.question_free, model.encoder, *media)
     return {
-        name: jax.ShapeDtypeStruct(tokens.shape, jnp.dtype(config.train.encoded_dtype))
+        name: jax.ShapeDtypeStruct(tokens.shape, jnp.dtype(config.model.dtype))
         for name, tokens in zip(QUESTION_FREE, (question_free.visual, question_free.audio))
     }
 

@@ -301,7 +301,7 @@ def _jax_storing(
     structure, params, rest = state.split(universal, '')
     encode = pretrain.compile_encoder(structure, sharding.single_device_mesh())
     graphdef, towers = nnx.split(amuse.encoder)
-    dtype = jnp.dtype(config.train.encoded_dtype)
+    dtype = jnp.dtype(config.model.dtype)
 
     def store(arrays, towers, frames, log_mel):
         tokens = nnx.merge(graphdef, towers).question_free(frames, log_mel)

@@ -100,6 +100,7 @@ def encode(
 
     The arrays are front_visual and front_audio (N, T, n, d), the tokens that enter the first
     adapters, and closed_visual and closed_audio (N, T, d), the pooled streams of the head epochs.
+    Their dtype is that of the model's computation.
 
     Args:
       config: the config of the run.
@@ -108,14 +109,14 @@ def encode(
       structure: Amuse's structure.
       arrays: Amuse's arrays by name.
     """
-    dtype = jnp.dtype(config.train.encoded_dtype)
     wanted = QUESTION_FREE if config.train.epochs else ()
     wanted += CLOSED if config.train.head_epochs else ()
 
     @jax.jit
     @sharding.sharded_batches(source.mesh)
     def run_towers(arrays, frames, log_mel):
-        encoder = structure.merge(sharding.gather_params(arrays, source.mesh)).encoder
+        model = structure.merge(sharding.gather_params(arrays, source.mesh))
+        dtype, encoder = jnp.dtype(model.config.dtype), model.encoder
         question_free = encoder.question_free(frames, log_mel)
         outputs = dict(zip(QUESTION_FREE, (question_free.visual, question_free.audio)))
         if config.train.head_epochs:
