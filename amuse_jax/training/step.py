@@ -103,15 +103,12 @@ def train_step(
         grads = jax.tree.map(lambda x: x / jnp.maximum(weight, 1), grads)
         is_finite = jnp.isfinite(total) & jnp.isfinite(squares)
 
-        def update(params, opt_state):
-            updates, opt_state = optimizer.update(grads, opt_state, params)
-            return optax.apply_updates(params, updates), opt_state
-
-        # One condition for the whole update lets parameters and moments change in place. A select
-        # per element would read all of them again.
-        params, opt_state = jax.lax.cond(
-            is_finite, update, lambda *old: old, state.params, state.opt_state
-        )
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        new = optax.apply_updates(state.params, updates), opt_state
+        # A select per element is fused with the update of the element, which reads the old value
+        # anyway. A condition around the whole update would copy every array on GPUs.
+        old = state.params, state.opt_state
+        params, opt_state = jax.tree.map(lambda *each: jnp.where(is_finite, *each), new, old)
         state = TrainState(
             step=state.step + 1,
             params=params,
