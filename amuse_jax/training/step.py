@@ -15,7 +15,8 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from amuse_jax.models import building
+from amuse_jax.models import building, platform
+from amuse_jax.system import xla
 from amuse_jax.training import shard_random, sharding
 from amuse_jax.training.state import Arrays, Structure, TrainState
 
@@ -122,7 +123,7 @@ def train_step(
         step,
         donate_argnums=0,
         out_shardings=(shardings, shardings.step),
-        compiler_options=building.compiler_options(optimization_level),
+        compiler_options=compiler_options(optimization_level, mesh),
     )
 
 
@@ -152,8 +153,20 @@ def evaluation_step(
     return jax.jit(
         step,
         out_shardings=(sharding.replicated(mesh), None),
-        compiler_options=building.compiler_options(optimization_level),
+        compiler_options=compiler_options(optimization_level, mesh),
     )
+
+
+def compiler_options(level: int, mesh: Mesh) -> dict[str, Any] | None:
+    """Return the options of jax.jit for a program on the mesh.
+
+    Args:
+      level: see `building.compiler_options`.
+      mesh: the device mesh.
+    """
+    if platform.current() == 'gpu':
+        return xla.gpu_options(mesh.size)
+    return building.compiler_options(level)
 
 
 def means(sums: Mapping[str, Any]) -> dict[str, float]:
