@@ -172,3 +172,39 @@ def test_towers_can_train_too(pretrained, tmp_path):
     assert summary['frozen_parameters'] == 32  # the statistics of 16 mel bands
     inputs = inputs | {'train': tmp_path}
     assert list(predict.predict(config, inputs, 'test', tmp_path / 'encoded'))
+
+
+@pytest.fixture(scope='module')
+def shifted(pretrained, tmp_path_factory):
+    """Train for two short phases with each `train.cache`; the folders by its value."""
+    config, inputs, _ = pretrained
+    config = config.copy_and_resolve_references()
+    folders = {}
+    for cache in ('disk', 'host', 'device'):
+        with config.unlocked():
+            config.model.dtype = 'bfloat16'
+            config.train.update(head_epochs=1, epochs=1, time_shift=0.5, cache=cache)
+        folders[cache] = tmp_path_factory.mktemp(cache)
+        train.run(config, folders[cache], inputs)
+    return config, inputs, folders
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('cache', ['host', 'device'])
+def test_the_place_of_the_tokens_does_not_change_the_result(shifted, cache):
+    config, inputs, folders = shifted
+    _, params, _ = parts(config, inputs)
+    expected, found = (
+        checkpoints.read_params(folders[place] / 'checkpoints', params) for place in ('disk', cache)
+    )
+    for name in params:
+        np.testing.assert_array_equal(found[name], expected[name])
+
+
+@pytest.mark.slow
+def test_tokens_arrive_in_the_dtype_of_the_computation(shifted):
+    config, inputs, folders = shifted
+    source = answering.BatchSource(config, inputs, ('visual', 'audio'), folders['disk'] / 'encoded')
+    for is_open, names in ((False, answering.CLOSED), (True, answering.QUESTION_FREE)):
+        batch = next(iter(source.batches(source.table(), 'val', 4, is_open=is_open).once()))
+        assert {batch[name].dtype.name for name in names} == {'bfloat16'}
