@@ -188,8 +188,15 @@ def sum_over_shards(function: Callable[..., Any], mesh: Mesh) -> Callable[..., A
         return on_whole_batch(function, mesh)
     axes = LOGICAL['videos']
 
+    splits_layers = mesh.shape['tensor'] > 1
+
     def sum_of_shards(*arguments):
-        return jax.lax.psum(function(jax.lax.axis_index(axes), *arguments), axes)
+        # The partitioner splits the layers over `tensor`, but no kernel: each device of that axis
+        # must run it on all videos of its shard.
+        context = platform.batch_sharded_over(jax.sharding.get_abstract_mesh(), ())
+        with context if splits_layers else contextlib.nullcontext():
+            result = function(jax.lax.axis_index(axes), *arguments)
+        return jax.lax.psum(result, axes)
 
     everywhere = PartitionSpec()
     return jax.shard_map(
@@ -197,7 +204,7 @@ def sum_over_shards(function: Callable[..., Any], mesh: Mesh) -> Callable[..., A
         mesh=mesh,
         in_specs=(everywhere, everywhere, PartitionSpec(axes), everywhere),
         out_specs=everywhere,
-        axis_names=set(axes) if mesh.shape['tensor'] > 1 else set(AXES),
+        axis_names=set(axes if splits_layers else AXES),
         check_vma=False,
     )
 

@@ -16,18 +16,24 @@ ALL_REDUCE = re.compile(r'= (.+?) all-reduce(?:-start)?\(')
 OTHERS = re.compile(r'(all-gather|reduce-scatter|all-to-all|collective-\w+)(?:-start)?\(')
 
 
-@pytest.fixture(scope='module', params=[1, 4], ids=lambda parts: f'{parts} parts')
-def module(request, tmp_path_factory):
-    """The text of the compiled step."""
-    path = tmp_path_factory.mktemp('exchange') / 'module.txt'
+def run_on_eight_devices(*arguments):
+    """Run Python on eight virtual devices and return its output."""
     environment = {
         **os.environ,
         'PYTHONPATH': str(HERE.parents[1]),
         'XLA_FLAGS': f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=8',
     }
-    command = [sys.executable, HERE / 'exchange.py', path, str(request.param)]
+    command = [sys.executable, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope='module', params=[1, 4], ids=lambda parts: f'{parts} parts')
+def module(request, tmp_path_factory):
+    """The text of the compiled step."""
+    path = tmp_path_factory.mktemp('exchange') / 'module.txt'
+    run_on_eight_devices(HERE / 'exchange.py', path, str(request.param))
     return path.read_text()
 
 
@@ -71,6 +77,40 @@ def test_every_gradient_is_exchanged_once_and_hardly_anything_else(module):
     # And the total and the weight of the loss, and the sum of the gradient's squares.
     assert sorted(sizes) == sorted([*gradients, 2, 1])
     assert sum(sizes) <= sum(gradients) + 3
+
+
+# A kernel is a function that must not be partitioned; see platform.on_each_device.
+KERNEL = """
+import jax, jax.numpy as jnp, numpy as np
+from ml_collections import ConfigDict
+from amuse_jax.models import platform
+from amuse_jax.training import sharding
+
+random, traced = np.random.default_rng(0), set()
+params, x = {'w': random.normal(size=(3, 3))}, random.normal(size=(8, 3))
+
+def kernel(x, w):
+    traced.add(x.shape)
+    return jnp.tanh(x @ w)
+
+def gradient(shard, params, frozen, batch, key):
+    run = platform.on_each_device(kernel, 1, 1)
+    return jax.grad(lambda params: run(batch['x'], params['w']).sum())(params)
+
+expected = jax.grad(lambda params: kernel(x, params['w']).sum())(params)['w']
+traced.clear()
+for sizes in ((8, 1, 1), (2, 2, 2), (1, 4, 2), (1, 1, 8)):
+    mesh = sharding.mesh(ConfigDict(dict(zip(sharding.AXES, sizes))))
+    total = jax.jit(sharding.sum_over_shards(gradient, mesh))
+    found = total(params, {}, {'x': x}, jax.random.key(0))['w']
+    print(np.allclose(found, expected, atol=1e-5), *traced)
+    traced.clear()
+"""
+
+
+def test_every_device_runs_a_kernel_on_the_videos_of_its_shard():
+    lines = run_on_eight_devices('-c', KERNEL).splitlines()
+    assert lines == ['True (1, 3)', 'True (2, 3)', 'True (2, 3)', 'True (8, 3)']
 
 
 def test_the_reader_of_modules_finds_an_exchange_in_a_loop():
