@@ -104,12 +104,11 @@ def train_step(
         grads = jax.tree.map(lambda x: x / jnp.maximum(weight, 1), grads)
         is_finite = jnp.isfinite(total) & jnp.isfinite(squares)
 
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        new = optax.apply_updates(state.params, updates), opt_state
-        # A select per element is fused with the update of the element, which reads the old value
-        # anyway. A condition around the whole update would copy every array on GPUs.
-        old = state.params, state.opt_state
-        params, opt_state = jax.tree.map(lambda *each: jnp.where(is_finite, *each), new, old)
+        def update(params, opt_state):
+            updates, opt_state = optimizer.update(grads, opt_state, params)
+            return optax.apply_updates(params, updates), opt_state
+
+        params, opt_state = _apply_if(is_finite, update, state.params, state.opt_state)
         state = TrainState(
             step=state.step + 1,
             params=params,
@@ -125,6 +124,18 @@ def train_step(
         out_shardings=(shardings, shardings.step),
         compiler_options=compiler_options(optimization_level, mesh),
     )
+
+
+def _apply_if(condition: jax.Array, update: Callable[..., Any], *old: Any) -> Any:
+    """Return `update(*old)` if the condition holds, otherwise `old`.
+
+    A select per element is fused with the update of the element, which reads the old value anyway.
+    A conditional would copy every array on GPUs: 600 kernels more in a step. On CPUs a conditional
+    changes the arrays in place, and takes a third of the time of the select.
+    """
+    if platform.current() == 'cpu':
+        return jax.lax.cond(condition, update, lambda *old: old, *old)
+    return jax.tree.map(lambda *each: jnp.where(condition, *each), update(*old), old)
 
 
 def _split(parts: int, array: jax.Array) -> jax.Array:
