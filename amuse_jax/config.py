@@ -219,7 +219,10 @@ def default_config() -> ConfigDict:
             gain_db=0.0,
             time_shift=0.0,
             trainable='adapters|text|answer',  # regular expression over parameter paths
-            encoded_dtype='float32',  # dtype of the frozen towers' stored tokens
+            # Where the frozen towers' tokens are during training: 'device' (shared out over the
+            # mesh), 'host' (memory), 'disk', or 'auto' for the first of them that has room. It does
+            # not change the result.
+            cache='auto',
             towers_from='',  # 'sources' to start the towers from the pretrained source encoder
         )
     )
@@ -236,6 +239,9 @@ def default_config() -> ConfigDict:
             # Longest wait for a batch, a step or a checkpoint, after which the run stops and
             # reports where it was stuck; 0 for no limit.
             stuck_seconds=1800.0,
+            # Steps whose trace is written into the stage's folder (training/profiling.py): '10:13'
+            # for the steps 10, 11 and 12; '' for none.
+            profile_steps='',
             optimization_level=3,  # XLA's level on CPUs; short runs are faster with a lower one
         )
     )

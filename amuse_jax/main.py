@@ -17,7 +17,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from amuse_jax.errors import StageError
-from amuse_jax.system import memory
+from amuse_jax.system import memory, xla
 
 # Worker processes import this file again, so heavy modules are imported inside the functions.
 
@@ -52,6 +52,7 @@ def main(argv: list[str]) -> None:
     from amuse_jax.system import hosts, preemption
 
     memory.keep_freed()
+    xla.set_environment()
     config = CONFIG.value
     workdir = Path(WORKDIR.value or f'runs/{config.name}').absolute()
     try:

@@ -79,7 +79,6 @@ class CompiledStep:
             'videos': config.train.batch_size,
             'questions': config.train.questions,
             'parts': config.train.parts,
-            'encoded_dtype': config.train.encoded_dtype,
             'remat_policy': config.loop.remat_policy,
             'dtype': config.model.dtype,
             'mesh': config.mesh.to_dict(),

@@ -22,6 +22,7 @@ from amuse_jax.training import sharding, state
 from amuse_jax.training.step import train_step
 from amuse_jax.training.train import answering
 from amuse_jax.training.train.answering import QUESTION_FREE
+from amuse_jax.training.train.stage import towers_are_frozen
 
 
 def training_step(config: ConfigDict, keep_memory: bool) -> dict:
@@ -90,7 +91,8 @@ def abstract_step(
     Args:
       config: the sizes.
       mesh: a mesh from sharding.mesh.
-      batch: the batch, or None for `train.batch_size` videos with stored tokens.
+      batch: the batch, or None for `train.batch_size` videos: with stored tokens if the towers are
+        frozen, otherwise with frames and log-mels.
 
     Raises:
       StageError: the devices cannot share the batch or a parameter evenly.
@@ -99,8 +101,9 @@ def abstract_step(
     if batch is None:
         sharding.local_rows(config.train.batch_size, mesh)
         batch = inputs.random_batch(config, config.train.batch_size, config.train.questions)
-        del batch['frames'], batch['log_mel']
-        batch |= stored_token_shapes(config, config.train.batch_size, model)
+        if towers_are_frozen(state.split(model, config.train.trainable)[1]):
+            del batch['frames'], batch['log_mel']
+            batch |= stored_token_shapes(config, config.train.batch_size, model)
     step = build_step(config, model, mesh)
     initial = jax.eval_shape(step.init_state, step.params)
     initial = jax.tree.map(sharding.abstract_array, initial, step.shardings)
@@ -128,7 +131,7 @@ def stored_token_shapes(
     model = model or _shapes(config)
     question_free = jax.eval_shape(InteractiveEncoder.question_free, model.encoder, *media)
     return {
-        name: jax.ShapeDtypeStruct(tokens.shape, jnp.dtype(config.train.encoded_dtype))
+        name: jax.ShapeDtypeStruct(tokens.shape, jnp.dtype(config.model.dtype))
         for name, tokens in zip(QUESTION_FREE, (question_free.visual, question_free.audio))
     }
 

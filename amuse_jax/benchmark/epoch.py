@@ -104,7 +104,7 @@ def _jax_storing(
     structure, params, rest = state.split(universal, '')
     encode = pretrain.compile_encoder(structure, sharding.single_device_mesh())
     graphdef, towers = nnx.split(amuse.encoder)
-    dtype = jnp.dtype(config.train.encoded_dtype)
+    dtype = jnp.dtype(config.model.dtype)
 
     def store(arrays, towers, frames, log_mel):
         tokens = nnx.merge(graphdef, towers).question_free(frames, log_mel)
@@ -131,7 +131,7 @@ def _torch_storing(
     [encoders] = pytorch.variants(frozen, comparison.RESULT, with_compile=False).values()
     media = {name: torch.from_numpy(batch[name]) for name in ('frames', 'log_mel')}
     media = pytorch.place(media)
-    dtype = getattr(torch, config.train.encoded_dtype)
+    dtype = getattr(torch, config.model.dtype)
 
     def store() -> dict[str, torch.Tensor]:
         with torch.no_grad(), pytorch.iteration():

@@ -89,6 +89,7 @@ class QuestionBatches:
         time needs `segment_mask` among them.
       reader: a RecordReader, or None if the batch needs neither frames nor log-mels.
       rows: the rows of each batch that this host reads; None for all V rows.
+      tokens: a TokenCache, which adds stored tokens to whole batches; None: there are none.
     """
 
     table: QuestionTable
@@ -98,6 +99,7 @@ class QuestionBatches:
     arrays: Mapping[str, np.ndarray]
     reader: Any = None
     rows: Sequence[int] | None = None
+    tokens: Any = None
 
     def epochs(
         self,
@@ -127,13 +129,16 @@ class QuestionBatches:
             return self._augment(item, augmentation, rng)
 
         dataset = grain.MapDataset.source(items).map_with_index(fetch).shuffle(seed=seed)
-        return batched(dataset, self.videos, self.rows).repeat(count)
+        return self._batched(dataset).repeat(count)
 
     def once(self) -> grain.MapDataset:
         """Return the batches of one pass over the split, in order and without augmentation."""
         dataset = grain.MapDataset.source(self._items())
-        dataset = dataset.map(lambda group: self._fetch(group, group.questions))
-        return batched(dataset, self.videos, self.rows)
+        return self._batched(dataset.map(lambda group: self._fetch(group, group.questions)))
+
+    def _batched(self, items: grain.MapDataset) -> grain.MapDataset:
+        batches = batched(items, self.videos, self.rows)
+        return batches if self.tokens is None else batches.map(self.tokens.add)
 
     def _items(self, parts: int = 0) -> list[Group]:
         groups = group_questions(self.table, self.split, self.size)
@@ -159,6 +164,8 @@ class QuestionBatches:
             if self.reader is not None:
                 record = self.reader[group.record]
                 item |= {name: record[name] for name in RECORD_ARRAYS}
+        if self.tokens is not None:
+            item['segments'] = np.arange(len(item['segment_mask']), dtype=np.int32)
         return item
 
     def _augment(
@@ -197,7 +204,7 @@ class QuestionBatches:
         questions = item['question'][item['weights'] > 0]
         if self.table.is_about_order[questions].any():
             return item
-        names = [name for name in (*self.arrays, *RECORD_ARRAYS) if name in item]
+        names = [name for name in (*self.arrays, *RECORD_ARRAYS, 'segments') if name in item]
         return item | {name: augment.shift_segments(item[name], exists, offset) for name in names}
 
 

@@ -342,8 +342,10 @@ class AnswerHead(nnx.Module):
         if rngs is not None and self.config.dropout > 0:
             keep_rate = 1 - self.config.dropout
             videos, questions, _, width = probes.shape
-            shape = (self.config.layers, 3, videos, questions, 1, width)
-            dropout_masks = jax.random.bernoulli(rngs.dropout(), keep_rate, shape) / keep_rate
+            # Videos come first, so that every device can draw the masks of its own videos.
+            shape = (videos, self.config.layers, 3, questions, 1, width)
+            masks = jax.random.bernoulli(rngs.dropout(), keep_rate, shape) / keep_rate
+            dropout_masks = jnp.moveaxis(masks, 0, 2)
         graphdef, state = nnx.split(self.layers)
 
         def run(probes, layer):

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
+import jax.numpy as jnp
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -77,7 +77,7 @@ def check(workdir: Path, needed: Mapping[Path, int]) -> None:
         raise StageError(
             f'the pending stages need up to {total / 1e9:.1f} GB in {workdir} ({parts}), where '
             f'{free / 1e9:.1f} GB are free; make room, use another --workdir, name fewer --stages, '
-            'or halve the stored tokens of train by --config.train.encoded_dtype=float16'
+            'or halve the stored tokens of train by --config.model.dtype=bfloat16'
         )
 
 
@@ -159,8 +159,7 @@ def _token_bytes(config: ConfigDict, videos: int) -> int:
         return 0
     numbers = sum(_stage3_sizes(config)) if config.train.epochs else 0
     numbers += sum(_output_widths(config)) if config.train.head_epochs else 0
-    itemsize = np.dtype(config.train.encoded_dtype).itemsize
-    return videos * config.data.segments * numbers * itemsize
+    return videos * config.data.segments * numbers * jnp.dtype(config.model.dtype).itemsize
 
 
 def _output_widths(config: ConfigDict) -> tuple[int, int]:

@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 from ml_collections import ConfigDict
 
 from amuse_jax.annotate import stage as annotate
@@ -19,7 +18,7 @@ from amuse_jax.regions import stage as regions
 from amuse_jax.run import disk, lock, preflight, settings
 from amuse_jax.run.stage import Stage, is_complete, run_stage
 from amuse_jax.synthetic import stage as render
-from amuse_jax.system import hosts
+from amuse_jax.system import hosts, xla
 from amuse_jax.training.pretrain import stage as pretrain
 from amuse_jax.training.train import stage as train
 
@@ -35,6 +34,11 @@ EVALUATE_NEEDS = (
     'prepare', 'annotate', 'rois', 'pretrain', 'train', 'render',
     'test_questions', 'test_prepare', 'test_rois', 'test_features',
 )  # fmt: skip
+
+
+def _train_settings(config: ConfigDict) -> list[str]:
+    """Return the names of all settings of training but `train.cache`, which changes no result."""
+    return [f'train.{name}' for name in sorted(config.train) if name != 'cache']
 
 
 def build_stages(config: ConfigDict) -> dict[str, Stage]:
@@ -72,7 +76,7 @@ def build_stages(config: ConfigDict) -> dict[str, Stage]:
             'train',
             train.run,
             needs=('prepare', 'rois', 'pretrain'),
-            settings=('seed', 'without', 'model', 'train', 'checkpoints'),
+            settings=('seed', 'without', 'model', *_train_settings(config), 'checkpoints'),
             folder=f'train{suffix}',
             on_all_hosts=True,
         ),
@@ -138,7 +142,7 @@ def run(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
             + ', '.join([*stages, 'ablations', 'or summary or ask alone'])
         )
     _check(config, workdir, names)
-    enable_compilation_cache(workdir)
+    xla.enable_compilation_cache(workdir / 'compiled')
     with lock.held(workdir) if hosts.is_first() else contextlib.nullcontext():
         for stage in stages.values():
             if not names or stage.name in names:
@@ -173,11 +177,6 @@ def _pending_stages(config: ConfigDict, workdir: Path, names: Sequence[str] = ()
         for stage in stages.values()
         if (not names or stage.name in names) and not is_complete(stage, config, workdir, stages)
     ]
-
-
-def enable_compilation_cache(workdir: Path) -> None:
-    """Store compiled programs in the workdir, so that later runs in it need not compile them."""
-    jax.config.update('jax_compilation_cache_dir', str(workdir / 'compiled'))
 
 
 def run_ablations(config: ConfigDict, workdir: Path) -> None:
@@ -217,7 +216,7 @@ def ask(config: ConfigDict, workdir: Path, video: str, question: str) -> None:
         raise StageError('--stages=ask needs --video=FILE and --question="..."')
     if hosts.count() > 1:
         raise StageError('--stages=ask runs in one process; omit --coordinator')
-    enable_compilation_cache(workdir)
+    xla.enable_compilation_cache(workdir / 'compiled')
     stages = build_stages(config)
     for name in asker.NEEDED:
         if not is_complete(stages[name], config, workdir, stages):

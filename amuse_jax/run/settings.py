@@ -9,9 +9,11 @@ from amuse_jax import music_avqa
 from amuse_jax.config import PARTS
 from amuse_jax.errors import StageError
 from amuse_jax.run import needs
+from amuse_jax.training import profiling
 
 STEMS = ('truth', 'uss', 'tags')
 TRACKERS = ('librosa', 'tempo')
+CACHES = ('auto', 'device', 'host', 'disk')
 TOWERS_FROM = ('', 'sources')
 REMAT_POLICIES = ('everything', 'products', 'attention', 'inputs')
 LEAKED = ('refuse', 'apart')
@@ -26,6 +28,7 @@ def check(config: ConfigDict) -> None:
     _one_of('without', config.without, ('', *PARTS))
     _one_of('sources.stems', config.sources.stems, STEMS)
     _one_of('rhythm.tracker', config.rhythm.tracker, TRACKERS)
+    _one_of('train.cache', config.train.cache, CACHES)
     _one_of('train.towers_from', config.train.towers_from, TOWERS_FROM)
     for name in ('data.annotations', 'evaluate.data.annotations'):
         _one_of(name, _value(config, name), music_avqa.SCHEMES)
@@ -45,6 +48,7 @@ def check(config: ConfigDict) -> None:
             f'config.train.batch_size is {config.train.batch_size}; expected a multiple of '
             f'config.train.parts, which is {config.train.parts}'
         )
+    profiling.parse_steps(config.loop.profile_steps)
     if config.data.beam and importlib.util.find_spec('apache_beam') is None:
         raise StageError(
             'config.data.beam is set, but Apache Beam is not installed; run '

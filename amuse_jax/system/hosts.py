@@ -7,8 +7,10 @@ counts as the first one and never waits.
 
 import itertools
 import os
+import socket
 import sys
 import traceback
+import zlib
 
 from absl import logging
 
@@ -95,6 +97,28 @@ def broadcast_from_first(value: int) -> int:
 
     barrier('agree')
     return int(multihost_utils.broadcast_one_to_all(value))
+
+
+def largest(value: int) -> int:
+    """Return, in every process, the largest `value` of all processes."""
+    return max(_gather(value))
+
+
+def count_on_this_host() -> int:
+    """Return the number of processes that run on this host."""
+    name = zlib.crc32(socket.gethostname().encode())
+    return _gather(name).count(name)
+
+
+def _gather(value: int) -> list[int]:
+    """Return the `value` of every process, from 0 to 2**32 - 1."""
+    if _count == 1:
+        return [value]
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    barrier('gather')
+    return multihost_utils.process_allgather(np.array(value, np.uint32)).tolist()
 
 
 def exit_at_once(message: str, status: int = 1) -> None:

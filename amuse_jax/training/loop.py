@@ -1,105 +1,42 @@
 """The training loop of both stages: steps, metrics, validation, checkpoints and resuming."""
 
 import contextlib
-import dataclasses
 import functools
 import socket
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grain
 import jax
-import optax
+import numpy as np
 from absl import logging
-from jax.sharding import Mesh
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from amuse_jax.data import pipeline
 from amuse_jax.errors import StageError
 from amuse_jax.models import flops
 from amuse_jax.system import hosts, preemption
-from amuse_jax.training import checkpoints, metrics, sharding, state, throughput
-from amuse_jax.training.state import Arrays, Structure
-from amuse_jax.training.step import Evaluation, Loss, evaluation_step, means, train_step
+from amuse_jax.training import (
+    checkpoints,
+    metrics,
+    profiling,
+    sharding,
+    state,
+    throughput,
+    token_cache,
+)
+from amuse_jax.training.jobs import Job, Phase, Validation
+from amuse_jax.training.state import Arrays
+from amuse_jax.training.step import (
+    TrainStep,
+    evaluation_step,
+    means,
+    train_step,
+)
 from amuse_jax.training.watchdog import Watchdog
 
 LINE_SECONDS = 10.0  # least time between two lines of the log
-
-
-@dataclasses.dataclass(frozen=True)
-class Validation:
-    """The validation at the end of every epoch.
-
-    Attributes:
-      batches: one pass over the validation set.
-      evaluate: see step.Evaluation.
-    """
-
-    batches: grain.MapDataset
-    evaluate: Evaluation
-
-
-@dataclasses.dataclass(frozen=True)
-class Phase:
-    """A phase of training with its own data, loss, schedule and newly initialised optimiser.
-
-    Attributes:
-      epochs: number of epochs.
-      batches: the batches of all epochs, `len(batches) / epochs` in each.
-      loss: see step.Loss.
-      learning_rate: the schedule, a function of the step within the phase.
-      samples: the metric whose weight is the number of samples.
-      validation: runs after every epoch; None: no validation.
-      parts: number of parts of a batch, see step.train_step.
-    """
-
-    epochs: int
-    batches: grain.MapDataset
-    loss: Loss
-    learning_rate: optax.Schedule
-    samples: str
-    validation: Validation | None = None
-    parts: int = 1
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Number of steps in one epoch."""
-        return len(self.batches) // self.epochs
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What to train, and where to save the results.
-
-    Attributes:
-      name: name in the progress bar and the log.
-      folder: gets checkpoints/, metrics.jsonl, tensorboard/ and, with `best_by`, best/.
-      structure: the model's structure.
-      frozen: arrays that do not train.
-      metrics: names of the sums that the losses return.
-      phases: the phases in order.
-      settings: the config's section `loop`.
-      mesh: the device mesh, from sharding.mesh.
-      seed: seed of dropout and other random numbers in the model.
-      video_ids: the video id of each record, for messages.
-      best_by: the parameters with the highest validation value of this metric are saved in best/;
-        '': none are.
-    """
-
-    name: str
-    folder: Path
-    structure: Structure
-    frozen: Arrays
-    metrics: tuple[str, ...]
-    phases: Sequence[Phase]
-    settings: ConfigDict
-    mesh: Mesh
-    seed: int
-    video_ids: Sequence[str]
-    best_by: str = ''
 
 
 def fit(job: Job, params: Arrays) -> Arrays:
@@ -138,7 +75,7 @@ class _Run:
         self.unchecked = []  # (step, is_finite on the device, records) of steps not checked yet
         self._start_phase(0, params, refused=0)
         restored = self.checkpoints.restore(
-            self.state, lambda progress: pipeline.iterate(job.phases[progress['phase']].batches)
+            self.state, lambda progress: self._iterate(job.phases[progress['phase']].batches)
         )
         lines = 0
         self.owes_validation = False  # whether the validation after the current step is still due
@@ -155,6 +92,7 @@ class _Run:
         self.bar_values, self.logged_at = {}, -LINE_SECONDS
         self.saved_at = time.monotonic()
         self.throughput = throughput.Throughput(job.mesh)
+        self.profiler = profiling.Profiler(job.folder, job.settings.profile_steps)
         self.restored_samples = self._count_samples(self.state.sums)  # counted before a restart
 
     def run_all_phases(self) -> Arrays:
@@ -168,6 +106,7 @@ class _Run:
     def close(self) -> None:
         """Close the files, once every checkpoint is written."""
         self.bar.close()
+        self.profiler.close()
         self.metrics.close()
         self.watchdog.heartbeat('the last checkpoint')
         self.checkpoints.close()
@@ -200,32 +139,44 @@ class _Run:
         self.shardings = sharding.state_shardings(jax.eval_shape(init_state, params), self.mesh)
         params = sharding.shard_params(params, self.shardings.params)
         self.state = jax.jit(init_state, donate_argnums=0, out_shardings=self.shardings)(params)
-        self.iterator = pipeline.iterate(self.phase.batches)
+        self.iterator = self._iterate(self.phase.batches)
 
     def _run_phase(self) -> None:
         phase, settings = self.phase, self.job.settings
         structure, level = self.job.structure, settings.optimization_level
         optimizer = state.adam(phase.learning_rate)
-        train = train_step(phase.loss, structure, optimizer, level, self.shardings, phase.parts)
-        validation = phase.validation
+        train = train_step(
+            phase.loss,
+            structure,
+            optimizer,
+            level,
+            self.shardings,
+            parts=phase.parts,
+            compares_videos=phase.compares_videos,
+        )
+        validation: Validation | None = phase.validation
         if validation:
             evaluate = evaluation_step(validation.evaluate, structure, level, self.mesh)
         last = self._first_step() + len(phase.batches)
+        if phase.tokens and self.step < last:
+            train = self._place_tokens(train)
         if self.owes_validation:
             self._validate(validation.batches, evaluate)
-        is_first_step = True
+        is_first_step = phase.tokens is None
         while self.step < last:
-            batch = self._next_batch()
-            sharded = sharding.shard_batch(batch, self.mesh)
+            records, sharded = self._next_batch()
             self.watchdog.heartbeat(f'step {self.step + 1}')
             if is_first_step:
                 traced = train.trace(self.state, self.frozen, sharded, self.key)
                 self.throughput.start_phase(flops.count_matmul_flops(traced.jaxpr))
                 is_first_step = False
-            self.state, is_finite = train(self.state, self.frozen, sharded, self.key)
+            self.profiler.start_step(self.step + 1, self.state)
+            with jax.profiler.StepTraceAnnotation('train', step_num=self.step + 1):
+                self.state, is_finite = train(self.state, self.frozen, sharded, self.key)
             self.step += 1
+            self.profiler.end_step(self.step, self.state)
             self.throughput.count_step()
-            self.unchecked.append((self.step, is_finite, batch['record']))
+            self.unchecked.append((self.step, is_finite, records))
             self.bar.update()
             at_epoch_end = (self.step - self._first_step()) % phase.steps_per_epoch == 0
             self.owes_validation = at_epoch_end and validation is not None
@@ -236,6 +187,35 @@ class _Run:
                 self._validate(validation.batches, evaluate)
             if self.step == last or self._checkpoint_is_due():
                 self._save()
+        if phase.tokens:
+            phase.tokens.release()
+
+    def _place_tokens(self, train: TrainStep) -> Callable[..., Any]:
+        """Compile the step, and move the stored tokens to where there is room beside it.
+
+        Returns:
+          The compiled step.
+        """
+        tokens, batches = self.phase.tokens, self.phase.batches
+        self.watchdog.heartbeat('the compilation of the step')
+        batch = dict(sharding.shard_batch(tokens.without(batches[0]), self.mesh))
+        videos = len(batch['record'])
+        traced = train.trace(self.state, self.frozen, batch | tokens.shapes(videos), self.key)
+        self.throughput.start_phase(flops.count_matmul_flops(traced.jaxpr))
+        compiled = traced.lower().compile()
+        self.watchdog.heartbeat('the stored tokens')
+        tokens.place(videos, token_cache.step_bytes(compiled))
+        return compiled
+
+    def _iterate(self, batches: grain.MapDataset) -> Iterator[tuple[np.ndarray, Arrays]]:
+        """Return the batches' records and arrays; the reading threads move them to the devices."""
+        return pipeline.iterate(
+            batches.map(lambda batch: (batch['record'], sharding.shard_batch(batch, self.mesh)))
+        )
+
+    def _gather(self, sharded: Arrays) -> Arrays:
+        """Add the stored tokens that the devices hold to a batch."""
+        return self.phase.tokens.gather(sharded) if self.phase.tokens else sharded
 
     def _stop_on_notice(self) -> None:
         if preemption.notice_received():
@@ -251,12 +231,13 @@ class _Run:
         # Ask only after a line of the log, when the hosts have just waited for each other anyway.
         return self.throughput.steps == 0 and bool(hosts.broadcast_from_first(is_due))
 
-    def _next_batch(self) -> pipeline.Batch:
+    def _next_batch(self) -> tuple[np.ndarray, Arrays]:
+        """Return the records and the arrays of the next batch."""
         start = time.monotonic()
         self.watchdog.heartbeat(f'the data of step {self.step + 1}')
-        batch = next(self.iterator)
+        records, sharded = next(self.iterator)
         self.throughput.add_data_wait(time.monotonic() - start)
-        return batch
+        return records, self._gather(sharded)
 
     def _count_samples(self, sums: Arrays) -> float:
         """Return the number of samples in the sums."""
@@ -303,11 +284,10 @@ class _Run:
         It may take minutes, so a notice of preemption interrupts it; the resumed run repeats it.
         """
         sums = self._empty_sums()
-        for batch in pipeline.iterate(batches):
+        for _, sharded in self._iterate(batches):
             self._stop_on_notice()
             self.watchdog.heartbeat(f'the validation after step {self.step}')
-            sharded = sharding.shard_batch(batch, self.mesh)
-            sums, _ = evaluate(self.state.params, self.frozen, sharded, sums)
+            sums, _ = evaluate(self.state.params, self.frozen, self._gather(sharded), sums)
         values = {f'val_{name}': mean for name, mean in means(jax.device_get(sums)).items()}
         self.metrics.write(self.step, self._epoch(), values)
         self._update_bar(

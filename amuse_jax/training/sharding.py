@@ -10,9 +10,10 @@ LOGICAL maps each logical axis to axes of the mesh, and XLA's partitioner does t
 """
 
 import contextlib
+import functools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -163,6 +164,49 @@ def sharded_batches(mesh: Mesh) -> contextlib.ContextDecorator:
     Use it on functions that are compiled for the mesh.
     """
     return platform.batch_sharded_over(mesh, LOGICAL['videos'])
+
+
+def on_whole_batch(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """Return `function(0, *arguments)`; the partitioner decides what the devices exchange."""
+    return sharded_batches(mesh)(functools.partial(function, 0))
+
+
+def sum_over_shards(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """Return a function that sums `function` over the shards of a batch.
+
+    Each device calls `function` with its own videos. The results are exchanged once, at the end.
+
+    Args:
+      function: `function(shard, params, frozen, batch, key)` returns a tree of arrays for some
+        videos of the batch. `shard` is the number of their shard.
+      mesh: the device mesh.
+
+    Returns:
+      `total(params, frozen, batch, key)`, for the whole batch and gathered parameters.
+    """
+    if num_batch_shards(mesh) == 1:
+        return on_whole_batch(function, mesh)
+    axes = LOGICAL['videos']
+
+    splits_layers = mesh.shape['tensor'] > 1
+
+    def sum_of_shards(*arguments):
+        # The partitioner splits the layers over `tensor`, but no kernel: each device of that axis
+        # must run it on all videos of its shard.
+        context = platform.batch_sharded_over(jax.sharding.get_abstract_mesh(), ())
+        with context if splits_layers else contextlib.nullcontext():
+            result = function(jax.lax.axis_index(axes), *arguments)
+        return jax.lax.psum(result, axes)
+
+    everywhere = PartitionSpec()
+    return jax.shard_map(
+        sum_of_shards,
+        mesh=mesh,
+        in_specs=(everywhere, everywhere, PartitionSpec(axes), everywhere),
+        out_specs=everywhere,
+        axis_names=set(axes if splits_layers else AXES),
+        check_vma=False,
+    )
 
 
 def shard_params(tree, shardings):

@@ -3,7 +3,8 @@
 During the computation, `FOLDER/NAME.npy.part` holds the rows so far and `FOLDER/rows.json` the
 number of rows on the disk, so a killed run continues with the next batch. All hosts compute; the
 first one writes. NumPy's own format is enough, because the arrays are written in order and read by
-row; it needs no library such as zarr.
+row; it needs no library such as zarr. It knows no bfloat16: such an array is stored as uint16, the
+bits of its numbers, and `FOLDER/dtypes.json` has its dtype.
 """
 
 import json
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import grain
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -82,7 +84,8 @@ def read(folder: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     for name in names:
         path = _final_path(folder, name)
         try:
-            arrays[name] = np.load(path, mmap_mode='r', allow_pickle=False)
+            array = np.load(path, mmap_mode='r', allow_pickle=False)
+            arrays[name] = array.view(_dtypes(folder).get(name, array.dtype))
         except (OSError, ValueError) as error:
             raise StageError(
                 f'{path} cannot be read ({error}); delete {folder} and run its stage again'
@@ -101,15 +104,17 @@ class _RowWriter:
         self._folder, self._names, self._count, self.done = folder, names, count, done
         self._arrays: dict[str, np.memmap] = {}
         if hosts.is_first() and 0 < done < count:
-            self._arrays = {
-                n: np.lib.format.open_memmap(_partial_path(folder, n), 'r+') for n in names
-            }
+            dtypes = _dtypes(folder)
+            for name in names:
+                array = np.lib.format.open_memmap(_partial_path(folder, name), 'r+')
+                self._arrays[name] = array.view(dtypes.get(name, array.dtype))
 
     def add(self, rows: Mapping[str, np.ndarray]) -> None:
         """Append the rows of a batch, without its padding."""
         rows = {name: np.asarray(rows[name]) for name in self._names}
         if hosts.is_first() and not self._arrays:
             self._folder.mkdir(parents=True, exist_ok=True)
+            _save_dtypes(self._folder, rows)
             self._arrays = {n: _create(self._folder, n, self._count, rows[n]) for n in rows}
         size = min(len(rows[self._names[0]]), self._count - self.done)
         for name, array in self._arrays.items():
@@ -150,7 +155,27 @@ def _partial_path(folder: Path, name: str) -> Path:
 
 def _create(folder: Path, name: str, count: int, rows: np.ndarray) -> np.memmap:
     path, shape = _partial_path(folder, name), (count, *rows.shape[1:])
-    array = np.lib.format.open_memmap(path, 'w+', dtype=rows.dtype, shape=shape)
+    array = np.lib.format.open_memmap(path, 'w+', dtype=_file_dtype(rows.dtype), shape=shape)
     with open(path, 'r+b') as file:  # if the disk is too small, fail now; later it would be SIGBUS
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return array
+    return array.view(rows.dtype)
+
+
+def _file_dtype(dtype: np.dtype) -> np.dtype:
+    """Return the dtype with which a file holds numbers of `dtype`, which NumPy may not know."""
+    is_numpy = dtype.isbuiltin == 1
+    return dtype if is_numpy else np.dtype(f'uint{8 * dtype.itemsize}')
+
+
+def _save_dtypes(folder: Path, rows: Mapping[str, np.ndarray]) -> None:
+    """Write the dtypes that the files themselves cannot name."""
+    dtypes = {n: x.dtype.name for n, x in rows.items() if _file_dtype(x.dtype) != x.dtype}
+    if dtypes:
+        write_json(folder / 'dtypes.json', dtypes)
+
+
+def _dtypes(folder: Path) -> dict[str, np.dtype]:
+    """Return the dtypes that `_save_dtypes` wrote; older folders have none."""
+    path = folder / 'dtypes.json'
+    names = json.loads(path.read_text()) if path.exists() else {}
+    return {name: jnp.dtype(dtype) for name, dtype in names.items()}

@@ -31,9 +31,9 @@ def test_sizes_that_grow_with_the_videos(videos):
     features = disk.pretrain_bytes(config, videos) - disk.pretrain_bytes(config, 0)
     assert features == videos * 10 * (2 * (2 * (1536 + 768) + 1 + 22) + 1)
     tokens = disk.train_bytes(config, videos) - disk.train_bytes(config, 0)
-    assert tokens == videos * 10 * 4 * (12 * 12 * 768 + 16 * 16 * 384)
-    config.train.encoded_dtype = 'float16'
-    assert disk.train_bytes(config, videos) - disk.train_bytes(config, 0) == tokens / 2
+    assert tokens == videos * 10 * 2 * (12 * 12 * 768 + 16 * 16 * 384)  # bfloat16
+    config.model.dtype = 'float32'
+    assert disk.train_bytes(config, videos) - disk.train_bytes(config, 0) == 2 * tokens
     config.train.trainable = '.'
     assert disk.train_bytes(config, videos) == disk.train_bytes(config, 0)
 

@@ -29,16 +29,16 @@ def test_the_message_names_every_file_on_one_screen(name, scheme):
     [
         # Version 1 has 92,880 segments. prepare: 110,592 + 2 * 38,464 bytes each. rois: 12 regions
         # of 448 numbers, twice. pretrain: 4,631 numbers each, and twice 223 M parameters. train:
-        # 208,896 float32 numbers each, and 332 M parameters. Version 2 has 105,180 segments.
-        ('v1', '128 GB (prepare 17, rois 2, pretrain 17, train 92)'),
-        ('v2', '141 GB (prepare 20, rois 2, pretrain 17, train 102)'),
+        # 208,896 bfloat16 numbers each, and 332 M parameters. Version 2 has 105,180 segments.
+        ('v1', '90 GB (prepare 17, rois 2, pretrain 17, train 53)'),
+        ('v2', '97 GB (prepare 20, rois 2, pretrain 17, train 58)'),
     ],
 )
 def test_the_message_states_the_disk_space(name, sizes):
     config = importlib.import_module(f'configs.{name}').get_config()
     assert f'Written in --workdir: at most {sizes}.' in needs.message(config)
-    config.train.encoded_dtype = 'float16'
-    assert {'v1': 'pretrain 17, train 53).', 'v2': 'train 58).'}[name] in needs.message(config)
+    config.model.dtype = 'float32'
+    assert {'v1': 'pretrain 17, train 92).', 'v2': 'train 102).'}[name] in needs.message(config)
 
 
 def test_a_config_is_loaded_without_jax():

@@ -3,6 +3,8 @@ import sys
 
 import pytest
 
+from amuse_jax.system import memory
+
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -29,3 +31,51 @@ def test_freed_memory_stays_with_the_process(size):
         for how in ('keep', 'no')
     )
     assert with_setting >= size - 4 and default <= 10
+
+
+def write(root, **files):
+    for name, text in files.items():
+        path = root / name.replace('__', '/')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+MEMINFO = 'MemTotal:       24000 kB\nMemFree:         1000 kB\nMemAvailable:    8000 kB\n'
+
+
+def test_without_a_limit_the_kernel_says_what_is_available(tmp_path):
+    assert memory.available(tmp_path) is None
+    write(tmp_path, proc__meminfo=MEMINFO, proc__self__cgroup='0::/job\n')
+    group = tmp_path / 'sys/fs/cgroup/job'
+    group.mkdir(parents=True)
+    (group / 'memory.max').write_text('max\n')
+    (group / 'memory.current').write_text('5000\n')
+    assert memory.available(tmp_path) == 8000 * 1024
+
+
+def test_the_tightest_control_group_counts(tmp_path):
+    write(tmp_path, proc__meminfo=MEMINFO, proc__self__cgroup='0::/outer/job\n')
+    for name, limit, used, cached in (('outer', 9000, 4000, 500), ('outer/job', 8000, 1000, 0)):
+        group = tmp_path / 'sys/fs/cgroup' / name
+        group.mkdir(parents=True, exist_ok=True)
+        (group / 'memory.max').write_text(f'{limit}\n')
+        (group / 'memory.current').write_text(f'{used}\n')
+        (group / 'memory.stat').write_text(f'anon 7\ninactive_file {cached}\n')
+    assert memory.available(tmp_path) == 9000 - 4000 + 500
+
+
+def test_groups_of_version_1_count_too(tmp_path):
+    lines = '3:cpu:/\n2:memory:/slurm/job\n0::/\n'
+    write(tmp_path, proc__meminfo=MEMINFO, proc__self__cgroup=lines)
+    group = tmp_path / 'sys/fs/cgroup/memory'  # a container shows its own group as the root
+    group.mkdir(parents=True)
+    (group / 'memory.limit_in_bytes').write_text('6000\n')
+    (group / 'memory.usage_in_bytes').write_text('7000\n')
+    (group / 'memory.stat').write_text('total_inactive_file 3000\n')
+    assert memory.available(tmp_path) == 2000
+    (group / 'memory.limit_in_bytes').write_text(f'{2**63 - 4096}\n')  # no limit
+    assert memory.available(tmp_path) == 8000 * 1024
+
+
+def test_this_host_says_what_is_available():
+    assert 0 < memory.available() < 2**50

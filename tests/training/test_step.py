@@ -5,6 +5,7 @@ import optax
 import pytest
 from flax import nnx
 
+from amuse_jax.models import platform
 from amuse_jax.training import sharding, state
 from amuse_jax.training.step import train_step
 
@@ -70,6 +71,24 @@ def test_one_bad_part_refuses_the_step():
     after, is_finite = run(4, given)
     assert not is_finite and int(after.refused) == 1
     np.testing.assert_array_equal(after.params['layer.bias'], 0)
+
+
+@pytest.mark.parametrize('target', ['cpu', 'gpu', 'tpu'])
+@pytest.mark.parametrize('is_bad', [False, True])
+def test_the_update_and_its_refusal_are_the_same_for_every_platform(target, is_bad):
+    given = batch()
+    given['weights'][:] = 1
+    expected, _ = run(1, given)
+    if is_bad:
+        given['x'][3] = np.inf
+    with platform.compiling_for(target):
+        after, is_finite = run(1, given)
+    assert is_finite != is_bad
+    if is_bad:
+        assert not any(np.asarray(x).any() for x in jax.tree.leaves(after.opt_state))
+        np.testing.assert_array_equal(after.params['layer.bias'], 0)
+    else:
+        jax.tree.map(np.testing.assert_allclose, after.params, expected.params)
 
 
 def test_every_part_has_its_own_dropout():

@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import grain
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -35,6 +36,40 @@ def test_every_record_has_its_row(tmp_path):
     np.testing.assert_array_equal(arrays['levels'][:, 1], np.arange(COUNT) ** 2)
     assert arrays['mask'].dtype == bool and arrays['mask'].sum() == 6
     assert sorted(p.name for p in tmp_path.iterdir()) == ['levels.npy', 'mask.npy']
+
+
+def half_precision(batch):
+    """Return bfloat16 levels, among them numbers that float16 cannot hold."""
+    levels = compute(batch)['levels'] * 1e5
+    return {'levels': levels.astype(jnp.bfloat16), 'mask': batch['record'] > 4}
+
+
+@pytest.mark.parametrize('killed_after', [None, 2])
+def test_bfloat16_comes_back_bit_for_bit(tmp_path, monkeypatch, killed_after):
+    monkeypatch.setattr(stored, 'FLUSH_SECONDS', 0.0)
+    calls = iter(range(killed_after or 99))
+
+    def interrupted(batch):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return half_precision(batch)
+
+    if killed_after:
+        with pytest.raises(KeyboardInterrupt):
+            compute_and_store(tmp_path, batches, interrupted)
+    compute_and_store(tmp_path, batches, half_precision)
+    arrays = stored.read(tmp_path, ('levels', 'mask'))
+    assert arrays['levels'].dtype == jnp.bfloat16 and arrays['mask'].dtype == bool
+    expected = half_precision({'record': np.arange(COUNT)})['levels']
+    np.testing.assert_array_equal(arrays['levels'].view(np.uint16), expected.view(np.uint16))
+    # The file itself is one that any reader of NumPy's format knows.
+    assert np.load(tmp_path / 'levels.npy').dtype == np.uint16
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['dtypes.json', 'levels.npy', 'mask.npy']
+
+
+def test_arrays_of_older_runs_keep_their_dtype(tmp_path):
+    np.save(tmp_path / 'levels.npy', np.arange(6, dtype=np.float16))
+    assert stored.read(tmp_path, ('levels',))['levels'].dtype == np.float16
 
 
 @pytest.mark.parametrize('killed_after', [1, 2, 3])

@@ -65,6 +65,7 @@ def job(
     stuck_seconds: float = 60.0,
     stuck: int = -1,
     mesh: tuple[int, int, int] = (-1, 1, 1),
+    profile_steps: str = '',
 ) -> tuple[loop.Job, state.Arrays]:
     """Return a job of two phases on random data that can be learnt, and its initial parameters.
 
@@ -77,6 +78,7 @@ def job(
       max_refused, checkpoint_seconds, stuck_seconds: settings of the loop.
       stuck: the record whose reading never ends.
       mesh: sizes of the mesh.
+      profile_steps: see `loop.profile_steps`.
     """
     devices = sharding.mesh(ConfigDict(dict(zip(sharding.AXES, mesh))))
     rows = sharding.local_rows(BATCH, devices)
@@ -121,6 +123,7 @@ def job(
             max_refused=max_refused,
             optimization_level=0,
             stuck_seconds=stuck_seconds,
+            profile_steps=profile_steps,
         )
     )
     return loop.Job(

@@ -63,6 +63,7 @@ def fit(
             settings.predictor_learning_rate, len(batches), len(batches) // 10, 0.01
         ),
         samples='sources_error',
+        compares_videos=True,
     )
     trainable = {name: array for name, array in params.items() if name.startswith(PREDICTORS)}
     towers = {name: array for name, array in params.items() if name not in trainable}

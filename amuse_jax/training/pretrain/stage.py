@@ -346,6 +346,7 @@ def _phase(
         loss=functools.partial(loss, mix=settings.mix, swap=settings.swap),
         learning_rate=optax.constant_schedule(settings.learning_rate),
         samples='sources_error',
+        compares_videos=True,
     )
 
 

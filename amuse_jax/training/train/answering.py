@@ -1,7 +1,7 @@
 """Builds Amuse and its batches from a config, and computes its inputs, loss and answers."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -23,6 +23,7 @@ from amuse_jax.regions import stage as regions
 from amuse_jax.training import sharding, stored
 from amuse_jax.training.pretrain import stage as pretrain
 from amuse_jax.training.state import Arrays
+from amuse_jax.training.token_cache import TokenCache
 
 METRICS = ('loss', 'accuracy')
 TOWERS = ('encoder.visual.', 'encoder.audio.')
@@ -111,6 +112,7 @@ class BatchSource:
         *,
         is_open: bool,
         questions: int = 0,
+        tokens: TokenCache | None = None,
     ) -> pipeline.QuestionBatches:
         """Return the batches of a split.
 
@@ -120,6 +122,8 @@ class BatchSource:
           videos: number of videos in a batch.
           is_open: whether the adapters are open; it decides which stored tokens the batches hold.
           questions: number of questions for each video in a batch; 0: train.questions.
+          tokens: the stored tokens, if the batches of several splits share them; None: the split
+            has its own.
 
         Raises:
           StageError: an array is missing or does not match the records, or the devices cannot
@@ -134,20 +138,52 @@ class BatchSource:
         reader = None
         if 'visual' in self.streams:
             if self.encoded:
-                arrays |= stored.read(self.encoded, QUESTION_FREE if is_open else CLOSED)
+                tokens = tokens or self.tokens(table, (split,), is_open=is_open)
             else:
                 reader = self.reader()
         records = len(Prepared(self.inputs['prepare']).videos)
-        for name, array in arrays.items():
+        for name, array in (arrays | (tokens.arrays if tokens else {})).items():
             if len(array) != records:
                 raise StageError(
                     f'{name}.npy has {len(array)} rows for {records} records; run the stages rois '
                     'and pretrain again'
                 )
-        rows = sharding.local_rows(videos, self.mesh)
         return pipeline.QuestionBatches(
-            table, split, questions or self.config.train.questions, videos, arrays, reader, rows
+            table,
+            split,
+            questions or self.config.train.questions,
+            videos,
+            arrays,
+            reader,
+            sharding.local_rows(videos, self.mesh),
+            tokens,
         )
+
+    def tokens(
+        self, table: question_table.QuestionTable, splits: Sequence[str], *, is_open: bool
+    ) -> TokenCache | None:
+        """Return the stored tokens of the videos in some splits, on the disk.
+
+        Args:
+          table: the questions of all splits.
+          splits: train, val, test or rephrased.
+          is_open: whether the adapters are open; it decides which tokens.
+
+        Returns:
+          The tokens, or None if batches contain no tokens.
+
+        Raises:
+          StageError: an array is missing.
+        """
+        if not self.encoded or 'visual' not in self.streams:
+            return None
+        arrays = stored.read(self.encoded, QUESTION_FREE if is_open else CLOSED)
+        records = [
+            int(record)
+            for record, question in zip(table.records, table.questions)
+            if question.split in splits
+        ]
+        return TokenCache(arrays, records, self.mesh, self.config.train.cache)
 
     def reader(self) -> RecordReader:
         """Return a reader of the prepared records."""

@@ -100,6 +100,7 @@ def encode(
 
     The arrays are front_visual and front_audio (N, T, n, d), the tokens that enter the first
     adapters, and closed_visual and closed_audio (N, T, d), the pooled streams of the head epochs.
+    Their dtype is that of the model's computation.
 
     Args:
       config: the config of the run.
@@ -108,14 +109,14 @@ def encode(
       structure: Amuse's structure.
       arrays: Amuse's arrays by name.
     """
-    dtype = jnp.dtype(config.train.encoded_dtype)
     wanted = QUESTION_FREE if config.train.epochs else ()
     wanted += CLOSED if config.train.head_epochs else ()
 
     @jax.jit
     @sharding.sharded_batches(source.mesh)
     def run_towers(arrays, frames, log_mel):
-        encoder = structure.merge(sharding.gather_params(arrays, source.mesh)).encoder
+        model = structure.merge(sharding.gather_params(arrays, source.mesh))
+        dtype, encoder = jnp.dtype(model.config.dtype), model.encoder
         question_free = encoder.question_free(frames, log_mel)
         outputs = dict(zip(QUESTION_FREE, (question_free.visual, question_free.audio)))
         if config.train.head_epochs:
@@ -148,10 +149,11 @@ def _phases(config: ConfigDict, source: answering.BatchSource) -> list[loop.Phas
         if not epochs:
             continue
         count = settings.open_questions if is_open else 0
-        train = source.batches(
-            table, 'train', settings.batch_size, is_open=is_open, questions=count
+        tokens = source.tokens(table, ('train', 'val'), is_open=is_open)
+        batches_of = functools.partial(
+            source.batches, table, videos=settings.batch_size, is_open=is_open, tokens=tokens
         )
-        val = source.batches(table, 'val', settings.batch_size, is_open=is_open)
+        train, val = batches_of('train', questions=count), batches_of('val')
         augmentation = _supported_augmentation(settings, train)
         seed = config.seed + 1000 * len(phases)
         batches = train.epochs(epochs, seed, int(count > 0), augmentation)
@@ -163,6 +165,7 @@ def _phases(config: ConfigDict, source: answering.BatchSource) -> list[loop.Phas
                 learning_rate=_schedule(settings, is_open, len(batches) // epochs),
                 samples='loss',
                 parts=settings.parts if is_open else 1,
+                tokens=tokens,
                 validation=loop.Validation(
                     val.once(), functools.partial(answering.answer, is_open=is_open)
                 ),
@@ -176,11 +179,12 @@ def _supported_augmentation(
 ) -> augment.Augmentation:
     """Return the augmentations that these batches support, and log the ones switched off."""
     wanted = augment.Augmentation(settings.mirror, settings.gain_db, settings.time_shift)
+    names = {*batches.arrays, *(batches.tokens.arrays if batches.tokens else ())}
     supported = dataclasses.replace(
         wanted,
         # Stored tokens that enter the adapters have positions in the picture, so they cannot be
         # mirrored.
-        mirror=0.0 if QUESTION_FREE[0] in batches.arrays else wanted.mirror,
+        mirror=0.0 if QUESTION_FREE[0] in names else wanted.mirror,
         # All stored tokens were computed with the original loudness.
         gain_db=0.0 if batches.reader is None else wanted.gain_db,
     )

@@ -10,7 +10,8 @@ from amuse_jax.config import default_config
 from amuse_jax.data import augment, pipeline
 from amuse_jax.errors import StageError
 from amuse_jax.evaluation import other_data
-from amuse_jax.training import checkpoints, state, stored
+from amuse_jax.system import preemption, xla
+from amuse_jax.training import checkpoints, loop, state, stored
 from amuse_jax.training.pretrain import stage as pretrain
 from amuse_jax.training.train import answering, leakage, predict
 from amuse_jax.training.train import stage as train
@@ -172,3 +173,59 @@ def test_towers_can_train_too(pretrained, tmp_path):
     assert summary['frozen_parameters'] == 32  # the statistics of 16 mel bands
     inputs = inputs | {'train': tmp_path}
     assert list(predict.predict(config, inputs, 'test', tmp_path / 'encoded'))
+
+
+@pytest.fixture(scope='module')
+def cached(pretrained, tmp_path_factory):
+    """Train for two short phases with each `train.cache`; the folders by its value.
+
+    'resumed' stops on the devices in the middle of the second phase, and goes on from the disk.
+    """
+    config, inputs, _ = pretrained
+    config = config.copy_and_resolve_references()
+    folders = {name: tmp_path_factory.mktemp(name) for name in ('disk', 'host', 'device')}
+    folders['resumed'] = tmp_path_factory.mktemp('resumed')
+    xla.enable_compilation_cache(tmp_path_factory.mktemp('compiled'))
+
+    def run(cache, folder):
+        with config.unlocked():
+            config.model.dtype = 'bfloat16'
+            config.train.update(head_epochs=1, epochs=2, time_shift=0.5, cache=cache)
+        train.run(config, folder, inputs)
+
+    def stop(run):
+        if run.phase_index == 1 and run.step == run._first_step() + 2:
+            run._save()
+            raise preemption.Preempted
+
+    try:
+        for cache in ('disk', 'host', 'device'):
+            run(cache, folders[cache])
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(preemption.Preempted):
+            patch.setattr(loop._Run, '_stop_on_notice', stop)
+            run('device', folders['resumed'])
+        run('disk', folders['resumed'])
+    finally:
+        jax.config.update('jax_compilation_cache_dir', None)
+    return config, inputs, folders
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['host', 'device', 'resumed'])
+def test_the_place_of_the_tokens_does_not_change_the_result(cached, name):
+    config, inputs, folders = cached
+    _, params, _ = parts(config, inputs)
+    expected, found = (
+        checkpoints.read_params(folders[each] / 'checkpoints', params) for each in ('disk', name)
+    )
+    for parameter in params:
+        np.testing.assert_array_equal(found[parameter], expected[parameter])
+
+
+@pytest.mark.slow
+def test_tokens_arrive_in_the_dtype_of_the_computation(cached):
+    config, inputs, folders = cached
+    source = answering.BatchSource(config, inputs, ('visual', 'audio'), folders['disk'] / 'encoded')
+    for is_open, names in ((False, answering.CLOSED), (True, answering.QUESTION_FREE)):
+        batch = next(iter(source.batches(source.table(), 'val', 4, is_open=is_open).once()))
+        assert {batch[name].dtype.name for name in names} == {'bfloat16'}

@@ -1,0 +1,85 @@
+"""Options of XLA and JAX that this project sets, each with its purpose.
+
+Options are passed with each program, because a flag in the environment variable XLA_FLAGS that
+XLA does not know ends the process. An option that this version of XLA does not have is left out.
+What the user sets in XLA_FLAGS, or in one of JAX's own variables, stays as it is.
+"""
+
+import contextlib
+import functools
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# Options of a program for NVIDIA GPUs. They exist in jaxlib 0.10.2.
+GPU_OPTIONS: dict[str, Any] = {
+    # Kernels of these kinds are recorded as CUDA graphs and launched together. A step has thousands
+    # of small kernels, and each launch of its own costs microseconds of the host.
+    'xla_gpu_enable_command_buffer': 'FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL',
+}
+# The same for programs on several GPUs.
+GPU_OPTIONS_OF_SEVERAL: dict[str, Any] = {
+    # Starts the exchange of the gradients early and does other work meanwhile.
+    'xla_gpu_enable_latency_hiding_scheduler': True,
+}
+# Environment variables of JAX, read when it starts.
+ENVIRONMENT = {
+    # JAX takes three quarters of a GPU's memory by default. Stored tokens and a step need more.
+    'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.9',
+}
+
+
+def set_environment() -> None:
+    """Set the environment variables that the user has not set. Call this before JAX starts."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def enable_compilation_cache(folder: Path) -> None:
+    """Store compiled programs in a folder, so that later runs need not compile them.
+
+    The choice of kernels by measurement (autotuning) on GPUs is stored there as well. It serves
+    other programs with the same products, too.
+    """
+    import jax
+
+    jax.config.update('jax_compilation_cache_dir', str(folder))
+    with contextlib.suppress(AttributeError):  # a newer JAX may name it differently
+        jax.config.update(
+            'jax_persistent_cache_enable_xla_caches', 'xla_gpu_per_fusion_autotune_cache_dir'
+        )
+
+
+def gpu_options(devices: int) -> dict[str, Any]:
+    """Return the options of a program for GPUs, for `compiler_options` of jax.jit.
+
+    Args:
+      devices: the number of devices that run the program.
+    """
+    options = GPU_OPTIONS | (GPU_OPTIONS_OF_SEVERAL if devices > 1 else {})
+    return usable(options, os.environ.get('XLA_FLAGS', ''))
+
+
+def usable(options: Mapping[str, Any], flags: str) -> dict[str, Any]:
+    """Return the options that XLA knows and that the user has not set.
+
+    Args:
+      options: values by name.
+      flags: the value of XLA_FLAGS.
+    """
+    chosen = set(re.findall(r'--(\w+)', flags))
+    return {n: value for n, value in options.items() if n not in chosen and _is_known(n, value)}
+
+
+@functools.cache
+def _is_known(name: str, value: Any) -> bool:
+    """Return whether XLA accepts the option, by compiling a program of nothing with it."""
+    import jax
+
+    try:
+        jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
