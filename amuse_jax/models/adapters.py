@@ -9,13 +9,14 @@ import dataclasses
 import functools
 from typing import NamedTuple
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from amuse_jax.models import hierarchy, remat
-from amuse_jax.models.attention import multihead
+from amuse_jax.models.attention import candidates, multihead
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,75 @@ class Projected(NamedTuple):
     own: jax.Array
 
 
+@flax.struct.dataclass
+class Linear:
+    """A linear layer's arrays in the dtype of the computation: x W + b."""
+
+    kernel: jax.Array
+    bias: jax.Array
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., d] -> [..., d']."""
+        return x.astype(self.kernel.dtype) @ self.kernel + self.bias
+
+
+@flax.struct.dataclass
+class ModalityWeights:
+    """What one modality's adapter computes with; `ModalityAdapter.weights` makes it.
+
+    Attributes:
+      norm: LayerNorm of the tokens.
+      project_in: from the tokens to Q, K, V and X'.
+      hidden: W_1 and b_1 of Eq. 2, one per source.
+      key_value: from X' and from the hidden layers of the two sources to keys and values of Fuse.
+      fuse_query, project_out: the query of Fuse, and W_O.
+      heads: number of attention heads of Fuse.
+    """
+
+    norm: nnx.LayerNorm
+    project_in: Linear
+    hidden: tuple[Linear, Linear]
+    key_value: tuple[Linear, Linear, Linear]
+    fuse_query: Linear
+    project_out: Linear
+    heads: int = flax.struct.field(pytree_node=False)
+
+    def project(self, tokens: jax.Array) -> Projected:
+        """Project tokens [..., n, width_in] to the inputs of Eq. 1 and of Fuse."""
+        projected = checkpoint_name(self.project_in(self.norm(tokens)), remat.QKV)
+        return Projected(*jnp.split(projected, 4, axis=-1))
+
+    def fuse(self, tokens: jax.Array, own: jax.Array, *attended: jax.Array) -> jax.Array:
+        """Apply Eq. 2 to the attended outputs and fuse them with the tokens (Eq. 3).
+
+        Args:
+          tokens: [..., n, width_in].
+          own: [..., n, width], X'.
+          *attended: [..., n, width], the results of Eq. 1 for the two sources.
+        Returns:
+          [..., n, width_in].
+        """
+        hidden = (relu(layer(x)) for layer, x in zip(self.hidden, attended))
+        keys_values = [layer(x) for layer, x in zip(self.key_value, (own, *hidden))]
+        fused = candidates.attend(self.fuse_query(own), keys_values, self.heads)
+        return tokens + self.project_out(fused).astype(tokens.dtype)
+
+
+@jax.custom_vjp
+def relu(x: jax.Array) -> jax.Array:
+    """Return max(x, 0). Its gradient reads only the result, so x itself need not be stored."""
+    return jnp.maximum(x, 0)
+
+
+def _relu_forward(x):
+    # Without the barrier XLA compares x instead of y, and stores both.
+    y = jax.lax.optimization_barrier(jnp.maximum(x, 0))
+    return y, y
+
+
+relu.defvjp(_relu_forward, lambda y, gradient: (jnp.where(y > 0, gradient, 0),))
+
+
 class ModalityAdapter(nnx.Module):
     """The adapter layers of one modality m; the two other modalities are its sources s.
 
@@ -62,62 +132,56 @@ class ModalityAdapter(nnx.Module):
     """
 
     def __init__(self, width_in: int, config: AdapterConfig, *, rngs: nnx.Rngs, dtype=jnp.float32):
-        width, self.heads = config.width, config.heads
+        width, self.heads, self.dtype = config.width, config.heads, dtype
+
+        def linear(width_in, width_out, **options):
+            return nnx.Linear(width_in, width_out, dtype=dtype, rngs=rngs, **options)
+
         self.norm = hierarchy.layer_norm(width_in, rngs)
-        self.project_in = nnx.Linear(width_in, 4 * width, dtype=dtype, rngs=rngs)
-        self.hidden = nnx.List(
-            [nnx.Linear(width, config.mlp_width, dtype=dtype, rngs=rngs) for _ in range(2)]
-        )
-        self.attended = nnx.List(
-            [nnx.Linear(config.mlp_width, width, dtype=dtype, rngs=rngs) for _ in range(2)]
-        )
-        self.fuse_query = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
-        self.fuse_key_value = nnx.Linear(width, 2 * width, dtype=dtype, rngs=rngs)
+        self.project_in = linear(width_in, 4 * width)
+        self.hidden = nnx.List([linear(width, config.mlp_width) for _ in range(2)])
+        self.attended = nnx.List([linear(config.mlp_width, width) for _ in range(2)])
+        self.fuse_query = linear(width, width)
+        self.fuse_key_value = linear(width, 2 * width)
         zeros = nnx.initializers.zeros_init()
-        self.project_out = nnx.Linear(width, width_in, kernel_init=zeros, dtype=dtype, rngs=rngs)
+        self.project_out = linear(width, width_in, kernel_init=zeros)
 
-    def project(self, tokens: jax.Array) -> Projected:
-        """Project tokens [..., n, width_in] to the inputs of Eq. 1 and of Fuse."""
-        projected = checkpoint_name(self.project_in(self.norm(tokens)), remat.QKV)
-        return Projected(*jnp.split(projected, 4, axis=-1))
+    def weights(self) -> ModalityWeights:
+        """Return the arrays to compute with, in the dtype of the computation.
 
-    def transform(self, source: int, attended: jax.Array) -> jax.Array:
-        """Apply the MLP of Eq. 2 to one source's attended output.
-
-        Args:
-          source: 0 or 1, the first or the second source.
-          attended: [..., n, width], the result of Eq. 1.
-        Returns:
-          Z [..., n, width].
+        Fuse uses Z only through its keys and values, which are linear in it. So W_2 and the
+        projection to keys and values are multiplied here, once for all tokens.
         """
-        return self.attended[source](nnx.relu(self.hidden[source](attended)))
 
-    def fuse(self, tokens: jax.Array, own: jax.Array, *attended: jax.Array) -> jax.Array:
-        """Fuse each token with its attended outputs and add the result to it (Eq. 3).
+        def cast(layer):
+            return Linear(layer.kernel[...].astype(self.dtype), layer.bias[...].astype(self.dtype))
 
-        Args:
-          tokens: [..., n, width_in].
-          own, *attended: [..., n, width], the candidates that a token attends to.
-        Returns:
-          [..., n, width_in].
-        """
-        candidates = [
-            jnp.split(self.fuse_key_value(candidate), 2, axis=-1) for candidate in (own, *attended)
-        ]
-        keys, values = zip(*candidates)
-        fused = multihead.attend_to_candidates(self.fuse_query(own), keys, values, self.heads)
-        return tokens + self.project_out(fused).astype(tokens.dtype)
+        key_value = self.fuse_key_value
+        folded = (
+            Linear(
+                (layer.kernel[...] @ key_value.kernel[...]).astype(self.dtype),
+                (layer.bias[...] @ key_value.kernel[...] + key_value.bias[...]).astype(self.dtype),
+            )
+            for layer in self.attended
+        )
+        return ModalityWeights(
+            norm=self.norm,
+            project_in=cast(self.project_in),
+            hidden=tuple(map(cast, self.hidden)),
+            key_value=(cast(key_value), *folded),
+            fuse_query=cast(self.fuse_query),
+            project_out=cast(self.project_out),
+            heads=self.heads,
+        )
 
 
-class Adapters(nnx.Module):
-    """Adapters for the six directed pairs of video, audio and text after one round (Eq. 1-3)."""
+@flax.struct.dataclass
+class AdapterWeights:
+    """What the adapters of a round compute with; `Adapters.weights` makes it."""
 
-    def __init__(self, config: AdapterConfig, *, rngs: nnx.Rngs, dtype=jnp.float32):
-        make = lambda width: ModalityAdapter(width, config, rngs=rngs, dtype=dtype)  # noqa: E731
-        self.heads = config.heads
-        self.visual = make(config.visual)
-        self.audio = make(config.audio)
-        self.text = make(config.text)
+    visual: ModalityWeights
+    audio: ModalityWeights
+    text: ModalityWeights
 
     def __call__(
         self,
@@ -142,7 +206,7 @@ class Adapters(nnx.Module):
         v, a, l = self.visual.project(visual), self.audio.project(audio), self.text.project(text)
         word_key, word_value = l.key[:, :, None], l.value[:, :, None]  # [V, Q, 1, N, width]
         words = word_mask[:, :, None]
-        attend = functools.partial(multihead.attend_heads, heads=self.heads)
+        attend = functools.partial(multihead.attend_heads, heads=self.visual.heads)
 
         video_from = (
             attend(v.query, a.key, a.value),
@@ -157,14 +221,28 @@ class Adapters(nnx.Module):
             _attend_to_segments(attend, l.query, a, segment_mask),
         )
         return (
-            _fuse(self.visual, visual, v.own, video_from),
-            _fuse(self.audio, audio, a.own, audio_from),
-            _fuse(self.text, text, l.own, text_from),
+            self.visual.fuse(visual, v.own, *video_from),
+            self.audio.fuse(audio, a.own, *audio_from),
+            self.text.fuse(text, l.own, *text_from),
         )
 
 
-def _fuse(adapter: ModalityAdapter, tokens, own, attended) -> jax.Array:
-    return adapter.fuse(tokens, own, *(adapter.transform(i, x) for i, x in enumerate(attended)))
+class Adapters(nnx.Module):
+    """Adapters for the six directed pairs of video, audio and text after one round (Eq. 1-3)."""
+
+    def __init__(self, config: AdapterConfig, *, rngs: nnx.Rngs, dtype=jnp.float32):
+        self.visual, self.audio, self.text = (
+            ModalityAdapter(width, config, rngs=rngs, dtype=dtype)
+            for width in (config.visual, config.audio, config.text)
+        )
+
+    def weights(self) -> AdapterWeights:
+        """Return the arrays to compute with; see `ModalityAdapter.weights`."""
+        return AdapterWeights(self.visual.weights(), self.audio.weights(), self.text.weights())
+
+    def __call__(self, *inputs: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Run the adapters; see `AdapterWeights`."""
+        return self.weights()(*inputs)
 
 
 def _attend_to_segments(attend, query, source: Projected, segment_mask) -> jax.Array:

@@ -4,6 +4,8 @@ Axes: V videos, Q questions, N words, M probes, S streams, n tokens, h heads, c 
 """
 
 import dataclasses
+import functools
+import operator
 
 import flax.struct
 import jax
@@ -139,13 +141,13 @@ class StreamAttention(nnx.Module):
         scores = []
         if tokens.shared is not None:
             key = multihead.split_heads(self.key(tokens.shared), self.heads)
-            scores.append(jnp.einsum('vhrc,vhnc->vhrn', query, key))
+            scores.append(multihead.scores(query, key))
         if tokens.own is not None:
             key = multihead.split_heads(self.key(tokens.own), self.heads)
             query = query.reshape(*query.shape[:2], questions, -1, query.shape[-1])
-            own = jnp.einsum('vhqmc,vqhnc->vhqmn', query, key)
+            own = multihead.scores(query, key.swapaxes(1, 2))
             scores.append(own.reshape(*own.shape[:2], -1, own.shape[-1]))
-        scores = jnp.concatenate(scores, axis=-1).astype(jnp.float32) * query.shape[-1] ** -0.5
+        scores = jnp.concatenate(scores, axis=-1) * query.shape[-1] ** -0.5
         return jnp.where(tokens.mask[:, None, None, :], scores, -jnp.inf)
 
     def _sum_values(self, weights: jax.Array, tokens: Tokens, questions: int) -> jax.Array:
@@ -201,9 +203,8 @@ class AnswerLayer(nnx.Module):
         attended, weights = self.look(probes, tokens)
         probes = probes + attended * mask[0]
 
-        x = self.qkv(self.probe_norm(probes).astype(probes.dtype))
-        qkv = (multihead.split_heads(part, self.heads) for part in jnp.split(x, 3, axis=-1))
-        probes = probes + self.out(multihead.join_heads(multihead.attend(*qkv))) * mask[1]
+        qkv = jnp.split(self.qkv(self.probe_norm(probes).astype(probes.dtype)), 3, axis=-1)
+        probes = probes + self.out(multihead.attend_heads(*qkv, self.heads)) * mask[1]
 
         x = self.inner(self.mlp_norm(probes).astype(probes.dtype))
         return probes + self.outer(jax.nn.gelu(x, approximate=False)) * mask[2], weights
@@ -281,9 +282,14 @@ class AnswerHead(nnx.Module):
 
     def condense(self, question: jax.Array, word_mask: jax.Array) -> jax.Array:
         """Represent a question by M probes: words [V, Q, N, d] -> probes [V, Q, M, d]."""
-        scores = jnp.einsum('md,vqnd->vqmn', self.probes[...], self.word_key(question))
-        scores = scores.astype(jnp.float32) * question.shape[-1] ** -0.5
-        weights = jax.nn.softmax(jnp.where(word_mask[:, :, None], scores, -jnp.inf), axis=-1)
+        scores = jnp.einsum(
+            'md,vqnd->vqmn', self.probes[...], self.word_key(question),
+            preferred_element_type=jnp.float32,
+        )  # fmt: skip
+        scores = scores * question.shape[-1] ** -0.5
+        mask = word_mask[:, :, None]
+        weights = jax.nn.softmax(jnp.where(mask, scores, multihead.MASKED), axis=-1)
+        weights = jnp.where(mask, weights, 0)  # zeros for a question without words
         picked = weights.astype(question.dtype) @ question
         return jnp.concatenate([question[:, :, :1], picked], axis=2) + self.role[...]
 
@@ -347,18 +353,17 @@ class AnswerHead(nnx.Module):
             masks = jax.random.bernoulli(rngs.dropout(), keep_rate, shape) / keep_rate
             dropout_masks = jnp.moveaxis(masks, 0, 2)
         graphdef, state = nnx.split(self.layers)
-
-        def run(probes, layer):
-            state, dropout_mask = layer
-            return nnx.merge(graphdef, state)(probes, tokens, dropout_mask)
-
-        probes, weights = jax.lax.scan(run, probes, (state, dropout_masks))
+        for index in range(self.config.layers):
+            # Not a scan, which would stack what the gradient needs.
+            place = functools.partial(jax.tree.map, operator.itemgetter(index))
+            layer = nnx.merge(graphdef, place(state))
+            probes, weights = layer(probes, tokens, place(dropout_masks))
         state = self.state_norm(probes[:, :, 0])
         named = self.state(state) @ answer_names.astype(jnp.float32).T * state.shape[-1] ** -0.5
         return (
             named + self.choice(state),
-            weights.importance[-1],
-            [weights.tokens[-1][..., part] for part in slices],
+            weights.importance,
+            [weights.tokens[..., part] for part in slices],
         )
 
 

@@ -166,9 +166,14 @@ class Stage(nnx.Module):
         blocks = state, _position_biases(graphdef, state)
 
         def function(place):
-            one = jax.tree.map(operator.itemgetter(place), blocks)
+            state, bias = jax.tree.map(operator.itemgetter(place), blocks)
             shifted = self.window_map.shifts and place % 2 == 1
-            return lambda tokens: self._run_block(graphdef, tokens, *one, shifted, in_scan=False)
+
+            def run(tokens):
+                weights = remat.cast_products(state, tokens.dtype)
+                return self._run_block(graphdef, tokens, weights, bias, shifted, in_scan=False)
+
+            return run
 
         return [function(place) for place in range(self.depth)]
 

@@ -151,10 +151,10 @@ class InteractiveEncoder(nnx.Module):
             self._split_into_rounds(tower.unrolled())
             for tower in (self.visual.stages[2], self.audio.stages[2], self.text)
         )
-        graphdef, adapters = nnx.split(self.adapters)
+        adapters = nnx.vmap(Adapters.weights)(self.adapters)
 
         def adapt(adapter, *tokens):
-            return nnx.merge(graphdef, adapter)(*tokens, word_mask, segment_mask)
+            return adapter(*tokens, word_mask, segment_mask)
 
         adapt = remat.rematerialise(adapt, self.remat_policy, in_scan=False)
         for index in range(self.rounds):

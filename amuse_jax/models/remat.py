@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
+from flax import nnx
 
 # Names of the values that a layer may keep: queries, keys and values; the attention's output after
 # its projection; and the results of the MLP's two products.
@@ -34,3 +36,16 @@ def rematerialise(layer: Callable, policy: str, in_scan: bool = True) -> Callabl
     if policy == 'everything':
         return layer
     return jax.checkpoint(layer, policy=POLICIES[policy], prevent_cse=not in_scan)
+
+
+def cast_products(state: nnx.State, dtype: jnp.dtype) -> nnx.State:
+    """Cast the kernels and biases of all linear layers to the dtype of the computation.
+
+    A layer casts them itself, but if it is rematerialised then once more for the gradient.
+    """
+    flat = nnx.to_flat_state(state)
+    linear = {path[:-1] for path, _ in flat if path[-1] == 'kernel'}
+    return nnx.from_flat_state(
+        (path, jax.tree.map(lambda x: x.astype(dtype), leaf) if path[:-1] in linear else leaf)
+        for path, leaf in flat
+    )

@@ -128,6 +128,7 @@ class TextTower(nnx.Module):
 
         def function(place):
             layer = jax.tree.map(operator.itemgetter(place), state)
+            layer = remat.cast_products(layer, self.dtype)
             return self._rematerialised(graphdef, layer, in_scan=False)
 
         return [function(place) for place in range(self.config.depth)]

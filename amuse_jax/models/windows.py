@@ -14,7 +14,7 @@ from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
 from amuse_jax.models import platform, remat
-from amuse_jax.models.attention import gpu, tpu
+from amuse_jax.models.attention import gpu, multihead, tpu
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,8 +268,7 @@ def _attend(query, key, value, bias, scale, window_map, mask, cosine):
     if cosine:
         query, key = unit(query), unit(key).astype(dtype)
     query = (query * scale[:, None, None]).astype(dtype)
-    scores = jnp.einsum('bhqd,bhkd->bhqk', query, key, preferred_element_type=jnp.float32)
-    scores = add_bias(scores, bias)
+    scores = add_bias(multihead.scores(query, key), bias)
     if mask is not None:
         windows = scores.reshape(-1, window_map.windows, *scores.shape[1:])
         windows = jnp.where(mask[:, None], windows, jnp.finfo(jnp.float32).min)

@@ -27,6 +27,8 @@ Loss = Callable[[Any, Mapping[str, jax.Array], nnx.Rngs | None], tuple[jax.Array
 Evaluation = Callable[[Any, Mapping[str, jax.Array]], tuple[Arrays, Any]]
 TrainStep = Callable[..., tuple[TrainState, jax.Array]]
 
+SMALL_ARRAY = 2**16  # elements
+
 
 def train_step(
     loss: Loss,
@@ -91,7 +93,7 @@ def train_step(
     def checked(*arguments):
         # A device checks its own gradient: the sum of squares joins the one exchange.
         sums, grads = (gradient if parts == 1 else accumulated)(*arguments)
-        return sums, grads, optax.tree.norm(grads, squared=True)
+        return sums, grads, _squared_norm(grads)
 
     spread = sharding.on_whole_batch if compares_videos else sharding.sum_over_shards
     total_gradient = spread(checked, mesh)
@@ -124,6 +126,14 @@ def train_step(
         out_shardings=(shardings, shardings.step),
         compiler_options=compiler_options(optimization_level, mesh),
     )
+
+
+def _squared_norm(grads: Arrays) -> jax.Array:
+    """Return the sum of squares of all arrays; small arrays are joined, one kernel for all."""
+    arrays = [x.ravel() for x in grads.values()]
+    small = [x for x in arrays if x.size < SMALL_ARRAY]
+    large = [x for x in arrays if x.size >= SMALL_ARRAY]
+    return optax.tree.norm([*large, *([jnp.concatenate(small)] if small else [])], squared=True)
 
 
 def _apply_if(condition: jax.Array, update: Callable[..., Any], *old: Any) -> Any:

@@ -86,7 +86,7 @@ def test_rounds_equal_towers_and_adapters_in_turn():
 
 
 def written_out(encoder, frames, log_mel, words, mask, segment_mask):
-    """Run towers and adapters in turn; every token is repeated for every question from the start."""
+    """Run towers and adapters in turn, with every token repeated for every question at once."""
     towers = (encoder.visual, encoder.audio)
     images = swin_v2.normalise(frames.reshape(-1, *frames.shape[2:]))
     tokens = []

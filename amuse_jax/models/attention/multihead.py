@@ -2,7 +2,6 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -138,53 +137,3 @@ def _attend_by_cudnn(heads, query, key, value, mask=None):
         )
     attended = jax.nn.dot_product_attention(*split, mask=mask, implementation='cudnn')
     return attended.reshape(query.shape)
-
-
-def attend_to_candidates(
-    query: jax.Array, keys: Sequence[jax.Array], values: Sequence[jax.Array], heads: int
-) -> jax.Array:
-    """Return multi-head attention in which every token has its own few candidates.
-
-    Token i attends to token i of every array in `keys` and `values`. Leading axes broadcast. The
-    softmax runs in float32.
-
-    Args:
-      query: [..., n, heads * c].
-      keys, values: one [..., n, heads * c] array per candidate.
-      heads: number of heads.
-    Returns:
-      [..., n, heads * c] in the dtype of the values.
-    """
-    split, sum_channels = _by_head(query, heads)
-    scale = (query.shape[-1] // heads) ** -0.5
-    scores = jnp.broadcast_arrays(
-        *(scale * sum_channels(split(query) * split(key)) for key in keys)
-    )
-    highest = functools.reduce(jnp.maximum, scores)
-    weights = [jnp.exp(score - highest) for score in scores]
-    sums = sum(weights)
-    attended = sum(
-        (weight / sums).astype(value.dtype) * split(value) for weight, value in zip(weights, values)
-    )
-    return attended.reshape(*attended.shape[: query.ndim - 1], -1)
-
-
-def _by_head(like: jax.Array, heads: int) -> tuple[Callable, Callable]:
-    """Return a function that splits the heads, and one that sums the channels of each in float32.
-
-    On TPUs a head on its own axis would be padded to 128 channels. There the heads stay together,
-    and a matrix product with zeros and ones gives each channel the sum over its head.
-    """
-    channels = like.shape[-1] // heads
-
-    def split(x):
-        return x.reshape(*x.shape[:-1], heads, channels)
-
-    def sum_channels(x):
-        return x.astype(jnp.float32).sum(-1, keepdims=True)
-
-    if platform.current() != 'tpu':
-        return split, sum_channels
-    head = jnp.arange(like.shape[-1]) // channels
-    same_head = (head[:, None] == head).astype(like.dtype)
-    return lambda x: x, lambda x: jnp.matmul(x, same_head, preferred_element_type=jnp.float32)
