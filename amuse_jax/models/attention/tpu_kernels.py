@@ -45,7 +45,7 @@ def forward(sizes: Sizes, query_ref, key_ref, value_ref, scale_ref, *refs):
 
         def multiply(turn):
             tile, (query, key, _) = tiles[turn[1]], prepared[turn[0]]
-            scores[turn] = _dot(key[:, tile.span], masks.stack(query, tile), 1, 1)
+            scores[turn] = matmul(key[:, tile.span], masks.stack(query, tile), 1, 1)
 
         def normalise(turn):
             found = _add(sizes, scores.pop(turn), added, windows[turn[0]], tiles[turn[1]])
@@ -54,7 +54,7 @@ def forward(sizes: Sizes, query_ref, key_ref, value_ref, scale_ref, *refs):
         def combine(turn):
             tile, (powers, inverse) = tiles[turn[1]], weights.pop(turn)
             values = prepared[turn[0]][2][tile.channels]
-            part = _dot(values, powers.astype(values.dtype), 1, 0) * inverse
+            part = matmul(values, powers.astype(values.dtype), 1, 0) * inverse
             parts[turn] = _to_rows(tile, part)
 
         _pipeline(turns, multiply, normalise, combine)
@@ -95,8 +95,8 @@ def backward(sizes: Sizes, query_ref, key_ref, value_ref, gradient_ref, scale_re
             products[turn] = (
                 queries,
                 gradients,
-                _dot(key[:, tile.span], queries, 1, 1),
-                _dot(value_ref[windows[w], :, tile.span], gradients, 1, 1),
+                matmul(key[:, tile.span], queries, 1, 1),
+                matmul(value_ref[windows[w], :, tile.span], gradients, 1, 1),
             )
 
         def differentiate(turn):
@@ -114,9 +114,9 @@ def backward(sizes: Sizes, query_ref, key_ref, value_ref, gradient_ref, scale_re
         def combine(turn):
             w, tile = turn[0], tiles[turn[1]]
             queries, gradients, weights, found = d_scores.pop(turn)
-            _accumulate(d_values, w, tile.span, _dot(weights, gradients, 1, 0))
-            _accumulate(d_keys, w, tile.span, _dot(found, queries, 1, 0))
-            part = _dot(prepared[w][2][tile.channels], found, 1, 0)
+            _accumulate(d_values, w, tile.span, matmul(weights, gradients, 1, 0))
+            _accumulate(d_keys, w, tile.span, matmul(found, queries, 1, 0))
+            part = matmul(prepared[w][2][tile.channels], found, 1, 0)
             d_queries[turn] = _to_rows(tile, part)
 
         _pipeline(turns, multiply, differentiate, combine)
@@ -228,7 +228,7 @@ def _sum_of_heads(sizes: Sizes, x: Array, dtype) -> Array:
         jax.lax.div(jax.lax.broadcasted_iota(jnp.int32, (sizes.width,) * 2, axis), sizes.channels)
         for axis in (0, 1)
     )
-    return _dot(x.astype(dtype), (row == column).astype(dtype), 1, 0)
+    return matmul(x.astype(dtype), (row == column).astype(dtype), 1, 0)
 
 
 def _unit_gradient(sizes: Sizes, x: Array, inverse_length: Array, gradient: Array) -> Array:
@@ -274,7 +274,8 @@ def _select(mask: Array, x: Array) -> Array:
     return jnp.where(mask, x, jnp.zeros_like(x))
 
 
-def _dot(x: Array, y: Array, x_axis: int, y_axis: int) -> Array:
+def matmul(x: Array, y: Array, x_axis: int, y_axis: int) -> Array:
+    """Contract two axes of two matrices, with float32 sums; float32 operands are not rounded."""
     exact = x.dtype == jnp.float32
     precision = jax.lax.Precision.HIGHEST if exact else jax.lax.Precision.DEFAULT
     return jax.lax.dot_general(
