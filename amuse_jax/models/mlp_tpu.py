@@ -15,6 +15,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
@@ -72,6 +73,28 @@ def fits(x: Array, hidden: int) -> bool:
         and weight_bytes <= MAX_WEIGHT_BYTES
         and not platform.weights_are_sharded()
     )
+
+
+def apply(x: Array, mlp: nnx.Module, norm: nnx.LayerNorm, *, norm_first: bool) -> Array:
+    """Return x + norm(mlp(x)), or x + mlp(norm(x)) if `norm_first`.
+
+    The kernels compute it where they can, else the modules do.
+
+    Args:
+      x: (b, ..., d).
+      mlp: a hierarchy.Mlp.
+      norm: the layer norm of d channels.
+      norm_first: whether the norm comes before the MLP.
+    Returns:
+      (b, ..., d) in the dtype of x.
+    """
+    inner, outer = ((linear.kernel[...], linear.bias[...]) for linear in (mlp.inner, mlp.outer))
+    if fits(x, len(inner[1])):
+        given = inner, outer, (norm.scale[...], norm.bias[...])
+        return residual_mlp(x, *given, norm_first=norm_first, epsilon=norm.epsilon)
+    if norm_first:
+        return x + mlp(norm(x).astype(x.dtype)).astype(x.dtype)
+    return x + norm(mlp(x)).astype(x.dtype)
 
 
 def residual_mlp(
@@ -150,7 +173,10 @@ def _arguments(sizes: Sizes, x: Array, backwards: bool) -> dict:
 
     weights = [whole(width, hidden), whole(hidden, width), whole(1, hidden)]
     weights += [whole(1, width)] * 3
-    scratch = [pltpu.VMEM((2, rows, sizes.chunk), jnp.float32), pltpu.VMEM((rows, width), jnp.float32)]
+    scratch = [
+        pltpu.VMEM((2, rows, sizes.chunk), jnp.float32),
+        pltpu.VMEM((rows, width), jnp.float32),
+    ]
     if backwards:
         scratch.append(pltpu.VMEM((sizes.chunks, rows, sizes.chunk), x.dtype))
     products = (6 if sizes.norm_first else 8) if backwards else 4
