@@ -26,7 +26,7 @@ from amuse_jax.models.attention.tpu_kernels import matmul
 ROWS = 512  # tokens per program
 CHUNK = 128
 MAX_WEIGHT_BYTES = 40 * 2**20  # that stay on the chip
-VMEM_BYTES = 80 * 2**20  # of a program; a v5e's core has 128 MiB, a v5p's 96 MiB
+VMEM_BYTES = 80 * 2**20  # of a program; the compilers for v5e, v5p and v6e accept it
 HALF_ROOT = float(np.sqrt(0.5))
 NORMAL = float(1 / np.sqrt(2 * np.pi))  # density of the normal distribution at 0
 

@@ -7,8 +7,8 @@ channels, and the softmax combines whole registers instead of the lanes inside a
 
 Two kinds of order matter to the compiler, which schedules neighbouring instructions together. The
 tiles of several windows take turns, and the steps of a tile stand beside earlier steps of later
-tiles (`_pipeline`). Without this the kernels take twice as long on a v5e, by its compiler's
-schedule.
+tiles (`_pipeline`). By the compiler's schedule for a v5e, a window of Swin-V2-L's stage 3 then
+takes 530 cycles for four heads, and 890 if one window follows the other.
 """
 
 from collections.abc import Callable
@@ -219,7 +219,7 @@ def _inverse_lengths(sizes: Sizes, x: Array) -> Array:
     """Return 1 / length of each head's part of x (m, width), repeated in the head's channels."""
     squares = x.astype(jnp.float32) ** 2
     squares = jnp.maximum(_sum_of_heads(sizes, squares, x.dtype), SMALLEST)
-    return jnp.exp2(-0.5 * jnp.log2(squares))  # on a v5e rsqrt takes three times as long
+    return jnp.exp2(-0.5 * jnp.log2(squares))  # on a v5e cheaper than rsqrt
 
 
 def _sum_of_heads(sizes: Sizes, x: Array, dtype) -> Array:
