@@ -26,7 +26,12 @@ VIDEOS_PER_CHIP = 4  # at a time; with v1's sizes they take 11.1 of a v5e's 16 G
 # products. (For the gradient, this includes the scores that are computed again.) The compiler's
 # estimates leave kernels out.
 KERNEL_UTILISATION_SOURCE = 'the schedules of libtpu 0.0.42 for a v5e'
-KERNEL_UTILISATION = {'attention': 0.5, 'attention_gradient': 0.3}
+KERNEL_UTILISATION = {
+    'attention': 0.57,
+    'attention_gradient': 0.85,
+    'mlp': 0.87,
+    'mlp_gradient': 0.90,
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from flax import nnx
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-from amuse_jax.models import hierarchy, remat, windows
+from amuse_jax.models import hierarchy, mlp_tpu, remat, windows
 from amuse_jax.models.data_norm import DataNorm
 from amuse_jax.models.windows import WindowMap
 
@@ -154,8 +154,7 @@ class HTSATBlock(nnx.Module):
         """(b, h*w, d) -> (b, h*w, d)."""
         x = self.attention_norm(tokens).astype(tokens.dtype)
         tokens = tokens + self.attention(x, bias, shifted).astype(tokens.dtype)
-        x = self.mlp_norm(tokens).astype(tokens.dtype)
-        return tokens + self.mlp(x).astype(tokens.dtype)
+        return mlp_tpu.apply(tokens, self.mlp, self.mlp_norm, norm_first=True)
 
 
 class PatchMerging(nnx.Module):

@@ -43,6 +43,14 @@ def batch_is_sharded() -> bool:
     return bool(_batch_sharding.get()) and _batch_sharding.get()[0].size > 1
 
 
+def weights_are_sharded() -> bool:
+    """Return whether devices that share a part of the batch divide the weights among them."""
+    if not batch_is_sharded():
+        return False
+    mesh, axes = _batch_sharding.get()
+    return any(size > 1 for axis, size in mesh.shape.items() if axis not in axes)
+
+
 def on_each_device(kernel: Callable, batched: int, replicated: int) -> Callable:
     """Return `kernel` as a function of the whole batch that every device runs on its own shard.
 

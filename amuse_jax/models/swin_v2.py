@@ -15,7 +15,7 @@ from flax import nnx
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-from amuse_jax.models import hierarchy, remat, windows
+from amuse_jax.models import hierarchy, mlp_tpu, remat, windows
 from amuse_jax.models.windows import WindowMap
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # for RGB in [0, 1]
@@ -194,7 +194,7 @@ class SwinV2Block(nnx.Module):
         """(b, h*w, d) -> (b, h*w, d)."""
         x = self.attention(tokens, bias, shifted)
         tokens = tokens + self.attention_norm(x).astype(tokens.dtype)
-        return tokens + self.mlp_norm(self.mlp(tokens)).astype(tokens.dtype)
+        return mlp_tpu.apply(tokens, self.mlp, self.mlp_norm, norm_first=False)
 
 
 class PatchMerging(nnx.Module):

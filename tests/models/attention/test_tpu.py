@@ -10,6 +10,7 @@ from jax.extend import core
 
 from amuse_jax.models import flops, platform, windows
 from amuse_jax.models.adapters import AdapterConfig, Adapters
+from amuse_jax.models.attention import tpu
 from amuse_jax.models.htsat import HTSATBlock
 from amuse_jax.models.swin_v2 import SwinV2Block
 from amuse_jax.models.windows import WindowMap
@@ -32,6 +33,8 @@ def inputs(case, dtype=np.float32):
     arrays = [jnp.asarray(random.normal(size=tokens), dtype) for _ in range(4)]
     bias = random.normal(size=(heads, window_map.tokens, window_map.tokens)).astype(np.float32)
     scale = random.uniform(0.2, 4, heads).astype(np.float32)
+    if not cosine:
+        scale *= channels**-0.5
     *attended, gradient = arrays
     return (*attended, bias, scale), gradient, window_map, cosine
 
@@ -59,6 +62,59 @@ def test_the_kernel_computes_attention_and_its_gradients(case):
     np.testing.assert_allclose(output, expected, atol=2e-6)
     for found, wanted in zip(gradients, expected_gradients, strict=True):
         np.testing.assert_allclose(found, wanted, atol=2e-5 * float(np.abs(wanted).max()) + 1e-7)
+
+
+MASKED_CASES = {  # images, windows, queries, keys, heads, channels of a head
+    'several heads in a tile': (3, 1, 16, 32, 4, 64),
+    'queries that fill no registers': (2, 2, 9, 20, 2, 8),
+    'several tiles per head': (2, 1, 144, 8, 2, 64),
+    'many keys': (1, 1, 8, 300, 3, 8),
+}
+
+
+def plain(query, key, value, scale, bias, mask):
+    """Return the attention of `tpu.attend`, and zeros for queries without keys."""
+    *lead, tokens, width = query.shape
+    heads = len(scale)
+    query, key, value = (x.reshape(*x.shape[:3], heads, -1) for x in (query, key, value))
+    scores = jnp.einsum('bwqhc,bwkhc->bwhqk', query, key) * scale[:, None, None] + bias
+    allowed = mask[:, :, None, None] & (bias > np.finfo(np.float32).min)
+    scores = jnp.where(allowed, scores, -1e9)
+    weights = jnp.where(allowed, jax.nn.softmax(scores, axis=-1), 0)
+    return jnp.einsum('bwhqk,bwkhc->bwqhc', weights, value).reshape(*lead, tokens, width)
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize('case', MASKED_CASES)
+def test_a_query_without_keys_gets_zeros_and_gives_no_gradients(case, dtype):
+    images, places, tokens, keys, heads, channels = MASKED_CASES[case]
+    random = np.random.default_rng(3)
+    sizes = tokens, keys, keys, tokens
+    shapes = [(images, places, size, heads * channels) for size in sizes]
+    *arrays, gradient = (jnp.asarray(random.normal(size=shape), dtype) for shape in shapes)
+    scale = (channels**-0.5 * random.uniform(1, 2, heads)).astype(np.float32)
+    bias = random.normal(size=(1, heads, tokens, keys)).astype(np.float32)
+    bias[:, 0, 1] = np.finfo(np.float32).min  # one head's second query has no keys
+    mask = random.uniform(size=(images, places, keys)) < 0.7
+    mask[0, 0] = False  # the first window has no keys at all
+
+    def both(attend, arrays):
+        attended, pull = jax.vjp(lambda *given: attend(*given, mask), *arrays, scale, bias)
+        return attended, *pull(gradient.astype(attended.dtype))
+
+    with pltpu.force_tpu_interpret_mode():
+        found = jax.jit(lambda *arrays: both(tpu.attend, arrays))(*arrays)
+    expected = both(plain, [x.astype(jnp.float32) for x in arrays])
+    output, d_query, d_key, d_value, _, d_bias = found
+    assert output.dtype == dtype
+    assert not np.any(output[0, 0]) and not np.any(output[:, :, 1, :channels])
+    for gradient in (d_query[0, 0], d_query[:, :, 1, :channels], d_key[0, 0], d_value[0, 0]):
+        assert not np.any(gradient)
+    assert not np.any(d_bias[:, 0, 1])
+    limit = 2e-5 if dtype == jnp.float32 else 2e-2
+    for kernel, wanted in zip(found, expected, strict=True):
+        largest = float(np.abs(wanted).max())
+        np.testing.assert_allclose(kernel.astype(jnp.float32), wanted, atol=limit * largest)
 
 
 def kernels(jaxpr):
