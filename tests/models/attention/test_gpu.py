@@ -30,12 +30,14 @@ def interpreted(monkeypatch):
         yield
 
 
-def draw(size, window, heads, channels, dtype):
+def draw(size, window, heads, channels, dtype, cosine=True):
     window_map, rng = WindowMap.of(size, window), np.random.default_rng(0)
     shape, width = (2, size[0] * size[1]), heads * channels
     qkv = jnp.asarray(rng.normal(size=(*shape, 3 * width)), dtype)
     bias = rng.normal(size=(heads, window_map.tokens, window_map.tokens)).astype(np.float32)
     scale = rng.uniform(0.2, 3, heads).astype(np.float32)
+    if not cosine:
+        scale *= channels**-0.5
     return window_map, (qkv, jnp.asarray(bias), jnp.asarray(scale))
 
 
@@ -55,7 +57,7 @@ def by_kernel(window_map, shifted, cosine, *arrays):
 @pytest.mark.parametrize('case', CASES, ids=str)
 def test_the_kernels_compute_attention_and_its_gradients(case, dtype, interpreted):
     size, window, heads, channels, cosine, shifted = case
-    window_map, arrays = draw(size, window, heads, channels, dtype)
+    window_map, arrays = draw(size, window, heads, channels, dtype, cosine)
     gradient = plain(window_map, shifted, cosine, *arrays)  # the sums over it do not cancel out
     results = []
     for attend in (plain, by_kernel):
