@@ -78,6 +78,7 @@ def get_config(argument: str = ''):
     c.without = parse_without(argument)
     c.data.annotations = 'v1'
     c.model.dtype = 'bfloat16'
+    c.loop.remat_policy = 'attention'  # half the memory of 'products', and hardly slower on a GPU
     c.checkpoints.update(
         visual='timm/swinv2_large_window12_192.ms_in22k',
         audio='laion/clap-htsat-unfused',

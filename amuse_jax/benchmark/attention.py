@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from amuse_jax.benchmark import report, timing
 from amuse_jax.models import platform, windows
-from amuse_jax.models.attention import multihead, tpu
+from amuse_jax.models.attention import gpu, multihead, tpu
 from amuse_jax.models.windows import WindowMap
 from amuse_jax.system.files import write_json
 
@@ -159,6 +159,11 @@ def _windows_in_cudnn(qkv: Array, bias: Array, scale: Array, case: Case) -> Arra
     return _roll(case.map.join(jnp.swapaxes(attended, 1, 2)), case.map, 1)
 
 
+def _windows_in_gpu_kernel(qkv: Array, bias: Array, scale: Array, case: Case) -> Array:
+    sides = case.map.size, case.map.window, case.map.shift
+    return gpu.attend(qkv, bias, scale, jnp.asarray(case.map.shifts), *sides, case.cosine)
+
+
 def _roll(x: Array, window_map: WindowMap, sign: int) -> Array:
     """Roll a map (b, h*w, d), so that shifted windows become windows; sign 1 rolls it back."""
     if not window_map.shifts:
@@ -202,6 +207,7 @@ ALL = 'cpu', 'gpu', 'tpu'
 # By name: the platforms that have the backend, and its function.
 WINDOWS: Mapping[str, tuple[tuple[str, ...], Callable]] = {
     PLAIN: (ALL, _windows_in_xla),
+    'kernel for GPUs': (('gpu',), _windows_in_gpu_kernel),
     'cuDNN': (('gpu',), _windows_in_cudnn),
     'kernel for TPUs': (('tpu',), _windows_in_tpu_kernel),
 }

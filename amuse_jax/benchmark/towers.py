@@ -15,7 +15,7 @@ from amuse_jax.benchmark.comparison import Comparison, Results, Side, Torch
 from amuse_jax.benchmark.reference import adapters as torch_adapters
 from amuse_jax.benchmark.reference import amuse, weights
 from amuse_jax.benchmark.reference import towers as reference
-from amuse_jax.models import swin_v2
+from amuse_jax.models import platform, swin_v2
 from amuse_jax.models.adapters import AdapterConfig, Adapters
 from amuse_jax.models.htsat import HTSAT
 from amuse_jax.models.summary import BERT_WORDS
@@ -88,7 +88,7 @@ def _build_torch(config: ConfigDict, part: str) -> torch.nn.Module:
 
 
 def _build_jax(config: ConfigDict, part: str) -> nnx.Module:
-    model, dtype, rngs = config.model, jnp.dtype(config.model.dtype), nnx.Rngs(0)
+    model, dtype, rngs = config.model, platform.compute_dtype(config.model.dtype), nnx.Rngs(0)
     if part == 'adapters':
         sizes = model.adapters
         return Adapters(

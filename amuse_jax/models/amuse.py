@@ -14,7 +14,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from amuse_jax.data.tokenizer import QuestionTokenizer
-from amuse_jax.models import streams
+from amuse_jax.models import platform, streams
 from amuse_jax.models.answer import AnswerConfig, AnswerHead
 from amuse_jax.models.htsat import HTSATConfig
 from amuse_jax.models.interactive_encoder import (
@@ -65,7 +65,7 @@ class AmuseConfig:
             segments=config.data.segments,
             feature_size=config.rois.feature_size,
             without=config.without,
-            dtype=model.dtype,
+            dtype=platform.compute_dtype(model.dtype).name,
         )
 
     @property

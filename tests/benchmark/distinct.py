@@ -17,6 +17,6 @@ def get_config():
     # Maps of 16, 8, 4 and 2 tokens a side; windows of 16 and at last 4 tokens.
     c.model.audio.update(image_size=64, width=12, heads=(1, 2, 2, 4), window=4)
     c.model.text.update(max_words=11, width=40, heads=5, mlp_width=80)
-    c.model.adapters.update(width=64, heads=2, mlp_width=56)
+    c.model.adapters.update(width=80, heads=1, mlp_width=56)
     c.train.update(parts=2)
     return c

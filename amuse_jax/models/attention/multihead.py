@@ -12,6 +12,7 @@ from amuse_jax.models.attention import tpu
 
 MASKED = float(np.finfo(np.float32).min)  # score of a key that may not be attended to
 CUDNN_DTYPES = jnp.bfloat16, jnp.float16
+CUDNN_CHANNELS = 128  # most channels of a head on every card that cuDNN's attention runs on
 
 
 def split_heads(x: jax.Array, heads: int) -> jax.Array:
@@ -100,7 +101,7 @@ def attend_heads(
     """
     backend = {'tpu': _attend_by_kernel, 'gpu': _attend_by_cudnn}.get(platform.current())
     channels = query.shape[-1] // heads
-    if backend is _attend_by_cudnn and not (query.dtype in CUDNN_DTYPES and channels % 8 == 0):
+    if backend is _attend_by_cudnn and not _cudnn_serves(query.dtype, channels):
         backend = None
     if backend is None:
         query, key, value = (split_heads(x, heads) for x in (query, key, value))
@@ -123,6 +124,10 @@ def attend_heads(
     return attended.reshape(*lead, *attended.shape[1:])
 
 
+def _cudnn_serves(dtype: jnp.dtype, channels: int) -> bool:
+    return dtype in CUDNN_DTYPES and channels % 8 == 0 and channels <= CUDNN_CHANNELS
+
+
 def _attend_by_kernel(heads, *batched):
     query, key, value, *mask = (x[:, None] for x in batched)
     scale = jnp.full(heads, (query.shape[-1] // heads) ** -0.5)
@@ -130,10 +135,16 @@ def _attend_by_kernel(heads, *batched):
 
 
 def _attend_by_cudnn(heads, query, key, value, mask=None):
-    split = (x.reshape(*x.shape[:2], heads, -1) for x in (query, key, value))
-    if mask is not None:
-        mask = jnp.broadcast_to(
-            mask[:, None, None, :], (len(mask), 1, query.shape[1], key.shape[1])
+    rows, keys = query.shape[1], key.shape[1]
+    if rows % 2 or keys % 2:  # cuDNN's gradient takes only even numbers
+        mask = jnp.ones(key.shape[:2], bool) if mask is None else mask
+        query, key, value = (
+            jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0))) for x in (query, key, value)
         )
+        mask = jnp.pad(mask, ((0, 0), (0, keys % 2)))
+    if mask is not None:
+        shape = len(mask), 1, query.shape[1], key.shape[1]
+        mask = jnp.broadcast_to(mask[:, None, None, :], shape)
+    split = (x.reshape(*x.shape[:2], heads, -1) for x in (query, key, value))
     attended = jax.nn.dot_product_attention(*split, mask=mask, implementation='cudnn')
-    return attended.reshape(query.shape)
+    return attended.reshape(query.shape)[:, :rows]

@@ -27,7 +27,7 @@ from amuse_jax.data import pipeline
 from amuse_jax.data.prepared import Prepared
 from amuse_jax.data.records import RecordReader
 from amuse_jax.errors import StageError
-from amuse_jax.models import building
+from amuse_jax.models import building, platform
 from amuse_jax.models.htsat import HTSATConfig
 from amuse_jax.models.swin_v2 import SwinV2Config
 from amuse_jax.models.universal_encoder import UniversalEncoder
@@ -109,7 +109,7 @@ def build(config: ConfigDict, rngs: nnx.Rngs) -> UniversalEncoder:
         HTSATConfig(mels=config.audio.mels, **config.model.audio),
         config.pretrain.predictor_width,
         rngs=rngs,
-        dtype=jnp.dtype(config.model.dtype),
+        dtype=platform.compute_dtype(config.model.dtype),
         remat_policy=config.loop.remat_policy,
     )
 
