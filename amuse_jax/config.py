@@ -232,9 +232,9 @@ def default_config() -> ConfigDict:
             log_steps=10,  # steps per line of metrics
             checkpoint_seconds=300.0,  # time between checkpoints; each phase also ends with one
             keep=2,  # number of newest checkpoints to keep
-            # Values that each layer keeps for its gradient: 'everything'; 'products', the results of
-            # its matrix products; 'attention', these without the MLP's hidden layer; or 'inputs'.
-            # Fewer kept values take less memory and more computation.
+            # Values that each layer keeps for its gradient: 'everything'; 'products', the results
+            # of its matrix products; 'attention', these without the MLP's hidden layer; or
+            # 'inputs'. Fewer kept values take less memory and more computation.
             remat_policy='products',
             max_refused=20,  # steps that may be refused because loss or gradient is not finite
             # Longest wait for a batch, a step or a checkpoint, after which the run stops and

@@ -31,7 +31,7 @@ _STACKING = re.compile(r'dynamic_(update_)?(slice|index)')
 _TRANSPOSES = re.compile(r'transpose|split|concatenate')
 
 _DOT = re.compile(r'(\w+)_contracting_dim(?:ension)?s"?[=:][\[{]([\d,"]*)')
-_STATED_FLOPS = re.compile(r'"product_flops":"(\d+)"')  # by our own kernels, in their metadata
+_STATED_FLOPS = re.compile(r'_(\d+)_flops\)/pallas_call')  # by our own kernels, in their names
 _SCORES = re.compile(r'"intermediate_tensor_shape":.*?"dimensions":\s*\[([\d", ]+)\]')
 
 
@@ -155,10 +155,10 @@ def _kind(instruction: Instruction, flops: int, module: Module, sources: Sources
 def _is_attention(stack: list[tuple[str, str, int]]) -> bool:
     """Return whether an instruction comes from attention itself, not from a projection.
 
-    The projections are layers of a library, so their innermost frame is not in this package.
+    Most projections are layers of a library, so their innermost frame is not in this package.
     """
     ours = [place for place in stack if 'amuse_jax/' in place[0]]
-    if not stack or stack[0] not in ours:
+    if not stack or stack[0] not in ours or stack[0][1].endswith('project'):
         return False
     return any(_ATTENTION.search(file) or _ATTENTION.search(name) for file, name, _ in ours)
 
@@ -167,7 +167,7 @@ def _flops(instruction: Instruction, computation: Computation, module: Module) -
     """Return the FLOPs of the matrix products that an instruction is or contains."""
     if fused := module.fused(instruction):
         return sum(_flops(each, fused, module) for each in fused.values())
-    if stated := _STATED_FLOPS.search(instruction.rest):
+    if instruction.op == 'custom-call' and (stated := _STATED_FLOPS.search(instruction.rest)):
         return int(stated.group(1))
     if instruction.op == 'custom-call' and '__cudnn$fmha' in instruction.rest:
         return _cudnn_flops(instruction, computation)

@@ -54,11 +54,18 @@ def costs(text: str) -> Costs:
             total.collectives[kind] += times * size
             total.calls[kind] += times
         if kernel := _KERNEL.search(instruction.rest):
-            name = instruction.name.split('.')[0]  # without the number that the compiler adds
-            total.kernel_flops[name] += times * int(kernel.group(1))
+            total.kernel_flops[kernel_name(instruction.name)] += times * int(kernel.group(1))
         elif cycles := _CYCLES.search(instruction.rest):
             total.cycles += times * int(cycles.group(1))
             scope = sources.scope(instruction, computation)
             total.scopes[scope] += times * int(cycles.group(1))
         total.hbm_bytes += times * traffic(instruction, computation)
     return total
+
+
+def kernel_name(instruction: str) -> str:
+    """Return a kernel's own name, 'mlp' for an instruction such as 'transpose_jvp_mlp__.3'.
+
+    The compiler adds a number, and outside a scan JAX adds its transformations.
+    """
+    return re.sub(r'^(?:(?:transpose|jvp|vmap)_)+|_+$', '', instruction.split('.')[0])

@@ -205,26 +205,30 @@ def self_attention(
       (b, h*w, d) in the dtype of tokens.
     """
     tokens = window_map.pad(tokens)
-    kernel, kernel_bias = kernel.astype(tokens.dtype), kernel_bias.astype(tokens.dtype)
     if platform.current() == 'gpu' and window_map.tokens <= gpu.MAX_TOKENS:
 
         def attend(qkv, bias, scale, shifted):
             maps = window_map.padded, window_map.window, window_map.shift
             return gpu.attend(qkv, bias, scale, shifted, *maps, cosine)
 
-        qkv = checkpoint_name(tokens @ kernel + kernel_bias, remat.QKV)
+        qkv = project(tokens, kernel, kernel_bias)
         shifted = jnp.asarray(shifted)
         return window_map.crop(platform.on_each_device(attend, 1, 3)(qkv, bias, scale, shifted))
     tokens = window_map.roll(tokens, shifted)
     if platform.current() == 'tpu':
         # Its kernel takes three arrays. Three products compute them, so that no result is split.
         parts = zip(jnp.split(kernel, 3, axis=1), jnp.split(kernel_bias, 3))
-        qkv = [tokens @ kernel + kernel_bias for kernel, kernel_bias in parts]
+        qkv = [project(tokens, *part) for part in parts]
     else:
-        qkv = jnp.split(tokens @ kernel + kernel_bias, 3, axis=-1)
-    qkv = [checkpoint_name(x, remat.QKV) for x in qkv]
+        qkv = jnp.split(project(tokens, kernel, kernel_bias), 3, axis=-1)
     x = attention(*qkv, bias, scale, window_map, shifted, cosine)
     return window_map.crop(window_map.roll(x, shifted, -1))
+
+
+def project(tokens: Array, kernel: Array, bias: Array) -> Array:
+    """Return what a layer keeps for the gradient of its attention: (..., d) -> (..., d')."""
+    x = tokens @ kernel.astype(tokens.dtype) + bias.astype(tokens.dtype)
+    return checkpoint_name(x, remat.QKV)
 
 
 def attention(

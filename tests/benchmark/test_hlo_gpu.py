@@ -80,7 +80,8 @@ def test_the_gradient_of_cudnn_attention_has_five_products():
 
 
 def test_our_own_kernels_state_their_flops():
-    text = MODULE.replace('__cudnn$fmhaSoftmax"', 'ours", kernel_metadata={"product_flops":"123"}')
+    name = 'metadata={op_name="jit(step)/jvp(ours_123_flops)/pallas_call"}'
+    text = MODULE.replace('__cudnn$fmhaSoftmax"', f'ours", {name}')
     kernels = {kernel.name: kernel for kernel in hlo_gpu.costs(text).kernels}
     assert kernels['cudnn'].flops == 123
 

@@ -84,3 +84,16 @@ def test_unreadable_text_is_an_error():
         hlo_tpu.costs('')
     with pytest.raises(ValueError, match='one limit in the condition of while.1'):
         hlo_tpu.costs(MODULE.replace('constant(7)', 'parameter(1)'))
+
+
+@pytest.mark.parametrize(
+    'instruction, name',
+    [
+        ('attention.7', 'attention'),
+        ('jvp_attention_.12', 'attention'),
+        ('transpose_jvp_attention_gradient__.1', 'attention_gradient'),
+        ('mlp', 'mlp'),
+    ],
+)
+def test_names_of_kernels_without_what_jax_and_the_compiler_add(instruction, name):
+    assert hlo_tpu.kernel_name(instruction) == name

@@ -13,6 +13,7 @@ such as 144 = 128 + 16.
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -137,8 +138,7 @@ def _attend_backward(sizes, residuals, gradient):
             jax.ShapeDtypeStruct((groups, parts, sizes.heads), jnp.float32),
         ),
         compiler_params=_parameters(sizes),
-        name='window_attention_bias_gradient',
-        metadata=_useful_flops(sizes, len(qkv), 3),
+        **_named(sizes, 'window_attention_bias_gradient', len(qkv), 3),
     )(*arrays)
     return d_qkv, d_bias.sum(0), d_scale.sum((0, 1)), None
 
@@ -153,8 +153,7 @@ def _call(sizes, kernel, images, products, shape):
         grid=(sizes.heads, sizes.windows, images),
         out_shape=shape,
         compiler_params=_parameters(sizes),
-        name='window_attention' + kernel.__name__,
-        metadata=_useful_flops(sizes, images, products),
+        **_named(sizes, 'window_attention' + kernel.__name__, images, products),
     )
 
 
@@ -162,10 +161,14 @@ def _parameters(sizes: Sizes) -> triton.CompilerParams:
     return triton.CompilerParams(num_warps=4 if sizes.tokens <= 64 else 8, num_stages=1)
 
 
-def _useful_flops(sizes: Sizes, images: int, products: int) -> dict[str, str]:
-    """Return the FLOPs of a kernel's products, without those of the parts' unused rows."""
+def _named(sizes: Sizes, name: str, images: int, products: int) -> dict[str, Any]:
+    """Return a kernel's name and metadata, both with the FLOPs of its products.
+
+    Unused rows of a part do not count. A compiled program for GPUs keeps the name alone.
+    """
     pairs = images * sizes.windows * sizes.heads * sizes.tokens**2
-    return {'product_flops': str(2 * products * pairs * sizes.channels)}
+    flops = 2 * products * pairs * sizes.channels
+    return {'name': f'{name}_{flops}_flops', 'metadata': {'product_flops': str(flops)}}
 
 
 def _forward(sizes, shifted_ref, qkv_ref, bias_ref, scale_ref, out_ref):
