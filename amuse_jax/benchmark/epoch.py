@@ -1,6 +1,7 @@
 """The row of an epoch: what one question costs when every side stores and shares what it can."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 from flax import nnx
@@ -12,7 +13,6 @@ from amuse_jax.benchmark.comparison import Comparison, Results, Side, Torch
 from amuse_jax.benchmark.reference import amuse as reference
 from amuse_jax.benchmark.reference import universal_encoder, weights
 from amuse_jax.data.pipeline import Batch
-from amuse_jax.models import platform
 from amuse_jax.models.amuse import Amuse
 from amuse_jax.models.universal_encoder import UniversalEncoder
 from amuse_jax.training import sharding, state
@@ -104,7 +104,7 @@ def _jax_storing(
     structure, params, rest = state.split(universal, '')
     encode = pretrain.compile_encoder(structure, sharding.single_device_mesh())
     graphdef, towers = nnx.split(amuse.encoder)
-    dtype = platform.compute_dtype(config.model.dtype)
+    dtype = jnp.dtype(config.model.dtype)
 
     def store(arrays, towers, frames, log_mel):
         tokens = nnx.merge(graphdef, towers).question_free(frames, log_mel)

@@ -178,15 +178,17 @@ class Stage(nnx.Module):
         return [function(place) for place in range(self.depth)]
 
     def _run_block(self, graphdef, tokens, state, bias, shifted, in_scan):
-        def run(tokens):
-            return nnx.merge(graphdef, state)(tokens, bias, shifted)
+        def run_in_chunks(tokens, state, bias):
+            def run(tokens):
+                return nnx.merge(graphdef, state)(tokens, bias, shifted)
 
-        def run_in_chunks(tokens):
             # Size of one example's hidden layer in the MLP.
             inner_bytes = 4 * math.prod(tokens.shape[1:]) * tokens.dtype.itemsize
             return cpu.in_chunks(run, tokens, inner_bytes)
 
-        return remat.rematerialise(run_in_chunks, self.remat_policy, in_scan)(tokens)
+        # All arrays are arguments: what a function only refers to would be stored for the gradient.
+        run = remat.rematerialise(run_in_chunks, self.remat_policy, in_scan)
+        return run(tokens, state, bias)
 
 
 def _position_biases(graphdef: nnx.GraphDef, state: nnx.State) -> Array:

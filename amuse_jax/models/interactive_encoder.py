@@ -151,7 +151,8 @@ class InteractiveEncoder(nnx.Module):
             self._split_into_rounds(tower.unrolled())
             for tower in (self.visual.stages[2], self.audio.stages[2], self.text)
         )
-        adapters = nnx.vmap(Adapters.weights)(self.adapters)
+        graphdef, state = nnx.split(self.adapters)
+        adapters = jax.vmap(lambda state: nnx.merge(graphdef, state).weights())(state)
 
         def adapt(adapter, *tokens):
             return adapter(*tokens, word_mask, segment_mask)

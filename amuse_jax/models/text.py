@@ -129,21 +129,20 @@ class TextTower(nnx.Module):
         def function(place):
             layer = jax.tree.map(operator.itemgetter(place), state)
             layer = remat.cast_products(layer, self.dtype)
-            return self._rematerialised(graphdef, layer, in_scan=False)
+            run = self._rematerialised(graphdef, in_scan=False)
+            return lambda tokens, mask: run(tokens, layer, mask)
 
         return [function(place) for place in range(self.config.depth)]
 
     def __call__(self, words: Array, mask: Array) -> Array:
         """Run the whole tower in a scan: (b, n) word ids, (b, n) bool -> (b, n, d)."""
         graphdef, state = nnx.split(self.stack)
+        run = self._rematerialised(graphdef, in_scan=True)
+        tokens = self.embed(words, mask)
+        return jax.lax.scan(lambda x, layer: (run(x, layer, mask), None), tokens, state)[0]
 
-        def run(tokens, layer):
-            return self._rematerialised(graphdef, layer, in_scan=True)(tokens, mask), None
-
-        return jax.lax.scan(run, self.embed(words, mask), state)[0]
-
-    def _rematerialised(self, graphdef, layer, in_scan):
-        def run_layer(tokens, mask):
+    def _rematerialised(self, graphdef, in_scan):
+        def run_layer(tokens, layer, mask):
             return nnx.merge(graphdef, layer)(tokens, mask)
 
         return remat.rematerialise(run_layer, self.remat_policy, in_scan)

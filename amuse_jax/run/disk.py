@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from amuse_jax import music_avqa
 from amuse_jax.errors import StageError
 from amuse_jax.media.log_mel import LogMel
-from amuse_jax.models import platform, summary
+from amuse_jax.models import summary
 from amuse_jax.music_avqa import vocabulary
 from amuse_jax.run.stage import Stage
 
@@ -158,12 +158,7 @@ def _token_bytes(config: ConfigDict, videos: int) -> int:
         return 0
     numbers = sum(_stage3_sizes(config)) if config.train.epochs else 0
     numbers += sum(_output_widths(config)) if config.train.head_epochs else 0
-    return (
-        videos
-        * config.data.segments
-        * numbers
-        * platform.compute_dtype(config.model.dtype).itemsize
-    )
+    return videos * config.data.segments * numbers * jnp.dtype(config.model.dtype).itemsize
 
 
 def _output_widths(config: ConfigDict) -> tuple[int, int]:

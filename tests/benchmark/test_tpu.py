@@ -20,7 +20,6 @@ from ml_collections import ConfigDict
 
 from amuse_jax.benchmark import ahead_of_time, compiling, hlo_tpu, report, tpu
 from amuse_jax.errors import StageError
-from amuse_jax.models.summary import BERT_WORDS
 from amuse_jax.training import sharding
 from configs import v1
 from tests.paths import ROOT
@@ -54,7 +53,7 @@ def test_a_config_is_fitted_to_the_chips_except_for_overrides():
     assert sizes((), 16) == (256, 4, 'inputs')  # four videos at a time on each chip
     assert sizes((), 256) == (256, 1, 'inputs')
     assert sizes(('train.batch_size',), 16) == (8, 1, 'inputs')
-    assert sizes(('train.parts', 'loop.remat_policy'), 16) == (256, 1, 'products')
+    assert sizes(('train.parts', 'loop.remat_policy'), 16) == (256, 1, config.loop.remat_policy)
     assert config.train.batch_size == 8
 
 
@@ -70,8 +69,10 @@ def test_a_batch_that_the_chips_cannot_split_is_refused(small):
 
 
 @pytest.fixture
-def step(small):
+def step(small, monkeypatch):
     """Return a step of one second: 0.3 s of operations, 0.6 s of kernels, 0.1 s of links."""
+    shares = {'attention': 0.5, 'attention_gradient': 0.3}
+    monkeypatch.setattr(tpu, 'KERNEL_UTILISATION', shares)
     chip, config = tpu.CHIPS['v5e'], tpu.fit_to_chips(small, (), 16)
     half = 0.3 * chip.flops
     costs = hlo_tpu.Costs(
@@ -141,7 +142,7 @@ def test_figures_of_other_topologies_and_settings_stay(step, tmp_path):
     ]
 
 
-def test_processors_exchange_gradients_alone_once_per_part_in_bounded_memory():
+def test_processors_exchange_gradients_alone_once_in_bounded_memory():
     """The bounds are 1.1 times the values measured with jax 0.10.2. This takes a minute."""
     parts, flag = 2, f'--xla_force_host_platform_device_count={CHIPS}'
     environment = {
@@ -154,11 +155,8 @@ def test_processors_exchange_gradients_alone_once_per_part_in_bounded_memory():
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     assert found['collectives'].keys() == {'all-reduce'}
-    assert found['calls']['all-reduce'] <= 2 * parts
-    # Questions and the answers' names use the same word table.
-    words = 4 * BERT_WORDS * 16
-    exchanged = found['collectives']['all-reduce'] / parts
-    assert found['gradients'] <= exchanged < 1.03 * (found['gradients'] + words)
+    exchanged = found['collectives']['all-reduce']  # once, however many parts there are
+    assert found['gradients'] <= exchanged < 1.03 * found['gradients']
     assert found['arguments'] < 1.1 * 7.07e6
     assert found['temporaries'] < 1.1 * 10.4e6
 
@@ -201,5 +199,5 @@ def test_v1_fits_a_v5e_and_exchanges_its_gradients_once_per_part():
     assert set(step.costs.collectives) == {'all-reduce'}
     limit = config.train.parts * 1.2 * gradient_bytes(config)
     assert step.costs.collectives['all-reduce'] < limit
-    assert step.utilisation > 0.17
+    assert step.utilisation > 0.25
     jax.clear_caches()

@@ -70,8 +70,11 @@ def test_the_scores_name_all_settings_of_earlier_stages(evaluated):
     config, _, folder, _ = evaluated
     settings = read_scores(folder)['model']['settings']
     assert settings['data.annotations'] == 'plain' and settings['evaluate.leaked'] == 'refuse'
-    for section in ('audio', 'rhythm', 'sources', 'rois', 'pretrain', 'model', 'train'):
+    for section in ('audio', 'rhythm', 'sources', 'rois', 'pretrain', 'model'):
         assert settings[section] == json.loads(config[section].to_json())
+    train = json.loads(config.train.to_json())
+    del train['cache']  # it changes no result
+    assert {name: settings[f'train.{name}'] for name in train} == train
 
 
 def test_files_of_the_stage(evaluated):

@@ -163,7 +163,7 @@ def test_blocks_in_a_scan_equal_blocks_one_by_one(first, last):
     expected = tokens
     for run_block in stage.unrolled()[first:last]:
         expected = run_block(expected)
-    np.testing.assert_allclose(stage.run(tokens, first, last), expected, atol=1e-5)
+    np.testing.assert_allclose(stage.run(tokens, first, last), expected, atol=5e-5)
 
 
 def test_an_image_is_independent_of_the_others_in_its_batch(forward, tower, images, output):

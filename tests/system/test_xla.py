@@ -2,8 +2,6 @@ import os
 import subprocess
 import sys
 
-import jax
-
 from amuse_jax.system import xla
 
 ALL = xla.GPU_OPTIONS | xla.GPU_OPTIONS_OF_SEVERAL
@@ -53,4 +51,3 @@ def test_compiled_programs_are_stored(tmp_path):
     found = subprocess.check_output([sys.executable, '-c', COMPILE, tmp_path], text=True)
     assert found.strip() == 'xla_gpu_per_fusion_autotune_cache_dir'
     assert any(path.name.startswith('jit_') for path in tmp_path.iterdir())
-    assert jax.config.jax_compilation_cache_dir is None

@@ -100,7 +100,7 @@ def encode(
 
     The arrays are front_visual and front_audio (N, T, n, d), the tokens that enter the first
     adapters, and closed_visual and closed_audio (N, T, d), the pooled streams of the head epochs.
-    Their dtype is that of the model's computation.
+    Their dtype is `model.dtype`.
 
     Args:
       config: the config of the run.
@@ -116,7 +116,7 @@ def encode(
     @sharding.sharded_batches(source.mesh)
     def run_towers(arrays, frames, log_mel):
         model = structure.merge(sharding.gather_params(arrays, source.mesh))
-        dtype, encoder = jnp.dtype(model.config.dtype), model.encoder
+        dtype, encoder = jnp.dtype(config.model.dtype), model.encoder
         question_free = encoder.question_free(frames, log_mel)
         outputs = dict(zip(QUESTION_FREE, (question_free.visual, question_free.audio)))
         if config.train.head_epochs:
