@@ -31,7 +31,7 @@ _STACKING = re.compile(r'dynamic_(update_)?(slice|index)')
 _TRANSPOSES = re.compile(r'transpose|split|concatenate')
 
 _DOT = re.compile(r'(\w+)_contracting_dim(?:ension)?s"?[=:][\[{]([\d,"]*)')
-_STATED_FLOPS = re.compile(r'_(\d+)_flops\)/pallas_call')  # by our own kernels, in their names
+_STATED_FLOPS = re.compile(r'_(\d+)_flops\)*/pallas_call')  # by our own kernels, in their names
 _SCORES = re.compile(r'"intermediate_tensor_shape":.*?"dimensions":\s*\[([\d", ]+)\]')
 
 

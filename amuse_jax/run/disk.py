@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+import jax.numpy as jnp
 from absl import logging
 from ml_collections import ConfigDict
 

@@ -93,7 +93,7 @@ def train_step(
     def checked(*arguments):
         # A device checks its own gradient: the sum of squares joins the one exchange.
         sums, grads = (gradient if parts == 1 else accumulated)(*arguments)
-        return sums, grads, _squared_norm(grads)
+        return sums, grads, _squared_norm(grads, mesh)
 
     spread = sharding.on_whole_batch if compares_videos else sharding.sum_over_shards
     total_gradient = spread(checked, mesh)
@@ -128,11 +128,14 @@ def train_step(
     )
 
 
-def _squared_norm(grads: Arrays) -> jax.Array:
-    """Return the sum of squares of all arrays; small arrays are joined, one kernel for all."""
-    arrays = [x.ravel() for x in grads.values()]
-    small = [x for x in arrays if x.size < SMALL_ARRAY]
-    large = [x for x in arrays if x.size >= SMALL_ARRAY]
+def _squared_norm(grads: Arrays, mesh: Mesh) -> jax.Array:
+    """Return the sum of squares of all arrays.
+
+    Small arrays are joined, so that one kernel serves all of them, unless devices divide them.
+    """
+    arrays, limit = list(grads.values()), SMALL_ARRAY if mesh.shape['tensor'] == 1 else 0
+    small = [x.ravel() for x in arrays if x.size < limit]
+    large = [x for x in arrays if x.size >= limit]
     return optax.tree.norm([*large, *([jnp.concatenate(small)] if small else [])], squared=True)
 
 
