@@ -39,6 +39,16 @@ def test_every_token_attends_to_its_own_candidates():
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 @pytest.mark.parametrize('heads, channels', [(2, 8), (1, 24)])
 def test_the_kernels_compute_the_same_and_the_gradients(heads, channels, dtype, interpreted):
+    compare_with_plain(heads, channels, dtype)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_the_compiled_kernels_compute_the_same_and_the_gradients(dtype):
+    compare_with_plain(4, 64, dtype)
+
+
+def compare_with_plain(heads, channels, dtype):
     """Leading axes broadcast, and the last block of rows is not full."""
     rng, width = np.random.default_rng(0), heads * channels
     shapes = (2, 1, 11, width), (2, 1, 11, 2 * width), (2, 3, 11, 2 * width), (2, 3, 11, 2 * width)

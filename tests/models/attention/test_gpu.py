@@ -56,6 +56,17 @@ def by_kernel(window_map, shifted, cosine, *arrays):
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 @pytest.mark.parametrize('case', CASES, ids=str)
 def test_the_kernels_compute_attention_and_its_gradients(case, dtype, interpreted):
+    compare_with_plain(case, dtype)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('case', CASES, ids=str)
+def test_the_compiled_kernels_compute_attention_and_its_gradients(case, dtype):
+    compare_with_plain(case, dtype)
+
+
+def compare_with_plain(case, dtype):
     size, window, heads, channels, cosine, shifted = case
     window_map, arrays = draw(size, window, heads, channels, dtype, cosine)
     gradient = plain(window_map, shifted, cosine, *arrays)  # the sums over it do not cancel out
