@@ -8,8 +8,8 @@ Needs: the packages in requirements.txt and jax for CUDA (pip install '.[cuda]')
 disk, 24 GB of them for the videos; no data.
 
 Memory on one H100 (80 GB): 36.9 GB of temporary memory. With the default remat_policy, products, it
-is 140.6 GB, which does not fit. Both are what a compiler plans for a step of 32 videos with 12
-questions each.
+is 140.6 GB, which does not fit. Both are what a compiler planned for a step of 32 videos with 12
+questions each, when attention on GPUs was no kernel yet.
 
 Time of the parts that can be estimated from other numbers:
 

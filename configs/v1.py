@@ -25,8 +25,7 @@ count 20 epochs of 9,288 videos with five questions each (docs/speed.md says how
                   and remat_policy=inputs.
   TPU v5e 16x16   2.2 minutes, and 1 for pretraining; 5.4 GB per chip. With batch_size=256 and
                   remat_policy=inputs.
-  one H100        2.1 hours: 23,220 steps of 326 ms; 33.4 GB of temporary memory. With
-                  remat_policy=inputs 2.0 hours and 7.6 GB.
+  one H100        0.83 hours: 23,220 steps of 128 ms; 15.6 GB of temporary memory.
   two CPU cores   out of reach: 13.7 s per question and epoch, as measured on an AMD EPYC (Zen 4),
                   are 101 days for 31,927 questions.
 

@@ -190,14 +190,13 @@ def test_chips_exchange_gradients_alone_and_no_more_when_there_are_more(small):
 
 @needs_libtpu
 @pytest.mark.slow
-def test_v1_fits_a_v5e_and_exchanges_its_gradients_once_per_part():
+def test_v1_fits_a_v5e_and_exchanges_its_gradients_once():
     """This takes a quarter of an hour on two cores. CI has no libtpu and skips it."""
-    config = v1.get_config()
-    config = tpu.fit_to_chips(config, (), tpu.num_batch_shards(config, 'v5e:4x4'))
-    step = tpu.compile_step(config, 'v5e:4x4')
+    config, overrides = v1.get_config(), ('loop.remat_policy',)
+    shards = tpu.num_batch_shards(config, 'v5e:4x4')
+    step = tpu.compile_step(tpu.fit_to_chips(config, overrides, shards), 'v5e:4x4')
     assert step.bytes < step.chip.memory
     assert set(step.costs.collectives) == {'all-reduce'}
-    limit = config.train.parts * 1.2 * gradient_bytes(config)
-    assert step.costs.collectives['all-reduce'] < limit
-    assert step.utilisation > 0.25
+    assert step.costs.collectives['all-reduce'] < 1.03 * gradient_bytes(config)
+    assert step.utilisation > 0.26
     jax.clear_caches()
