@@ -4,6 +4,8 @@ Section, equation and table numbers in the comments refer to the paper. The file
 from `default_config()` and change some of its values.
 """
 
+import re
+
 from ml_collections import ConfigDict
 
 # The parts of the model that the ablations of Table 4 leave out.
@@ -27,6 +29,24 @@ def parse_without(argument: str) -> str:
             f'config argument {argument!r} is unknown; expected without=' + '|'.join(PARTS)
         )
     return part
+
+
+def parse_steps(text: str) -> range:
+    """Parse `loop.profile_steps`: '10:13' stands for the steps 10, 11 and 12, and '' for none.
+
+    Raises:
+      ValueError: the text is neither empty nor two numbers, the first of which is smaller.
+    """
+    if not text:
+        return range(0)
+    match = re.fullmatch(r'(\d+):(\d+)', text)
+    steps = range(int(match[1]), int(match[2])) if match else range(0)
+    if not steps or steps.start < 1:
+        raise ValueError(
+            f"config.loop.profile_steps is {text!r}; expected '' or FIRST:END with "
+            '1 <= FIRST < END, such as 10:13 for the steps 10, 11 and 12'
+        )
+    return steps
 
 
 def default_config() -> ConfigDict:

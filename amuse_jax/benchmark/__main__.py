@@ -132,8 +132,10 @@ def main(argv: list[str]) -> None:
         memory.keep_freed()
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # leaves memory for PyTorch
     from amuse_jax.errors import StageError
+    from amuse_jax.run import settings
 
     try:
+        settings.check(CONFIG.value)
         works[' '.join(argv[1:])](CONFIG.value)
     except StageError as error:
         sys.exit(f'amuse_jax: {error}')
@@ -193,17 +195,13 @@ def _dump(topology: str, topologies: list[str]) -> Path | None:
 
 def _attention(config) -> None:
     from amuse_jax.benchmark import attention
-    from amuse_jax.run import settings
 
-    settings.check(config)
     attention.measure(config, ROUNDS.value, Path(OUT.value) / 'attention.json')
 
 
 def _on_device(config) -> None:
     from amuse_jax.benchmark import on_device
-    from amuse_jax.run import settings
 
-    settings.check(config)
     on_device.run(config, ROUNDS.value, Path(OUT.value))
 
 
@@ -212,7 +210,6 @@ def _run(config) -> None:
     import torch.compiler.config
 
     from amuse_jax.benchmark import report, rows, sweeps
-    from amuse_jax.run import settings
 
     folder = Path(OUT.value).absolute()
     has_compiler = shutil.which(os.environ.get('CXX', 'g++')) is not None
@@ -228,7 +225,6 @@ def _run(config) -> None:
         folder=folder,
         videos=VIDEOS.value,
     )
-    settings.check(config)
     # Without caches, compile times are those of a first run.
     jax.config.update('jax_enable_compilation_cache', False)
     torch.compiler.config.force_disable_caches = True

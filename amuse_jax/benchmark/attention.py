@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from amuse_jax.benchmark import report, timing
 from amuse_jax.models import platform, windows
 from amuse_jax.models.attention import gpu, multihead, tpu
-from amuse_jax.models.windows import WindowMap
+from amuse_jax.models.window_map import WindowMap, shift_mask
 from amuse_jax.system.files import write_json
 
 STAGE = 2  # of the towers, from 0: the one with the most layers
@@ -123,18 +123,16 @@ def _windows_in_tpu_kernel(qkv: Array, bias: Array, scale: Array, case: Case) ->
 
 def _windows_on(name: str, qkv: Array, bias: Array, scale: Array, case: Case) -> Array:
     """Compute the windows as the model does on a platform."""
-    arrays = jnp.split(_roll(qkv, case.map, -1), 3, axis=-1)
+    arrays = jnp.split(case.map.roll(qkv), 3, axis=-1)
     with platform.compiling_for(name):
-        attended = windows.attention(
-            *arrays, bias, scale, case.map, case.map.shifts, cosine=case.cosine
-        )
-    return _roll(attended, case.map, 1)
+        attended = windows.attention(*arrays, bias, scale, case.map, case.cosine)
+    return case.map.roll(attended, -1)
 
 
 def _windows_in_cudnn(qkv: Array, bias: Array, scale: Array, case: Case) -> Array:
     """Let cuDNN attend, with bias and mask as one bfloat16 bias for the windows at each place."""
     dtype, heads = qkv.dtype, case.heads
-    arrays = jnp.split(_roll(qkv, case.map, -1), 3, axis=-1)
+    arrays = jnp.split(case.map.roll(qkv), 3, axis=-1)
     query, key, value = (
         jnp.swapaxes(case.map.split(x, heads), 1, 2)  # (b * windows, m, heads, c)
         for x in arrays
@@ -144,7 +142,7 @@ def _windows_in_cudnn(qkv: Array, bias: Array, scale: Array, case: Case) -> Arra
     query = (query * scale[:, None]).astype(dtype)
     biases = bias[None]
     if case.map.shifts:
-        allowed = jnp.asarray(windows.shift_mask(case.map))
+        allowed = jnp.asarray(shift_mask(case.map))
         biases = jnp.where(allowed[:, None], biases, jnp.finfo(dtype).min)
     attended = [
         jax.nn.dot_product_attention(
@@ -156,20 +154,11 @@ def _windows_in_cudnn(qkv: Array, bias: Array, scale: Array, case: Case) -> Arra
         for place in range(len(biases))
     ]
     attended = jnp.stack(attended, axis=1).reshape(query.shape)
-    return _roll(case.map.join(jnp.swapaxes(attended, 1, 2)), case.map, 1)
+    return case.map.roll(case.map.join(jnp.swapaxes(attended, 1, 2)), -1)
 
 
 def _windows_in_gpu_kernel(qkv: Array, bias: Array, scale: Array, case: Case) -> Array:
-    sides = case.map.size, case.map.window, case.map.shift
-    return gpu.attend(qkv, bias, scale, jnp.asarray(case.map.shifts), *sides, case.cosine)
-
-
-def _roll(x: Array, window_map: WindowMap, sign: int) -> Array:
-    """Roll a map (b, h*w, d), so that shifted windows become windows; sign 1 rolls it back."""
-    if not window_map.shifts:
-        return x
-    image = x.reshape(len(x), *window_map.size, -1)
-    return jnp.roll(image, [sign * step for step in window_map.shift], (1, 2)).reshape(x.shape)
+    return gpu.attend(qkv, bias, scale, case.map, case.cosine)
 
 
 # Backends between sets: functions of queries (b, n, heads * c), keys and values (b, m, heads * c),

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 # How often each device sends the whole array, by collective, in a ring of many devices.
@@ -194,6 +195,20 @@ class Module:
         if len(limits) != 1:
             raise ValueError(f'expected one limit in the condition of {loop.name}, found {limits}')
         return int(limits[0])
+
+    def count_collectives(
+        self, cost: Callable[[Instruction, Computation], int]
+    ) -> tuple[Counter[str], Counter[str]]:
+        """Return the bytes of all executed collectives and the number of calls, by kind.
+
+        The argument is that of `executed`.
+        """
+        sizes, calls = Counter(), Counter()
+        for instruction, times, computation in self.executed(cost):
+            for kind, size in self.collectives(instruction, computation):
+                sizes[kind] += times * size
+                calls[kind] += times
+        return sizes, calls
 
     def collectives(
         self, instruction: Instruction, computation: Computation

@@ -110,11 +110,8 @@ def costs(text: str) -> Costs:
     """
     module, sources = Module(text), Sources(text)
     traffic = Traffic(module, chip_memory=False)
-    total = Costs([], Counter(), Counter())
+    total = Costs([], *module.count_collectives(traffic))
     for instruction, times, computation in module.executed(traffic):
-        for kind, size in module.collectives(instruction, computation):
-            total.collectives[kind] += times * size
-            total.calls[kind] += times
         if not hlo_traffic.is_kernel(instruction):
             continue
         flops = _flops(instruction, computation, module)

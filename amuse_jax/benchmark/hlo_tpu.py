@@ -48,11 +48,8 @@ def costs(text: str) -> Costs:
     """
     module, sources = Module(text), Sources(text)
     traffic = Traffic(module, chip_memory=True)
-    total = Costs(0, 0, Counter(), Counter(), Counter(), Counter())
+    total = Costs(0, 0, *module.count_collectives(traffic), Counter(), Counter())
     for instruction, times, computation in module.executed(traffic):
-        for kind, size in module.collectives(instruction, computation):
-            total.collectives[kind] += times * size
-            total.calls[kind] += times
         if kernel := _KERNEL.search(instruction.rest):
             total.kernel_flops[kernel_name(instruction.name)] += times * int(kernel.group(1))
         elif cycles := _CYCLES.search(instruction.rest):

@@ -15,6 +15,7 @@ from flax import nnx
 
 from amuse_jax.models import hierarchy
 from amuse_jax.models.attention import multihead
+from amuse_jax.models.attention.bounds import MASKED
 from amuse_jax.models.streams import Stream
 
 # Lower bound of a softmax's normaliser, relative to exp(largest score). Its inverse square is
@@ -288,7 +289,7 @@ class AnswerHead(nnx.Module):
         )  # fmt: skip
         scores = scores * question.shape[-1] ** -0.5
         mask = word_mask[:, :, None]
-        weights = jax.nn.softmax(jnp.where(mask, scores, multihead.MASKED), axis=-1)
+        weights = jax.nn.softmax(jnp.where(mask, scores, MASKED), axis=-1)
         weights = jnp.where(mask, weights, 0)  # zeros for a question without words
         picked = weights.astype(question.dtype) @ question
         return jnp.concatenate([question[:, :, :1], picked], axis=2) + self.role[...]

@@ -7,6 +7,7 @@ the same weights on every machine.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from jax import Array
 from jax.extend import random as extended_random
 
 from amuse_jax.models import platform
+from amuse_jax.system import xla
 
 SALTS = np.array([0x9E3779B9, 0x85EBCA6B], np.uint32)
 FOLD = np.uint32(0xC2B2AE35)
@@ -36,13 +38,15 @@ def build(make: Callable[[nnx.Rngs], nnx.Module], seed: int) -> nnx.Module:
     return jax.jit(create, compiler_options=compiler_options(0))()
 
 
-def compiler_options(level: int) -> dict[str, int] | None:
-    """Return options of jax.jit that set XLA's optimisation level for CPUs.
+def compiler_options(level: int) -> dict[str, Any] | None:
+    """Return options of jax.jit for CPUs; None on other platforms.
 
     Args:
-      level: from 0 to 3, XLA's default.
+      level: XLA's optimisation level, from 0 to 3, its default.
     """
-    return {'xla_backend_optimization_level': level} if platform.current() == 'cpu' else None
+    if platform.current() != 'cpu':
+        return None
+    return {'xla_backend_optimization_level': level} | xla.cpu_options()
 
 
 def _mix(x: Array) -> Array:

@@ -17,9 +17,9 @@ from flax import nnx
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-from amuse_jax.models import cpu, remat
+from amuse_jax.models import cpu, mlp_tpu, remat
 from amuse_jax.models.gelu import gelu
-from amuse_jax.models.windows import WindowMap
+from amuse_jax.models.window_map import WindowMap
 
 EPSILON = 1e-5  # added to the variance in layer norms, as in the originals
 
@@ -57,6 +57,21 @@ class Mlp(nnx.Module):
         """(..., d) -> (..., d)."""
         hidden = checkpoint_name(self.inner(x), remat.INNER)
         return checkpoint_name(self.outer(gelu(hidden)), remat.OUTER)
+
+
+def add_mlp(tokens: Array, mlp: Mlp, norm: nnx.LayerNorm, *, norm_first: bool) -> Array:
+    """Return x + norm(mlp(x)), or x + mlp(norm(x)) if `norm_first`: (b, n, d) -> (b, n, d).
+
+    On TPUs one kernel computes it, if the weights fit on the chip.
+    """
+    inner, outer = ((layer.kernel[...], layer.bias[...]) for layer in (mlp.inner, mlp.outer))
+    if mlp_tpu.fits(tokens, len(inner[1])):
+        given = inner, outer, (norm.scale[...], norm.bias[...])
+        options = {'norm_first': norm_first, 'epsilon': norm.epsilon}
+        return mlp_tpu.residual_mlp(tokens, *given, **options)
+    if norm_first:
+        return tokens + mlp(norm(tokens).astype(tokens.dtype)).astype(tokens.dtype)
+    return tokens + norm(mlp(tokens)).astype(tokens.dtype)
 
 
 class PatchEmbedding(nnx.Module):

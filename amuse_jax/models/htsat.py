@@ -15,9 +15,9 @@ from flax import nnx
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-from amuse_jax.models import hierarchy, mlp_tpu, remat, windows
+from amuse_jax.models import hierarchy, remat, windows
 from amuse_jax.models.data_norm import DataNorm
-from amuse_jax.models.windows import WindowMap
+from amuse_jax.models.window_map import WindowMap
 
 CUBIC = -0.75  # PyTorch's coefficient of the bicubic kernel
 
@@ -121,11 +121,12 @@ class BiasedAttention(nnx.Module):
         """Return the relative position bias (heads, m, m) float32, from the parameters alone."""
         return windows.relative_position_bias(self.bias_table[...].T, self.window_map.window)
 
-    def __call__(self, tokens: Array, bias: Array, shifted: bool | Array) -> Array:
+    def __call__(self, tokens: Array, bias: Array, shifted: bool) -> Array:
         """(b, h*w, d) -> (b, h*w, d)."""
         scale = jnp.full(self.heads, (tokens.shape[-1] // self.heads) ** -0.5)
         projection = self.qkv.kernel[...], self.qkv.bias[...]
-        x = windows.self_attention(tokens, *projection, bias, scale, self.window_map, shifted)
+        window_map = self.window_map if shifted else self.window_map.unshifted
+        x = windows.self_attention(tokens, *projection, bias, scale, window_map)
         return checkpoint_name(self.out(x), remat.OUT)
 
 
@@ -150,11 +151,11 @@ class HTSATBlock(nnx.Module):
         """Return the relative position bias (heads, m, m) of the attention."""
         return self.attention.position_bias()
 
-    def __call__(self, tokens: Array, bias: Array, shifted: bool | Array) -> Array:
+    def __call__(self, tokens: Array, bias: Array, shifted: bool) -> Array:
         """(b, h*w, d) -> (b, h*w, d)."""
         x = self.attention_norm(tokens).astype(tokens.dtype)
         tokens = tokens + self.attention(x, bias, shifted).astype(tokens.dtype)
-        return mlp_tpu.apply(tokens, self.mlp, self.mlp_norm, norm_first=True)
+        return hierarchy.add_mlp(tokens, self.mlp, self.mlp_norm, norm_first=True)
 
 
 class PatchMerging(nnx.Module):

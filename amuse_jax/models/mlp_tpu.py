@@ -15,19 +15,18 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from amuse_jax.models import platform
 from amuse_jax.models.attention.tpu_kernels import matmul
+from amuse_jax.models.gelu import HALF_ROOT
 
 ROWS = 512  # tokens per program
 CHUNK = 128
 MAX_WEIGHT_BYTES = 40 * 2**20  # that stay on the chip
 VMEM_BYTES = 80 * 2**20  # of a program; the compilers for v5e, v5p and v6e accept it
-HALF_ROOT = float(np.sqrt(0.5))
 NORMAL = float(1 / np.sqrt(2 * np.pi))  # density of the normal distribution at 0
 
 
@@ -73,28 +72,6 @@ def fits(x: Array, hidden: int) -> bool:
         and weight_bytes <= MAX_WEIGHT_BYTES
         and not platform.weights_are_sharded()
     )
-
-
-def apply(x: Array, mlp: nnx.Module, norm: nnx.LayerNorm, *, norm_first: bool) -> Array:
-    """Return x + norm(mlp(x)), or x + mlp(norm(x)) if `norm_first`.
-
-    The kernels compute it where they can, else the modules do.
-
-    Args:
-      x: (b, ..., d).
-      mlp: a hierarchy.Mlp.
-      norm: the layer norm of d channels.
-      norm_first: whether the norm comes before the MLP.
-    Returns:
-      (b, ..., d) in the dtype of x.
-    """
-    inner, outer = ((linear.kernel[...], linear.bias[...]) for linear in (mlp.inner, mlp.outer))
-    if fits(x, len(inner[1])):
-        given = inner, outer, (norm.scale[...], norm.bias[...])
-        return residual_mlp(x, *given, norm_first=norm_first, epsilon=norm.epsilon)
-    if norm_first:
-        return x + mlp(norm(x).astype(x.dtype)).astype(x.dtype)
-    return x + norm(mlp(x)).astype(x.dtype)
 
 
 def residual_mlp(

@@ -12,7 +12,7 @@ QKV, OUT, INNER, OUTER = 'qkv', 'out', 'inner', 'outer'
 
 # With frozen weights a gradient needs no input of a product, only the inputs of what is not linear:
 # attention, norms and GELU. 'products' keeps these; 'attention' computes the MLP's hidden layer
-# again, which is as large as all others together.
+# again, which is almost as large as all others together.
 POLICIES = {
     'everything': None,
     'products': jax.checkpoint_policies.save_only_these_names(QKV, OUT, INNER, OUTER),

@@ -15,8 +15,8 @@ from flax import nnx
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-from amuse_jax.models import hierarchy, mlp_tpu, remat, windows
-from amuse_jax.models.windows import WindowMap
+from amuse_jax.models import hierarchy, remat, windows
+from amuse_jax.models.window_map import WindowMap
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # for RGB in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -150,7 +150,7 @@ class CosineAttention(nnx.Module):
         table = BIAS_LIMIT * jax.nn.sigmoid(table.T)
         return windows.relative_position_bias(table, self.window_map.window)
 
-    def __call__(self, tokens: Array, bias: Array, shifted: bool | Array) -> Array:
+    def __call__(self, tokens: Array, bias: Array, shifted: bool) -> Array:
         """(b, h*w, d) -> (b, h*w, d)."""
         query_bias, value_bias = self.query_bias[...], self.value_bias[...]
         projection = (
@@ -158,9 +158,8 @@ class CosineAttention(nnx.Module):
             jnp.concatenate([query_bias, jnp.zeros_like(query_bias), value_bias]),
         )
         scale = jnp.exp(jnp.minimum(self.logit_scale[...], MAX_LOGIT_SCALE))
-        x = windows.self_attention(
-            tokens, *projection, bias, scale, self.window_map, shifted, cosine=True
-        )
+        window_map = self.window_map if shifted else self.window_map.unshifted
+        x = windows.self_attention(tokens, *projection, bias, scale, window_map, cosine=True)
         return checkpoint_name(self.out(x), remat.OUT)
 
 
@@ -190,11 +189,11 @@ class SwinV2Block(nnx.Module):
         """Return the position bias (heads, m, m) of the attention."""
         return self.attention.position_bias()
 
-    def __call__(self, tokens: Array, bias: Array, shifted: bool | Array) -> Array:
+    def __call__(self, tokens: Array, bias: Array, shifted: bool) -> Array:
         """(b, h*w, d) -> (b, h*w, d)."""
         x = self.attention(tokens, bias, shifted)
         tokens = tokens + self.attention_norm(x).astype(tokens.dtype)
-        return mlp_tpu.apply(tokens, self.mlp, self.mlp_norm, norm_first=False)
+        return hierarchy.add_mlp(tokens, self.mlp, self.mlp_norm, norm_first=False)
 
 
 class PatchMerging(nnx.Module):

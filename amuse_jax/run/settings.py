@@ -6,10 +6,9 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from amuse_jax import music_avqa
-from amuse_jax.config import PARTS
+from amuse_jax.config import PARTS, parse_steps
 from amuse_jax.errors import StageError
 from amuse_jax.run import needs
-from amuse_jax.training import profiling
 
 STEMS = ('truth', 'uss', 'tags')
 TRACKERS = ('librosa', 'tempo')
@@ -48,7 +47,10 @@ def check(config: ConfigDict) -> None:
             f'config.train.batch_size is {config.train.batch_size}; expected a multiple of '
             f'config.train.parts, which is {config.train.parts}'
         )
-    profiling.parse_steps(config.loop.profile_steps)
+    try:
+        parse_steps(config.loop.profile_steps)
+    except ValueError as error:
+        raise StageError(str(error)) from error
     if config.data.beam and importlib.util.find_spec('apache_beam') is None:
         raise StageError(
             'config.data.beam is set, but Apache Beam is not installed; run '

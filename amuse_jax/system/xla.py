@@ -13,6 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+# Options of a program for CPUs. They exist in jaxlib 0.10.2.
+CPU_OPTIONS: dict[str, Any] = {
+    # This pass removes the barriers between a value and its second computation for the gradient.
+    # XLA would then find the two equal and store the first, and rematerialisation would save
+    # nothing outside a scan.
+    'xla_disable_hlo_passes': 'cse_barrier_expander',
+}
 # Options of a program for NVIDIA GPUs. They exist in jaxlib 0.10.2.
 GPU_OPTIONS: dict[str, Any] = {
     # Kernels of these kinds are recorded as CUDA graphs and launched together. A step has thousands
@@ -50,6 +57,11 @@ def enable_compilation_cache(folder: Path) -> None:
         jax.config.update(
             'jax_persistent_cache_enable_xla_caches', 'xla_gpu_per_fusion_autotune_cache_dir'
         )
+
+
+def cpu_options() -> dict[str, Any]:
+    """Return the options of a program for CPUs, for `compiler_options` of jax.jit."""
+    return usable(CPU_OPTIONS, os.environ.get('XLA_FLAGS', ''))
 
 
 def gpu_options(devices: int) -> dict[str, Any]:

@@ -26,14 +26,9 @@ from amuse_jax.training import (
     throughput,
     token_cache,
 )
-from amuse_jax.training.jobs import Job, Phase, Validation
+from amuse_jax.training.jobs import Job, Phase
 from amuse_jax.training.state import Arrays
-from amuse_jax.training.step import (
-    TrainStep,
-    evaluation_step,
-    means,
-    train_step,
-)
+from amuse_jax.training.step import TrainStep, evaluation_step, means, train_step
 from amuse_jax.training.watchdog import Watchdog
 
 LINE_SECONDS = 10.0  # least time between two lines of the log
@@ -154,7 +149,7 @@ class _Run:
             parts=phase.parts,
             compares_videos=phase.compares_videos,
         )
-        validation: Validation | None = phase.validation
+        validation = phase.validation
         if validation:
             evaluate = evaluation_step(validation.evaluate, structure, level, self.mesh)
         last = self._first_step() + len(phase.batches)

@@ -5,33 +5,14 @@ the package xprof to show it. `perfetto_trace.json.gz` there can be opened at ui
 """
 
 import contextlib
-import re
 from pathlib import Path
 from typing import Any
 
 import jax
 from absl import logging
 
-from amuse_jax.errors import StageError
+from amuse_jax.config import parse_steps
 from amuse_jax.system import hosts
-
-
-def parse_steps(text: str) -> range:
-    """Parse `loop.profile_steps`: '10:13' stands for the steps 10, 11 and 12, and '' for none.
-
-    Raises:
-      StageError: the text is neither empty nor two numbers, the first of which is smaller.
-    """
-    if not text:
-        return range(0)
-    match = re.fullmatch(r'(\d+):(\d+)', text)
-    steps = range(int(match[1]), int(match[2])) if match else range(0)
-    if not steps or steps.start < 1:
-        raise StageError(
-            f"config.loop.profile_steps is {text!r}; expected '' or FIRST:END with "
-            '1 <= FIRST < END, such as 10:13 for the steps 10, 11 and 12'
-        )
-    return steps
 
 
 class Profiler:
@@ -40,9 +21,6 @@ class Profiler:
     Args:
       folder: the stage's folder.
       steps: the value of `loop.profile_steps`.
-
-    Raises:
-      StageError: see `parse_steps`.
     """
 
     def __init__(self, folder: Path, steps: str):

@@ -6,7 +6,6 @@ step's batch is gathered there. The batches are the same in all three places.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -72,7 +71,7 @@ class TokenCache:
         mesh: Mesh,
         setting: str = 'disk',
     ):
-        """Leave the tokens on the disk for now.
+        """Leave the tokens on the disk until `place` is called.
 
         Args:
           arrays: as above.
@@ -284,4 +283,4 @@ def step_bytes(compiled: Any) -> int:
     if analysis is None:
         return 0
     results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-    return math.ceil(results + analysis.temp_size_in_bytes + analysis.generated_code_size_in_bytes)
+    return results + analysis.temp_size_in_bytes + analysis.generated_code_size_in_bytes

@@ -11,7 +11,7 @@ import pytest
 
 from amuse_jax.benchmark import compiling, gpu, hlo_gpu, plugin
 from amuse_jax.errors import StageError
-from amuse_jax.models.windows import WindowMap
+from amuse_jax.models.window_map import WindowMap
 from amuse_jax.training import sharding
 from configs import v1
 from tests.benchmark import distinct

@@ -36,8 +36,6 @@ def test_sweeps_are_measured_and_drawn(tmp_path):
         assert [point['value'] for point in found[axis]] == sorted(sweeps.AXES[axis])
     points = found['remat_policy']
     planned = {point['value']: point['planned_bytes']['JAX'] for point in points}
-    # One layer of each kind: no layer's values wait for another's gradient. That less is kept in
-    # deeper models, tests/models/test_remat.py holds.
-    assert planned['inputs'] <= planned['everything']
+    assert planned['inputs'] < planned['everything']
     assert len({point['flops'] for point in points}) == 1  # recomputed products do not count
     assert (tmp_path / 'sweeps.png').exists()

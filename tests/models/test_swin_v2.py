@@ -10,7 +10,7 @@ from transformers import Swinv2Config, Swinv2Model
 
 from amuse_jax.models import building, hierarchy, swin_v2
 from amuse_jax.models.swin_v2 import SwinV2, SwinV2Block, SwinV2Config
-from amuse_jax.models.windows import WindowMap
+from amuse_jax.models.window_map import WindowMap
 from amuse_jax.pretrained import key_mapping
 from amuse_jax.pretrained import swin_v2 as names
 

@@ -50,6 +50,12 @@ def test_an_unknown_argument_is_refused(argument):
             'batch_size is 4; expected a multiple of config.train.parts, which is 3',
         ),
         ('train.time_shift', 1.5, 'config.train.time_shift is 1.5; expected a share, from 0 to 1'),
+        ('train.cache', 'cloud', "config.train.cache is 'cloud'; expected one of 'auto', 'device'"),
+        (
+            'loop.profile_steps',
+            '13:10',
+            "config.loop.profile_steps is '13:10'; expected '' or FIRST",
+        ),
         ('data.image_size', 96, 'make them equal'),
         ('model.adapters.rounds', 5, 'is not a multiple of the 5 rounds'),
         ('pretrain.segments', 11, 'expected at most config.data.segments = 10'),

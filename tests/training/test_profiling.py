@@ -3,10 +3,7 @@
 import gzip
 import json
 
-import pytest
-
-from amuse_jax.errors import StageError
-from amuse_jax.training import loop, profiling
+from amuse_jax.training import loop
 from tests.training import toy_job
 
 
@@ -36,14 +33,3 @@ def test_no_step_is_traced_by_default(tmp_path):
     job, params = toy_job.job(tmp_path, epochs=(1,))
     loop.fit(job, params)
     assert not traces(tmp_path)
-
-
-def test_steps_are_a_first_one_and_an_end():
-    assert list(profiling.parse_steps('10:13')) == [10, 11, 12]
-    assert not profiling.parse_steps('')
-
-
-@pytest.mark.parametrize('text', ['10', '13:10', '0:2', '-1:2', '3:3', 'a:b', '1:2:3'])
-def test_other_texts_are_refused(text):
-    with pytest.raises(StageError, match='expected .* or FIRST:END'):
-        profiling.parse_steps(text)

@@ -20,7 +20,7 @@ from amuse_jax.data import pipeline
 from amuse_jax.errors import StageError
 from amuse_jax.system import hosts, preemption
 from amuse_jax.system.files import full_disk_as_error
-from amuse_jax.training import loop, sharding, state
+from amuse_jax.training import jobs, loop, sharding, state
 
 VIDEOS, BATCH = 24, 4
 
@@ -66,7 +66,7 @@ def job(
     stuck: int = -1,
     mesh: tuple[int, int, int] = (-1, 1, 1),
     profile_steps: str = '',
-) -> tuple[loop.Job, state.Arrays]:
+) -> tuple[jobs.Job, state.Arrays]:
     """Return a job of two phases on random data that can be learnt, and its initial parameters.
 
     Args:
@@ -102,13 +102,13 @@ def job(
         source = grain.MapDataset.range(VIDEOS)
         items = source.random_map(fetch, seed=1).shuffle(seed=2)
         batches = pipeline.batched(items, BATCH, rows).repeat(epochs)
-        return loop.Phase(
+        return jobs.Phase(
             epochs=epochs,
             batches=batches,
             loss=loss,
             learning_rate=state.halving_schedule(rate, VIDEOS // BATCH, 2),
             samples='loss',
-            validation=loop.Validation(
+            validation=jobs.Validation(
                 pipeline.batched(source.map(fetch), BATCH, rows),
                 lambda model, batch: (loss(model, batch, None)[1], None),
             ),
@@ -126,7 +126,7 @@ def job(
             profile_steps=profile_steps,
         )
     )
-    return loop.Job(
+    return jobs.Job(
         name='toy',
         folder=folder,
         structure=structure,

@@ -17,13 +17,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-SMALLEST = 1e-24  # lower bound of a squared length
-MASKED = float(np.finfo(np.float32).min)  # score of a key that may not be attended to
+from amuse_jax.models.attention.bounds import MASKED, SMALLEST
+from amuse_jax.models.window_map import WindowMap
+
 MAX_TOKENS = 256  # of a window: the backward pass holds the gradients of all its keys in registers
 MIN_ROWS = 16  # the matrix unit multiplies at least 16 rows
 QUERY_ROWS, KEY_ROWS = 64, 128  # largest parts of the queries and of the keys
@@ -35,29 +35,15 @@ class Sizes:
     """Sizes of a kernel.
 
     Attributes:
-      size: height and width of the map, in tokens.
-      window: height and width of a window; they divide the map's.
-      shift: number of tokens by which shifted windows are moved, down and right.
+      map: how the map is cut into windows.
       heads, channels: number of heads and of channels of a head.
       cosine: whether queries and keys are divided by their lengths.
     """
 
-    size: tuple[int, int]
-    window: tuple[int, int]
-    shift: tuple[int, int]
+    map: WindowMap
     heads: int
     channels: int
     cosine: bool
-
-    @property
-    def tokens(self) -> int:
-        """Number of tokens in a window."""
-        return self.window[0] * self.window[1]
-
-    @property
-    def windows(self) -> int:
-        """Number of windows in a map."""
-        return self.size[0] * self.size[1] // self.tokens
 
     @property
     def width(self) -> int:
@@ -72,62 +58,51 @@ class Sizes:
     def parts(self, most: int) -> list[tuple[int, int]]:
         """Return the first token and the length of the parts of a window, `most` tokens at most."""
         parts, start = [], 0
-        while start < self.tokens:
-            rest = self.tokens - start
+        while start < self.map.tokens:
+            rest = self.map.tokens - start
             rows = max(MIN_ROWS, min(most, 1 << (rest.bit_length() - 1)))
             parts.append((start, rows))
             start += rows
         return parts
 
 
-def attend(
-    qkv: Array,
-    bias: Array,
-    scale: Array,
-    shifted: Array,
-    size: tuple[int, int],
-    window: tuple[int, int],
-    shift: tuple[int, int],
-    cosine: bool,
-) -> Array:
+def attend(qkv: Array, bias: Array, scale: Array, window_map: WindowMap, cosine: bool) -> Array:
     """Return softmax(scale * query key^T + bias) value inside each window of a map.
 
     Args:
-      qkv: (b, h*w, 3 * heads * c) queries, keys and values of a map that is not rolled.
+      qkv: (b, padded h*w, 3 * heads * c) queries, keys and values of a padded map that is not
+        rolled.
       bias: (heads, m, m) float32 for the m tokens of a window, by query and key.
       scale: (heads,) float32, not zero.
-      shifted: bool or int scalar, whether the windows are shifted.
-      size: height and width of the map, multiples of the window's.
-      window, shift: see Sizes; with shift (0, 0) `shifted` has no effect.
+      window_map: how the map is cut into windows of at most MAX_TOKENS tokens.
       cosine: whether to divide queries and keys by their lengths first.
     Returns:
-      (b, h*w, heads * c) in the dtype of qkv.
+      (b, padded h*w, heads * c) in the dtype of qkv.
     """
     heads = len(bias)
-    sizes = Sizes(size, window, shift, heads, qkv.shape[-1] // (3 * heads), cosine)
-    flag = jnp.asarray(shifted).astype(jnp.int32).reshape(1)
-    return _attend(sizes, qkv, bias, scale, flag)
+    sizes = Sizes(window_map, heads, qkv.shape[-1] // (3 * heads), cosine)
+    return _attend(sizes, qkv, bias, scale)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(sizes, qkv, bias, scale, shifted):
+def _attend(sizes, qkv, bias, scale):
     shape = jax.ShapeDtypeStruct((*qkv.shape[:2], sizes.width), qkv.dtype)
-    return _call(sizes, _forward, len(qkv), 2, shape)(shifted, qkv, bias, scale)
+    return _call(sizes, _forward, len(qkv), 2, shape)(qkv, bias, scale)
 
 
-def _attend_forward(sizes, qkv, bias, scale, shifted):
+def _attend_forward(sizes, qkv, bias, scale):
     trained = bias.perturbed or scale.perturbed
-    inputs = [each.value for each in (qkv, bias, scale, shifted)]
+    inputs = [each.value for each in (qkv, bias, scale)]
     return _attend(sizes, *inputs), (inputs, () if trained else None)
 
 
 def _attend_backward(sizes, residuals, gradient):
-    (qkv, bias, scale, shifted), trained = residuals
-    arrays = shifted, qkv, bias, scale, gradient.astype(qkv.dtype)
+    (qkv, bias, scale), trained = residuals
+    arrays = qkv, bias, scale, gradient.astype(qkv.dtype)
     shape = jax.ShapeDtypeStruct(qkv.shape, qkv.dtype)
     d_qkv = _call(sizes, _backward, len(qkv), 5, shape)(*arrays)
     if trained is None:
-        return d_qkv, jnp.zeros_like(bias), jnp.zeros_like(scale), None
+        return d_qkv, jnp.zeros_like(bias), jnp.zeros_like(scale)
     groups = min(BIAS_PROGRAMS, len(qkv))
     parts = len(sizes.parts(QUERY_ROWS))
     d_bias, d_scale = pl.pallas_call(
@@ -140,7 +115,7 @@ def _attend_backward(sizes, residuals, gradient):
         compiler_params=_parameters(sizes),
         **_named(sizes, 'window_attention_bias_gradient', len(qkv), 3),
     )(*arrays)
-    return d_qkv, d_bias.sum(0), d_scale.sum((0, 1)), None
+    return d_qkv, d_bias.sum(0), d_scale.sum((0, 1))
 
 
 _attend.defvjp(_attend_forward, _attend_backward, symbolic_zeros=True)
@@ -150,7 +125,7 @@ def _call(sizes, kernel, images, products, shape):
     """Return a call of a kernel with a program per head, window and image."""
     return pl.pallas_call(
         functools.partial(kernel, sizes),
-        grid=(sizes.heads, sizes.windows, images),
+        grid=(sizes.heads, sizes.map.windows, images),
         out_shape=shape,
         compiler_params=_parameters(sizes),
         **_named(sizes, 'window_attention' + kernel.__name__, images, products),
@@ -158,7 +133,7 @@ def _call(sizes, kernel, images, products, shape):
 
 
 def _parameters(sizes: Sizes) -> triton.CompilerParams:
-    return triton.CompilerParams(num_warps=4 if sizes.tokens <= 64 else 8, num_stages=1)
+    return triton.CompilerParams(num_warps=4 if sizes.map.tokens <= 64 else 8, num_stages=1)
 
 
 def _named(sizes: Sizes, name: str, images: int, products: int) -> dict[str, Any]:
@@ -166,35 +141,35 @@ def _named(sizes: Sizes, name: str, images: int, products: int) -> dict[str, Any
 
     Unused rows of a part do not count. A compiled program for GPUs keeps the name alone.
     """
-    pairs = images * sizes.windows * sizes.heads * sizes.tokens**2
+    pairs = images * sizes.map.windows * sizes.heads * sizes.map.tokens**2
     flops = 2 * products * pairs * sizes.channels
     return {'name': f'{name}_{flops}_flops', 'metadata': {'product_flops': str(flops)}}
 
 
-def _forward(sizes, shifted_ref, qkv_ref, bias_ref, scale_ref, out_ref):
+def _forward(sizes, qkv_ref, bias_ref, scale_ref, out_ref):
     head, place, image = (pl.program_id(axis) for axis in range(3))
-    keys = [_Tokens(sizes, place, shifted_ref[0], *part) for part in sizes.parts(KEY_ROWS)]
+    keys = [_Tokens(sizes, place, *part) for part in sizes.parts(KEY_ROWS)]
     key = [_unit(sizes, part.load(qkv_ref, image, head, 1))[0] for part in keys]
     value = [part.load(qkv_ref, image, head, 2) for part in keys]
     scale = scale_ref[head]
     for part in sizes.parts(QUERY_ROWS):
-        queries = _Tokens(sizes, place, shifted_ref[0], *part)
+        queries = _Tokens(sizes, place, *part)
         query = _scaled(sizes, queries.load(qkv_ref, image, head, 0), scale)[0]
         weights, total = _weights(_scores(query, key, queries, keys, bias_ref, head))
         attended = sum(_dot(w.astype(v.dtype), v, 1, 0) for w, v in zip(weights, value))
         queries.store(out_ref, image, head, 0, attended / total)
 
 
-def _backward(sizes, shifted_ref, qkv_ref, bias_ref, scale_ref, gradient_ref, d_qkv_ref):
+def _backward(sizes, qkv_ref, bias_ref, scale_ref, gradient_ref, d_qkv_ref):
     head, place, image = (pl.program_id(axis) for axis in range(3))
-    keys = [_Tokens(sizes, place, shifted_ref[0], *part) for part in sizes.parts(KEY_ROWS)]
+    keys = [_Tokens(sizes, place, *part) for part in sizes.parts(KEY_ROWS)]
     key, key_lengths = zip(*(_unit(sizes, k.load(qkv_ref, image, head, 1)) for k in keys))
     value = [part.load(qkv_ref, image, head, 2) for part in keys]
     scale = scale_ref[head]
     d_key = [jnp.zeros((part.rows, sizes.lanes), jnp.float32) for part in keys]
     d_value = [jnp.zeros((part.rows, sizes.lanes), jnp.float32) for part in keys]
     for part in sizes.parts(QUERY_ROWS):
-        queries = _Tokens(sizes, place, shifted_ref[0], *part)
+        queries = _Tokens(sizes, place, *part)
         raw = queries.load(qkv_ref, image, head, 0)
         query, lengths = _scaled(sizes, raw, scale)
         gradient = queries.load(gradient_ref, image, head, 0)
@@ -214,9 +189,7 @@ def _backward(sizes, shifted_ref, qkv_ref, bias_ref, scale_ref, gradient_ref, d_
         part.store(d_qkv_ref, image, head, 2, d_value[i])
 
 
-def _backward_bias(
-    sizes, shifted_ref, qkv_ref, bias_ref, scale_ref, gradient_ref, d_bias_ref, d_scale_ref
-):
+def _backward_bias(sizes, qkv_ref, bias_ref, scale_ref, gradient_ref, d_bias_ref, d_scale_ref):
     """Sum the gradients of a part of a head's scores over the images of a group."""
     part, head, group = (pl.program_id(axis) for axis in range(3))
     images, count = qkv_ref.shape[0], pl.num_programs(2)
@@ -226,10 +199,9 @@ def _backward_bias(
         @pl.when(part == index)
         def _(start=start, rows=rows, index=index):
             def window(step, sums):
-                image, place = group + step // sizes.windows * count, step % sizes.windows
-                shifted = shifted_ref[0]
-                queries = _Tokens(sizes, place, shifted, start, rows)
-                keys = [_Tokens(sizes, place, shifted, *each) for each in sizes.parts(KEY_ROWS)]
+                image, place = group + step // sizes.map.windows * count, step % sizes.map.windows
+                queries = _Tokens(sizes, place, start, rows)
+                keys = [_Tokens(sizes, place, *each) for each in sizes.parts(KEY_ROWS)]
                 key = [_unit(sizes, k.load(qkv_ref, image, head, 1))[0] for k in keys]
                 value = [k.load(qkv_ref, image, head, 2) for k in keys]
                 query = _scaled(sizes, queries.load(qkv_ref, image, head, 0), scale)[0]
@@ -243,11 +215,11 @@ def _backward_bias(
                 return (*d_bias, sums[-1] + d_scale / scale)
 
             zeros = [jnp.zeros((rows, each), jnp.float32) for _, each in sizes.parts(KEY_ROWS)]
-            steps = (images - group + count - 1) // count * sizes.windows
+            steps = (images - group + count - 1) // count * sizes.map.windows
             *d_bias, d_scale = jax.lax.fori_loop(0, steps, window, (*zeros, jnp.float32(0)))
-            queries = _Tokens(sizes, 0, 0, start, rows)
+            queries = _Tokens(sizes, 0, start, rows)
             for (first, each), d in zip(sizes.parts(KEY_ROWS), d_bias):
-                keys = _Tokens(sizes, 0, 0, first, each)
+                keys = _Tokens(sizes, 0, first, each)
                 place = d_bias_ref.at[group, head, queries.index[:, None], keys.index[None, :]]
                 triton.store(place, d, mask=queries.valid[:, None] & keys.valid[None, :])
             d_scale_ref[group, index, head] = d_scale
@@ -262,21 +234,19 @@ class _Tokens:
       valid: (rows,) whether there is such a token.
     """
 
-    def __init__(self, sizes: Sizes, place, shifted, start: int, rows: int):
+    def __init__(self, sizes: Sizes, place, start: int, rows: int):
         self.sizes, self.rows = sizes, rows
         self.index = start + jnp.arange(rows)
-        self.valid = self.index < sizes.tokens
-        (height, width), (high, broad) = sizes.size, sizes.window
+        self.valid = self.index < sizes.map.tokens
+        (height, width), (high, broad) = sizes.map.padded, sizes.map.window
         y = place // (width // broad) * high + self.index // broad  # in the rolled map
         x = place % (width // broad) * broad + self.index % broad
         self._regions = None
-        if any(sizes.shift):
+        if sizes.map.shifts:
             # Tokens from opposite edges of the map do not attend to each other.
-            down, right = sizes.shift
-            self._regions = shifted * (
-                3 * _region(y, height, high, down) + _region(x, width, broad, right)
-            )
-            y, x = (y + shifted * down) % height, (x + shifted * right) % width
+            down, right = sizes.map.shift
+            self._regions = 3 * _region(y, height, high, down) + _region(x, width, broad, right)
+            y, x = (y + down) % height, (x + right) % width
         self._token = y * width + x
 
     def may_attend_to(self, keys: '_Tokens') -> Array:

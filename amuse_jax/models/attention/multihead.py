@@ -2,15 +2,15 @@
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from amuse_jax.models import platform
 from amuse_jax.models.attention import tpu
+from amuse_jax.models.attention.bounds import MASKED
 
-MASKED = float(np.finfo(np.float32).min)  # score of a key that may not be attended to
 CUDNN_DTYPES = jnp.bfloat16, jnp.float16
 CUDNN_CHANNELS = 128  # most channels of a head on every card that cuDNN's attention runs on
 
@@ -99,17 +99,14 @@ def attend_heads(
     Returns:
       [..., n, heads * c] in the dtype of value.
     """
-    backend = {'tpu': _attend_by_kernel, 'gpu': _attend_by_cudnn}.get(platform.current())
-    channels = query.shape[-1] // heads
-    if backend is _attend_by_cudnn and not _cudnn_serves(query.dtype, channels):
-        backend = None
+    backend = _backend(query.dtype, query.shape[-1] // heads)
     if backend is None:
         query, key, value = (split_heads(x, heads) for x in (query, key, value))
         mask = mask if mask is None else mask[..., None, None, :]
         return join_heads(attend(query, key, value, mask))
 
     lead = jnp.broadcast_shapes(query.shape[:-2], key.shape[:-2])
-    if mask is not None:  # the kernels would attend uniformly to keys that are all masked
+    if mask is not None:  # cuDNN would attend uniformly to keys that are all masked
         value = jnp.where(mask.any(-1)[..., None, None], value, 0)
         lead = jnp.broadcast_shapes(lead, mask.shape[:-1])
 
@@ -124,8 +121,12 @@ def attend_heads(
     return attended.reshape(*lead, *attended.shape[1:])
 
 
-def _cudnn_serves(dtype: jnp.dtype, channels: int) -> bool:
-    return dtype in CUDNN_DTYPES and channels % 8 == 0 and channels <= CUDNN_CHANNELS
+def _backend(dtype: jnp.dtype, channels: int) -> Callable | None:
+    """Return the kernel for heads of so many channels, or None for the plain path."""
+    if platform.current() == 'tpu':
+        return _attend_by_kernel
+    serves = dtype in CUDNN_DTYPES and channels % 8 == 0 and channels <= CUDNN_CHANNELS
+    return _attend_by_cudnn if platform.current() == 'gpu' and serves else None
 
 
 def _attend_by_kernel(heads, *batched):

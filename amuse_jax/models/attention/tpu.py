@@ -15,16 +15,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from amuse_jax.models.attention import tpu_kernels
+from amuse_jax.models.attention.bounds import MASKED
 from amuse_jax.models.attention.tpu_sizes import LANES, Sizes
-
-MASKED = float(np.finfo(np.float32).min)  # score of a masked key
-SMALLEST = tpu_kernels.SMALLEST
 
 
 def attend(

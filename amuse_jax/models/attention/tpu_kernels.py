@@ -19,10 +19,11 @@ from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from amuse_jax.models.attention.bounds import SMALLEST
 from amuse_jax.models.attention.tpu_sizes import LANES, PACKED_ROWS, Sizes, Tile
 
 DISTANCE = 6  # number of tiles between a step of a tile and its next step
-SMALLEST = 1e-24  # lower bound of a squared length
+
 EMPTY = -1e30  # lower bound of a query's largest score, far above the score of a masked key
 
 

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from amuse_jax.data import pipeline
 from amuse_jax.models.universal_encoder import with_next
-from amuse_jax.training import loop, sharding, state
+from amuse_jax.training import jobs, loop, sharding, state
 
 STREAMS = ('rhythm_visual', 'rhythm_audio', 'source_visual', 'source_audio')
 METRICS = ('loss', 'rhythm_error', 'sources_error')
@@ -55,7 +55,7 @@ def fit(
         config.seed,
         sharding.local_rows(settings.batch_size, mesh),
     )
-    phase = loop.Phase(
+    phase = jobs.Phase(
         epochs=settings.predictor_epochs,
         batches=batches,
         loss=functools.partial(loss, swap=settings.swap),
@@ -67,7 +67,7 @@ def fit(
     )
     trainable = {name: array for name, array in params.items() if name.startswith(PREDICTORS)}
     towers = {name: array for name, array in params.items() if name not in trainable}
-    job = loop.Job(
+    job = jobs.Job(
         name='predictors',
         folder=folder,
         structure=structure,

@@ -33,7 +33,7 @@ from amuse_jax.models.swin_v2 import SwinV2Config
 from amuse_jax.models.universal_encoder import UniversalEncoder
 from amuse_jax.pretrained import towers
 from amuse_jax.system import hosts
-from amuse_jax.training import checkpoints, loop, sharding, state, stored
+from amuse_jax.training import checkpoints, jobs, loop, sharding, state, stored
 from amuse_jax.training.pretrain import predictors
 from amuse_jax.training.watchdog import Watchdog
 
@@ -80,7 +80,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
             config, folder / 'predictors', structure, params, frozen,
             features | labels, splits['train'], video_ids,
         )  # fmt: skip
-    job = loop.Job(
+    job = jobs.Job(
         name='pretrain',
         folder=folder,
         structure=structure,
@@ -329,9 +329,9 @@ def _phase(
     labels: Mapping[str, np.ndarray],
     splits: Mapping[str, Sequence[int]],
     mesh: Mesh,
-) -> loop.Phase:
+) -> jobs.Phase:
     settings = config.pretrain
-    return loop.Phase(
+    return jobs.Phase(
         epochs=settings.epochs,
         batches=pipeline.segment_runs(
             reader,

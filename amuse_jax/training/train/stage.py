@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from amuse_jax.data import augment, pipeline
 from amuse_jax.errors import StageError
 from amuse_jax.models import building
-from amuse_jax.training import checkpoints, loop, sharding, state, stored
+from amuse_jax.training import checkpoints, jobs, loop, sharding, state, stored
 from amuse_jax.training.train import answering, leakage
 from amuse_jax.training.train.answering import CLOSED, QUESTION_FREE, TOWERS
 from amuse_jax.training.watchdog import Watchdog
@@ -61,7 +61,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     frozen = checkpoints.save_frozen_once(folder / 'frozen', frozen)
     if encoded and model.encoder is not None:
         encode(config, encoded, source, structure, params | frozen)
-    job = loop.Job(
+    job = jobs.Job(
         name='train',
         folder=folder,
         structure=structure,
@@ -109,14 +109,14 @@ def encode(
       structure: Amuse's structure.
       arrays: Amuse's arrays by name.
     """
+    dtype = jnp.dtype(config.model.dtype)
     wanted = QUESTION_FREE if config.train.epochs else ()
     wanted += CLOSED if config.train.head_epochs else ()
 
     @jax.jit
     @sharding.sharded_batches(source.mesh)
     def run_towers(arrays, frames, log_mel):
-        model = structure.merge(sharding.gather_params(arrays, source.mesh))
-        dtype, encoder = jnp.dtype(config.model.dtype), model.encoder
+        encoder = structure.merge(sharding.gather_params(arrays, source.mesh)).encoder
         question_free = encoder.question_free(frames, log_mel)
         outputs = dict(zip(QUESTION_FREE, (question_free.visual, question_free.audio)))
         if config.train.head_epochs:
@@ -142,7 +142,7 @@ def encode(
     stored.compute_and_store(folder, wanted, len(reader), batches, compute, 'encode', watchdog)
 
 
-def _phases(config: ConfigDict, source: answering.BatchSource) -> list[loop.Phase]:
+def _phases(config: ConfigDict, source: answering.BatchSource) -> list[jobs.Phase]:
     settings, table = config.train, source.table()
     phases = []
     for is_open, epochs in ((False, settings.head_epochs), (True, settings.epochs)):
@@ -158,7 +158,7 @@ def _phases(config: ConfigDict, source: answering.BatchSource) -> list[loop.Phas
         seed = config.seed + 1000 * len(phases)
         batches = train.epochs(epochs, seed, int(count > 0), augmentation)
         phases.append(
-            loop.Phase(
+            jobs.Phase(
                 epochs=epochs,
                 batches=batches,
                 loss=functools.partial(answering.loss, is_open=is_open),
@@ -166,7 +166,7 @@ def _phases(config: ConfigDict, source: answering.BatchSource) -> list[loop.Phas
                 samples='loss',
                 parts=settings.parts if is_open else 1,
                 tokens=tokens,
-                validation=loop.Validation(
+                validation=jobs.Validation(
                     val.once(), functools.partial(answering.answer, is_open=is_open)
                 ),
             )

@@ -1,24 +1,13 @@
 """Attention to candidates as plain NumPy, and its kernel in Pallas's interpreter."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amuse_jax.models import platform
 from amuse_jax.models.attention import candidates
 
 TOLERANCES = {'float32': 2e-6, 'bfloat16': 2e-2}  # relative to the largest value
-
-
-@pytest.fixture
-def interpreted(monkeypatch):
-    call = functools.partial(candidates.pl.pallas_call, interpret=True)
-    monkeypatch.setattr(candidates.pl, 'pallas_call', call)
-    with platform.compiling_for('gpu'):
-        yield
 
 
 def test_every_token_attends_to_its_own_candidates():

@@ -9,7 +9,7 @@ import pytest
 
 from amuse_jax.models import platform, windows
 from amuse_jax.models.attention import gpu
-from amuse_jax.models.windows import WindowMap
+from amuse_jax.models.window_map import WindowMap
 
 # Map, window, heads, channels of a head, cosine, shifted. Windows of 16, 144 and 25 tokens are one
 # part, two parts, and parts with unused rows.
@@ -22,16 +22,9 @@ CASES = [
 TOLERANCES = {'float32': 2e-6, 'bfloat16': 2e-2}  # relative to the largest value
 
 
-@pytest.fixture
-def interpreted(monkeypatch):
-    call = functools.partial(gpu.pl.pallas_call, interpret=True)
-    monkeypatch.setattr(gpu.pl, 'pallas_call', call)
-    with platform.compiling_for('gpu'):
-        yield
-
-
-def draw(size, window, heads, channels, dtype, cosine=True):
+def draw(size, window, heads, channels, dtype, cosine=True, shifted=False):
     window_map, rng = WindowMap.of(size, window), np.random.default_rng(0)
+    window_map = window_map if shifted else window_map.unshifted
     shape, width = (2, size[0] * size[1]), heads * channels
     qkv = jnp.asarray(rng.normal(size=(*shape, 3 * width)), dtype)
     bias = rng.normal(size=(heads, window_map.tokens, window_map.tokens)).astype(np.float32)
@@ -41,16 +34,15 @@ def draw(size, window, heads, channels, dtype, cosine=True):
     return window_map, (qkv, jnp.asarray(bias), jnp.asarray(scale))
 
 
-def plain(window_map, shifted, cosine, qkv, bias, scale):
-    query, key, value = jnp.split(window_map.roll(qkv, shifted), 3, axis=-1)
+def plain(window_map, cosine, qkv, bias, scale):
+    query, key, value = jnp.split(window_map.roll(qkv), 3, axis=-1)
     with platform.compiling_for('cpu'):
-        x = windows.attention(query, key, value, bias, scale, window_map, shifted, cosine)
-    return window_map.roll(x, shifted, -1)
+        x = windows.attention(query, key, value, bias, scale, window_map, cosine)
+    return window_map.roll(x, -1)
 
 
-def by_kernel(window_map, shifted, cosine, *arrays):
-    sides = window_map.size, window_map.window, window_map.shift
-    return gpu.attend(*arrays, jnp.asarray(shifted), *sides, cosine)
+def by_kernel(window_map, cosine, *arrays):
+    return gpu.attend(*arrays, window_map, cosine)
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
@@ -68,11 +60,11 @@ def test_the_compiled_kernels_compute_attention_and_its_gradients(case, dtype):
 
 def compare_with_plain(case, dtype):
     size, window, heads, channels, cosine, shifted = case
-    window_map, arrays = draw(size, window, heads, channels, dtype, cosine)
-    gradient = plain(window_map, shifted, cosine, *arrays)  # the sums over it do not cancel out
+    window_map, arrays = draw(size, window, heads, channels, dtype, cosine, shifted)
+    gradient = plain(window_map, cosine, *arrays)  # the sums over it do not cancel out
     results = []
     for attend in (plain, by_kernel):
-        run = functools.partial(attend, window_map, shifted, cosine)
+        run = functools.partial(attend, window_map, cosine)
         out, pull_back = jax.vjp(run, *arrays)
         results.append((out, *pull_back(gradient)))
     for expected, found in zip(*results, strict=True):
@@ -86,7 +78,7 @@ def test_a_frozen_bias_needs_two_kernels_and_a_trained_one_three(interpreted):
 
     def kernels(count):
         def loss(*trained):
-            return jnp.sum(by_kernel(window_map, False, True, *trained, *arrays[count:]))
+            return jnp.sum(by_kernel(window_map, True, *trained, *arrays[count:]))
 
         text = str(jax.make_jaxpr(jax.grad(loss, argnums=tuple(range(count))))(*arrays[:count]))
         return text.count('pallas_call')
@@ -98,16 +90,13 @@ def test_a_frozen_bias_needs_two_kernels_and_a_trained_one_three(interpreted):
 def test_self_attention_is_the_same_on_every_path(shifted, interpreted):
     """A padded map: 6 x 7 tokens in windows of 4."""
     window_map, rng = WindowMap.of((6, 7), 4), np.random.default_rng(0)
-    tokens, kernel, kernel_bias = (
-        rng.normal(size=shape).astype(np.float32) for shape in ((2, 42, 16), (16, 48), (48,))
-    )
-    bias = rng.normal(size=(2, 16, 16)).astype(np.float32)
-    arguments = tokens, kernel, kernel_bias, bias, np.ones(2, np.float32), window_map, shifted
-    found = windows.self_attention(*map(jnp.asarray, arguments[:5]), *arguments[5:], cosine=True)
+    window_map = window_map if shifted else window_map.unshifted
+    shapes = (2, 42, 16), (16, 48), (48,), (2, 16, 16)
+    arrays = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
+    arguments = *arrays, jnp.ones(2), window_map
+    found = windows.self_attention(*arguments, cosine=True)
     with platform.compiling_for('cpu'):
-        expected = windows.self_attention(
-            *map(jnp.asarray, arguments[:5]), *arguments[5:], cosine=True
-        )
+        expected = windows.self_attention(*arguments, cosine=True)
     np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
@@ -116,5 +105,5 @@ def test_a_large_window_takes_the_plain_path(interpreted):
     window_map = WindowMap.of((side, side), side)
     arrays = jnp.ones((1, side**2, 8)), jnp.ones((8, 24)), jnp.ones(24)
     bias = jnp.zeros((1, side**2, side**2))
-    run = functools.partial(windows.self_attention, window_map=window_map, shifted=False)
+    run = functools.partial(windows.self_attention, window_map=window_map)
     assert 'pallas_call' not in str(jax.make_jaxpr(run)(*arrays, bias, jnp.ones(1)))

@@ -13,7 +13,7 @@ from amuse_jax.models.adapters import AdapterConfig, Adapters
 from amuse_jax.models.attention import tpu
 from amuse_jax.models.htsat import HTSATBlock
 from amuse_jax.models.swin_v2 import SwinV2Block
-from amuse_jax.models.windows import WindowMap
+from amuse_jax.models.window_map import WindowMap
 
 CASES = {  # map, window, heads, channels of a head, whether queries and keys are unit vectors
     'one window, four heads in a row of 128': ((4, 4), 4, 4, 32, True),
@@ -39,12 +39,12 @@ def inputs(case, dtype=np.float32):
     return (*attended, bias, scale), gradient, window_map, cosine
 
 
-def run(case, shifted, backend, dtype=np.float32, trained=5):
+def run(case, backend, dtype=np.float32, trained=5):
     """Return attention, and its gradient with respect to the first `trained` arguments."""
     arguments, gradient, window_map, cosine = inputs(case, dtype)
 
     def attend(*arguments):
-        return windows.attention(*arguments, window_map, shifted, cosine)
+        return windows.attention(*arguments, window_map, cosine)
 
     def both(first, rest):
         output, pull = jax.vjp(lambda *first: attend(*first, *rest), *first)
@@ -56,9 +56,8 @@ def run(case, shifted, backend, dtype=np.float32, trained=5):
 
 @pytest.mark.parametrize('case', CASES)
 def test_the_kernel_computes_attention_and_its_gradients(case):
-    shifted = WindowMap.of(*CASES[case][:2]).shifts
-    output, gradients = run(case, shifted, 'tpu')
-    expected, expected_gradients = run(case, shifted, 'cpu')
+    output, gradients = run(case, 'tpu')
+    expected, expected_gradients = run(case, 'cpu')
     np.testing.assert_allclose(output, expected, atol=2e-6)
     for found, wanted in zip(gradients, expected_gradients, strict=True):
         np.testing.assert_allclose(found, wanted, atol=2e-5 * float(np.abs(wanted).max()) + 1e-7)
@@ -134,24 +133,24 @@ def test_a_frozen_bias_has_no_gradient_output():
         with platform.compiling_for('tpu'):
             program = jax.make_jaxpr(
                 lambda first, rest: jax.vjp(
-                    lambda *first: windows.attention(*first, *rest, window_map, False), *first
+                    lambda *first: windows.attention(*first, *rest, window_map), *first
                 )[1](gradient)
             )(arguments[:trained], arguments[trained:])
         *_, backward = kernels(program.jaxpr)
         return len(backward.outvars)
 
     assert (outputs(3), outputs(5)) == (3, 5)
-    _, gradients = run(case, False, 'tpu', trained=3)
-    _, expected = run(case, False, 'cpu', trained=3)
+    _, gradients = run(case, 'tpu', trained=3)
+    _, expected = run(case, 'cpu', trained=3)
     for found, wanted in zip(gradients, expected, strict=True):
         np.testing.assert_allclose(found, wanted, atol=2e-6)
 
 
 def test_bfloat16_is_as_exact_as_the_plain_path():
-    exact, exact_gradients = run('two rows', False, 'cpu')
+    exact, exact_gradients = run('two rows', 'cpu')
     errors = {}
     for backend in ('cpu', 'tpu'):
-        output, gradients = run('two rows', False, backend, jnp.bfloat16)
+        output, gradients = run('two rows', backend, jnp.bfloat16)
         assert output.dtype == jnp.bfloat16
         errors[backend] = [
             float(np.abs(np.asarray(found, np.float32) - wanted).max() / np.abs(wanted).max())
@@ -161,7 +160,7 @@ def test_bfloat16_is_as_exact_as_the_plain_path():
         assert kernel < max(0.01, 1.5 * plain)
 
 
-@pytest.mark.parametrize('shifted', [False, True, 'traced'])
+@pytest.mark.parametrize('shifted', [False, True])
 @pytest.mark.parametrize('kind', [SwinV2Block, HTSATBlock])
 def test_a_block_is_the_same_with_the_kernel(kind, shifted):
     window_map = WindowMap.of((8, 4), 4)
@@ -171,19 +170,16 @@ def test_a_block_is_the_same_with_the_kernel(kind, shifted):
     graphdef, state = nnx.split(block)
     state = jax.tree.map(lambda x: x + 0.1 * random.normal(size=x.shape).astype(np.float32), state)
     x = random.normal(size=(2, 32, 16)).astype(np.float32)
-    place = jnp.bool(True) if shifted == 'traced' else shifted
 
-    def loss(state, x, place):
+    def loss(state, x):
         block = nnx.merge(graphdef, state)
-        return jnp.sum(jnp.sin(block(x, block.position_bias(), place)))
+        return jnp.sum(jnp.sin(block(x, block.position_bias(), shifted)))
 
     found = {}
     for backend in ('cpu', 'tpu'):
         with platform.compiling_for(backend), pltpu.force_tpu_interpret_mode():
             traced = lambda *arguments: loss(*arguments)  # noqa: E731, one trace per platform
-            static = () if shifted == 'traced' else (2,)
-            run = jax.jit(jax.value_and_grad(traced, argnums=(0, 1)), static_argnums=static)
-            found[backend] = run(state, x, place)
+            found[backend] = jax.jit(jax.value_and_grad(traced, argnums=(0, 1)))(state, x)
     for kernel, plain in zip(*(jax.tree.leaves(found[name]) for name in ('tpu', 'cpu'))):
         limit = 1e-5 * max(1.0, float(np.abs(plain).max()))
         np.testing.assert_allclose(kernel, plain, atol=limit)
@@ -194,7 +190,7 @@ def test_flops_are_those_of_the_plain_path(is_gradient):
     arguments, gradient, window_map, _ = inputs('two rows')
 
     def attend(*arguments):
-        return windows.attention(*arguments, window_map, False)
+        return windows.attention(*arguments, window_map)
 
     def both(*arguments):
         output, pull = jax.vjp(attend, *arguments)
