@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from amuse_jax.models import hierarchy, remat
+from amuse_jax.models import dense, hierarchy, remat
 from amuse_jax.models.attention import candidates, multihead
 
 
@@ -61,7 +61,7 @@ class Linear:
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., d] -> [..., d']."""
-        return x.astype(self.kernel.dtype) @ self.kernel + self.bias
+        return dense.matmul(x.astype(self.kernel.dtype), self.kernel) + self.bias
 
 
 @flax.struct.dataclass
@@ -135,7 +135,7 @@ class ModalityAdapter(nnx.Module):
         width, self.heads, self.dtype = config.width, config.heads, dtype
 
         def linear(width_in, width_out, **options):
-            return nnx.Linear(width_in, width_out, dtype=dtype, rngs=rngs, **options)
+            return dense.Linear(width_in, width_out, dtype=dtype, rngs=rngs, **options)
 
         self.norm = hierarchy.layer_norm(width_in, rngs)
         self.project_in = linear(width_in, 4 * width)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from amuse_jax.models import hierarchy
+from amuse_jax.models import dense, hierarchy
 from amuse_jax.models.attention import multihead
 from amuse_jax.models.attention.bounds import MASKED
 from amuse_jax.models.streams import Stream
@@ -96,7 +96,7 @@ class StreamAttention(nnx.Module):
         width, self.heads, self.dtype = config.width, config.heads, dtype
 
         def linear(width_out):
-            return nnx.Linear(width, width_out, dtype=dtype, rngs=rngs)
+            return dense.Linear(width, width_out, dtype=dtype, rngs=rngs)
 
         self.norm = hierarchy.layer_norm(width, rngs)
         self.query, self.key, self.value, self.out = (linear(width) for _ in range(4))
@@ -105,7 +105,7 @@ class StreamAttention(nnx.Module):
         self.sink = nnx.Param(jnp.zeros((config.heads,)))
         self.prefer = linear(config.heads * streams)  # r e_s
         self.found = nnx.Param(jnp.full((config.heads,), 0.5, jnp.float32))  # a
-        self.amount = nnx.Linear(config.heads * streams, width, dtype=dtype, rngs=rngs)
+        self.amount = dense.Linear(config.heads * streams, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, probes: jax.Array, tokens: Tokens) -> tuple[jax.Array, Weights]:
         """Return the attention output [V, Q, M, d] of each probe, and the weights of [CLS]."""
@@ -178,7 +178,7 @@ class AnswerLayer(nnx.Module):
         width, self.heads = config.width, config.heads
 
         def linear(width_in, width_out):
-            return nnx.Linear(width_in, width_out, dtype=dtype, rngs=rngs)
+            return dense.Linear(width_in, width_out, dtype=dtype, rngs=rngs)
 
         self.look = StreamAttention(config, streams, rngs=rngs, dtype=dtype)
         self.probe_norm = hierarchy.layer_norm(width, rngs)
@@ -233,14 +233,16 @@ class AnswerHead(nnx.Module):
     ):
         width, self.config, self.dtype = config.width, config, dtype
         self.question_norm = hierarchy.layer_norm(text_width, rngs)
-        self.question = nnx.Linear(text_width, width, dtype=dtype, rngs=rngs)
+        self.question = dense.Linear(text_width, width, dtype=dtype, rngs=rngs)
         self.name_norm = hierarchy.layer_norm(
             text_width, rngs, scale_init=nnx.initializers.constant(NAME_SCALE)
         )
-        self.name_projection = nnx.Linear(text_width, width, use_bias=False, dtype=dtype, rngs=rngs)
-        self.link = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
+        self.name_projection = dense.Linear(
+            text_width, width, use_bias=False, dtype=dtype, rngs=rngs
+        )
+        self.link = dense.Linear(width, width, dtype=dtype, rngs=rngs)
         self.look = StreamAttention(config, streams, rngs=rngs, dtype=dtype)
-        self.word_key = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
+        self.word_key = dense.Linear(width, width, dtype=dtype, rngs=rngs)
         draw = nnx.initializers.normal(2.0)
         self.probes = nnx.Param(draw(rngs.params(), (config.probes - 1, width)))
         self.role = nnx.Param(nnx.initializers.normal(0.5)(rngs.params(), (config.probes, width)))
@@ -251,8 +253,8 @@ class AnswerHead(nnx.Module):
         self.token_norm = hierarchy.layer_norm(width, rngs)
         self.layers = nnx.vmap(make)(rngs.split(config.layers))
         self.state_norm = hierarchy.layer_norm(width, rngs)
-        self.state = nnx.Linear(width, width, rngs=rngs)
-        self.choice = nnx.Linear(width, answers, rngs=rngs)
+        self.state = dense.Linear(width, width, rngs=rngs)
+        self.choice = dense.Linear(width, answers, rngs=rngs)
 
     def embed_names(self, words: jax.Array) -> jax.Array:
         """Embed rows of the word table, or means of rows, as names: [..., d_t] -> [..., d]."""

@@ -9,6 +9,8 @@ from typing import Any
 import jax
 from jax.extend import core
 
+from amuse_jax.system import mkl
+
 # Peak FLOP/s of dense bfloat16 matrix products, from the manufacturers' data sheets, by the
 # `device_kind` that JAX reports.
 PEAKS = {
@@ -47,6 +49,11 @@ def count_matmul_flops(jaxpr: Any) -> int:
             continue
         if equation.primitive.name == 'pallas_call':
             total += int(equation.params['metadata']['product_flops'])
+            continue
+        if equation.primitive.name == 'ffi_call':
+            transposed = mkl.TRANSPOSED[equation.params['target_name']]
+            depth = equation.invars[0].aval.shape[not transposed[0]]
+            total += 2 * depth * math.prod(equation.outvars[0].aval.shape)
             continue
         inner = [count_matmul_flops(sub) for sub in core.jaxprs_in_params(equation.params)]
         total += _repetitions(equation) * (

@@ -17,7 +17,7 @@ from flax import nnx
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-from amuse_jax.models import cpu, mlp_tpu, remat
+from amuse_jax.models import cpu, dense, mlp_tpu, remat
 from amuse_jax.models.gelu import gelu
 from amuse_jax.models.window_map import WindowMap
 
@@ -50,8 +50,8 @@ class Mlp(nnx.Module):
     """Two linear layers with an erf GELU between them."""
 
     def __init__(self, width: int, hidden: int, dtype: jnp.dtype, rngs: nnx.Rngs):
-        self.inner = nnx.Linear(width, hidden, dtype=dtype, rngs=rngs)
-        self.outer = nnx.Linear(hidden, width, dtype=dtype, rngs=rngs)
+        self.inner = dense.Linear(width, hidden, dtype=dtype, rngs=rngs)
+        self.outer = dense.Linear(hidden, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         """(..., d) -> (..., d)."""
@@ -83,7 +83,7 @@ class PatchEmbedding(nnx.Module):
 
     def __init__(self, patch: int, channels: int, width: int, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.patch, self.dtype = patch, dtype
-        self.projection = nnx.Linear(patch * patch * channels, width, dtype=dtype, rngs=rngs)
+        self.projection = dense.Linear(patch * patch * channels, width, dtype=dtype, rngs=rngs)
         self.norm = layer_norm(width, rngs)
 
     def __call__(self, images: Array) -> Array:

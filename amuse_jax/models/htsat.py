@@ -15,7 +15,7 @@ from flax import nnx
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-from amuse_jax.models import hierarchy, remat, windows
+from amuse_jax.models import dense, hierarchy, remat, windows
 from amuse_jax.models.data_norm import DataNorm
 from amuse_jax.models.window_map import WindowMap
 
@@ -111,11 +111,11 @@ class BiasedAttention(nnx.Module):
     ):
         self.heads, self.window_map = heads, window_map
         high, broad = window_map.window
-        self.qkv = nnx.Linear(width, 3 * width, dtype=dtype, rngs=rngs)
+        self.qkv = dense.Linear(width, 3 * width, dtype=dtype, rngs=rngs)
         offsets = (2 * high - 1) * (2 * broad - 1)
         draw = nnx.initializers.truncated_normal(0.02)
         self.bias_table = nnx.Param(draw(rngs.params(), (offsets, heads)))
-        self.out = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
+        self.out = dense.Linear(width, width, dtype=dtype, rngs=rngs)
 
     def position_bias(self) -> Array:
         """Return the relative position bias (heads, m, m) float32, from the parameters alone."""
@@ -164,7 +164,7 @@ class PatchMerging(nnx.Module):
     def __init__(self, size: tuple[int, int], width: int, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.size, self.dtype = size, dtype
         self.norm = hierarchy.layer_norm(4 * width, rngs)
-        self.reduction = nnx.Linear(4 * width, 2 * width, use_bias=False, dtype=dtype, rngs=rngs)
+        self.reduction = dense.Linear(4 * width, 2 * width, use_bias=False, dtype=dtype, rngs=rngs)
 
     def __call__(self, tokens: Array) -> Array:
         """(b, h*w, d) -> (b, h*w/4, 2d)."""
@@ -272,7 +272,7 @@ class HTSATTagger(nnx.Module):
                 f'the last map has {self.side} rows, which do not unfold into {config.folds} pieces'
             )
         taps = 3 * self.side // config.folds
-        self.head = nnx.Linear(taps * self.tower.width_out, classes, dtype=dtype, rngs=rngs)
+        self.head = dense.Linear(taps * self.tower.width_out, classes, dtype=dtype, rngs=rngs)
 
     def logits(self, tokens: Array) -> Array:
         """Return logits per time step: (b, n4, d4) -> (b, folds * side, classes) float32."""

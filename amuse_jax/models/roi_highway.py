@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from amuse_jax.models import hierarchy
+from amuse_jax.models import dense, hierarchy
 
 RANKS = 4  # places counted from the left or right, 0 to 3; the last one means "3 or more"
 POSITIONS = 8  # soft bins of a region's centre along the picture's width
@@ -164,7 +164,7 @@ class RoiHighway(nnx.Module):
         dtype=jnp.float32,
     ):
         def linear(width_in, width_out, **kwargs):
-            return nnx.Linear(width_in, width_out, dtype=dtype, rngs=rngs, **kwargs)
+            return dense.Linear(width_in, width_out, dtype=dtype, rngs=rngs, **kwargs)
 
         self.is_instrument = is_instrument
         self.feature_norm = hierarchy.layer_norm(feature_size, rngs)

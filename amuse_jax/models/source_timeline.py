@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from amuse_jax.models import hierarchy
+from amuse_jax.models import dense, hierarchy
 
 PLACES = 5  # ranks in the order of beginnings and in the order of ends, first to fifth
 _ORDER_SOFTNESS = 0.25  # segments; closer beginnings count as simultaneous
@@ -66,7 +66,7 @@ class SourceTimeline(nnx.Module):
         self, segments: int, feature_size: int, width: int, *, rngs: nnx.Rngs, dtype=jnp.float32
     ):
         def linear(width_in, width_out, **kwargs):
-            return nnx.Linear(width_in, width_out, dtype=dtype, rngs=rngs, **kwargs)
+            return dense.Linear(width_in, width_out, dtype=dtype, rngs=rngs, **kwargs)
 
         # activity = sigmoid(sharpness (frequency - threshold))
         self.sharpness = nnx.Param(jnp.float32(10.0))

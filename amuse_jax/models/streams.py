@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from amuse_jax.models import hierarchy
+from amuse_jax.models import dense, hierarchy
 from amuse_jax.models.roi_highway import RoiHighway
 from amuse_jax.models.source_timeline import SourceTimeline
 
@@ -92,7 +92,7 @@ class Streams(nnx.Module):
         features = [name for name in config.names if name != 'regions']
         self.norms = nnx.Dict({n: hierarchy.layer_norm(widths[n], rngs) for n in features})
         self.projections = nnx.Dict(
-            {n: nnx.Linear(widths[n], width, dtype=dtype, rngs=rngs) for n in features}
+            {n: dense.Linear(widths[n], width, dtype=dtype, rngs=rngs) for n in features}
         )
         self.time = nnx.Param(jnp.asarray(_sinusoids(config.segments, width)))
         draw = nnx.initializers.normal(0.5)

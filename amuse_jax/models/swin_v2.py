@@ -15,7 +15,7 @@ from flax import nnx
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-from amuse_jax.models import hierarchy, remat, windows
+from amuse_jax.models import dense, hierarchy, remat, windows
 from amuse_jax.models.window_map import WindowMap
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # for RGB in [0, 1]
@@ -135,13 +135,13 @@ class CosineAttention(nnx.Module):
     ):
         self.heads, self.window_map, self.dtype = heads, window_map, dtype
         self.pretrained_window = pretrained_window
-        self.qkv = nnx.Linear(width, 3 * width, use_bias=False, dtype=dtype, rngs=rngs)
+        self.qkv = dense.Linear(width, 3 * width, use_bias=False, dtype=dtype, rngs=rngs)
         self.query_bias = nnx.Param(jnp.zeros((width,)))
         self.value_bias = nnx.Param(jnp.zeros((width,)))
         self.logit_scale = nnx.Param(jnp.full((heads,), INITIAL_LOGIT_SCALE))
-        self.bias_inner = nnx.Linear(2, BIAS_HIDDEN, rngs=rngs)
-        self.bias_outer = nnx.Linear(BIAS_HIDDEN, heads, use_bias=False, rngs=rngs)
-        self.out = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
+        self.bias_inner = dense.Linear(2, BIAS_HIDDEN, rngs=rngs)
+        self.bias_outer = dense.Linear(BIAS_HIDDEN, heads, use_bias=False, rngs=rngs)
+        self.out = dense.Linear(width, width, dtype=dtype, rngs=rngs)
 
     def position_bias(self) -> Array:
         """Return the continuous position bias (heads, m, m) float32, from the parameters alone."""
@@ -201,7 +201,7 @@ class PatchMerging(nnx.Module):
 
     def __init__(self, size: tuple[int, int], width: int, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.size, self.dtype = size, dtype
-        self.reduction = nnx.Linear(4 * width, 2 * width, use_bias=False, dtype=dtype, rngs=rngs)
+        self.reduction = dense.Linear(4 * width, 2 * width, use_bias=False, dtype=dtype, rngs=rngs)
         self.norm = hierarchy.layer_norm(2 * width, rngs)
 
     def __call__(self, tokens: Array) -> Array:
@@ -249,7 +249,7 @@ class SwinV2Classifier(nnx.Module):
         self, config: SwinV2Config, classes: int, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32
     ):
         self.tower = SwinV2(config, rngs=rngs, dtype=dtype)
-        self.head = nnx.Linear(self.tower.width_out, classes, dtype=dtype, rngs=rngs)
+        self.head = dense.Linear(self.tower.width_out, classes, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         """Return the class logits (b, classes) in float32."""

@@ -14,7 +14,7 @@ from flax import nnx
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-from amuse_jax.models import remat
+from amuse_jax.models import dense, remat
 from amuse_jax.models.attention import multihead
 from amuse_jax.models.gelu import gelu
 
@@ -60,11 +60,11 @@ class TextLayer(nnx.Module):
     def __init__(self, config: TextConfig, dtype: jnp.dtype, rngs: nnx.Rngs):
         width = config.width
         self.heads = config.heads
-        self.qkv = nnx.Linear(width, 3 * width, dtype=dtype, rngs=rngs)
-        self.out = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
+        self.qkv = dense.Linear(width, 3 * width, dtype=dtype, rngs=rngs)
+        self.out = dense.Linear(width, width, dtype=dtype, rngs=rngs)
         self.attention_norm = layer_norm(config, rngs)
-        self.inner = nnx.Linear(width, config.mlp_width, dtype=dtype, rngs=rngs)
-        self.outer = nnx.Linear(config.mlp_width, width, dtype=dtype, rngs=rngs)
+        self.inner = dense.Linear(width, config.mlp_width, dtype=dtype, rngs=rngs)
+        self.outer = dense.Linear(config.mlp_width, width, dtype=dtype, rngs=rngs)
         self.mlp_norm = layer_norm(config, rngs)
 
     def __call__(self, tokens: Array, mask: Array) -> Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from amuse_jax.models import swin_v2
+from amuse_jax.models import dense, swin_v2
 from amuse_jax.models.data_norm import DataNorm
 from amuse_jax.models.htsat import HTSAT, HTSATConfig
 from amuse_jax.models.swin_v2 import SwinV2, SwinV2Config
@@ -42,9 +42,9 @@ class Predictor(nnx.Module):
 
     def __init__(self, width_in: int, width: int, width_out: int, *, rngs: nnx.Rngs):
         self.norm = DataNorm(width_in)
-        self.first = nnx.Linear(width_in, width, rngs=rngs)
-        self.second = nnx.Linear(width, width, rngs=rngs)
-        self.third = nnx.Linear(width, width_out, rngs=rngs)
+        self.first = dense.Linear(width_in, width, rngs=rngs)
+        self.second = dense.Linear(width, width, rngs=rngs)
+        self.third = dense.Linear(width, width_out, rngs=rngs)
 
     def __call__(self, visual: jax.Array, audio: jax.Array) -> jax.Array:
         """Predict from both towers' features: [..., d_v] and [..., d_a] -> [..., width_out]."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-from amuse_jax.models import platform, remat
+from amuse_jax.models import dense, platform, remat
 from amuse_jax.models.attention import gpu, multihead, tpu
 from amuse_jax.models.attention.bounds import MASKED, SMALLEST
 from amuse_jax.models.window_map import WindowMap, shift_mask
@@ -105,7 +105,7 @@ def self_attention(
 
 def project(tokens: Array, kernel: Array, bias: Array) -> Array:
     """Return what a layer keeps for the gradient of its attention: (..., d) -> (..., d')."""
-    x = tokens @ kernel.astype(tokens.dtype) + bias.astype(tokens.dtype)
+    x = dense.matmul(tokens, kernel.astype(tokens.dtype)) + bias.astype(tokens.dtype)
     return checkpoint_name(x, remat.QKV)
 
 
@@ -149,8 +149,7 @@ def _attend(query, key, value, bias, scale, window_map, mask, cosine):
         windows = scores.reshape(-1, window_map.windows, *scores.shape[1:])
         windows = jnp.where(mask[:, None], windows, MASKED)
         scores = windows.reshape(scores.shape)
-    weights = jax.nn.softmax(scores, axis=-1).astype(dtype)
-    return window_map.join(jnp.einsum('bhqk,bhkd->bhqd', weights, value))
+    return window_map.join(multihead.weighted_mean(scores, value))
 
 
 def _attend_by_kernel(query, key, value, bias, scale, window_map, mask, cosine):

@@ -71,13 +71,28 @@ def attend(
     Returns:
       [..., n, c] in the dtype of value.
     """
-    logits = scores(query, key) * query.shape[-1] ** -0.5
+    return weighted_mean(scores(query, key) * query.shape[-1] ** -0.5, value, mask)
+
+
+def weighted_mean(logits: jax.Array, value: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    """Return softmax(logits) V; see `attend`.
+
+    The product is divided by the sum of its weights. To divide the weights would touch m / c times
+    as many numbers, and takes almost half of a window's attention on CPUs.
+
+    Args:
+      logits: [..., n, m] float32.
+      value, mask: see `attend`.
+    """
     if mask is not None:
         logits = jnp.where(mask, logits, MASKED)
-    weights = jax.nn.softmax(logits, axis=-1)
+    weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True)))
     if mask is not None:
         weights = jnp.where(mask, weights, 0)
-    return jnp.matmul(weights.astype(value.dtype), value)
+    total = weights.sum(axis=-1, keepdims=True)
+    if mask is not None:
+        total = jnp.where(total > 0, total, 1)
+    return (jnp.matmul(weights.astype(value.dtype), value) / total).astype(value.dtype)
 
 
 def attend_heads(

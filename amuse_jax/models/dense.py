@@ -1,0 +1,54 @@
+"""Dense layers, and the product of tokens and a kernel that they and all projections use."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from amuse_jax.models import platform
+from amuse_jax.system import mkl
+
+LEAST_FLOPS = 5e7  # of a product that MKL computes; a smaller one is not worth a foreign call
+
+
+class Linear(nnx.Linear):
+    """A dense layer: (..., d) -> (..., d'). It takes nnx.Linear's arguments."""
+
+    def __init__(self, width_in: int, width_out: int, **options):
+        super().__init__(width_in, width_out, dot_general=_dot_general, **options)
+
+
+def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Return x kernel: (..., d), (d, d') -> (..., d').
+
+    MKL computes it where it is faster than XLA, if one device computes the whole program. XLA's
+    partitioner could not divide a foreign call.
+    """
+    flops = 2 * x.size * kernel.shape[1]
+    if (
+        flops < LEAST_FLOPS
+        or platform.current() != 'cpu'
+        or platform.batch_is_sharded()
+        or not x.dtype == kernel.dtype == jnp.float32
+        or not mkl.is_available()
+    ):
+        return x @ kernel
+    return _by_mkl(x.reshape(-1, len(kernel)), kernel).reshape(*x.shape[:-1], kernel.shape[1])
+
+
+def _dot_general(x, kernel, dimension_numbers, precision=None, out_sharding=None):
+    """Compute the product of nnx.Linear, whose arguments are always these."""
+    return matmul(x, kernel)
+
+
+@jax.custom_vjp
+def _by_mkl(x, kernel):
+    return mkl.matmul(x, kernel)
+
+
+def _backward(residuals, gradient):
+    x, kernel = residuals
+    d_x = mkl.matmul(gradient, kernel, transpose_right=True)
+    return d_x, mkl.matmul(x, gradient, transpose_left=True)
+
+
+_by_mkl.defvjp(lambda x, kernel: (mkl.matmul(x, kernel), (x, kernel)), _backward)
