@@ -53,6 +53,7 @@ def main(argv: list[str]) -> None:
 
     memory.keep_freed()
     xla.set_environment()
+    xla.run_cpu_programs_in_place()
     config = CONFIG.value
     workdir = Path(WORKDIR.value or f'runs/{config.name}').absolute()
     try:

@@ -66,7 +66,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from amuse_jax.system import memory
+from amuse_jax.system import memory, xla
 
 # Worker processes import this file again, so heavy modules are imported inside the functions.
 
@@ -130,6 +130,8 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # JAX logs every accelerator that it does not find
     if FREED_MEMORY.value == 'kept':
         memory.keep_freed()
+    xla.set_environment()
+    xla.run_cpu_programs_in_place()
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # leaves memory for PyTorch
     from amuse_jax.errors import StageError
     from amuse_jax.run import settings

@@ -7,7 +7,6 @@ PyTorch's library for x86-64 contains MKL. XLA calls it through its interface fo
 import ctypes
 import functools
 import importlib.util
-import os
 import platform
 import re
 from collections.abc import Callable
@@ -30,8 +29,6 @@ def is_available() -> bool:
     path = _library()
     if path is None or not _is_intel():
         return False
-    # Threads that wait actively for the next product would keep the cores from XLA.
-    os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
     try:
         _register(ctypes.CDLL(str(path)).sgemm_)
     except (AttributeError, ImportError, OSError, ValueError) as error:

@@ -31,8 +31,10 @@ GPU_OPTIONS_OF_SEVERAL: dict[str, Any] = {
     # Starts the exchange of the gradients early and does other work meanwhile.
     'xla_gpu_enable_latency_hiding_scheduler': True,
 }
-# Environment variables of JAX, read when it starts.
+# Environment variables of JAX and of the libraries that it calls, read when they start.
 ENVIRONMENT = {
+    # MKL's threads would wait actively for the next product and keep the cores from XLA.
+    'OMP_WAIT_POLICY': 'passive',
     # JAX takes three quarters of a GPU's memory by default. Stored tokens and a step need more.
     'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.9',
 }
@@ -42,6 +44,16 @@ def set_environment() -> None:
     """Set the environment variables that the user has not set. Call this before JAX starts."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+
+
+def run_cpu_programs_in_place() -> None:
+    """Run programs for CPUs in the thread that calls them; in another one they take longer.
+
+    Call this before JAX starts.
+    """
+    import jax
+
+    jax.config.update('jax_cpu_enable_async_dispatch', False)
 
 
 def enable_compilation_cache(folder: Path) -> None:
