@@ -1,0 +1,62 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import Mesh
+
+from amuse_jax.models import dense, flops, platform
+from amuse_jax.system import mkl
+
+ROWS, DEPTH, COLUMNS = 600, 256, 512  # enough for MKL
+
+
+def arrays(dtype=jnp.float32):
+    random = np.random.default_rng(0)
+    x = jnp.asarray(random.normal(size=(2, ROWS // 2, DEPTH)), dtype)
+    return x, jnp.asarray(random.normal(size=(DEPTH, COLUMNS)), dtype)
+
+
+def foreign_calls(function, *arguments):
+    return str(jax.make_jaxpr(function)(*arguments)).count('ffi_call')
+
+
+def test_products_and_gradients_are_those_of_jax():
+    x, kernel = arrays()
+
+    def loss(multiply, x, kernel):
+        return jnp.sum(jnp.sin(multiply(x, kernel)))
+
+    ours = jax.jit(jax.value_and_grad(lambda *a: loss(dense.matmul, *a), (0, 1)))(x, kernel)
+    theirs = jax.jit(jax.value_and_grad(lambda *a: loss(jnp.matmul, *a), (0, 1)))(x, kernel)
+    for found, expected in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs)):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-3)
+
+
+def test_a_dense_layer_is_that_of_flax():
+    x, _ = arrays()
+    ours = dense.Linear(DEPTH, COLUMNS, rngs=nnx.Rngs(0))
+    theirs = nnx.Linear(DEPTH, COLUMNS, rngs=nnx.Rngs(0))
+    np.testing.assert_array_equal(ours.kernel[...], theirs.kernel[...])
+    np.testing.assert_allclose(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not mkl.is_available(), reason='needs an Intel processor and PyTorch')
+def test_mkl_computes_large_float32_products_of_one_device():
+    assert foreign_calls(dense.matmul, *arrays()) == 1
+    assert foreign_calls(jax.grad(lambda *a: dense.matmul(*a).sum(), (0, 1)), *arrays()) == 3
+    assert foreign_calls(dense.matmul, *arrays(jnp.bfloat16)) == 0
+    assert foreign_calls(dense.matmul, jnp.ones((3, DEPTH)), jnp.ones((DEPTH, COLUMNS))) == 0
+    with platform.compiling_for('tpu'):
+        assert foreign_calls(lambda *a: dense.matmul(*a), *arrays()) == 0
+    mesh = Mesh(np.array(jax.devices()), ('data',))
+    with platform.batch_sharded_over(mesh, ('data',)):
+        calls = foreign_calls(lambda x, kernel: dense.matmul(x, kernel), *arrays())
+    assert calls == (mesh.size == 1)
+
+
+def test_flops_are_counted_wherever_they_are_computed():
+    x, kernel = arrays()
+    gradient = jax.make_jaxpr(jax.grad(lambda *a: jnp.sum(dense.matmul(*a) ** 2), (0, 1)))
+    product = 2 * ROWS * DEPTH * COLUMNS
+    assert flops.count_matmul_flops(gradient(x, kernel).jaxpr) == 3 * product
