@@ -160,6 +160,10 @@ def default_config() -> ConfigDict:
                     depths=(2, 2, 18, 2),
                     heads=(6, 12, 24, 48),
                     window=12,
+                    # Windows, by stage, that the position bias of the checkpoint was trained with,
+                    # where it was fine-tuned to larger ones: (12, 12, 12, 6) for
+                    # swinv2_large_window12to24_192to384; 0 for those of this model.
+                    pretrained_windows=(0, 0, 0, 0),
                 )
             ),
             # HTS-AT (Sec. 4.1); image_size is the side of the folded log-mel.

@@ -46,11 +46,11 @@ def main(argv: list[str]) -> None:
 
 def convert() -> None:
     """Convert a checkpoint to a folder that `towers.load` reads."""
-    from amuse_jax.pretrained import files, towers
+    from amuse_jax.pretrained import towers
 
     if CONFIG.value is None or not SOURCE.value or not OUT.value:
         raise StageError('convert needs --config=FILE, --source=HUB_NAME_OR_FILE and --out=DIR')
-    arrays = towers.from_source(CONFIG.value, PART.value, files.read(SOURCE.value))
+    arrays = towers.from_source(CONFIG.value, PART.value, SOURCE.value)
     towers.write_converted(CONFIG.value, PART.value, arrays, Path(OUT.value).expanduser())
     count = sum(array.size for array in arrays.values())
     print(f'{OUT.value}: {len(arrays)} arrays, {count / 1e6:.1f} M parameters')

@@ -40,7 +40,7 @@ def load(config: ConfigDict, part: str) -> Arrays:
         return {}
     if _is_converted(where):
         return _read_converted(config, part, Path(where).expanduser().absolute())
-    return from_source(config, part, files.read(where))
+    return from_source(config, part, where)
 
 
 def fetch(config: ConfigDict, part: str) -> None:
@@ -58,22 +58,26 @@ def fetch(config: ConfigDict, part: str) -> None:
         files.fetch(where)
 
 
-def from_source(config: ConfigDict, part: str, source: Arrays) -> Arrays:
-    """Convert a public checkpoint's arrays to the arrays of a tower.
+def from_source(config: ConfigDict, part: str, where: str) -> Arrays:
+    """Convert a public checkpoint to the arrays of a tower.
 
     Args:
       config: the config with the tower's sizes.
       part: visual, audio or text.
-      source: the checkpoint's arrays by name.
+      where: the checkpoint, see files.fetch.
 
     Returns:
       The tower's arrays by dotted name.
 
     Raises:
+      StageError: the checkpoint cannot be read, or was trained with other windows.
       ConversionError: the checkpoint does not match the tower.
     """
-    model, names = _tower(config, part), set(source)
+    model, source = _tower(config, part), files.read(where)
+    names = set(source)
     if part == 'visual':
+        trained = swin_v2.stated_windows(where, files.description(where))
+        swin_v2.check_windows(model.config, where, trained)
         table = swin_v2.table(model.config, names)
     elif part == 'audio':
         table = htsat.table(model.config, names)
@@ -114,7 +118,11 @@ def _read_converted(config: ConfigDict, part: str, folder: Path) -> Arrays:
         raise StageError(
             f'{folder} holds a tower for {description["part"]}; expected one for {part}'
         )
-    shapes = _by_name(_tower(config, part))
+    model = _tower(config, part)
+    if part == 'visual':
+        trained = SwinV2Config(**description['sizes']).trained_windows
+        swin_v2.check_windows(model.config, str(folder), trained[0])
+    shapes = _by_name(model)
     target = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in shapes.items()}
     try:
         with ocp.StandardCheckpointer() as checkpointer:

@@ -149,6 +149,12 @@ def _check_towers(config: ConfigDict) -> None:
             f'config.model.audio.image_size is {config.model.audio.image_size}; expected a '
             f'multiple of config.audio.mels = {config.audio.mels}'
         )
+    windows = config.model.visual.pretrained_windows
+    if len(windows) != 4 or any(not isinstance(w, int) or w < 0 for w in windows):
+        raise StageError(
+            f'config.model.visual.pretrained_windows is {tuple(windows)}; expected the windows of '
+            'the four stages in tokens, such as (12, 12, 12, 6), or 0 for those of the model'
+        )
     if config.pretrain.segments > config.data.segments:
         raise StageError(
             f'config.pretrain.segments is {config.pretrain.segments}; expected at most '
