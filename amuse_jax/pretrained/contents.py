@@ -22,14 +22,7 @@ from amuse_jax.errors import StageError
 # the weights over the training (EMA) where a trainer saved it.
 AVERAGED = ('state_dict_ema', 'model_ema')
 WRAPPERS = (*AVERAGED, 'state_dict', 'model', 'module')
-_SAFETENSORS = {
-    'BF16',
-    'F16',
-    'F32',
-    'F64',
-    'BOOL',
-    *(f'{s}{n}' for s in 'IU' for n in (8, 16, 32, 64)),
-}
+_SAFETENSORS = 'BF16 F16 F32 F64 BOOL I8 I16 I32 I64 U8 U16 U32 U64'.split()
 _AGAIN = 'download or copy it again'
 
 
