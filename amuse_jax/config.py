@@ -214,6 +214,13 @@ def default_config() -> ConfigDict:
             predictor_epochs=0,
             predictor_learning_rate=1e-3,
             mix=0.0,  # share of segments whose sound is mixed with that of another video
+            # The paper trains at a constant rate. Ours: a linear warm-up, and a limit on the norm
+            # of the gradient, so that the first steps do not spoil pretrained towers; 0 for none.
+            warmup_epochs=0.5,
+            clip_norm=1.0,
+            # Smallest share of the videos that validate the encoders. If fewer videos have
+            # validation questions and no train questions, train videos are held out. Ours.
+            val_share=0.05,
         )
     )
     # Stage two: Amuse (Sec. 4.1).
@@ -225,7 +232,8 @@ def default_config() -> ConfigDict:
             epochs=20,  # epochs with open adapters
             batch_size=8,  # videos
             # With open adapters: number of parts of a batch, computed one after the other. More
-            # parts take less memory and change only the random numbers of dropout.
+            # parts take less memory and change only the random numbers of dropout. 0 for as few as
+            # fit into the memory of the devices, which the log then tells.
             parts=1,
             questions=5,  # questions per video in a step
             # With open adapters: questions per video and epoch, drawn anew; 0 for all.
@@ -235,7 +243,11 @@ def default_config() -> ConfigDict:
             head_learning_rate=1e-4,
             head_warmup_epochs=0,
             head_final_share=1.0,  # final learning rate of the head epochs / head_learning_rate
-            halve_every=5,  # epochs after which the learning rate is halved
+            halve_every=5,  # epochs after which the learning rate is halved (Sec. 4.1)
+            # Ours, the paper names neither: with open adapters the learning rate first rises for
+            # this many epochs; largest norm of the gradient, in all epochs. 0 for none.
+            warmup_epochs=0.5,
+            clip_norm=1.0,
             # Augmentations that leave the answers true (data/augment.py): share of mirrored videos;
             # largest gain or attenuation in dB; share of videos shifted in time. Tokens of frozen
             # towers are stored, so then there is no gain, and no mirroring with open adapters.

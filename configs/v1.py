@@ -57,7 +57,10 @@ Sources of the values, which are set in amuse_jax/config.py. "Ours": the paper d
                HTS-AT: the audio half of LAION's CLAP             ours; see below
                text: BERT base, uncased                           ours, as the tower and tokenizer
   pretrain     Adam, 1e-3                                         4.1; epochs, batch size: ours
+               half an epoch of warm-up, gradients up to norm 1,
+               the epoch with the best validation is kept         ours
   train        Adam, 1e-4, halved every 5 epochs                  4.1; epochs, batch size: ours
+               half an epoch of warm-up, gradients up to norm 1   ours
 
 CLAP trained its HTS-AT on sound of 48 kHz, with the same 64 bands and 100 frames per second. The
 authors of HTS-AT trained theirs on AudioSet at 32 kHz, as the sound is prepared here, but no hub

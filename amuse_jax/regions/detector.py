@@ -121,8 +121,8 @@ def require_safe_load() -> None:
             return
     raise StageError(
         f'PyTorch {torch.__version__} and ultralytics {ultralytics.__version__} would run code '
-        "that a detector's .pt file may contain, so none is opened; run pip install '.[offline]' to "
-        'install versions that refuse it'
+        "that a detector's .pt file may contain, so none is opened; run pip install '.[offline]' "
+        'to install versions that refuse it'
     )
 
 

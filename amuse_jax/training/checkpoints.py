@@ -107,9 +107,15 @@ class Checkpoints:
 
 
 class Best:
-    """Keeps the parameters with the best validation score so far in `folder`."""
+    """Keeps the parameters with the best validation score so far in `folder`.
 
-    def __init__(self, folder: Path):
+    Args:
+      folder: the folder.
+      is_lowest: whether the lowest score is the best; else the highest is.
+    """
+
+    def __init__(self, folder: Path, is_lowest: bool = False):
+        self._sign = -1 if is_lowest else 1
         self._manager = _manager(folder, keep=1)
         self.record = _read_record(self._manager)
 
@@ -119,7 +125,7 @@ class Best:
         The best score is read from the folder. A resumed run may therefore find a score of a later
         step than its own. It keeps that score, because the same steps will lead to it again.
         """
-        if self.record is not None and score <= self.record['score']:
+        if self.record is not None and self._sign * (score - self.record['score']) <= 0:
             return
         self.record = {**record, 'score': score}
         digest = _digest({'params': params}, self.record)
