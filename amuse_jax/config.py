@@ -150,7 +150,9 @@ def default_config() -> ConfigDict:
 
     c.model = ConfigDict(
         dict(
-            dtype='float32',  # dtype of the computation; parameters are float32
+            # Dtype of the computation; parameters are float32. With float32, products are float32
+            # on accelerators too, not TF32 or bfloat16 (models/platform.py).
+            dtype='float32',
             # Swin-V2-L (Sec. 4.1); image_size, patch and window in pixels, pixels and tokens.
             visual=ConfigDict(
                 dict(
