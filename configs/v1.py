@@ -5,7 +5,7 @@
     python -m amuse_jax.main --config=configs/v1.py --config.data.root=DIR --config.rois.weights=F
     python -m amuse_jax.main --config=configs/v1.py --stages=summary      # needs no data
 
-Needs: the videos (48 GB) and annotations in DIR, see docs/data.md, and 90 GB of disk for the run.
+Needs: the videos (48 GB) and annotations in DIR, see docs/data.md, and 93 GB of disk for the run.
 MUSIC-AVQA has no boxes, so F is the .pt file of a YOLOv8 detector that was trained elsewhere, such
 as ultralytics' yolov8n-oiv7.pt, which knows instruments; with a yolov8s set
 --config.rois.feature_size=896. The sounds are separated by the package uss (pip install '.[uss]';
