@@ -48,7 +48,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
 def _not_weights(path: Path) -> str:
     """Return what a file is that often lies in the place of weights; '' if it is none of these."""
     if not path.stat().st_size:
-        return f'empty, so not a complete {path.suffix[1:]} file; {_AGAIN}'
+        kind = 'safetensors' if path.suffix == '.safetensors' else 'PyTorch'
+        return f'empty, so not a complete {kind} file; {_AGAIN}'
     with open(path, 'rb') as file:
         start = file.read(512).lstrip().lower()
     if start.startswith(b'version https://git-lfs'):
@@ -129,7 +130,7 @@ def _harmless() -> list:
     scalar = np.float64(0).__reduce__()[0]
     cores = ('numpy.core', 'numpy._core')  # before NumPy 2, and since
     numbers = [(scalar, f'{core}.multiarray.scalar') for core in cores]
-    return [argparse.Namespace, np.dtype, *numbers, *map(type, map(np.dtype, '?ilqfd'))]
+    return [argparse.Namespace, np.dtype, *numbers, *map(type, map(np.dtype, '?ilqefd'))]
 
 
 def _unwrap(path: Path, content: Any) -> Mapping:

@@ -52,7 +52,7 @@ def fetch(where: str) -> list[Path]:
     path = Path(where).expanduser()
     if path.is_dir():
         path = _in_folder(path)
-    on_hub = not path.suffix or not (path.exists() or path.name.endswith((*ENDINGS, INDEX)))
+    on_hub = not path.exists() and not path.name.endswith((*ENDINGS, INDEX))
     if on_hub:
         path = _from_hub(where)
     if not path.is_file():

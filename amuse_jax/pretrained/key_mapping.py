@@ -160,9 +160,25 @@ def fill(model: nnx.Module, source: Mapping[str, np.ndarray], table: Table) -> n
     """
     graphdef, state = nnx.split(model)
     flat_state = dict(nnx.to_flat_state(state))
+    arrays = convert(model, source, table)
+    filled = {
+        path: leaf.replace(jnp.asarray(arrays['.'.join(map(str, path))]))
+        for path, leaf in flat_state.items()
+    }
+    return nnx.merge(graphdef, nnx.from_flat_state(filled))
+
+
+def convert(
+    model: nnx.Module, source: Mapping[str, np.ndarray], table: Table
+) -> dict[str, np.ndarray]:
+    """Return the arrays of the model's variables by dotted name, in float32.
+
+    Arguments and errors are those of `fill`. Nothing is computed on a device.
+    """
+    shapes = _shapes(dict(nnx.to_flat_state(nnx.state(model))))
     _refuse_foreign_names(source, table)
-    arrays, problems = _convert(_shapes(flat_state), source, table)
-    problems += _left_over(_shapes(flat_state), source, table)
+    arrays, problems = _convert(shapes, source, table)
+    problems += _left_over(shapes, source, table)
     if problems:
         problems.sort(key=lambda problem: ('.kernel:' not in problem, problem))  # they tell most
         raise ConversionError(
@@ -170,11 +186,7 @@ def fill(model: nnx.Module, source: Mapping[str, np.ndarray], table: Table) -> n
             + first_few(problems, '\n  ')
             + '\nCheck that the sizes in the config are those of the checkpoint.'
         )
-    filled = {
-        path: leaf.replace(jnp.asarray(arrays['.'.join(map(str, path))]))
-        for path, leaf in flat_state.items()
-    }
-    return nnx.merge(graphdef, nnx.from_flat_state(filled))
+    return arrays
 
 
 def differences(model: nnx.Module, source: Mapping[str, np.ndarray], table: Table) -> list[str]:

@@ -11,6 +11,7 @@ Checkpoints do not depend on the devices or hosts that wrote them.
 """
 
 import json
+import math
 import shutil
 import zlib
 from collections.abc import Callable, Mapping
@@ -122,10 +123,13 @@ class Best:
     def save_if_best(self, score: float, params: Arrays, record: Mapping[str, Any]) -> None:
         """Save `params` with `record` (JSON values) if `score` is better than the best score.
 
+        A score that is NaN is worse than any other.
+
         The best score is read from the folder. A resumed run may therefore find a score of a later
         step than its own. It keeps that score, because the same steps will lead to it again.
         """
-        if self.record is not None and self._sign * (score - self.record['score']) <= 0:
+        best = math.nan if self.record is None else self.record['score']
+        if not math.isnan(best) and not self._sign * score > self._sign * best:
             return
         self.record = {**record, 'score': score}
         digest = _digest({'params': params}, self.record)

@@ -103,9 +103,9 @@ def _excess(planned: float, room: int | None) -> int:
     """Return how many times the planned bytes are as large as the usable ones, rounded up."""
     if math.isinf(planned):
         return 2
-    if not room:
+    if room is None:
         return 1
-    return max(1, math.ceil(planned / (token_cache.USABLE * room)))
+    return min(max(1, math.ceil(planned / (token_cache.USABLE * max(room, 1)))), 2**20)
 
 
 def _gb(size: float) -> str:

@@ -189,6 +189,7 @@ def test_nothing_is_unpickled(tmp_path):
         ('x.pth', b'version https://git-lfs.github.com/spec/v1\noid sha256:0', 'run git lfs pull'),
         ('x.safetensors', b'version https://git-lfs.github.com/spec/v1', 'run git lfs pull'),
         ('x.safetensors', b'<!DOCTYPE html><html>404', 'it is a web page'),
+        ('weights', b'no ending', "the ending ''"),
         ('x.index.json', b'{}', 'is no index of a checkpoint'),
         ('x.txt', b'weights', "the ending '.txt'"),
     ],
