@@ -199,8 +199,8 @@ def default_config() -> ConfigDict:
             ),
         )
     )
-    # Initial weights of the towers: a name on the Hugging Face hub, a file, or a folder written by
-    # `python -m amuse_jax.pretrained convert`; '' for random weights.
+    # Initial weights of the towers: a name on the Hugging Face hub, a file, a folder written by
+    # `save_pretrained` or by `python -m amuse_jax.pretrained convert`; '' for random weights.
     c.checkpoints = ConfigDict(dict(visual='', audio='', text=''))
     # Stage one: the universal encoder (Eq. 7-10, Sec. 4.1).
     c.pretrain = ConfigDict(

@@ -20,7 +20,7 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 PART = flags.DEFINE_enum('part', 'visual', ['visual', 'audio', 'text'], 'convert: which tower.')
 SOURCE = flags.DEFINE_string(
-    'source', '', 'A checkpoint: a file, or a name on the Hugging Face hub.'
+    'source', '', 'A checkpoint: a file, a folder, or a name on the Hugging Face hub.'
 )
 OUT = flags.DEFINE_string(
     'out', '', 'convert: the folder to write; name it in config.checkpoints.<part>.'
