@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from amuse_jax.errors import StageError
+from amuse_jax.errors import StageError, first_line
 from amuse_jax.pretrained import contents, prefixes
 
 TORCH = ('.pt', '.pth', '.ckpt', '.bin', '.pth.tar', '.pt.tar')
@@ -164,7 +164,7 @@ def _download(name: str, file: str) -> Path | None:
         not_reached = isinstance(error, LocalEntryNotFoundError)
         if isinstance(error, EntryNotFoundError) and not not_reached:
             return None
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise StageError(
             f'{name} could not be fetched from the hub ({type(error).__name__}: {reason}). '
             f'Download its {file} on a machine with a network, and give the path of that file '

@@ -18,7 +18,7 @@ from ultralytics.utils import IterableSimpleNamespace
 from ultralytics.utils.metrics import ap_per_class, box_iou
 from ultralytics.utils.nms import non_max_suppression
 
-from amuse_jax.errors import StageError
+from amuse_jax.errors import StageError, first_line
 from amuse_jax.system.files import write_atomically
 
 # Ultralytics' defaults, except `cls`, which is 0.5 there: a short training learns the classes last.
@@ -83,7 +83,7 @@ def load(path: Path) -> DetectionModel:
         TypeError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, ImportError,
         OSError, UnpicklingError,
     ) as error:  # fmt: skip
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise StageError(f'rois.weights: {path} cannot be read ({reason}); {advice}') from error
     found = checkpoint
     if isinstance(checkpoint, dict):

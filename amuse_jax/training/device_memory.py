@@ -12,7 +12,7 @@ import jax
 from absl import logging
 from jax.sharding import Mesh
 
-from amuse_jax.errors import StageError
+from amuse_jax.errors import StageError, first_line
 from amuse_jax.system import hosts
 from amuse_jax.training import token_cache
 
@@ -32,7 +32,7 @@ def full_as_error(name: str, advice: str) -> Iterator[None]:
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         if not is_full(error):
             raise
-        reason = str(error).strip().partition('\n')[0][:200]
+        reason = first_line(error)[:200]
         raise StageError(
             f'{name} does not fit into the memory of the device ({reason}); {advice}'
         ) from error
