@@ -147,6 +147,11 @@ class Best:
         self._manager.close()
 
 
+def has_best(folder: Path) -> bool:
+    """Return whether a Best has saved parameters in `folder`."""
+    return folder.is_dir() and any(each.name.isdigit() for each in folder.iterdir())
+
+
 def read_best(folder: Path, template: Mapping[str, Any]) -> tuple[Arrays, dict]:
     """Read the best parameters and their record (`score`, `step`, ...).
 

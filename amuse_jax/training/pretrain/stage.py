@@ -100,7 +100,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
         ),
     )
     params, record = loop.fit(job, params), None
-    if job.best_by:
+    if checkpoints.has_best(folder / 'best'):  # a resumed run of an older version may have none
         params, record = checkpoints.read_best(folder / 'best', params)
     store(folder / 'features', params | frozen)
     features = stored.read(folder / 'features', FEATURES)
@@ -150,7 +150,7 @@ def load(config: ConfigDict, folder: Path) -> tuple[state.Structure, state.Array
     structure, *parts = state.split(model, '')
     everywhere = sharding.replicated(sharding.mesh(config.mesh))
     params, frozen = (sharding.abstract_arrays(part, everywhere) for part in parts)
-    if (folder / 'best').exists():
+    if checkpoints.has_best(folder / 'best'):
         params, _ = checkpoints.read_best(folder / 'best', params)
     else:  # a single epoch, or a run of an older version
         params = checkpoints.read_params(folder / 'checkpoints', params)

@@ -147,6 +147,7 @@ def test_a_folder_of_an_older_version_has_no_best_parameters(pretrained, tmp_pat
     config, inputs, _ = pretrained
     for name in ('checkpoints', 'frozen'):
         shutil.copytree(inputs['pretrain'] / name, tmp_path / name)
+    (tmp_path / 'best').mkdir()  # the folder of a Best that has saved nothing
     structure, arrays = pretrain.load(config, tmp_path)
     assert set(structure.names) == set(arrays)
 
