@@ -150,7 +150,9 @@ def default_config() -> ConfigDict:
 
     c.model = ConfigDict(
         dict(
-            dtype='float32',  # dtype of the computation; parameters are float32
+            # Dtype of the computation; parameters are float32. With float32, products are float32
+            # on accelerators too, not TF32 or bfloat16 (models/platform.py).
+            dtype='float32',
             # Swin-V2-L (Sec. 4.1); image_size, patch and window in pixels, pixels and tokens.
             visual=ConfigDict(
                 dict(
@@ -160,6 +162,10 @@ def default_config() -> ConfigDict:
                     depths=(2, 2, 18, 2),
                     heads=(6, 12, 24, 48),
                     window=12,
+                    # Windows, by stage, that the position bias of the checkpoint was trained with,
+                    # where it was fine-tuned to larger ones: (12, 12, 12, 6) for
+                    # swinv2_large_window12to24_192to384; 0 for those of this model.
+                    pretrained_windows=(0, 0, 0, 0),
                 )
             ),
             # HTS-AT (Sec. 4.1); image_size is the side of the folded log-mel.
@@ -193,8 +199,8 @@ def default_config() -> ConfigDict:
             ),
         )
     )
-    # Initial weights of the towers: a name on the Hugging Face hub, a file, or a folder written by
-    # `python -m amuse_jax.pretrained convert`; '' for random weights.
+    # Initial weights of the towers: a name on the Hugging Face hub, a file, a folder written by
+    # `save_pretrained` or by `python -m amuse_jax.pretrained convert`; '' for random weights.
     c.checkpoints = ConfigDict(dict(visual='', audio='', text=''))
     # Stage one: the universal encoder (Eq. 7-10, Sec. 4.1).
     c.pretrain = ConfigDict(
@@ -210,6 +216,13 @@ def default_config() -> ConfigDict:
             predictor_epochs=0,
             predictor_learning_rate=1e-3,
             mix=0.0,  # share of segments whose sound is mixed with that of another video
+            # The paper trains at a constant rate. Ours: a linear warm-up, and a limit on the norm
+            # of the gradient, so that the first steps do not spoil pretrained towers; 0 for none.
+            warmup_epochs=0.5,
+            clip_norm=1.0,
+            # Smallest share of the videos that validate the encoders. If fewer videos have
+            # validation questions and no train questions, train videos are held out. Ours.
+            val_share=0.05,
         )
     )
     # Stage two: Amuse (Sec. 4.1).
@@ -221,7 +234,8 @@ def default_config() -> ConfigDict:
             epochs=20,  # epochs with open adapters
             batch_size=8,  # videos
             # With open adapters: number of parts of a batch, computed one after the other. More
-            # parts take less memory and change only the random numbers of dropout.
+            # parts take less memory and change only the random numbers of dropout. 0 for as few as
+            # fit into the memory of the devices, which the log then tells.
             parts=1,
             questions=5,  # questions per video in a step
             # With open adapters: questions per video and epoch, drawn anew; 0 for all.
@@ -231,7 +245,11 @@ def default_config() -> ConfigDict:
             head_learning_rate=1e-4,
             head_warmup_epochs=0,
             head_final_share=1.0,  # final learning rate of the head epochs / head_learning_rate
-            halve_every=5,  # epochs after which the learning rate is halved
+            halve_every=5,  # epochs after which the learning rate is halved (Sec. 4.1)
+            # Ours, the paper names neither: with open adapters the learning rate first rises for
+            # this many epochs; largest norm of the gradient, in all epochs. 0 for none.
+            warmup_epochs=0.5,
+            clip_norm=1.0,
             # Augmentations that leave the answers true (data/augment.py): share of mirrored videos;
             # largest gain or attenuation in dB; share of videos shifted in time. Tokens of frozen
             # towers are stored, so then there is no gain, and no mirroring with open adapters.

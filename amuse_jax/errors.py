@@ -1,4 +1,4 @@
-"""The errors that a user can act on, and a helper that lists names in their messages."""
+"""The errors that a user can act on, and helpers for their messages."""
 
 from collections.abc import Sequence
 
@@ -23,3 +23,9 @@ def first_few(names: Sequence[str], separator: str) -> str:
     """
     more = [f'and {len(names) - _NAMED:,} more'] if len(names) > _NAMED else []
     return separator.join([*names[:_NAMED], *more])
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message; its class if it has no message."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -62,8 +62,14 @@ def main(argv: list[str]) -> None:
             hosts.initialize(COORDINATOR.value, PROCESS_ID.value, PROCESS_COUNT.value)
         _filter_log()
         preemption.handle_sigterm(PREEMPTED_STATUS.value)
+        import jax
+
+        from amuse_jax.models import platform
         from amuse_jax.run import plan
 
+        jax.config.update(
+            'jax_default_matmul_precision', platform.matmul_precision(config.model.dtype)
+        )
         if STAGES.value == ['summary']:
             plan.summarise(config)
         elif STAGES.value == ['ask']:

@@ -44,11 +44,12 @@ def get_config(argument: str = ''):
     c.pretrain.update(
         epochs=1, batch_size=16, segments=3, predictor_width=128, mix=0.5, swap=0.7,
         learning_rate=3e-5, predictor_epochs=80, predictor_learning_rate=2e-3,
+        warmup_epochs=0.0, clip_norm=0.0,
     )  # fmt: skip
     c.train.update(
         head_epochs=8, epochs=1, mirror=0.5, questions=20, open_questions=4, batch_size=4,
         head_learning_rate=2e-3, towers_from='sources', head_warmup_epochs=1, head_final_share=0.05,
-        trainable=r'adapters|text\.(?!words)|answer',
+        trainable=r'adapters|text\.(?!words)|answer', warmup_epochs=0.0, clip_norm=0.0,
     )  # fmt: skip
     c.loop.update(checkpoint_seconds=30.0, optimization_level=1)
     c.mesh.data = 1  # batches of four videos keep no second device busy

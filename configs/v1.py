@@ -5,7 +5,7 @@
     python -m amuse_jax.main --config=configs/v1.py --config.data.root=DIR --config.rois.weights=F
     python -m amuse_jax.main --config=configs/v1.py --stages=summary      # needs no data
 
-Needs: the videos (48 GB) and annotations in DIR, see docs/data.md, and 90 GB of disk for the run.
+Needs: the videos (48 GB) and annotations in DIR, see docs/data.md, and 93 GB of disk for the run.
 MUSIC-AVQA has no boxes, so F is the .pt file of a YOLOv8 detector that was trained elsewhere, such
 as ultralytics' yolov8n-oiv7.pt, which knows instruments; with a yolov8s set
 --config.rois.feature_size=896. The sounds are separated by the package uss (pip install '.[uss]';
@@ -57,7 +57,10 @@ Sources of the values, which are set in amuse_jax/config.py. "Ours": the paper d
                HTS-AT: the audio half of LAION's CLAP             ours; see below
                text: BERT base, uncased                           ours, as the tower and tokenizer
   pretrain     Adam, 1e-3                                         4.1; epochs, batch size: ours
+               half an epoch of warm-up, gradients up to norm 1,
+               the epoch with the best validation is kept         ours
   train        Adam, 1e-4, halved every 5 epochs                  4.1; epochs, batch size: ours
+               half an epoch of warm-up, gradients up to norm 1   ours
 
 CLAP trained its HTS-AT on sound of 48 kHz, with the same 64 bands and 100 frames per second. The
 authors of HTS-AT trained theirs on AudioSet at 32 kHz, as the sound is prepared here, but no hub

@@ -4,7 +4,7 @@
     python -m amuse_jax.music_avqa check --root=DIR --annotations=v2-balance
     python -m amuse_jax.main --config=configs/v2.py --config.data.root=DIR --config.rois.weights=F
 
-Needs: 10,518 videos (about 54 GB) and annotations in DIR, see docs/data.md, and 97 GB of disk for
+Needs: 10,518 videos (about 54 GB) and annotations in DIR, see docs/data.md, and 101 GB of disk for
 the run. configs/v1.py says what else a run needs: the detector F, the package uss and checkpoints
 from the Hugging Face hub, and what to use instead.
 

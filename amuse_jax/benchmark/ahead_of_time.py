@@ -133,7 +133,8 @@ def compile_step(
         memory.
     """
     mesh = sharding.mesh(config.mesh, list(devices))
-    with platform.compiling_for(target):
+    precision = jax.default_matmul_precision(platform.matmul_precision(config.model.dtype))
+    with platform.compiling_for(target), precision:
         step, arguments = compiling.abstract_step(config, mesh)
         start = time.perf_counter()
         traced = step.trace(*arguments)

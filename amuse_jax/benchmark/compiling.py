@@ -76,8 +76,15 @@ def build_step(config: ConfigDict, model: Amuse, mesh: Mesh) -> Step:
     init_state = functools.partial(state.init_state, optimizer=optimizer, metrics=answering.METRICS)
     shardings = sharding.state_shardings(jax.eval_shape(init_state, params), mesh)
     loss = functools.partial(answering.loss, is_open=True)
-    level, parts = config.loop.optimization_level, config.train.parts
-    run = train_step(loss, structure, optimizer, level, shardings, parts)
+    run = train_step(
+        loss,
+        structure,
+        optimizer,
+        config.loop.optimization_level,
+        shardings,
+        parts=config.train.parts or 1,  # the number that fits is found by training alone
+        clip_norm=config.train.clip_norm,
+    )
     return Step(run, init_state, params, frozen, shardings)
 
 

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -24,6 +24,7 @@ from amuse_jax.benchmark import (
 )
 from amuse_jax.benchmark.comparison import Comparison
 from amuse_jax.errors import StageError
+from amuse_jax.models import platform
 from amuse_jax.system import memory
 
 # Functions build(config, with_compile, videos) -> Comparison.
@@ -119,7 +120,7 @@ def measure(config: ConfigDict, plan: Plan, figures: report.Figures) -> None:
         sizes = with_dtype(config, dtype)
         names = [name for name in plan.rows if name in COMPARISONS]
         if names or plan.sweeps:
-            with _precision(dtype):
+            with precision(dtype):
                 product = timing.fastest_product(dtype)
             figures.add_products(dtype, product.rates)
             print(report.format_products(dtype, product.rates), flush=True)
@@ -151,16 +152,30 @@ def with_dtype(config: ConfigDict, dtype: str) -> ConfigDict:
     return config
 
 
-def _precision(dtype: str) -> contextlib.AbstractContextManager:
-    """Return the context of JAX's matmul precision; without it, accelerators round float32."""
-    return jax.default_matmul_precision('highest' if dtype == 'float32' else 'default')
+@contextlib.contextmanager
+def precision(dtype: str) -> Iterator[None]:
+    """Multiply float32 on both sides as training does for `model.dtype`.
+
+    platform.matmul_precision states the rule. On GPUs PyTorch gets the same one: TF32 where JAX
+    uses it, in products and in convolutions, and nowhere else.
+    """
+    chosen = platform.matmul_precision(dtype)
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision('highest' if chosen == 'highest' else 'high')
+    torch.backends.cudnn.allow_tf32 = chosen != 'highest'
+    try:
+        with jax.default_matmul_precision(chosen):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 def _measure_row(
     build: Callable[[], Comparison], dtype: str, plan: Plan, product: timing.Product
 ) -> dict:
     """Return the row of a comparison, and free everything that it held in memory."""
-    with _precision(dtype):
+    with precision(dtype):
         row = comparison.measure(build(), dtype, plan.rounds, product)
     gc.collect()
     jax.clear_caches()

@@ -235,6 +235,8 @@ def torch_training(
                 logits = model(sample).logits
             loss = functional.cross_entropy(logits, sample['answers'])
             loss.backward()
+            if config.train.clip_norm:
+                torch.nn.utils.clip_grad_norm_(trained, config.train.clip_norm)
             adam.step()
             adam.zero_grad(set_to_none=True)  # so that the next run's peak includes all gradients
             return {result: pytorch.fetch(loss)}

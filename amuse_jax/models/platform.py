@@ -37,6 +37,16 @@ def compute_dtype(name: str) -> jnp.dtype:
     return jnp.dtype('float32')
 
 
+def matmul_precision(name: str) -> str:
+    """Return JAX's matmul precision for a model of dtype `name`: 'highest' or 'default'.
+
+    The rule, in training, evaluation and the benchmark: a model of dtype float32 multiplies in
+    float32 everywhere. Accelerators would otherwise round its factors, to TF32 on GPUs and to
+    bfloat16 on TPUs. In a model of dtype bfloat16, the few float32 products may be rounded so.
+    """
+    return 'highest' if name == 'float32' else 'default'
+
+
 def compiling_for(platform: str) -> contextlib.ContextDecorator:
     """Trace programs for 'cpu', 'gpu' or 'tpu' inside this context, whatever JAX runs on."""
     return _set(_platform, platform)

@@ -56,6 +56,21 @@ class SwinV2Config:
         size = self.image_size
         return (size, size) if isinstance(size, int) else tuple(size)
 
+    @property
+    def trained_windows(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Sides of the windows that the position bias was trained with, by axis and stage.
+
+        Where `pretrained_windows` is 0 it is the window of that stage, which is no larger than the
+        stage's map.
+        """
+        return tuple(
+            tuple(
+                pretrained or min(self.window, side // self.patch >> stage)
+                for stage, pretrained in enumerate(self.pretrained_windows)
+            )
+            for side in self.image_sides
+        )
+
 
 # The published sizes: width, depths and heads.
 SIZES = {

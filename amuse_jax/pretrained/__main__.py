@@ -20,7 +20,7 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 PART = flags.DEFINE_enum('part', 'visual', ['visual', 'audio', 'text'], 'convert: which tower.')
 SOURCE = flags.DEFINE_string(
-    'source', '', 'A checkpoint: a file, or a name on the Hugging Face hub.'
+    'source', '', 'A checkpoint: a file, a folder, or a name on the Hugging Face hub.'
 )
 OUT = flags.DEFINE_string(
     'out', '', 'convert: the folder to write; name it in config.checkpoints.<part>.'
@@ -46,11 +46,11 @@ def main(argv: list[str]) -> None:
 
 def convert() -> None:
     """Convert a checkpoint to a folder that `towers.load` reads."""
-    from amuse_jax.pretrained import files, towers
+    from amuse_jax.pretrained import towers
 
     if CONFIG.value is None or not SOURCE.value or not OUT.value:
         raise StageError('convert needs --config=FILE, --source=HUB_NAME_OR_FILE and --out=DIR')
-    arrays = towers.from_source(CONFIG.value, PART.value, files.read(SOURCE.value))
+    arrays = towers.from_source(CONFIG.value, PART.value, SOURCE.value)
     towers.write_converted(CONFIG.value, PART.value, arrays, Path(OUT.value).expanduser())
     count = sum(array.size for array in arrays.values())
     print(f'{OUT.value}: {len(arrays)} arrays, {count / 1e6:.1f} M parameters')

@@ -1,17 +1,35 @@
-"""Tables that translate the names in HTS-AT checkpoints, original or CLAP, into parameters."""
+"""Tables that translate the names in HTS-AT checkpoints into parameters.
 
+The checkpoints are the original release, CLAP from Hugging Face, and LAION's own files of CLAP.
+"""
+
+import dataclasses
+import re
 from collections.abc import Iterable
 
 import numpy as np
 
 from amuse_jax.models.htsat import HTSATConfig
-from amuse_jax.pretrained.key_mapping import Row, Table, dense, linear, norm, patches, rules, same
+from amuse_jax.pretrained.key_mapping import (
+    ConversionError,
+    Row,
+    Table,
+    dense,
+    linear,
+    norm,
+    patches,
+    rules,
+    same,  # fmt: skip
+)
 
 _CONSTANTS = {
     r'.*\.relative_position_index': 'constant, follows from the window size',
     r'.*\.attn_mask': 'constant, follows from the window size',
     r'.*\.num_batches_tracked': 'counts training steps',
 }
+_FUSED = 'only for fused inputs; a sound of at most 10 s, as here, does not use them'
+_PAIRS = 'pairs sound with text'
+_LAION = 'audio_branch.'  # prefix of HTS-AT in LAION's files
 _MERGING = [
     *norm('norm', 'norm'),
     Row(('reduction.weight',), 'reduction.kernel', linear),
@@ -44,16 +62,57 @@ _BLOCK = [
 
 
 def table(config: HTSATConfig, names: Iterable[str], tagger: bool = False) -> Table:
-    """Return the table for a checkpoint, which may be CLAP's or the original release.
+    """Return the table for the original release or for CLAP, from Hugging Face or from LAION.
 
     Args:
       config: the tower's sizes.
       names: the names of the checkpoint's arrays; they decide which table is used.
       tagger: whether the model is an HTSATTagger; if not, the checkpoint's head is ignored.
+
+    Raises:
+      ConversionError: the model is an HTSATTagger, and the checkpoint is CLAP.
     """
-    if any(name.startswith(('audio_encoder.', 'audio_model.')) for name in names):
+    is_hub_clap = any(name.startswith(('audio_encoder.', 'audio_model.')) for name in names)
+    is_laions = any(name.startswith(_LAION) for name in names)
+    if tagger and (is_hub_clap or is_laions):
+        raise ConversionError(
+            'the checkpoint is CLAP, which predicts no classes, so it cannot be a tagger; take '
+            "HTS-AT's AudioSet checkpoint (HTSAT_AudioSet_Saved_1.ckpt)"
+        )
+    if is_hub_clap:
         return clap(config, names)
+    if is_laions:
+        return laion(config)
     return original(config, tagger)
+
+
+def laion(config: HTSATConfig) -> Table:
+    """Return the table for LAION's own files of CLAP, such as 630k-audioset-best.pt.
+
+    They hold the released `HTSAT_Swin_Transformer` under a prefix, beside the text part. Their
+    class head is not used: CLAP does not train it.
+
+    Args:
+      config: the tower's sizes.
+    """
+    tower = original(config)
+    all_rules = [
+        dataclasses.replace(
+            rule, sources=tuple(tuple(_LAION + name for name in group) for group in rule.sources)
+        )
+        for rule in tower.rules
+    ]
+    ignored = {
+        # The patterns that begin with .* stand for any stage of the tower.
+        (pattern if pattern.startswith('.*') else re.escape(_LAION) + pattern): reason
+        for pattern, reason in tower.ignored.items()
+    }
+    ignored |= {
+        rf'{re.escape(_LAION)}patch_embed\.(fusion_model|mel_conv2d)\..*': _FUSED,
+        r'(text|audio)_(transform|projection)\..*|text_branch\..*': _PAIRS,
+        r'logit_scale_[at]': _PAIRS,
+    }
+    return Table(tuple(all_rules), ignored)
 
 
 def original(config: HTSATConfig, tagger: bool = False) -> Table:
@@ -97,10 +156,8 @@ def clap(config: HTSATConfig, names: Iterable[str]) -> Table:
     all_rules = rules(_PATCHES + _mel_norm('batch_norm'), root)
     all_rules += _stages(config, root, '', _CLAP_BLOCK)
     ignored = _CONSTANTS | {
-        rf'{root}patch_embed\.(fusion_model|mel_conv2d)\..*': (
-            'only for fused inputs; a sound of at most 10 s, as here, does not use them'
-        ),
-        r'(audio_projection|text_projection|text_model|logit_scale).*': 'pairs sound with text',
+        rf'{root}patch_embed\.(fusion_model|mel_conv2d)\..*': _FUSED,
+        r'(audio_projection|text_projection|text_model|logit_scale).*': _PAIRS,
     }
     return Table(tuple(all_rules), ignored)
 

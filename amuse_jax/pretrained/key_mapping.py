@@ -2,11 +2,12 @@
 
 A table (bert.py, htsat.py, swin_v2.py) gives for each array in the checkpoint the parameter that it
 becomes. `fill` checks that every array is used once or ignored for a stated reason, that every
-parameter is filled once, and that the shapes agree. One error lists all differences.
+parameter is filled once, and that the shapes agree. One error names the first few differences.
 """
 
 import collections
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 
@@ -14,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from amuse_jax.errors import StageError
+from amuse_jax.errors import StageError, first_few
 
 Op = Callable[[list[np.ndarray]], np.ndarray]
 
 
 class ConversionError(StageError):
-    """The checkpoint and the model do not match; the message lists every difference."""
+    """The checkpoint and the model do not match; the message names the first few differences."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,14 +160,7 @@ def fill(model: nnx.Module, source: Mapping[str, np.ndarray], table: Table) -> n
     """
     graphdef, state = nnx.split(model)
     flat_state = dict(nnx.to_flat_state(state))
-    arrays, problems = _convert(_shapes(flat_state), source, table)
-    problems += _left_over(_shapes(flat_state), source, table)
-    if problems:
-        raise ConversionError(
-            f'the checkpoint does not match the model ({len(problems)} differences):\n  '
-            + '\n  '.join(sorted(problems))
-            + '\nCheck that the sizes in the config are those of the checkpoint.'
-        )
+    arrays = convert(model, source, table)
     filled = {
         path: leaf.replace(jnp.asarray(arrays['.'.join(map(str, path))]))
         for path, leaf in flat_state.items()
@@ -174,10 +168,57 @@ def fill(model: nnx.Module, source: Mapping[str, np.ndarray], table: Table) -> n
     return nnx.merge(graphdef, nnx.from_flat_state(filled))
 
 
+def convert(
+    model: nnx.Module, source: Mapping[str, np.ndarray], table: Table
+) -> dict[str, np.ndarray]:
+    """Return the arrays of the model's variables by dotted name, in float32.
+
+    Arguments and errors are those of `fill`. Nothing is computed on a device.
+    """
+    shapes = _shapes(dict(nnx.to_flat_state(nnx.state(model))))
+    _refuse_foreign_names(source, table)
+    arrays, problems = _convert(shapes, source, table)
+    problems += _left_over(shapes, source, table)
+    if problems:
+        problems.sort(key=lambda problem: ('.kernel:' not in problem, problem))  # they tell most
+        raise ConversionError(
+            f'the checkpoint does not match the model ({len(problems)} differences):\n  '
+            + first_few(problems, '\n  ')
+            + '\nCheck that the sizes in the config are those of the checkpoint.'
+        )
+    return arrays
+
+
 def differences(model: nnx.Module, source: Mapping[str, np.ndarray], table: Table) -> list[str]:
     """Return the differences that `fill` would report; none if the checkpoint matches the model."""
     shapes = _shapes(dict(nnx.to_flat_state(nnx.state(model))))
     return _convert(shapes, source, table)[1] + _left_over(shapes, source, table)
+
+
+def _refuse_foreign_names(source: Mapping[str, np.ndarray], table: Table) -> None:
+    """Refuse a checkpoint that has none of the names in the table."""
+    expected = [name for rule in table.rules for group in rule.sources for name in group]
+    if any(name in source for name in expected):
+        return
+    groups = collections.defaultdict(list)
+    for name in source:
+        groups[name.partition('.')[0]].append(name)
+    beginnings = [
+        f'{_beginning(names)} ({len(names)})'
+        for names in sorted(groups.values(), key=len, reverse=True)
+    ]
+    raise ConversionError(
+        f'none of the {len(source)} arrays in the checkpoint has a name of this model, such as '
+        f'{expected[0]}; their names begin with {first_few(beginnings, ", ")}. If the model is '
+        'among them under a prefix, save its arrays alone, without the prefix'
+    )
+
+
+def _beginning(names: list[str]) -> str:
+    """Return what all names begin with, up to a dot; the name itself if it is the only one."""
+    if len(names) == 1:
+        return names[0]
+    return os.path.commonprefix(names).rpartition('.')[0] + '.'
 
 
 def _shapes(flat_state: Mapping[tuple, nnx.Variable]) -> dict[str, tuple[int, ...]]:

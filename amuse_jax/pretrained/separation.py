@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from amuse_jax.errors import StageError
+from amuse_jax.errors import StageError, first_line
 from amuse_jax.pretrained import audioset
 
 SAMPLE_RATE = 32000  # Hz, of all networks
@@ -215,7 +215,7 @@ def _read(path: Path, key: str) -> dict:
         return content[key]
     except (UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
         raise StageError(
-            f'{path} cannot be read as the published weights ({str(error).splitlines()[0]}); '
+            f'{path} cannot be read as the published weights ({first_line(error)}); '
             'download it again'
         ) from error
 

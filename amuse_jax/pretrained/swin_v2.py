@@ -4,10 +4,13 @@ The checkpoints may come from Hugging Face, timm or the original release.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 from flax import nnx
 
+from amuse_jax.errors import StageError
 from amuse_jax.models.swin_v2 import SwinV2, SwinV2Classifier, SwinV2Config
 from amuse_jax.pretrained import files
 from amuse_jax.pretrained.key_mapping import (
@@ -28,6 +31,9 @@ _CONSTANTS = {
     r'.*\.relative_position_index': 'constant, follows from the window size',
     r'.*\.relative_coords_table': 'constant, follows from the window size',
 }
+# Of timm, of the original release and on the hub (with hyphens): the windows, then the pixels, each
+# before and after fine-tuning.
+_NAME = re.compile(r'swinv2_[a-z]+(?:_patch4)?_window(?:(\d+)to)?(\d+)_(?:(\d+)to)?(\d+)')
 _MERGING = [
     Row(('reduction.weight',), 'reduction.kernel', linear),
     *norm('norm', 'norm'),
@@ -90,9 +96,11 @@ def load(source: str, config: SwinV2Config, classes: int = 0) -> SwinV2 | SwinV2
       classes: number of classes of its head; 0: load the tower without its head.
 
     Raises:
-      StageError: the checkpoint cannot be read.
+      StageError: the checkpoint cannot be read, or its position bias was trained with other
+        windows than `config` says.
       ConversionError: the checkpoint has other sizes.
     """
+    check_windows(config, source, stated_windows(source, files.description(source)))
     arrays = files.read(source)
 
     def build():
@@ -101,6 +109,74 @@ def load(source: str, config: SwinV2Config, classes: int = 0) -> SwinV2 | SwinV2
         return SwinV2(config, rngs=nnx.Rngs(0))
 
     return fill(nnx.eval_shape(build), arrays, table(config, arrays, bool(classes)))
+
+
+def check_windows(config: SwinV2Config, source: str, trained: tuple[int, ...]) -> None:
+    """Refuse a config that names other windows than the checkpoint was trained with.
+
+    Args:
+      config: the tower's sizes.
+      source: the checkpoint's hub name or path, for the message.
+      trained: the checkpoint's windows in the four stages, from `stated_windows`; () if they are
+        unknown, and then nothing is checked.
+
+    Raises:
+      StageError: the windows differ.
+    """
+    if trained and any(windows != trained for windows in config.trained_windows):
+        raise StageError(
+            f'the position bias of {source} was trained with windows of '
+            f'{", ".join(map(str, trained))} tokens in its four stages, but the config says '
+            f'{", ".join(map(str, config.trained_windows[0]))}; set '
+            f'--config.model.visual.pretrained_windows="{trained}"'
+        )
+
+
+def stated_windows(source: str, description: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the windows that a checkpoint's position bias was trained with, () if nothing says so.
+
+    No array shows them. They are taken from config.json, or from a published name, such as
+    swinv2_large_window12to24_192to384.
+
+    Args:
+      source: the checkpoint's hub name or path.
+      description: its config.json; {} if there is none.
+    """
+    return _windows_of(description) or _windows_of_name(Path(source).name)
+
+
+def _windows_of(description: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the windows that a config.json of Hugging Face or timm names; () if it names none."""
+    if isinstance(description.get('architecture'), str):
+        return _windows_of_name(description['architecture'])
+    if description.get('model_type') != 'swinv2':
+        return ()
+    try:
+        sizes = SwinV2Config(
+            image_size=int(description['image_size']),
+            patch=int(description['patch_size']),
+            width=int(description['embed_dim']),
+            depths=tuple(description['depths']),
+            heads=tuple(description['num_heads']),
+            window=int(description['window_size']),
+            pretrained_windows=tuple(map(int, description['pretrained_window_sizes'])),
+        )
+    except (KeyError, TypeError, ValueError):
+        return ()
+    return sizes.trained_windows[0]
+
+
+def _windows_of_name(name: str) -> tuple[int, ...]:
+    """Return the windows that a published name states; () if it is no name of a Swin-V2.
+
+    The last stages have smaller windows where their map is smaller.
+    """
+    found = _NAME.search(name.lower().replace('-', '_'))
+    if not found:
+        return ()
+    before, window, pixels_before, pixels = found.groups()
+    window, pixels = int(before or window), int(pixels_before or pixels)
+    return tuple(min(window, pixels // 4 >> stage) for stage in range(4))
 
 
 def table(config: SwinV2Config, names: Iterable[str], classifier: bool = False) -> Table:

@@ -77,7 +77,10 @@ class Tagger:
         length = min(len(samples), FRONT_END.segment_samples)
         pieces = -(-len(samples) // length)
         padded = np.pad(samples.astype(np.float32), (0, pieces * length - len(samples)))
-        tagged = [self._run(self._state, piece[None]) for piece in padded.reshape(pieces, length)]
+        with jax.default_matmul_precision('highest'):  # as for every float32 model
+            tagged = [
+                self._run(self._state, piece[None]) for piece in padded.reshape(pieces, length)
+            ]
         clip = np.mean([np.asarray(clip[0]) for clip, _ in tagged], axis=0)
         timeline = np.concatenate([np.asarray(along[0]) for _, along in tagged])
         step_seconds = length / FRONT_END.sample_rate * pieces / len(timeline)

@@ -19,6 +19,13 @@ from amuse_jax.system import formats
 from amuse_jax.system.files import write_json
 
 PARTS = ('visual', 'audio', 'text')
+# Sizes that may differ between a converted checkpoint and the config. The position bias of Swin-V2
+# is computed for any window; `swin_v2.check_windows` checks them.
+_FREE = {
+    'visual': {'image_size', 'window', 'pretrained_windows'},
+    'audio': set(),
+    'text': {'tokenizer', 'epsilon'},
+}
 Arrays = dict[str, np.ndarray]
 
 
@@ -40,46 +47,61 @@ def load(config: ConfigDict, part: str) -> Arrays:
         return {}
     if _is_converted(where):
         return _read_converted(config, part, Path(where).expanduser().absolute())
-    return from_source(config, part, files.read(where))
+    return from_source(config, part, where)
 
 
-def fetch(config: ConfigDict, part: str) -> None:
-    """Make sure that `load` will find the checkpoint; download it if it is on the hub.
+def check(config: ConfigDict, part: str) -> None:
+    """Make sure that `load` will succeed, before hours of work; download a checkpoint of the hub.
+
+    A public checkpoint is read and compared with the tower; no device is used. Of a converted one
+    only the description is read.
 
     Args:
       config: the config of the run.
       part: visual, audio or text.
 
     Raises:
-      StageError: the file does not exist, or cannot be downloaded.
+      StageError: `load` would raise it.
     """
     where = config.checkpoints[part]
-    if where and not _is_converted(where):
-        files.fetch(where)
+    if where and _is_converted(where):
+        _check_converted(config, part, Path(where).expanduser().absolute())
+    elif where:
+        key_mapping.convert(*_translation(config, part, where))
 
 
-def from_source(config: ConfigDict, part: str, source: Arrays) -> Arrays:
-    """Convert a public checkpoint's arrays to the arrays of a tower.
+def from_source(config: ConfigDict, part: str, where: str) -> Arrays:
+    """Convert a public checkpoint to the arrays of a tower.
 
     Args:
       config: the config with the tower's sizes.
       part: visual, audio or text.
-      source: the checkpoint's arrays by name.
+      where: the checkpoint, see files.fetch.
 
     Returns:
       The tower's arrays by dotted name.
 
     Raises:
+      StageError: the checkpoint cannot be read, or was trained with other windows.
       ConversionError: the checkpoint does not match the tower.
     """
-    model, names = _tower(config, part), set(source)
+    return _by_name(key_mapping.fill(*_translation(config, part, where)))
+
+
+def _translation(
+    config: ConfigDict, part: str, where: str
+) -> tuple[nnx.Module, Arrays, key_mapping.Table]:
+    """Return an abstract tower, the arrays of a public checkpoint, and the table between them."""
+    model, source = _tower(config, part), files.read(where)
     if part == 'visual':
-        table = swin_v2.table(model.config, names)
+        trained = swin_v2.stated_windows(where, files.description(where))
+        swin_v2.check_windows(model.config, where, trained)
+        table = swin_v2.table(model.config, source)
     elif part == 'audio':
-        table = htsat.table(model.config, names)
+        table = htsat.table(model.config, source)
     else:
         table = bert.table(model.config, source)
-    return _by_name(key_mapping.fill(model, source, table))
+    return model, source, table
 
 
 def write_converted(config: ConfigDict, part: str, arrays: Arrays, folder: Path) -> None:
@@ -107,13 +129,35 @@ def _is_converted(where: str) -> bool:
     return (Path(where).expanduser() / 'tower.json').is_file()
 
 
-def _read_converted(config: ConfigDict, part: str, folder: Path) -> Arrays:
-    description = json.loads((folder / 'tower.json').read_text())
-    formats.refuse_newer(description.get('format', 1), formats.CHECKPOINT_FORMAT, folder)
-    if description['part'] != part:
+def _check_converted(config: ConfigDict, part: str, folder: Path) -> None:
+    """Refuse a converted checkpoint of another part, or with other windows than the config's."""
+    path = folder / 'tower.json'
+    try:
+        description = json.loads(path.read_text())
+        holds, sizes = description['part'], dict(description['sizes'])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise StageError(
-            f'{folder} holds a tower for {description["part"]}; expected one for {part}'
-        )
+            f'{path} does not describe a converted checkpoint ({type(error).__name__}); convert it '
+            'again (python -m amuse_jax.pretrained convert)'
+        ) from error
+    formats.refuse_newer(description.get('format', 1), formats.CHECKPOINT_FORMAT, folder)
+    if holds != part:
+        raise StageError(f'{folder} holds a tower for {holds}; expected one for {part}')
+    own = config.model[part].to_dict()
+    for name in sorted(sizes.keys() & own.keys() - _FREE[part]):
+        found, wanted = np.array(sizes[name]).tolist(), np.array(own[name]).tolist()
+        if found != wanted:
+            raise StageError(
+                f'{folder} does not match the sizes in config.model.{part}: {name} is {found}; '
+                f'expected {wanted}'
+            )
+    if part == 'visual':
+        trained = SwinV2Config(**sizes).trained_windows[0]
+        swin_v2.check_windows(_tower(config, part).config, str(folder), trained)
+
+
+def _read_converted(config: ConfigDict, part: str, folder: Path) -> Arrays:
+    _check_converted(config, part, folder)
     shapes = _by_name(_tower(config, part))
     target = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in shapes.items()}
     try:

@@ -5,18 +5,20 @@ trains in JAX never imports PyTorch.
 """
 
 import copy
+import tempfile
 from pathlib import Path
 from pickle import UnpicklingError  # noqa: TID251, raised by PyTorch's safe load
 
 import numpy as np
 import torch
+import ultralytics
 from ultralytics.nn.modules import Detect
 from ultralytics.nn.tasks import DetectionModel, torch_safe_load, yaml_model_load
 from ultralytics.utils import IterableSimpleNamespace
 from ultralytics.utils.metrics import ap_per_class, box_iou
 from ultralytics.utils.nms import non_max_suppression
 
-from amuse_jax.errors import StageError
+from amuse_jax.errors import StageError, first_line
 from amuse_jax.system.files import write_atomically
 
 # Ultralytics' defaults, except `cls`, which is 0.5 there: a short training learns the classes last.
@@ -58,13 +60,14 @@ def load(path: Path) -> DetectionModel:
 
     This is ultralytics' restricted loading: `torch.load(weights_only=True)` with an allow-list of
     the layer classes of PyTorch and ultralytics. A checkpoint that names any other class is
-    refused, so that no code from the file runs.
+    refused, so that no code from the file runs. `require_safe_load` makes sure of it.
 
     Returns:
       The detector; its attribute `names` maps a class index to a class name.
 
     Raises:
-      StageError: the file is missing, is not an ultralytics checkpoint, or holds no detector.
+      StageError: the file is missing, is not an ultralytics checkpoint, or holds no detector; or
+        the installed packages do not refuse code in a checkpoint.
     """
     advice = (
         'expected the .pt file of a YOLOv8 detector, as ultralytics saves it; correct rois.weights'
@@ -73,13 +76,14 @@ def load(path: Path) -> DetectionModel:
         raise StageError(f'rois.weights: there is no file {path}; {advice}')
     if path.suffix != '.pt':
         raise StageError(f'rois.weights: {path} does not end in .pt; {advice}')
+    require_safe_load()
     try:
         checkpoint, _ = torch_safe_load(str(path), safe_only=True)
     except (
         TypeError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, ImportError,
         OSError, UnpicklingError,
     ) as error:  # fmt: skip
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise StageError(f'rois.weights: {path} cannot be read ({reason}); {advice}') from error
     found = checkpoint
     if isinstance(checkpoint, dict):
@@ -90,6 +94,36 @@ def load(path: Path) -> DetectionModel:
     model = found.float().eval()
     model.names = _names(model)
     return model
+
+
+class _Canary:
+    """An object that a checkpoint must not hold; unpickling it calls a harmless function."""
+
+    def __reduce__(self):
+        return (str.upper, ('harmless',))
+
+
+def require_safe_load() -> None:
+    """Make sure that ultralytics' restricted loading refuses code in a checkpoint.
+
+    With a PyTorch that is too old for it, ultralytics unpickles the file instead, without a word.
+    So a file with a harmless call is loaded first; it must be refused.
+
+    Raises:
+      StageError: the call was not refused.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'canary.pt'
+        torch.save({'model': _Canary()}, path)
+        try:
+            torch_safe_load(str(path), safe_only=True)
+        except (TypeError, UnpicklingError):
+            return
+    raise StageError(
+        f'PyTorch {torch.__version__} and ultralytics {ultralytics.__version__} would run code '
+        "that a detector's .pt file may contain, so none is opened; run pip install '.[offline]' "
+        'to install versions that refuse it'
+    )
 
 
 def _names(model: DetectionModel) -> dict[int, str]:

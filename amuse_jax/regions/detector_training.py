@@ -146,10 +146,14 @@ def _save_state(
 
 
 def _resume(model: DetectionModel, optimizer: torch.optim.Optimizer, path: Path) -> int:
-    """Load the state of a killed training, if there is one; return the number of epochs done."""
+    """Load the state of a killed training, if there is one; return the number of epochs done.
+
+    The device may be another one than that of the killed training: the arrays are read into memory,
+    and the model and the optimizer copy them to the device of their parameters.
+    """
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, map_location='cpu', weights_only=True)
     model.load_state_dict(state['model'])
     optimizer.load_state_dict(state['optimizer'])
     return state['epochs']

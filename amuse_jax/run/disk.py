@@ -110,11 +110,13 @@ def region_bytes(config: ConfigDict, videos: int) -> int:
 def pretrain_bytes(config: ConfigDict, videos: int) -> int:
     """Return the size of pretraining: checkpoints of two pairs of towers, and all videos' features.
 
-    The features are stored twice if the predictors are trained alone first.
+    The features are stored twice if the predictors are trained alone first. The best parameters are
+    kept if there are several epochs.
     """
     times = 2 if config.pretrain.predictor_epochs else 1
-    features = times * _feature_bytes(config, videos)
-    return features + _checkpoint_bytes(config, 2 * _tower_parameters(config))
+    features, parameters = times * _feature_bytes(config, videos), 2 * _tower_parameters(config)
+    best = 2 * 4 * parameters if config.pretrain.epochs > 1 else 0
+    return features + _checkpoint_bytes(config, parameters) + best
 
 
 def train_bytes(config: ConfigDict, videos: int) -> int:

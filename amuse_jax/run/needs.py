@@ -87,7 +87,7 @@ def message(config: ConfigDict) -> str:
 
 
 def _disk_space(config: ConfigDict, videos: int) -> str:
-    """Return the disk space of all stages as text, such as '90 GB (prepare 17, ...)'."""
+    """Return the disk space of all stages as text, such as '93 GB (prepare 17, ...)'."""
     from amuse_jax.run import disk  # here, because it imports JAX, which is slow
 
     sizes = {

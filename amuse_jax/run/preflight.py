@@ -17,14 +17,16 @@ from amuse_jax.pretrained import files, separation, towers
 
 
 def check(config: ConfigDict, pending: Collection[str]) -> None:
-    """Check for everything that the pending stages will read, and download missing hub files.
+    """Check everything that the pending stages will read, and download missing hub files.
+
+    The towers' checkpoints are read and compared with the towers.
 
     Args:
       config: the run's config.
       pending: names of the stages that are not complete.
 
     Raises:
-      StageError: something is missing; the message says how to provide it.
+      StageError: something is missing or does not fit; the message says what to do.
     """
     if 'annotate' in pending and not config.data.beam:  # Beam's workers have their own packages
         _check_source_separation(config)
@@ -34,7 +36,7 @@ def check(config: ConfigDict, pending: Collection[str]) -> None:
         _check_frozen_towers(config)
         QuestionTokenizer(config.model.text)
     for part in _towers_read(config, pending):
-        towers.fetch(config, part)
+        towers.check(config, part)
 
 
 def _check_source_separation(config: ConfigDict) -> None:

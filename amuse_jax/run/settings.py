@@ -38,11 +38,15 @@ def check(config: ConfigDict) -> None:
         value = _value(config, name)
         if value <= 0:
             raise StageError(f'config.{name} is {value}; expected a positive number')
+    for name in NOT_NEGATIVE:
+        value = _value(config, name)
+        if not value >= 0:
+            raise StageError(f'config.{name} is {value}; expected 0 or a positive number')
     for name in SHARES:
         value = _value(config, name)
         if not 0 <= value <= 1:
             raise StageError(f'config.{name} is {value}; expected a share, from 0 to 1')
-    if config.train.batch_size % config.train.parts:
+    if config.train.batch_size % (config.train.parts or 1):
         raise StageError(
             f'config.train.batch_size is {config.train.batch_size}; expected a multiple of '
             f'config.train.parts, which is {config.train.parts}'
@@ -106,12 +110,18 @@ POSITIVE = (
     'pretrain.batch_size',
     'pretrain.learning_rate',
     'train.batch_size',
-    'train.parts',
     'train.questions',
     'train.learning_rate',
     'evaluate.batch_size',
 )
-SHARES = ('train.mirror', 'train.time_shift')
+NOT_NEGATIVE = (
+    'pretrain.warmup_epochs',
+    'pretrain.clip_norm',
+    'train.parts',
+    'train.warmup_epochs',
+    'train.clip_norm',
+)
+SHARES = ('train.mirror', 'train.time_shift', 'pretrain.val_share')
 
 
 def _value(config: ConfigDict, name: str):
@@ -148,6 +158,12 @@ def _check_towers(config: ConfigDict) -> None:
         raise StageError(
             f'config.model.audio.image_size is {config.model.audio.image_size}; expected a '
             f'multiple of config.audio.mels = {config.audio.mels}'
+        )
+    windows = config.model.visual.pretrained_windows
+    if len(windows) != 4 or any(not isinstance(w, int) or w < 0 for w in windows):
+        raise StageError(
+            f'config.model.visual.pretrained_windows is {tuple(windows)}; expected the windows of '
+            'the four stages in tokens, such as (12, 12, 12, 6), or 0 for those of the model'
         )
     if config.pretrain.segments > config.data.segments:
         raise StageError(

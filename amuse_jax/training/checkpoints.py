@@ -11,6 +11,7 @@ Checkpoints do not depend on the devices or hosts that wrote them.
 """
 
 import json
+import math
 import shutil
 import zlib
 from collections.abc import Callable, Mapping
@@ -107,19 +108,28 @@ class Checkpoints:
 
 
 class Best:
-    """Keeps the parameters with the best validation score so far in `folder`."""
+    """Keeps the parameters with the best validation score so far in `folder`.
 
-    def __init__(self, folder: Path):
+    Args:
+      folder: the folder.
+      is_lowest: whether the lowest score is the best; else the highest is.
+    """
+
+    def __init__(self, folder: Path, is_lowest: bool = False):
+        self._sign = -1 if is_lowest else 1
         self._manager = _manager(folder, keep=1)
         self.record = _read_record(self._manager)
 
     def save_if_best(self, score: float, params: Arrays, record: Mapping[str, Any]) -> None:
         """Save `params` with `record` (JSON values) if `score` is better than the best score.
 
+        A score that is NaN is worse than any other.
+
         The best score is read from the folder. A resumed run may therefore find a score of a later
         step than its own. It keeps that score, because the same steps will lead to it again.
         """
-        if self.record is not None and score <= self.record['score']:
+        best = math.nan if self.record is None else self.record['score']
+        if not math.isnan(best) and not self._sign * score > self._sign * best:
             return
         self.record = {**record, 'score': score}
         digest = _digest({'params': params}, self.record)
@@ -135,6 +145,11 @@ class Best:
         """Wait until everything is written, then close."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def has_best(folder: Path) -> bool:
+    """Return whether a Best has saved parameters in `folder`."""
+    return folder.is_dir() and any(each.name.isdigit() for each in folder.iterdir())
 
 
 def read_best(folder: Path, template: Mapping[str, Any]) -> tuple[Arrays, dict]:

@@ -38,8 +38,10 @@ class Phase:
       learning_rate: the schedule, a function of the step within the phase.
       samples: the metric whose weight is the number of samples.
       validation: runs after every epoch; None: no validation.
-      parts: number of parts of a batch, see step.train_step.
+      parts: number of parts of a batch, see step.train_step; 0: as few as fit into the memory of
+        the devices.
       compares_videos: whether the loss compares videos of a batch, see step.train_step.
+      clip_norm: largest norm of the gradient, see step.train_step.
       tokens: the stored tokens that `batches` and the validation read; None: they read none.
     """
 
@@ -51,6 +53,7 @@ class Phase:
     validation: Validation | None = None
     parts: int = 1
     compares_videos: bool = False
+    clip_norm: float = 0.0
     tokens: token_cache.TokenCache | None = None
 
     @property
@@ -74,8 +77,10 @@ class Job:
       mesh: the device mesh, from sharding.mesh.
       seed: seed of dropout and other random numbers in the model.
       video_ids: the video id of each record, for messages.
-      best_by: the parameters with the highest validation value of this metric are saved in best/;
+      best_by: the parameters with the best validation value of this metric are saved in best/;
         '': none are.
+      best_is_lowest: whether the lowest value is the best; else the highest is.
+      memory_advice: how to do with less memory; the last part of the error if it is full.
     """
 
     name: str
@@ -89,3 +94,5 @@ class Job:
     seed: int
     video_ids: Sequence[str]
     best_by: str = ''
+    best_is_lowest: bool = False
+    memory_advice: str = 'make the batches smaller'

@@ -19,6 +19,7 @@ from amuse_jax.models import flops
 from amuse_jax.system import hosts, preemption
 from amuse_jax.training import (
     checkpoints,
+    device_memory,
     metrics,
     profiling,
     sharding,
@@ -46,13 +47,15 @@ def fit(job: Job, params: Arrays) -> Arrays:
       params: the initial parameters. They are donated: the caller must not use them again.
 
     Raises:
-      StageError: more than loop.max_refused steps were refused because they were not finite.
+      StageError: more than loop.max_refused steps were refused because they were not finite, or the
+        memory of a device is full.
       Preempted: a notice of preemption arrived; the state is saved.
     """
     watchdog = Watchdog(job.folder, job.settings.stuck_seconds, job.video_ids)
     with preemption.deferred(), watchdog:
-        with contextlib.closing(_Run(job, params, watchdog)) as run:
-            return run.run_all_phases()
+        with device_memory.full_as_error(job.name, job.memory_advice):
+            with contextlib.closing(_Run(job, params, watchdog)) as run:
+                return run.run_all_phases()
 
 
 class _Run:
@@ -66,7 +69,9 @@ class _Run:
         )
         self.key = jax.jit(lambda: jax.random.key(job.seed), out_shardings=self.replicated)()
         self.checkpoints = checkpoints.Checkpoints(job.folder / 'checkpoints', job.settings.keep)
-        self.best = checkpoints.Best(job.folder / 'best') if job.best_by else None
+        self.best = (
+            checkpoints.Best(job.folder / 'best', job.best_is_lowest) if job.best_by else None
+        )
         self.unchecked = []  # (step, is_finite on the device, records) of steps not checked yet
         self._start_phase(0, params, refused=0)
         restored = self.checkpoints.restore(
@@ -77,7 +82,9 @@ class _Run:
         if restored:
             self.state, self.iterator, progress = restored
             self.phase_index, lines = progress['phase'], progress['lines']
-            self.owes_validation = progress.get('owes_validation', False)  # not in old checkpoints
+            # These two are not in old checkpoints.
+            self.owes_validation = progress.get('owes_validation', False)
+            self.parts = progress.get('parts', 0)
         self.step = int(self.state.step)
         self.metrics = metrics.MetricsWriter(job.folder, lines, self.step)
         is_quiet = None if hosts.is_first() else True  # None: disabled if there is no terminal
@@ -124,6 +131,7 @@ class _Run:
     def _start_phase(self, index: int, params: Arrays, refused: int) -> None:
         """Start a phase with a new optimiser state and a new data iterator."""
         self.phase_index = index
+        self.parts = 0  # as chosen for this phase; 0: not yet
         init_state = functools.partial(
             state.init_state,
             optimizer=state.adam(self.phase.learning_rate),
@@ -139,25 +147,28 @@ class _Run:
     def _run_phase(self) -> None:
         phase, settings = self.phase, self.job.settings
         structure, level = self.job.structure, settings.optimization_level
-        optimizer = state.adam(phase.learning_rate)
-        train = train_step(
+        build_step = functools.partial(
+            train_step,
             phase.loss,
             structure,
-            optimizer,
+            state.adam(phase.learning_rate),
             level,
             self.shardings,
-            parts=phase.parts,
             compares_videos=phase.compares_videos,
+            clip_norm=phase.clip_norm,
         )
         validation = phase.validation
         if validation:
             evaluate = evaluation_step(validation.evaluate, structure, level, self.mesh)
         last = self._first_step() + len(phase.batches)
-        if phase.tokens and self.step < last:
-            train = self._place_tokens(train)
+        is_planned = bool(phase.tokens) or not phase.parts
+        if is_planned and self.step < last:
+            train = self._plan_step(build_step)
+        else:
+            train = build_step(parts=phase.parts or 1)
         if self.owes_validation:
             self._validate(validation.batches, evaluate)
-        is_first_step = phase.tokens is None
+        is_first_step = not is_planned
         while self.step < last:
             records, sharded = self._next_batch()
             self.watchdog.heartbeat(f'step {self.step + 1}')
@@ -185,21 +196,38 @@ class _Run:
         if phase.tokens:
             phase.tokens.release()
 
-    def _place_tokens(self, train: TrainStep) -> Callable[..., Any]:
-        """Compile the step, and move the stored tokens to where there is room beside it.
+    def _plan_step(self, build_step: Callable[..., TrainStep]) -> Callable[..., Any]:
+        """Compile the step, in as many parts as it needs, and move stored tokens to where room is.
+
+        Args:
+          build_step: builds the step for a number of `parts`.
 
         Returns:
           The compiled step.
         """
-        tokens, batches = self.phase.tokens, self.phase.batches
-        self.watchdog.heartbeat('the compilation of the step')
-        batch = dict(sharding.shard_batch(tokens.without(batches[0]), self.mesh))
+        tokens, first = self.phase.tokens, self.phase.batches[0]
+        batch = dict(sharding.shard_batch(tokens.without(first) if tokens else first, self.mesh))
         videos = len(batch['record'])
-        traced = train.trace(self.state, self.frozen, batch | tokens.shapes(videos), self.key)
-        self.throughput.start_phase(flops.count_matmul_flops(traced.jaxpr))
-        compiled = traced.lower().compile()
-        self.watchdog.heartbeat('the stored tokens')
-        tokens.place(videos, token_cache.step_bytes(compiled))
+        batch |= tokens.shapes(videos) if tokens else {}
+
+        def compile_step(parts: int):
+            self.watchdog.heartbeat(f'the compilation of the step in {parts} parts')
+            traced = build_step(parts=parts).trace(self.state, self.frozen, batch, self.key)
+            return traced.lower().compile(), flops.count_matmul_flops(traced.jaxpr)
+
+        if self.phase.parts:
+            compiled, count = compile_step(self.phase.parts)
+        else:
+            self.parts, (compiled, count) = device_memory.choose_parts(
+                compile_step,
+                lambda found: token_cache.step_bytes(found[0]),
+                sharding.possible_parts(videos, self.mesh, at_least=self.parts),
+                device_memory.room_for_step(self.mesh),
+            )
+        self.throughput.start_phase(count)
+        if tokens:
+            self.watchdog.heartbeat('the stored tokens')
+            tokens.place(videos, token_cache.step_bytes(compiled))
         return compiled
 
     def _iterate(self, batches: grain.MapDataset) -> Iterator[tuple[np.ndarray, Arrays]]:
@@ -328,6 +356,7 @@ class _Run:
             'phase': self.phase_index,
             'lines': self.metrics.lines,
             'owes_validation': self.owes_validation,
+            'parts': self.parts,
         }
         self.checkpoints.save(self.state, self.iterator, progress)
         self.saved_at = time.monotonic()

@@ -287,6 +287,19 @@ def check_parts(videos: int, parts: int, mesh: Mesh) -> None:
         )
 
 
+def possible_parts(videos: int, mesh: Mesh, at_least: int = 1) -> list[int]:
+    """Return the numbers of parts that `check_parts` accepts, in ascending order.
+
+    Args:
+      videos: videos in a batch.
+      mesh: the device mesh.
+      at_least: the smallest number of parts; if none is as large, the largest is returned.
+    """
+    share = videos // num_batch_shards(mesh)
+    parts = [each for each in range(1, share + 1) if share % each == 0]
+    return [each for each in parts if each >= at_least] or parts[-1:]
+
+
 def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> Arrays:
     """Return a batch sharded by its leading axis (videos).
 

@@ -111,6 +111,13 @@ def halving_schedule(rate: float, steps_per_epoch: int, every: int) -> optax.Sch
     return lambda step: rate * 0.5 ** (step // (steps_per_epoch * every))
 
 
+def warmed_up(schedule: optax.Schedule, steps: int) -> optax.Schedule:
+    """Return a schedule that rises linearly to `schedule` over its first `steps` steps."""
+    if not steps:
+        return schedule
+    return lambda step: schedule(step) * jnp.minimum(1.0, (step + 1) / (steps + 1))
+
+
 def warmup_cosine_schedule(
     rate: float, steps: int, warmup: int, final_share: float
 ) -> optax.Schedule:

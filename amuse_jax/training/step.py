@@ -38,6 +38,7 @@ def train_step(
     shardings: TrainState,
     parts: int = 1,
     compares_videos: bool = False,
+    clip_norm: float = 0.0,
 ) -> TrainStep:
     """Compile `step(state, frozen, batch, key) -> (state, is_finite)`.
 
@@ -58,6 +59,8 @@ def train_step(
         same up to the order of its sums and the random numbers of dropout.
       compares_videos: whether the loss of one video depends on other videos of the batch. The
         partitioner then decides when gradients are exchanged, and `parts` must be 1.
+      clip_norm: largest norm of the gradient of all parameters together; a larger gradient is
+        scaled down to it. 0: no limit.
 
     Raises:
       ValueError: the loss compares videos, and there are several parts.
@@ -105,6 +108,9 @@ def train_step(
         total, weight = sums['loss']
         grads = jax.tree.map(lambda x: x / jnp.maximum(weight, 1), grads)
         is_finite = jnp.isfinite(total) & jnp.isfinite(squares)
+        if clip_norm:
+            norm = jnp.sqrt(_squared_norm(grads, mesh))
+            grads = jax.tree.map(lambda x: x * (clip_norm / jnp.maximum(norm, clip_norm)), grads)
 
         def update(params, opt_state):
             updates, opt_state = optimizer.update(grads, opt_state, params)

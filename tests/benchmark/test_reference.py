@@ -134,6 +134,28 @@ def test_every_gradient_equals_the_references(small, found, jax_model, torch_mod
         assert is_rounding or norm(gradients[name] - value) < 1e-2 * norm(value), name
 
 
+def test_what_is_masked_completely_gives_the_same_on_both_sides(jax_model, torch_model, batch):
+    """The rule on both sides: a query that may attend to nothing gets zeros."""
+    masked = {name: array.copy() for name, array in batch.items()}
+    masked['segment_mask'][1] = False  # a video without segments
+    masked['word_mask'][0, 2] = False  # a question without words
+
+    @jax.jit
+    def run(model, batch):
+        return answering.answer(model, batch, is_open=True)[1]
+
+    output = run(jax_model, masked)
+    with torch.no_grad():
+        expected = torch_model(inputs.torch_batch(masked))
+    for name in expected._fields:
+        ours = np.asarray(getattr(output, name))
+        theirs = getattr(expected, name).unflatten(0, (VIDEOS, QUESTIONS)).numpy()
+        assert np.isfinite(ours).all() and np.isfinite(theirs).all(), name
+        # The third question of the first video is left out: positions of padding differ.
+        rest = [np.concatenate([side[1], side[0, :2]]) for side in (ours, theirs)]
+        check_close(*rest)
+
+
 def test_the_universal_encoder_equals_the_references(small, batch):
     torch.manual_seed(0)
     torch_model = universal_encoder.UniversalEncoder(small).eval()

@@ -1,7 +1,12 @@
+import argparse
 import collections
+import io
+import json
+import tarfile
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from safetensors.numpy import save_file
 
@@ -53,6 +58,110 @@ def test_bfloat16_becomes_float32(tmp_path):
     assert files.read(str(tmp_path / 'x.pt'))['a'].dtype == np.float32
 
 
+def test_bfloat16_safetensors_become_float32(tmp_path):
+    halves = {name: tensor.bfloat16() for name, tensor in tensors().items()}
+    safetensors.torch.save_file(halves, tmp_path / 'x.safetensors')
+    found = files.read(str(tmp_path / 'x.safetensors'))
+    check_same(found)  # these numbers are exact in bfloat16
+    assert {array.dtype for array in found.values()} == {np.dtype('float32')}
+
+
+def test_trainable_parameters_are_read(tmp_path):
+    torch.save({n: torch.nn.Parameter(t) for n, t in tensors().items()}, tmp_path / 'x.pt')
+    check_same(files.read(str(tmp_path / 'x.pt')))
+
+
+@pytest.mark.parametrize('name', ['x.safetensors', 'x.pth'])
+def test_float8_weights_are_refused_by_name(tmp_path, name):
+    state = tensors() | {'c.weight': torch.ones(2).to(torch.float8_e4m3fn)}
+    save = safetensors.torch.save_file if name == 'x.safetensors' else torch.save
+    save(state, tmp_path / name)
+    with pytest.raises(
+        StageError, match=r'(?i)its array c\.weight is .*8_e4m3.*; expected float32'
+    ):
+        files.read(str(tmp_path / name))
+
+
+def averaged(state):
+    """The state of torch.optim.swa_utils.AveragedModel."""
+    return {'n_averaged': torch.tensor(3)} | {f'module.{n}': t for n, t in state.items()}
+
+
+@pytest.mark.parametrize(
+    'prefix', ['module.', 'model.', '_orig_mod.', 'backbone.', 'module._orig_mod.', 'model.module.']
+)
+def test_a_prefix_that_all_names_share_is_removed(tmp_path, prefix):
+    state = {prefix + name: tensor for name, tensor in tensors().items()}
+    torch.save({'state_dict': state}, tmp_path / 'x.pth')
+    safetensors.torch.save_file(state, tmp_path / 'x.safetensors')
+    for name in ('x.pth', 'x.safetensors'):
+        check_same(files.read(str(tmp_path / name)))
+
+
+def test_a_prefix_that_only_some_names_share_is_kept(tmp_path):
+    state = {f'backbone.{name}': tensor for name, tensor in tensors().items()}
+    torch.save(state | {'head.weight': torch.ones(1)}, tmp_path / 'x.pth')
+    assert set(files.read(str(tmp_path / 'x.pth'))) == {*state, 'head.weight'}
+
+
+def test_averages_of_the_weights_are_read(tmp_path):
+    torch.save(averaged(tensors()), tmp_path / 'x.pth')
+    check_same(files.read(str(tmp_path / 'x.pth')))
+    raw = {name: tensor + 1 for name, tensor in tensors().items()}
+    torch.save({'state_dict': raw, 'state_dict_ema': tensors()}, tmp_path / 'x.pth')
+    check_same(files.read(str(tmp_path / 'x.pth')))
+
+
+def test_a_checkpoint_with_a_trainers_arguments_and_scores_is_read(tmp_path):
+    content = {
+        'epoch': 3, 'args': argparse.Namespace(lr=0.1, model='swin'), 'metric': np.float64(81.5),
+        'best': np.float32(0.5), 'state_dict': tensors(),
+    }  # fmt: skip
+    torch.save(content, tmp_path / 'model_best.pth.tar')
+    check_same(files.read(str(tmp_path / 'model_best.pth.tar')))
+
+
+def test_a_folder_of_save_pretrained_is_read(tmp_path):
+    with pytest.raises(StageError, match=r'holds no checkpoint; expected model\.safetensors'):
+        files.read(str(tmp_path))
+    torch.save(tensors(), tmp_path / 'pytorch_model.bin')
+    check_same(files.read(str(tmp_path)))
+    save_file({name: array + 0 for name, array in ARRAYS.items()}, tmp_path / 'model.safetensors')
+    (tmp_path / 'pytorch_model.bin').write_bytes(b'not read')
+    check_same(files.read(str(tmp_path)))
+
+
+def write_shards(folder):
+    weight_map = {}
+    for number, (name, array) in enumerate(ARRAYS.items(), 1):
+        weight_map[name] = f'model-{number:05}-of-00002.safetensors'
+        save_file({name: array}, folder / weight_map[name])
+    index = folder / 'model.safetensors.index.json'
+    index.write_text(json.dumps({'metadata': {'total_size': 32}, 'weight_map': weight_map}))
+    return index, weight_map
+
+
+def test_shards_with_an_index_are_read(tmp_path):
+    index, weight_map = write_shards(tmp_path)
+    check_same(files.read(str(tmp_path)))
+    check_same(files.read(str(index)))
+    with pytest.raises(
+        StageError, match='is one of the 2 files of a checkpoint; name their folder'
+    ):
+        files.read(str(tmp_path / weight_map['a.weight']))
+    (tmp_path / weight_map['a.weight']).unlink()
+    with pytest.raises(StageError, match='no checkpoint at .*model-00001-of-00002'):
+        files.read(str(tmp_path))
+
+
+@pytest.mark.parametrize('name', ['../x.safetensors', '/x.safetensors', 3])
+def test_an_index_names_only_files_beside_it(tmp_path, name):
+    index, weight_map = write_shards(tmp_path)
+    index.write_text(json.dumps({'weight_map': weight_map | {'c': name}}))
+    with pytest.raises(StageError, match='expected the name of a file beside it|is no index'):
+        files.read(str(tmp_path))
+
+
 class Payload:
     """An object that runs code when it is unpickled."""
 
@@ -74,7 +183,14 @@ def test_nothing_is_unpickled(tmp_path):
     [
         ('x.safetensors', b'', 'not a complete safetensors file'),
         ('x.safetensors', b'\xff' * 100, 'not a complete safetensors file'),
-        ('x.pth', b'PK\x03\x04 cut', 'cannot be read'),
+        ('x.pth', b'PK\x03\x04 cut', 'cannot be read: it is cut short, damaged'),
+        ('x.pth', b'', 'it is empty.*download or copy it again'),
+        ('x.pth', b'some words', 'cannot be read: it is cut short, damaged'),
+        ('x.pth', b'version https://git-lfs.github.com/spec/v1\noid sha256:0', 'run git lfs pull'),
+        ('x.safetensors', b'version https://git-lfs.github.com/spec/v1', 'run git lfs pull'),
+        ('x.safetensors', b'<!DOCTYPE html><html>404', 'it is a web page'),
+        ('weights', b'no ending', "the ending ''"),
+        ('x.index.json', b'{}', 'is no index of a checkpoint'),
         ('x.txt', b'weights', "the ending '.txt'"),
     ],
 )
@@ -82,6 +198,44 @@ def test_damaged_files_and_unknown_endings_are_reported(tmp_path, name, content,
     (tmp_path / name).write_bytes(content)
     with pytest.raises(StageError, match=sentence):
         files.read(str(tmp_path / name))
+
+
+@pytest.mark.parametrize('name', ['x.safetensors', 'x.pth', 'old.pth'])
+def test_half_a_file_is_called_cut_short_and_not_dangerous(tmp_path, name):
+    state = {'a': torch.zeros(5000)}
+    if name == 'x.safetensors':
+        safetensors.torch.save_file(state, tmp_path / name)
+    else:
+        torch.save(state, tmp_path / name, _use_new_zipfile_serialization=name == 'x.pth')
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(StageError, match='not a complete|cut short') as error:
+        files.read(str(tmp_path / name))
+    message = str(error.value)
+    assert 'download or copy it again' in message
+    assert 'running code' not in message and '\n' not in message
+
+
+@pytest.mark.filterwarnings('ignore:.torch:FutureWarning')
+@pytest.mark.filterwarnings('ignore:.torch:UserWarning')
+def test_a_pickled_model_and_torchscript_are_refused_with_the_right_advice(tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / 'x.pt')
+    with pytest.raises(StageError, match='class torch.nn.modules.linear.Linear.*its state_dict'):
+        files.read(str(tmp_path / 'x.pt'))
+    traced = torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2))
+    torch.jit.save(traced, tmp_path / 'x.pt')
+    with pytest.raises(StageError, match='TorchScript.*its state_dict'):
+        files.read(str(tmp_path / 'x.pt'))
+
+
+def test_an_archive_and_a_file_without_arrays_are_reported(tmp_path):
+    with tarfile.open(tmp_path / 'x.pth.tar', 'w') as archive:
+        archive.addfile(tarfile.TarInfo('weights.pth'), io.BytesIO())
+    with pytest.raises(StageError, match='a tar archive; unpack it'):
+        files.read(str(tmp_path / 'x.pth.tar'))
+    torch.save({'state_dict': {}, 'epoch': 3}, tmp_path / 'x.pt')
+    with pytest.raises(StageError, match='holds no arrays'):
+        files.read(str(tmp_path / 'x.pt'))
 
 
 def test_a_missing_file_and_a_list_are_reported(tmp_path):
@@ -140,3 +294,21 @@ def test_the_safetensors_file_on_the_hub_is_preferred(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, 'hf_hub_download', download)
     check_same(files.read('someone/some-model'))
     assert list(requests) == ['model.safetensors', 'pytorch_model.bin']
+
+
+def test_shards_on_the_hub_are_downloaded(tmp_path, monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    write_shards(tmp_path)
+
+    def download(name, file, **options):
+        if not (tmp_path / file).exists():
+            raise EntryNotFoundError('none')
+        return str(tmp_path / file)
+
+    monkeypatch.setattr(huggingface_hub, 'hf_hub_download', download)
+    check_same(files.read('someone/some-model'))
+    (tmp_path / 'model-00002-of-00002.safetensors').unlink()
+    with pytest.raises(StageError, match='no checkpoint at .*model-00002-of-00002'):
+        files.read('someone/some-model')

@@ -8,8 +8,8 @@ from transformers.models.clap.modeling_clap import ClapAudioModel
 
 from amuse_jax.models import htsat
 from amuse_jax.models.htsat import HTSAT, HTSATConfig, HTSATTagger
+from amuse_jax.pretrained import files, key_mapping
 from amuse_jax.pretrained import htsat as names
-from amuse_jax.pretrained import key_mapping
 from tests.paths import SHARED
 
 # Maps of 32, 16, 8 and 4 tokens: shifted windows, then one window.
@@ -87,3 +87,29 @@ def test_every_name_of_clap_is_used_or_ignored(fused):
     }
     tower = nnx.eval_shape(lambda: HTSAT(FULL, rngs=nnx.Rngs(0)))
     assert not key_mapping.differences(tower, source, names.table(FULL, source))
+
+
+def test_laions_own_file_of_clap_gives_the_tower_of_the_release(arrays, original_htsat, tmp_path):
+    """The file has a prefix, a text part, projections, and scores as NumPy numbers."""
+    beside = (
+        'logit_scale_a', 'logit_scale_t', 'text_branch.embeddings.position_ids',
+        'text_branch.encoder.layer.0.output.dense.weight', 'text_transform.sequential.0.weight',
+        'text_projection.0.bias', 'audio_transform.sequential.3.bias', 'audio_projection.2.weight',
+        'audio_branch.patch_embed.fusion_model.local_att.0.weight',
+        'audio_branch.patch_embed.mel_conv2d.bias',
+    )  # fmt: skip
+    state = {f'module.audio_branch.{name}': tensor for name, tensor in arrays.items()}
+    state |= {f'module.{name}': torch.ones(1) for name in beside}
+    content = {'epoch': 15, 'name': 'a run', 'top': np.float64(90.14), 'state_dict': state}
+    torch.save(content, tmp_path / 'music_audioset_epoch_15_esc_90.14.pt')
+    found = files.read(str(tmp_path / 'music_audioset_epoch_15_esc_90.14.pt'))
+    release = {name: tensor.numpy() for name, tensor in arrays.items()}
+    abstract = nnx.eval_shape(lambda: HTSAT(CONFIG, rngs=nnx.Rngs(0)))
+    towers = [
+        nnx.state(key_mapping.fill(abstract, source, names.table(CONFIG, source)))
+        for source in (found, release)
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *towers)
+    tagger = nnx.eval_shape(lambda: HTSATTagger(CONFIG, CLASSES, rngs=nnx.Rngs(0)))
+    with pytest.raises(key_mapping.ConversionError, match='tagger'):
+        key_mapping.fill(tagger, found, names.table(CONFIG, found, tagger=True))

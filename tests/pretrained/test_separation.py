@@ -68,6 +68,9 @@ def test_published_files_are_read_without_unpickling(tmp_path):
     with pytest.raises(StageError, match='code.pth cannot be read'):
         separation._read(tmp_path / 'code.pth', 'model')
     (tmp_path / 'cut.pth').write_bytes((tmp_path / 'good.pth').read_bytes()[:300])
+    (tmp_path / 'empty.pth').touch()
+    with pytest.raises(StageError, match='empty.pth cannot be read'):
+        separation._read(tmp_path / 'empty.pth', 'model')
     with pytest.raises(StageError, match='cut.pth cannot be read'):
         separation._read(tmp_path / 'cut.pth', 'model')
 

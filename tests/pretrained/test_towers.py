@@ -1,11 +1,13 @@
 import importlib
 import json
+import re
 import subprocess
 import sys
 
 import jax
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from flax import nnx
 from timm.models.swin_transformer_v2 import SwinTransformerV2
@@ -18,6 +20,8 @@ from amuse_jax.models import swin_v2
 from amuse_jax.models.htsat import HTSATConfig
 from amuse_jax.models.swin_v2 import SwinV2Config
 from amuse_jax.pretrained import files, tagging, towers
+from amuse_jax.pretrained import swin_v2 as names
+from amuse_jax.pretrained.key_mapping import ConversionError
 from amuse_jax.system.files import write_json
 from amuse_jax.training import state
 from amuse_jax.training.pretrain import stage as pretrain
@@ -95,6 +99,136 @@ def test_a_part_of_the_config_is_filled_from_a_file(config, checkpoints, part):
     np.testing.assert_array_equal(arrays[ours], files.read(config.checkpoints[part])[theirs])
 
 
+@pytest.mark.parametrize('part', towers.PARTS)
+def test_bfloat16_safetensors_give_the_rounded_tower(config, checkpoints, tmp_path, part):
+    config = config.copy_and_resolve_references()
+    config.checkpoints[part] = str(checkpoints / f'{part}.pt')
+    exact = towers.load(config, part)
+    state = torch.load(config.checkpoints[part], weights_only=True)
+    halves = {n: t.bfloat16() if t.is_floating_point() else t for n, t in state.items()}
+    config.checkpoints[part] = str(tmp_path / 'model.safetensors')
+    safetensors.torch.save_file(halves, config.checkpoints[part])
+    rounded = towers.load(config, part)
+    assert rounded.keys() == exact.keys()
+    for name, array in rounded.items():
+        assert array.dtype == np.float32
+        np.testing.assert_allclose(array, exact[name], rtol=2**-8)
+
+
+@pytest.mark.parametrize('part', towers.PARTS)
+def test_a_model_under_a_prefix_beside_others_is_one_line(config, checkpoints, tmp_path, part):
+    config = config.copy_and_resolve_references()
+    config.checkpoints[part] = str(checkpoints / f'{part}.pt')
+    expected = towers.load(config, part)
+    state = torch.load(config.checkpoints[part], weights_only=True)
+    config.checkpoints[part] = str(tmp_path / 'x.pth')
+    shared = {f'module.backbone.{name}': tensor for name, tensor in state.items()}
+    torch.save({'epoch': 1, 'state_dict': shared}, tmp_path / 'x.pth')
+    jax.tree.map(np.testing.assert_array_equal, towers.load(config, part), expected)
+    student = {f'student.{name}': tensor for name, tensor in state.items()}
+    torch.save(student | {'teacher.x': torch.ones(1)}, tmp_path / 'x.pth')
+    with pytest.raises(ConversionError, match='save its arrays alone, without the prefix') as error:
+        towers.load(config, part)
+    assert '\n' not in str(error.value) and 'teacher.x' in str(error.value)
+
+
+def test_another_checkpoint_is_refused_in_a_few_lines(config, checkpoints):
+    config = config.copy_and_resolve_references()
+    config.checkpoints.visual = str(checkpoints / 'visual.pt')
+    config.model.visual.width = 16
+    with pytest.raises(ConversionError, match=r'and \d+ more') as error:
+        towers.load(config, 'visual')
+    assert len(str(error.value).splitlines()) <= 8
+
+
+def test_a_tower_that_was_fine_tuned_with_larger_windows_matches_timm(config, tmp_path):
+    """Its name is that of timm's models: trained with windows of 4 at 32 px, then 8 at 64 px."""
+    config = config.copy_and_resolve_references()
+    name = 'swinv2_tiny_window4to8_32to64'
+    config.model.visual.update(window=8)
+    sizes = config.model.visual
+    torch.manual_seed(1)
+    original = SwinTransformerV2(
+        img_size=64, patch_size=4, embed_dim=8, depths=sizes.depths, num_heads=sizes.heads,
+        window_size=8, pretrained_window_sizes=(4, 4, 2, 1), num_classes=0,
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        for parameter in original.parameters():  # the norms start at zero, so at an empty block
+            parameter.add_(torch.rand_like(parameter) * 0.2)
+    config.checkpoints.visual = str(tmp_path / f'{name}.pth')
+    torch.save(original.state_dict(), config.checkpoints.visual)
+    with pytest.raises(StageError, match=r'windows of 4, 4, 2, 1 tokens .* says 8, 8, 4, 2; set'):
+        towers.load(config, 'visual')
+    flag = '--config.model.visual.pretrained_windows="(4, 4, 2, 1)"'
+    with pytest.raises(StageError, match=re.escape(flag)):
+        towers.load(config, 'visual')
+    sizes.pretrained_windows = (4, 4, 2, 1)
+    loaded = towers.load(config, 'visual')
+    tower = swin_v2.SwinV2(SwinV2Config(**sizes), rngs=nnx.Rngs(0))
+    graphdef, variables = nnx.split(tower)
+    paths = {'.'.join(map(str, path)): path for path, _ in nnx.to_flat_state(variables)}
+    tower = nnx.merge(
+        graphdef,
+        nnx.from_flat_state((paths[n], nnx.Param(jax.numpy.asarray(a))) for n, a in loaded.items()),
+    )
+    images = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype(np.float32)
+    with torch.no_grad():
+        theirs = original.forward_features(torch.tensor(images).permute(0, 3, 1, 2))
+    ours = jax.jit(lambda tower, x: tower(x).tokens)(tower, images)
+    np.testing.assert_allclose(ours, theirs.flatten(1, 2).numpy(), atol=1e-5, rtol=1e-5)
+
+
+HUGGING_FACE = {
+    'model_type': 'swinv2', 'image_size': 64, 'patch_size': 4, 'embed_dim': 8,
+    'depths': [1, 1, 2, 1], 'num_heads': [1, 2, 2, 4], 'window_size': 8,
+    'pretrained_window_sizes': [4, 4, 2, 1],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    'description', [HUGGING_FACE, {'architecture': 'swinv2_tiny_window4to8_32to64'}]
+)
+def test_the_windows_of_a_folder_are_read_from_its_config(
+    config, checkpoints, tmp_path, description
+):
+    config = config.copy_and_resolve_references()
+    config.model.visual.window = 8
+    state = torch.load(checkpoints / 'visual.pt', weights_only=True)
+    safetensors.torch.save_file(state, tmp_path / 'model.safetensors')
+    config.checkpoints.visual = str(tmp_path)
+    assert towers.load(config, 'visual')  # nothing tells
+    (tmp_path / 'config.json').write_text(json.dumps(description))
+    with pytest.raises(StageError, match='windows of 4, 4, 2, 1 tokens'):
+        towers.load(config, 'visual')
+    config.model.visual.pretrained_windows = (4, 4, 2, 1)
+    towers.write_converted(config, 'visual', towers.load(config, 'visual'), tmp_path / 'tower')
+    config.checkpoints.visual = str(tmp_path / 'tower')
+    assert towers.load(config, 'visual')
+    config.model.visual.pretrained_windows = (0, 0, 0, 0)
+    with pytest.raises(StageError, match='tower was trained with windows of 4, 4, 2, 1 tokens'):
+        towers.load(config, 'visual')
+
+
+@pytest.mark.parametrize(
+    ('source', 'windows'),
+    [
+        ('timm/swinv2_large_window12to24_192to384.ms_in22k_ft_in1k', (12, 12, 12, 6)),
+        ('microsoft/swinv2-large-patch4-window12to24-192to384-22kto1k-ft', (12, 12, 12, 6)),
+        ('a/swinv2_base_patch4_window12to16_192to256_22kto1k_ft.pth', (12, 12, 12, 6)),
+        ('microsoft/swinv2-tiny-patch4-window16-256', (16, 16, 16, 8)),
+        ('timm/swinv2_large_window12_192.ms_in22k', (12, 12, 12, 6)),
+        ('swinv2_base_window8_256/mine.pth', ()),
+    ],
+)
+def test_published_names_state_the_windows(source, windows):
+    assert names.stated_windows(source, {}) == windows
+
+
+def test_every_named_size_has_the_windows_of_its_name():
+    for name in ('swinv2_tiny_window8_256', 'swinv2_base_window12to16_192to256'):
+        assert swin_v2.named(name).trained_windows == (names.stated_windows(name, {}),) * 2
+
+
 def test_a_converted_folder_loads_as_the_original_file(config, checkpoints, tmp_path):
     sizes = tmp_path / 'sizes.py'
     sizes.write_text(SIZES)
@@ -150,9 +284,9 @@ def test_converting_swin_v2_large_needs_less_than_three_times_its_size(tmp_path)
     program = """
 import resource, sys, jax, torch, timm
 from amuse_jax.config import default_config
-from amuse_jax.pretrained import files, towers
+from amuse_jax.pretrained import towers
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-towers.from_source(default_config(), 'visual', files.read(sys.argv[1]))
+towers.from_source(default_config(), 'visual', sys.argv[1])
 print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
 """
     command = [sys.executable, '-c', program, str(tmp_path / 'large.pth')]

@@ -122,3 +122,17 @@ def test_code_in_weights_does_not_run(tmp_path):
     with pytest.raises(StageError, match='cannot be read'):
         detector.load(path)
     assert not trace.exists()
+
+
+def test_no_file_is_opened_where_ultralytics_would_unpickle_it(tmp_path, monkeypatch):
+    """ultralytics unpickles plainly where PyTorch has no restricted loading of its classes."""
+    from ultralytics.nn import tasks
+
+    monkeypatch.setattr(tasks._SafeLoad, 'SUPPORTED', False)
+    path, trace = tmp_path / 'detector.pt', tmp_path / 'trace'
+    torch.save({'model': Payload(trace)}, path)
+    with pytest.raises(StageError, match='would run code .* install versions that refuse it'):
+        detector.load(path)
+    assert not trace.exists()
+    tasks.torch_safe_load(str(path), safe_only=True)  # the test's premise
+    assert trace.exists()

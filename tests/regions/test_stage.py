@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import av
@@ -230,6 +231,46 @@ def test_killed_training_continues_to_the_same_detector(tmp_path, monkeypatch):
     resumed = train('killed.pt')
     for name, value in uninterrupted.items():
         torch.testing.assert_close(resumed[name], value, msg=name)
+
+
+def store_as_on_a_gpu(path: Path) -> None:
+    """Rewrite a file of `torch.save` so that its arrays say that they were on the first GPU."""
+    with zipfile.ZipFile(path) as file:
+        content = {entry.filename: file.read(entry) for entry in file.infolist()}
+    (name,) = [name for name in content if name.endswith('/data.pkl')]
+    where = [pickled_string(device) for device in ('cpu', 'cuda:0')]
+    assert where[0] in content[name]
+    content[name] = content[name].replace(*where)
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_STORED) as file:
+        for name, data in content.items():
+            file.writestr(name, data)
+
+
+def pickled_string(text: str) -> bytes:
+    return b'X' + len(text).to_bytes(4, 'little') + text.encode()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='tests a machine without a GPU')
+def test_training_that_began_on_a_gpu_continues_on_a_cpu(tmp_path, monkeypatch):
+    frames, schedule = toy_frames(4), detector_training.Schedule(2, 4, 0.05, seed=0)
+    model = detector.build(['a', 'b'], 0.125, 0.33)
+    kept = {}
+    save_state = detector_training._save_state
+
+    def save(model, optimizer, epochs, path):
+        save_state(model, optimizer, epochs, path)
+        kept[epochs] = path.read_bytes()
+
+    monkeypatch.setattr(detector_training, '_save_state', save)
+    whole = detector_training.train(model, frames, schedule, tmp_path / 'a.pt').state_dict()
+    (tmp_path / 'b.pt').write_bytes(kept[1])
+    store_as_on_a_gpu(tmp_path / 'b.pt')
+    with pytest.raises(RuntimeError, match='CUDA'):  # the test's premise
+        torch.load(tmp_path / 'b.pt', weights_only=True)
+    model = detector.build(['a', 'b'], 0.125, 0.33)
+    again = detector_training.train(model, frames, schedule, tmp_path / 'b.pt').state_dict()
+    for name, value in whole.items():
+        torch.testing.assert_close(again[name], value, msg=name)
 
 
 def test_training_finds_a_red_square(tmp_path):

@@ -30,8 +30,8 @@ def test_the_message_names_every_file_on_one_screen(name, scheme):
         # Version 1 has 92,880 segments. prepare: 110,592 + 2 * 38,464 bytes each. rois: 12 regions
         # of 448 numbers, twice. pretrain: 4,631 numbers each, and twice 223 M parameters. train:
         # 208,896 bfloat16 numbers each, and 332 M parameters. Version 2 has 105,180 segments.
-        ('v1', '90 GB (prepare 17, rois 2, pretrain 17, train 53)'),
-        ('v2', '97 GB (prepare 20, rois 2, pretrain 17, train 58)'),
+        ('v1', '93 GB (prepare 17, rois 2, pretrain 20, train 53)'),
+        ('v2', '101 GB (prepare 20, rois 2, pretrain 21, train 58)'),
     ],
 )
 def test_the_message_states_the_disk_space(name, sizes):

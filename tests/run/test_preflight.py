@@ -5,23 +5,60 @@ import re
 
 import huggingface_hub
 import pytest
+import safetensors.torch
+from timm.models.swin_transformer_v2 import SwinTransformerV2
+from transformers import BertConfig, BertModel
 
+from amuse_jax.data.tokenizer import QuestionTokenizer
 from amuse_jax.errors import StageError
 from amuse_jax.run import plan, preflight
+from amuse_jax.system.files import write_json
 from configs import demo, synthetic, v1
 
 ALL = ('prepare', 'annotate', 'rois', 'pretrain', 'train', 'evaluate')
 
 
-@pytest.fixture
-def config(tmp_path):
-    """Return the config v1 with everything that it needs as local files."""
+def small_v1():
+    """Return the config v1 with small towers."""
     config = v1.get_config()
+    tower = dict(width=8, depths=(1, 1, 2, 1), heads=(1, 2, 2, 4), window=4)
+    config.model.visual.update(tower, image_size=64)
+    config.model.audio.update(tower)
+    config.model.text.update(
+        tokenizer='questions', max_words=16, width=16, depth=2, heads=2, mlp_width=32
+    )
+    return config
+
+
+@pytest.fixture(scope='module')
+def weights():
+    """Random weights of the small visual and text tower, by part, from the original classes."""
+    config = small_v1().model
+    visual = SwinTransformerV2(
+        img_size=64, patch_size=4, embed_dim=8, depths=config.visual.depths,
+        num_heads=config.visual.heads, window_size=4, num_classes=0,
+    )  # fmt: skip
+    text = BertModel(
+        BertConfig(
+            vocab_size=QuestionTokenizer(config.text).vocab_size, hidden_size=16,
+            num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        )
+    )  # fmt: skip
+    return {'visual': visual.state_dict(), 'text': text.state_dict()}
+
+
+@pytest.fixture
+def config(tmp_path, weights):
+    """Return the config v1 with small towers and everything that it needs as local files."""
+    config = small_v1()
     (tmp_path / 'set').mkdir()
-    for name in ('detector.pt', 'tagger.safetensors', 'visual.safetensors', 'text.safetensors'):
+    for name in ('detector.pt', 'tagger.safetensors'):
         (tmp_path / name).touch()
+    for part, state in weights.items():
+        safetensors.torch.save_file(state, tmp_path / f'{part}.safetensors')
     (tmp_path / 'audio').mkdir()
-    (tmp_path / 'audio' / 'tower.json').touch()
+    sizes = config.model.audio.to_dict()
+    write_json(tmp_path / 'audio' / 'tower.json', {'format': 2, 'part': 'audio', 'sizes': sizes})
     config.data.root = str(tmp_path / 'set')
     config.rois.weights = str(tmp_path / 'detector.pt')
     config.sources.update(stems='tags', weights=str(tmp_path / 'tagger.safetensors'))
@@ -30,7 +67,6 @@ def config(tmp_path):
         audio=str(tmp_path / 'audio'),
         text=str(tmp_path / 'text.safetensors'),
     )
-    config.model.text.tokenizer = 'questions'
     return config
 
 
@@ -93,6 +129,40 @@ def test_a_missing_file_is_named_for_the_stages_that_read_it(
         {'pretrain', 'train'} if name in ('checkpoints.visual', 'checkpoints.audio') else {stage}
     )
     preflight.check(config, set(ALL) - read_by)
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'sentence'),
+    [
+        ('model.visual.width', 16, 'patches.projection.kernel: (48, 8) in the checkpoint'),
+        ('model.text.depth', 4, 'not in the checkpoint, needed for stack'),
+        ('model.audio.width', 16, 'the sizes in config.model.audio: width is 8; expected 16'),
+        ('checkpoints.visual', 'text.safetensors', 'has a name of this model'),
+        ('checkpoints.visual', 'half.safetensors', 'is not a complete safetensors file'),
+        ('checkpoints.visual', 'empty.pth', 'it is empty'),
+        ('checkpoints.audio', 'described', 'does not describe a converted checkpoint'),
+        ('checkpoints.visual', 'audio', 'holds a tower for audio; expected one for visual'),
+        (
+            'checkpoints.visual',
+            'swinv2_tiny_window2to4_32to64.safetensors',
+            'was trained with windows of 2, 2, 2, 1 tokens',
+        ),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_loaded_is_found_before_the_first_stage(
+    name, value, sentence, config, tmp_path
+):
+    whole = (tmp_path / 'visual.safetensors').read_bytes()
+    (tmp_path / 'half.safetensors').write_bytes(whole[: len(whole) // 2])
+    (tmp_path / 'swinv2_tiny_window2to4_32to64.safetensors').write_bytes(whole)
+    (tmp_path / 'empty.pth').touch()
+    (tmp_path / 'described').mkdir()
+    (tmp_path / 'described' / 'tower.json').touch()
+    is_path = name.startswith('checkpoints.')
+    config.update_from_flattened_dict({name: str(tmp_path / value) if is_path else value})
+    with pytest.raises(StageError, match=re.escape(sentence)):
+        preflight.check(config, ['train'])
+    preflight.check(config, ['prepare', 'annotate', 'rois'])
 
 
 def test_boxes_in_the_data_set_replace_detector_weights(config, tmp_path):

@@ -49,6 +49,15 @@ def test_an_unknown_argument_is_refused(argument):
             3,
             'batch_size is 4; expected a multiple of config.train.parts, which is 3',
         ),
+        ('train.parts', -1, 'config.train.parts is -1; expected 0 or a positive number'),
+        ('train.clip_norm', -1.0, 'config.train.clip_norm is -1.0; expected 0 or a positive'),
+        ('pretrain.warmup_epochs', float('nan'), 'config.pretrain.warmup_epochs is nan; expected'),
+        ('pretrain.val_share', 1.5, 'config.pretrain.val_share is 1.5; expected a share'),
+        (
+            'model.visual.pretrained_windows',
+            (12, 12, 6),
+            'pretrained_windows is (12, 12, 6); expected the windows of the four stages',
+        ),
         ('train.time_shift', 1.5, 'config.train.time_shift is 1.5; expected a share, from 0 to 1'),
         ('train.cache', 'cloud', "config.train.cache is 'cloud'; expected one of 'auto', 'device'"),
         (

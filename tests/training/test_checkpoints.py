@@ -101,6 +101,17 @@ def test_a_second_damaged_checkpoint_of_a_step_replaces_the_first(saved, tmp_pat
     assert (folder / 'damaged-3/progress/metadata').read_text() == '{{'
 
 
+@pytest.mark.parametrize(('is_lowest', 'expected'), [(False, 0.9), (True, 0.2)])
+def test_the_best_score_is_the_highest_or_the_lowest_and_never_nan(tmp_path, is_lowest, expected):
+    params = state_at(1).params
+    for number, score in enumerate([float('nan'), 0.5, 0.2, float('nan'), 0.9, 0.4]):
+        best = checkpoints.Best(tmp_path / 'best', is_lowest)  # as in a run that was killed
+        best.save_if_best(score, params, {'step': number})
+        best.close()
+    record = checkpoints.read_best(tmp_path / 'best', params)[1]
+    assert record == {'step': 2 if is_lowest else 4, 'score': expected}
+
+
 def test_damaged_best_parameters_are_an_error(tmp_path):
     params = state_at(3).params
     best = checkpoints.Best(tmp_path / 'best')

@@ -65,3 +65,11 @@ def test_the_head_rate_warms_up_and_falls():
     assert rates[100] == pytest.approx(1e-4)
     constant = state.warmup_cosine_schedule(1e-3, steps=50, warmup=0, final_share=1.0)
     np.testing.assert_allclose([constant(step) for step in (0, 20, 50)], 1e-3, rtol=1e-6)
+
+
+def test_a_warm_up_rises_to_the_schedule_and_then_follows_it():
+    halving = state.halving_schedule(8e-4, steps_per_epoch=4, every=1)
+    warm = state.warmed_up(halving, 3)
+    found = [float(warm(step)) for step in range(9)]
+    np.testing.assert_allclose(found, np.array([2, 4, 6, 8, 4, 4, 4, 4, 2]) * 1e-4, rtol=1e-6)
+    assert state.warmed_up(halving, 0) is halving

@@ -36,13 +36,13 @@ def batch():
     }
 
 
-def run(parts, given, loss=loss):
+def run(parts, given, loss=loss, **options):
     mesh = sharding.single_device_mesh()
     structure, params, frozen = state.split(Model(nnx.Rngs(0)), '.')
     optimizer = state.adam(lambda _: 1e-2)
     initial = state.init_state(params, optimizer, ('loss',))
     shardings = jax.tree.map(lambda _: sharding.replicated(mesh), initial)
-    step = train_step(loss, structure, optimizer, 0, shardings, parts)
+    step = train_step(loss, structure, optimizer, 0, shardings, parts, **options)
     after, is_finite = step(initial, frozen, given, jax.random.key(0))
     return after, bool(is_finite)
 
@@ -103,3 +103,28 @@ def test_every_part_has_its_own_dropout():
     assert not np.allclose(
         whole.opt_state[0].mu['layer.kernel'], part.opt_state[0].mu['layer.kernel']
     )
+
+
+def norm_of_first_moment(after):
+    return float(optax.tree.norm(after.opt_state[0].mu)) / 0.1  # Adam's mu is 0.1 of the gradient
+
+
+@pytest.mark.parametrize('parts', [1, 4])
+def test_a_large_gradient_is_scaled_down_to_the_limit_and_a_small_one_stays(parts):
+    free, _ = run(parts, batch())
+    norm = norm_of_first_moment(free)
+    clipped, _ = run(parts, batch(), clip_norm=norm / 4)
+    assert norm_of_first_moment(clipped) == pytest.approx(norm / 4, rel=1e-5)
+    for ours, theirs in zip(*(jax.tree.leaves(x.opt_state[0].mu) for x in (clipped, free))):
+        np.testing.assert_allclose(ours, theirs / 4, rtol=1e-4, atol=1e-8)
+    loose, _ = run(parts, batch(), clip_norm=norm * 2)
+    jax.tree.map(np.testing.assert_array_equal, loose.params, free.params)
+
+
+def test_a_gradient_that_is_not_finite_is_refused_with_a_limit_too():
+    given = batch()
+    given['x'][3] = np.inf
+    given['weights'][3] = 1
+    after, is_finite = run(1, given, clip_norm=1.0)
+    assert not is_finite and int(after.refused) == 1
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(after.params))

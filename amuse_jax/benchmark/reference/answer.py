@@ -173,7 +173,9 @@ class AnswerHead(nn.Module):
     def _condense(self, question: torch.Tensor, word_mask: torch.Tensor) -> torch.Tensor:
         """Pool words (B, N, d) into probes (B, M, d): [CLS], and one probe per learned query."""
         scores = (self.probes @ self.word_key(question).mT) * question.shape[-1] ** -0.5
-        weights = scores.masked_fill(~word_mask[:, None], -torch.inf).softmax(-1)
+        lowest = torch.finfo(scores.dtype).min
+        weights = scores.masked_fill(~word_mask[:, None], lowest).softmax(-1)
+        weights = weights.masked_fill(~word_mask[:, None], 0)  # zeros for a question without words
         return torch.cat([question[:, :1], weights @ question], dim=1) + self.role
 
 

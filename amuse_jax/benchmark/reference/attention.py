@@ -21,7 +21,7 @@ def attend(
     heads: int,
     mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Compute Eq. 1 for every head.
+    """Compute Eq. 1 for every head. A query that may attend to nothing gets zeros, as in JAX.
 
     Args:
       query: (b, n, d).
@@ -35,7 +35,9 @@ def attend(
     """
     query, key, value = (split_heads(x, heads) for x in (query, key, value))
     if mask is not None:
-        mask = mask[:, None, None, :]
+        # PyTorch's kernels differ in what they return for a row without keys: zeros, or NaN.
+        has_keys = mask.any(-1)[:, None, None, None]
+        mask, value = mask[:, None, None, :] | ~has_keys, value.masked_fill(~has_keys, 0)
     return join_heads(functional.scaled_dot_product_attention(query, key, value, mask))
 
 

@@ -61,6 +61,7 @@ class VisualTower(_PiecewiseTower, Swinv2Model):
                 depths=sizes.depths,
                 num_heads=sizes.heads,
                 window_size=sizes.window,
+                pretrained_window_sizes=sizes.pretrained_windows,
             )
         )
         self.register_buffer('mean', torch.tensor(IMAGENET_MEAN), persistent=False)

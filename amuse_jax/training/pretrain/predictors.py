@@ -64,6 +64,7 @@ def fit(
         ),
         samples='sources_error',
         compares_videos=True,
+        clip_norm=settings.clip_norm,
     )
     trainable = {name: array for name, array in params.items() if name.startswith(PREDICTORS)}
     towers = {name: array for name, array in params.items() if name not in trainable}

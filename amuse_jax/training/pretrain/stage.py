@@ -1,13 +1,13 @@
 """The pretrain stage: trains the rhythm and source encoders on the annotations (paper 3.2).
 
 In the predictor epochs only the predictors train, on features of the initial towers, which are
-stored in first_features/. Then the towers and the predictors train together. After that, the
-encoders are frozen.
+stored in first_features/. Then the towers and the predictors train together, and are validated
+after every epoch. The parameters of the best epoch are kept, and the encoders are frozen.
 
-The stage writes checkpoints/, frozen/ and metrics.jsonl, and the same for the predictor epochs in
-predictors/. In features/ it stores the output of the frozen encoders for every video:
-rhythm_visual, rhythm_audio, source_visual, source_audio (N, T, d), rhythm (N, T), sources
-(N, T, 22), all float16, and segment_mask (N, T) bool.
+The stage writes checkpoints/, best/ (if there are several epochs), frozen/ and metrics.jsonl, and
+all but best/ for the predictor epochs in predictors/. In features/ it stores the output of the
+frozen encoders for every video: rhythm_visual, rhythm_audio, source_visual, source_audio (N, T, d),
+rhythm (N, T), sources (N, T, 22), all float16, and segment_mask (N, T) bool.
 """
 
 import functools
@@ -33,8 +33,8 @@ from amuse_jax.models.swin_v2 import SwinV2Config
 from amuse_jax.models.universal_encoder import UniversalEncoder
 from amuse_jax.pretrained import towers
 from amuse_jax.system import hosts
-from amuse_jax.training import checkpoints, jobs, loop, sharding, state, stored
-from amuse_jax.training.pretrain import predictors
+from amuse_jax.training import checkpoints, device_memory, jobs, loop, sharding, state, stored
+from amuse_jax.training.pretrain import held_out, predictors
 from amuse_jax.training.watchdog import Watchdog
 
 LABELS = ('rhythm', 'sources')
@@ -52,16 +52,17 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
       inputs: the folders of the stages prepare and annotate, by name.
 
     Returns:
-      The number of steps and parameters, and the `scores` on the train and val videos.
+      The number of steps and parameters, the record of the best validation if there are several
+      epochs, and for the train and val videos their number and `scores`.
 
     Raises:
-      StageError: there are no train or no val videos, the labels do not match the records, or the
-        mesh cannot divide the model or the batches evenly.
+      StageError: there are no train or no val videos (see held_out.py), the labels do not match the
+        records, or the mesh cannot divide the model or the batches evenly.
     """
     reader = Prepared(inputs['prepare']).reader()
     labels = stored.read(inputs['annotate'], LABELS)
     _check_labels(labels, len(reader), inputs['annotate'])
-    splits = records_by_split(inputs['prepare'])
+    splits = held_out.records_by_split(inputs['prepare'], config.pretrain.val_share)
     mesh = sharding.mesh(config.mesh)
     phase = _phase(config, reader, labels, splits, mesh)
     structure, params, frozen = state.split(
@@ -91,14 +92,26 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
         mesh=mesh,
         seed=config.seed,
         video_ids=video_ids,
+        best_by='loss' if phase.validation else '',
+        best_is_lowest=True,
+        memory_advice=(
+            'keep fewer values for the gradient (--config.loop.remat_policy=inputs; it is '
+            f'{config.loop.remat_policy!r}), or lower pretrain.batch_size or pretrain.segments'
+        ),
     )
-    params = loop.fit(job, params)
+    params, record = loop.fit(job, params), None
+    if checkpoints.has_best(folder / 'best'):  # a resumed run of an older version may have none
+        params, record = checkpoints.read_best(folder / 'best', params)
     store(folder / 'features', params | frozen)
     features = stored.read(folder / 'features', FEATURES)
     return {
         'steps': len(phase.batches),
         'parameters': sum(array.size for array in params.values()),
-        **{split: scores(features, labels, splits[split]) for split in ('train', 'val')},
+        **({'best': record} if record else {}),
+        **{
+            split: {'videos': len(chosen)} | scores(features, labels, chosen)
+            for split, chosen in splits.items()
+        },
     }
 
 
@@ -137,24 +150,11 @@ def load(config: ConfigDict, folder: Path) -> tuple[state.Structure, state.Array
     structure, *parts = state.split(model, '')
     everywhere = sharding.replicated(sharding.mesh(config.mesh))
     params, frozen = (sharding.abstract_arrays(part, everywhere) for part in parts)
-    params = checkpoints.read_params(folder / 'checkpoints', params)
+    if checkpoints.has_best(folder / 'best'):
+        params, _ = checkpoints.read_best(folder / 'best', params)
+    else:  # a single epoch, or a run of an older version
+        params = checkpoints.read_params(folder / 'checkpoints', params)
     return structure, params | checkpoints.read_frozen(folder / 'frozen', frozen)
-
-
-def records_by_split(prepared: Path) -> dict[str, list[int]]:
-    """Return the records with train questions, and all other records with val questions.
-
-    Raises:
-      StageError: one of the two splits has no record.
-    """
-    train, val = map(Prepared(prepared).records_of, ('train', 'val'))
-    splits = {'train': sorted(train), 'val': sorted(val - train)}
-    for split, records in splits.items():
-        if not records:
-            raise StageError(
-                f'{prepared} has no {split} video; pretraining needs train and val videos'
-            )
-    return splits
 
 
 def mel_statistics(reader: RecordReader, records: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -249,6 +249,16 @@ def loss(model, batch, rngs, mix: float = 0.0, swap: float = 0.0):
     return predictors.prediction_loss(output.rhythm, output.sources, batch)
 
 
+def validate(model, batch) -> tuple[state.Arrays, None]:
+    """Compute the loss of Eq. 10 on whole videos; see step.Evaluation.
+
+    A batch counts by its segments, so that padding does not count.
+    """
+    value, sums = loss(model, batch, None)
+    segments = batch['source_weights'].sum()
+    return sums | {'loss': jnp.stack([value * segments, segments])}, None
+
+
 def scores(
     features: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], records: Sequence[int]
 ) -> dict:
@@ -320,7 +330,10 @@ def store_features(
     watchdog = Watchdog(
         folder, config.loop.stuck_seconds, [video['video_id'] for video in reader.videos]
     )
-    stored.compute_and_store(folder, FEATURES, len(reader), batches, compute, 'features', watchdog)
+    with device_memory.full_as_error('features', 'lower pretrain.batch_size'):
+        stored.compute_and_store(
+            folder, FEATURES, len(reader), batches, compute, 'features', watchdog
+        )
 
 
 def _phase(
@@ -331,22 +344,33 @@ def _phase(
     mesh: Mesh,
 ) -> jobs.Phase:
     settings = config.pretrain
+    rows = sharding.local_rows(settings.batch_size, mesh)
+    batches = pipeline.segment_runs(
+        reader,
+        labels,
+        splits['train'],
+        videos=settings.batch_size,
+        segments=settings.segments,
+        epochs=settings.epochs,
+        seed=config.seed,
+        rows=rows,
+    )
+    validation = None
+    if settings.epochs > 1:  # a single epoch is always the best one
+        whole = pipeline.whole_videos(reader, labels, splits['val'], settings.batch_size, rows)
+        validation = jobs.Validation(whole, validate)
     return jobs.Phase(
         epochs=settings.epochs,
-        batches=pipeline.segment_runs(
-            reader,
-            labels,
-            splits['train'],
-            videos=settings.batch_size,
-            segments=settings.segments,
-            epochs=settings.epochs,
-            seed=config.seed,
-            rows=sharding.local_rows(settings.batch_size, mesh),
-        ),
+        batches=batches,
         loss=functools.partial(loss, mix=settings.mix, swap=settings.swap),
-        learning_rate=optax.constant_schedule(settings.learning_rate),
+        learning_rate=state.warmed_up(
+            optax.constant_schedule(settings.learning_rate),
+            round(settings.warmup_epochs * (len(batches) // settings.epochs)),
+        ),
         samples='sources_error',
+        validation=validation,
         compares_videos=True,
+        clip_norm=settings.clip_norm,
     )
 
 

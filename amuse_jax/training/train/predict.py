@@ -15,7 +15,7 @@ from amuse_jax.data import pipeline
 from amuse_jax.models.amuse import Amuse
 from amuse_jax.music_avqa import Question
 from amuse_jax.system import preemption
-from amuse_jax.training import checkpoints, sharding, state
+from amuse_jax.training import checkpoints, device_memory, sharding, state
 from amuse_jax.training.step import evaluation_step
 from amuse_jax.training.train import answering
 from amuse_jax.training.train import stage as train
@@ -94,7 +94,10 @@ def predict(
         mesh,
     )
     video_ids = [video['video_id'] for video in source.reader().videos]
-    with Watchdog(inputs['train'], config.loop.stuck_seconds, video_ids) as watchdog:
+    with (
+        device_memory.full_as_error('evaluate', 'lower evaluate.batch_size'),
+        Watchdog(inputs['train'], config.loop.stuck_seconds, video_ids) as watchdog,
+    ):
         for number, batch in enumerate(pipeline.iterate(batches.once()), 1):
             watchdog.heartbeat(f'the answers of batch {number} of {split}')
             preemption.stop_on_notice()

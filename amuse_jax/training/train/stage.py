@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from amuse_jax.data import augment, pipeline
 from amuse_jax.errors import StageError
 from amuse_jax.models import building
-from amuse_jax.training import checkpoints, jobs, loop, sharding, state, stored
+from amuse_jax.training import checkpoints, device_memory, jobs, loop, sharding, state, stored
 from amuse_jax.training.train import answering, leakage
 from amuse_jax.training.train.answering import CLOSED, QUESTION_FREE, TOWERS
 from amuse_jax.training.watchdog import Watchdog
@@ -48,7 +48,8 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
         raise StageError(
             'config.train.head_epochs and config.train.epochs are both 0; set one of them'
         )
-    sharding.check_parts(config.train.batch_size, config.train.parts, sharding.mesh(config.mesh))
+    parts = config.train.parts or 1
+    sharding.check_parts(config.train.batch_size, parts, sharding.mesh(config.mesh))
     model = building.build(lambda rngs: answering.build(config, inputs['rois'], rngs), config.seed)
     structure, params, frozen = state.split(model, config.train.trainable)
     arrays = answering.init_towers(config, inputs['pretrain'], params | frozen)
@@ -73,6 +74,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
         seed=config.seed,
         video_ids=[video['video_id'] for video in source.reader().videos],
         best_by='accuracy',
+        memory_advice=memory_advice(config),
     )
     trained = loop.fit(job, params)
     _, record = checkpoints.read_best(folder / 'best', trained)
@@ -82,6 +84,16 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
         'frozen_parameters': sum(array.size for array in frozen.values()),
         'best': record,
     }
+
+
+def memory_advice(config: ConfigDict) -> str:
+    """Return how a step of training takes less memory."""
+    return (
+        'compute a batch in more parts (--config.train.parts=0 finds how many are needed; it is '
+        f'{config.train.parts}), keep fewer values for the gradient '
+        f'(--config.loop.remat_policy=inputs; it is {config.loop.remat_policy!r}), or lower '
+        'train.batch_size or train.questions'
+    )
 
 
 def towers_are_frozen(params: state.Arrays) -> bool:
@@ -139,7 +151,8 @@ def encode(
     watchdog = Watchdog(
         folder, config.loop.stuck_seconds, [video['video_id'] for video in reader.videos]
     )
-    stored.compute_and_store(folder, wanted, len(reader), batches, compute, 'encode', watchdog)
+    with device_memory.full_as_error('encode', 'lower train.batch_size'):
+        stored.compute_and_store(folder, wanted, len(reader), batches, compute, 'encode', watchdog)
 
 
 def _phases(config: ConfigDict, source: answering.BatchSource) -> list[jobs.Phase]:
@@ -165,6 +178,7 @@ def _phases(config: ConfigDict, source: answering.BatchSource) -> list[jobs.Phas
                 learning_rate=_schedule(settings, is_open, len(batches) // epochs),
                 samples='loss',
                 parts=settings.parts if is_open else 1,
+                clip_norm=settings.clip_norm,
                 tokens=tokens,
                 validation=jobs.Validation(
                     val.once(), functools.partial(answering.answer, is_open=is_open)
@@ -195,7 +209,10 @@ def _supported_augmentation(
 
 def _schedule(settings: ConfigDict, is_open: bool, steps_per_epoch: int):
     if is_open:
-        return state.halving_schedule(settings.learning_rate, steps_per_epoch, settings.halve_every)
+        halving = state.halving_schedule(
+            settings.learning_rate, steps_per_epoch, settings.halve_every
+        )
+        return state.warmed_up(halving, round(settings.warmup_epochs * steps_per_epoch))
     return state.warmup_cosine_schedule(
         settings.head_learning_rate,
         settings.head_epochs * steps_per_epoch,

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -6,10 +7,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from amuse_jax.data import records
+from amuse_jax.data import pipeline, records
 from amuse_jax.errors import StageError
 from amuse_jax.models import universal_encoder
-from amuse_jax.training import stored
+from amuse_jax.training import sharding, stored
 from amuse_jax.training.pretrain import stage as pretrain
 
 
@@ -126,24 +127,63 @@ def test_the_audio_towers_have_the_statistics_of_the_train_data(tiny, pretrained
         np.testing.assert_allclose(found, np.broadcast_to(expected, (2, 16)), rtol=1e-4)
 
 
+def test_the_epoch_with_the_lowest_validation_loss_is_kept(pretrained, tmp_path):
+    config, inputs, summary = pretrained
+    folder = inputs['pretrain']
+    rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+    losses = {row['epoch']: row['val_loss'] for row in rows if 'val_loss' in row}
+    assert summary['best']['score'] == min(losses.values())
+    assert summary['best']['epoch'] == min(losses, key=losses.get)
+    structure, arrays = pretrain.load(config, folder)
+    labels = stored.read(inputs['annotate'], pretrain.LABELS)
+    reader = records.RecordReader(inputs['prepare'] / 'records')
+    whole = pipeline.whole_videos(reader, labels, range(9, 12), 4)  # three val videos, and padding
+    sums, _ = jax.jit(lambda a, b: pretrain.validate(structure.merge(a), b))(arrays, whole[0])
+    assert sums['loss'][1] == 9  # segments that exist
+    np.testing.assert_allclose(sums['loss'][0] / 9, summary['best']['score'], rtol=1e-5)
+
+
+def test_a_folder_of_an_older_version_has_no_best_parameters(pretrained, tmp_path):
+    config, inputs, _ = pretrained
+    for name in ('checkpoints', 'frozen'):
+        shutil.copytree(inputs['pretrain'] / name, tmp_path / name)
+    (tmp_path / 'best').mkdir()  # the folder of a Best that has saved nothing
+    structure, arrays = pretrain.load(config, tmp_path)
+    assert set(structure.names) == set(arrays)
+
+
+def test_the_rate_warms_up(pretrained):
+    config, inputs, _ = pretrained
+    text = (inputs['pretrain'] / 'metrics.jsonl').read_text()
+    rates = [json.loads(line).get('learning_rate') for line in text.splitlines()]
+    # Half of an epoch of three steps: the rate of the second step is two thirds.
+    assert [r for r in rates if r] == pytest.approx([2e-3 / 3, 1e-3, 1e-3, 1e-3])
+    reader = records.RecordReader(inputs['prepare'] / 'records')
+    labels = stored.read(inputs['annotate'], pretrain.LABELS)
+    config = config.copy_and_resolve_references()
+    config.pretrain.warmup_epochs = 1.0
+    splits = {'train': range(9), 'val': range(9, 12)}
+    phase = pretrain._phase(config, reader, labels, splits, sharding.single_device_mesh())
+    found = [float(phase.learning_rate(step)) for step in range(5)]
+    np.testing.assert_allclose(found, np.array([1 / 4, 2 / 4, 3 / 4, 1, 1]) * 1e-3, rtol=1e-6)
+
+
 def test_a_complete_stage_is_not_repeated(pretrained):
     config, inputs, summary = pretrained
     before = (inputs['pretrain'] / 'metrics.jsonl').read_text()
     assert pretrain.run(config, inputs['pretrain'], inputs) == summary
     assert (inputs['pretrain'] / 'metrics.jsonl').read_text() == before
     rows = [json.loads(line) for line in before.splitlines()]
-    assert [row['step'] for row in rows] == [2, 3, 4, 6]
+    assert [row['step'] for row in rows if 'loss' in row] == [2, 3, 4, 6]
+    assert [row['step'] for row in rows if 'val_loss' in row] == [3, 6]
 
 
-def test_labels_must_match_the_records_and_every_split_needs_videos(tiny, tmp_path):
+def test_labels_must_match_the_records(tiny, tmp_path):
     config, inputs = tiny
     (tmp_path / 'rhythm.npy').write_bytes((inputs['annotate'] / 'rhythm.npy').read_bytes())
     np.save(tmp_path / 'sources.npy', np.zeros((3, 3, 22), np.float32))
     with pytest.raises(StageError, match='3 rows for 14 records'):
         pretrain.run(config, tmp_path / 'pretrain', inputs | {'annotate': tmp_path})
-    (tmp_path / 'questions.json').write_text('[{"record": 0, "split": "train"}]')
-    with pytest.raises(StageError, match='no val video'):
-        pretrain.records_by_split(tmp_path)
 
 
 def test_a_config_with_another_size_cannot_load_the_checkpoint(pretrained):

@@ -75,6 +75,20 @@ def test_stored_tokens_equal_those_of_the_towers(trained):
         assert (found[0].question_free is None) != is_open
 
 
+def test_full_memory_names_the_settings_that_need_less(pretrained, tmp_path, monkeypatch):
+    config, inputs, _ = pretrained
+
+    def fail(*arguments):
+        raise MemoryError('RESOURCE_EXHAUSTED: Out of memory allocating 5 bytes')
+
+    monkeypatch.setattr(answering, 'loss', lambda *arguments, is_open: fail())
+    with pytest.raises(StageError, match='train does not fit into the memory of the device') as e:
+        train.run(config, tmp_path, inputs)
+    for name in ('--config.train.parts=0', '--config.loop.remat_policy=inputs', 'batch_size'):
+        assert name in str(e.value)
+    assert "it is 'products'" in str(e.value)
+
+
 def test_stored_tokens_get_only_the_augmentations_that_they_support():
     settings = default_config().train
     settings.update(mirror=0.5, gain_db=6.0, time_shift=0.25)
