@@ -48,6 +48,19 @@ def frequencies(
     Raises:
       StageError: a segment is not a whole number of windows.
     """
+    windows = windows_per_segment(segment_seconds, window_seconds)
+    levels = levels_db(stems, round(window_seconds * sample_rate), segments * windows)
+    sounds = (levels > threshold_db).reshape(segments, windows, len(owners)).mean(axis=1)
+    is_owner = owners[:, None] == np.arange(len(INSTRUMENTS))
+    return (sounds @ is_owner).astype(np.float32)
+
+
+def windows_per_segment(segment_seconds: float, window_seconds: float) -> int:
+    """Return the number of windows in a segment.
+
+    Raises:
+      StageError: it is not a whole number.
+    """
     windows = round(segment_seconds / window_seconds)
     if windows < 1 or abs(windows * window_seconds - segment_seconds) > 1e-6:
         raise StageError(
@@ -55,10 +68,7 @@ def frequencies(
             f'config.data.segment_seconds = {segment_seconds}; expected a whole number of windows '
             'per segment'
         )
-    levels = levels_db(stems, round(window_seconds * sample_rate), segments * windows)
-    sounds = (levels > threshold_db).reshape(segments, windows, len(owners)).mean(axis=1)
-    is_owner = owners[:, None] == np.arange(len(INSTRUMENTS))
-    return (sounds @ is_owner).astype(np.float32)
+    return windows
 
 
 def levels_db(stems: np.ndarray, window: int, count: int) -> np.ndarray:

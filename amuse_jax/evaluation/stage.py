@@ -292,8 +292,10 @@ def _draw_examples(
     examples = _choose_examples(predictions, config.evaluate.examples)
     for number, (question, line) in enumerate(examples):
         record = line['record']
+        content = reader[record]
         evidence = example_page.Evidence(
-            frames=reader[record]['frames'],
+            frames=content['frames'],
+            shape=content.get('shape', example_page.USUAL_SHAPE),
             boxes=regions['boxes'][record],
             classes=regions['classes'][record],
             class_names=class_names,

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from amuse_jax import music_avqa
 from amuse_jax.errors import StageError
-from amuse_jax.media import video
+from amuse_jax.media import guarded, video
 from amuse_jax.music_avqa.vocabulary import INSTRUMENTS
 from amuse_jax.regions import pictures
 
@@ -48,6 +49,8 @@ def read(
     frames: int,
     image_size: int,
     workers: int,
+    limits: guarded.Limits,
+    videos: str = '',
     description: str,
 ) -> LabelledFrames:
     """Decode up to `frames` evenly spaced pictures of each video, and read their boxes.
@@ -59,13 +62,15 @@ def read(
       names: class names; boxes with other names are left out.
       frames: largest number of pictures per video; 0 for all that have boxes.
       image_size: the longer side in pixels.
-      workers: number of threads that decode.
+      workers: number of processes that decode.
+      limits: limits for reading one video.
+      videos: folders of the videos, as in `data.videos`.
       description: name of the progress bar.
 
     Raises:
       StageError: a truth file does not have this form, or no picture could be read.
     """
-    read_one = _Reader(root, list(names), frames, image_size)
+    read_one = _Reader(root, videos, list(names), frames, image_size, limits)
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         parts = list(
             tqdm(
@@ -87,9 +92,11 @@ def read(
 @dataclass(frozen=True)
 class _Reader:
     root: Path
+    videos: str
     names: list[str]
     frames: int
     image_size: int
+    limits: guarded.Limits
 
     def __call__(self, video_id: str) -> LabelledFrames | None:
         """Read one video; return None if it cannot be read, which `prepare` has reported."""
@@ -98,9 +105,10 @@ class _Reader:
         chosen = np.arange(n)
         if self.frames and n > self.frames:
             chosen = np.linspace(0, n - 1, self.frames).round().astype(int)
-        path = self.root / 'videos' / f'{video_id}.mp4'
+        path = music_avqa.video_path(self.root, video_id, self.videos)
+        moments = [seconds[i] for i in chosen]
         try:
-            found = pictures.read(path, [seconds[i] for i in chosen], self.image_size)
+            found = pictures.read(self.limits, path, moments, self.image_size)
         except video.MediaError:
             return None
         height, width = found.content_shape

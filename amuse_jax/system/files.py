@@ -8,6 +8,7 @@ import contextlib
 import errno
 import json
 import os
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +33,40 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_bytes(path: Path, max_bytes: int, seconds: float) -> bytes:
+    """Read a file from outside, which may be anything.
+
+    Args:
+      path: the file.
+      max_bytes: largest size of the file.
+      seconds: longest time to read it, for a disk that does not answer.
+
+    Raises:
+      OSError: it cannot be read, is no regular file, is larger, or reading takes longer.
+    """
+    if not path.is_file() and path.exists():  # opening a pipe would wait for its writer
+        raise OSError('it is a folder, a pipe or a device, not a file')
+    result: list[bytes | OSError] = []
+
+    def read() -> None:
+        try:
+            with open(path, 'rb') as file:
+                result.append(file.read(max_bytes + 1))
+        except OSError as error:
+            result.append(error)
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not result:
+        raise OSError(f'reading it takes longer than {seconds:g} s')
+    if isinstance(result[0], OSError):
+        raise result[0]
+    if len(result[0]) > max_bytes:
+        raise OSError(f'it has more than {max_bytes:,} bytes')
+    return result[0]
 
 
 def write_json(path: Path, value) -> None:

@@ -83,7 +83,8 @@ def test_one_frame_a_second_and_the_end(media, tmp_path):
 
 def test_a_short_video_fills_the_segments_that_it_reaches(media, tmp_path):
     path = media.write(tmp_path / 'a.mp4', media.Picture(seconds=7), None)
-    _, mask = video.read_segment_frames(path, 10, 6.0, 16)
+    _, mask, shape = video.read_segment_frames(path, 10, 6.0, 16)
+    assert shape.tolist() == [48, 64]
     assert mask.tolist() == [True, True] + [False] * 8
 
 

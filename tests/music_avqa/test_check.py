@@ -106,7 +106,7 @@ def test_each_kind_of_video(film, write, run, tmp_path):
     assert test['questions lost'] == 1
     text = report.text()
     assert '1 of 2 questions cannot be asked' in text
-    assert 'download/moved.mp4; move or link them into' in text
+    assert 'download/moved.mp4; name their folder (--videos=DIR' in text
     assert '1 of the missing videos are mirrored copies of videos that are there' in text
 
     (wrong,) = run(allowed=0.2).wrong

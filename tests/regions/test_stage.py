@@ -11,6 +11,7 @@ import ultralytics
 
 from amuse_jax.config import default_config
 from amuse_jax.errors import StageError
+from amuse_jax.media import guarded
 from amuse_jax.regions import (
     detector,
     detector_training,
@@ -24,6 +25,7 @@ from amuse_jax.regions.labelled_frames import LabelledFrames
 from tests.paths import ROOT
 
 WIDTH, HEIGHT, FPS = 96, 54, 4
+LIMITS = guarded.Limits(seconds=300, gigabytes=4)
 
 
 def write_video(path: Path, seconds: float, x: int) -> None:
@@ -244,7 +246,7 @@ def test_training_finds_a_red_square(tmp_path):
 
 def test_pictures_keep_their_proportions_and_boxes_are_scaled_with_them(data_set):
     render, _ = data_set
-    found = pictures.read(render / 'videos' / 'b.mp4', [0.5, 1.5], 192)
+    found = pictures.read(LIMITS, render / 'videos' / 'b.mp4', [0.5, 1.5], 192)
     assert found.content_shape == (108, 192) and found.pictures.shape == (2, 128, 192, 3)
     assert found.mask.tolist() == [True, False]
     assert (found.pictures[0, 108:] == pictures.GREY).all()
@@ -255,6 +257,7 @@ def test_pictures_keep_their_proportions_and_boxes_are_scaled_with_them(data_set
         frames=1,
         image_size=192,
         workers=1,
+        limits=LIMITS,
         description='',
     )
     assert len(frames) == 2
@@ -277,5 +280,6 @@ def test_a_malformed_truth_is_named(data_set, tmp_path):
             frames=1,
             image_size=96,
             workers=1,
+            limits=LIMITS,
             description='',
         )
