@@ -94,9 +94,15 @@ class MediaStream:
         self._container = container
 
     def packets(self) -> Iterator[av.Packet]:
-        """Yield the packets in decoding order, until the file ends or breaks off."""
+        """Yield the packets in decoding order, until the file ends or breaks off.
+
+        Raises:
+          Undecodable: they are encrypted; a decoder would make noise of them, or crash.
+        """
         try:
             for packet in self._container.demux(self.stream):
+                if packet.has_sidedata('encryption_info'):
+                    raise Undecodable(f'its {self._kind} is encrypted')
                 if packet.size:
                     yield packet
         except av.FFmpegError:

@@ -165,7 +165,7 @@ class Reader:
         try:
             return self._pipe.recv_bytes(size)
         except OSError as error:
-            if error.errno is None:  # multiprocessing's own error for a message that is too long
+            if str(error) == 'bad message length':  # multiprocessing's, for a longer message
                 raise _BadReply('a message that is too long') from None
             raise
 

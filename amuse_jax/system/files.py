@@ -7,10 +7,11 @@ right ending, where a library such as atomicwrites gives an open file.
 import contextlib
 import errno
 import json
+import math
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from amuse_jax.errors import StageError
@@ -70,9 +71,18 @@ def read_bytes(path: Path, max_bytes: int, seconds: float) -> bytes:
 
 
 def write_json(path: Path, value) -> None:
-    """Write JSON atomically."""
-    text = json.dumps(value, indent=1) + '\n'
+    """Write JSON atomically; numbers that are not finite become null, because JSON has none."""
+    text = json.dumps(_finite(value), indent=1, allow_nan=False) + '\n'
     write_atomically(path, lambda temporary: temporary.write_text(text))
+
+
+def _finite(value):
+    """Return a JSON value with None in the place of every NaN and infinite number."""
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -74,8 +74,15 @@ def data(tmp_path_factory) -> Path:
 def settings(root: Path, **changes) -> ConfigDict:
     sections = {
         'data': dict(
-            root=str(root), videos='', segments=4, segment_seconds=6.0, shard_videos=1, workers=1,
-            beam='', read_seconds=300.0, read_gigabytes=4.0,
+            root=str(root),
+            videos='',
+            segments=4,
+            segment_seconds=6.0,
+            shard_videos=1,
+            workers=1,
+            beam='',
+            read_seconds=300.0,
+            read_gigabytes=4.0,
         ),
         'rhythm': dict(segment_seconds=6.0, threshold=0.25, sample_rate=22050, tracker='tempo'),
         'sources': dict(stems='truth', weights='', window_seconds=1.0, threshold_db=-40.0),

@@ -69,6 +69,7 @@ def test_a_page_shows_frames_boxes_and_answers(tmp_path, segments):
         boxes=np.tile(np.array([0.1, 0.2, 0.5, 0.9], np.float16), (segments, 2, 1)),
         classes=np.array([[20, -1]] * segments, np.int16),
         class_names=[*vocabulary.INSTRUMENTS, 'player'],
+        shape=(9, 16),
         sources=random.random((segments, 22)).astype(np.float32),
         rhythm=np.zeros(segments, np.float32),
         labels_from='annotated',

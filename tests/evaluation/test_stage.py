@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from amuse_jax.errors import StageError
-from amuse_jax.evaluation import other_data, report
+from amuse_jax.evaluation import other_data, report, tables
 from amuse_jax.evaluation import stage as evaluate
 from tests.evaluation.read_back import from_csv
 
@@ -17,7 +17,8 @@ def read_lines(folder):
 
 
 def read_scores(folder):
-    return json.loads((folder / 'scores.json').read_text())
+    json.loads((folder / 'scores.json').read_text(), parse_constant=pytest.fail)  # NaN is no JSON
+    return tables.read_scores(folder)
 
 
 @pytest.fixture(scope='module')
