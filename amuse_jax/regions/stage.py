@@ -7,7 +7,7 @@ before training in JAX begins.
 import concurrent.futures
 import json
 import multiprocessing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
         root = music_avqa.data_root(config, inputs)
         prepared = Prepared(inputs['prepare'])
         video_ids = [video['video_id'] for video in prepared.videos]
-        split_of = {video_ids[row['record']]: row['split'] for row in _by_split(prepared.rows)}
+        split_of = splits_of_videos(prepared)
         _call_in_new_process(_run_worker, config, folder, root, video_ids, split_of)
     summary = json.loads(report.read_text())
     if summary['map50'] is not None:
@@ -56,14 +56,18 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     return summary
 
 
-def _by_split(rows: Sequence[Mapping]) -> list[Mapping]:
-    """Return the questions of the splits test, val and train, in this order.
+def splits_of_videos(prepared: Prepared) -> dict[str, str]:
+    """Return the split of every video that has questions.
 
-    So a video with train questions counts as a train video, whatever other questions it has, and
-    the mAP50 is measured only on videos that the detector has not seen.
+    A video with train questions counts as a train video, whatever other questions it has, and one
+    with val questions comes before test. So the detector learns from train videos only, and its
+    mAP50 is measured on videos that it has not seen.
     """
-    order = {'val': 1, 'train': 2}
-    return sorted(rows, key=lambda row: order.get(row['split'], 0))
+    splits: dict[str, str] = {}
+    for split in ('train', 'val', 'test', music_avqa.REPHRASED):
+        for record in prepared.records_of(split):
+            splits.setdefault(prepared.videos[record]['video_id'], split)
+    return splits
 
 
 def find_in_video(config: ConfigDict, folder: Path, path: Path) -> dict[str, np.ndarray]:
