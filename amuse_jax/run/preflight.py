@@ -73,13 +73,14 @@ def _check_detector(config: ConfigDict) -> None:
     if not weights and config.data.root and not _has_boxes(config):
         raise StageError(
             f'config.rois.weights is empty, and the data set {config.data.root} has no boxes to '
-            'train a detector on (truth/*.json for videos of the train split); set --config.rois.weights=F to the .pt file of a '
-            "YOLOv8 detector, such as ultralytics' yolov8n-oiv7.pt, which knows instruments"
+            'train a detector on (truth/*.json for videos of the train split); set '
+            "--config.rois.weights=F to the .pt file of a YOLOv8 detector, such as ultralytics' "
+            'yolov8n-oiv7.pt, which knows instruments'
         )
 
 
 def _has_boxes(config: ConfigDict) -> bool:
-    """Return whether boxes of train videos may be known; those of other videos train no detector."""
+    """Return whether boxes of train videos may be known; other videos train no detector."""
     if not _has_truth(config):
         return False
     root, data = Path(config.data.root), config.data

@@ -130,7 +130,7 @@ def write_set(root, media):
 
 @pytest.mark.slow
 def test_ask_equals_the_rows_of_the_predictions(media, tmp_path, capsys):
-    """A whole run on videos whose pictures and sounds differ in length; then each is asked about."""
+    """Run all stages on videos whose pictures and sounds differ in length, and ask about each."""
     from amuse_jax.regions import detector, labelled_frames
 
     root, workdir = tmp_path / 'set', tmp_path / 'run'
