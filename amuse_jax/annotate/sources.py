@@ -17,7 +17,9 @@ import numpy as np
 import soundfile
 
 from amuse_jax.errors import StageError
+from amuse_jax.music_avqa import rows
 from amuse_jax.music_avqa.vocabulary import INSTRUMENTS
+from amuse_jax.system import files
 
 
 def frequencies(
@@ -133,14 +135,14 @@ def read_truth(root: Path, video_id: str) -> dict:
     """
     path = root / 'truth' / f'{video_id}.json'
     try:
-        return json.loads(path.read_text())
+        return json.loads(files.read_bytes(path, rows.MAX_FILE_BYTES, rows.READ_SECONDS))
     except FileNotFoundError as error:
         found = f'has no {path.relative_to(root)}' if path.parent.is_dir() else 'has no truth/'
         raise StageError(
             f"config.sources.stems is 'truth', but the data set {root} {found}: only rendered "
             "performances have their stems; set config.sources.stems='uss' to separate them"
         ) from error
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise StageError(
             f'{path} is not valid JSON ({error}); render the performances again'
         ) from error

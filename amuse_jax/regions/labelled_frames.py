@@ -12,8 +12,10 @@ from tqdm import tqdm
 from amuse_jax import music_avqa
 from amuse_jax.errors import StageError
 from amuse_jax.media import guarded, video
+from amuse_jax.music_avqa import rows
 from amuse_jax.music_avqa.vocabulary import INSTRUMENTS
 from amuse_jax.regions import pictures
+from amuse_jax.system import files
 
 CLASSES = (*INSTRUMENTS, 'player')  # the classes of a detector that is trained here
 
@@ -123,12 +125,13 @@ class _Reader:
     def _labels(self, video_id: str) -> tuple[list[float], list[tuple[np.ndarray, np.ndarray]]]:
         path = _truth(self.root, video_id)
         try:
-            known = json.loads(path.read_text())['boxes']
+            content = files.read_bytes(path, rows.MAX_FILE_BYTES, rows.READ_SECONDS)
+            known = json.loads(content)['boxes']
             labels = [self._parse_boxes(boxes) for boxes in known['boxes']]
             if len(labels) != len(known['seconds']):
                 raise ValueError(f'{len(known["seconds"])} seconds but boxes at {len(labels)}')
             return [float(second) for second in known['seconds']], labels
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, OSError) as error:
             raise StageError(
                 f'{path}: {type(error).__name__}: {error}; expected "boxes" to hold '
                 '"seconds" and "boxes" (x0, y0, x1, y1 in [0, 1] of the picture, name); '
