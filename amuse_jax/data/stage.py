@@ -31,6 +31,7 @@ from amuse_jax.media import guarded, video
 from amuse_jax.media.log_mel import LogMel
 from amuse_jax.music_avqa import Question
 from amuse_jax.music_avqa.splits import advise_on_lost, describe_shared_videos, describe_test_set
+from amuse_jax.music_avqa.video_files import describe_doubles
 from amuse_jax.system.files import write_json
 from amuse_jax.system.processes import this_process
 from amuse_jax.system.sharded import map_shards
@@ -101,6 +102,9 @@ def run(
     root = music_avqa.data_root(config, inputs)
     allowed = config.data.max_broken_share
     music_avqa.search_videos(root, config.data.videos)
+    doubles = describe_doubles(root, config.data.videos)
+    if doubles:
+        logging.warning('prepare: %s', doubles)
     questions = _read_questions(root, config.data, folder, splits)
     pairs = _make_pairs(root, config.data.videos, questions)
     log_mel = LogMel.from_settings(config)

@@ -188,8 +188,8 @@ def open_stream(path: Path, kind: str, rank: int = 0) -> Iterator[MediaStream]:
     except (av.FFmpegError, OSError) as error:
         if error.errno == errno.EINVAL:
             raise MediaError(
-                'its format is not read, because such a file may lead to other files; expected a '
-                'file that holds its own picture and sound, such as an mp4'
+                'its format is not read, or it is damaged; expected a file that holds its own '
+                'picture and sound, such as an mp4, and no list of other files'
             ) from error
         raise MediaError(f'the file is not a video, or it is cut off ({_text(error)})') from error
     with container:

@@ -12,7 +12,7 @@ folder with them:
 from amuse_jax.music_avqa.layout import SCHEMES, data_root
 from amuse_jax.music_avqa.rows import REPHRASED, SPLITS, Question, fill, read_questions
 from amuse_jax.music_avqa.splits import Annotations, read
-from amuse_jax.music_avqa.video_files import folders as video_folders
+from amuse_jax.music_avqa.video_files import exist as videos_exist
 from amuse_jax.music_avqa.video_files import search as search_videos
 from amuse_jax.music_avqa.video_files import video_path
 
@@ -27,6 +27,6 @@ __all__ = [
     'read',
     'read_questions',
     'search_videos',
-    'video_folders',
     'video_path',
+    'videos_exist',
 ]

@@ -24,7 +24,7 @@ def video_path(root: Path, video_id: str, videos: str = '') -> Path:
     """Return the path of a video's file.
 
     The file is `<video_id>.mp4`, or `<video_id>` if the id itself ends in `.mp4`. If there are
-    several, the one in the first folder of `folders` is taken.
+    several, the one in the first of the folders is taken.
 
     Args:
       root: folder of the data set.
@@ -55,13 +55,22 @@ def search(root: Path, videos: str = '') -> None:
       StageError: there is no folder of videos.
     """
     _index.cache_clear()
-    if not folders(root, videos) and not _index(root, videos):
+    if not exist(root, videos):
         raise StageError(
             f'{root} has no folder videos/, and none of the other usual ones (data/video/, '
             'MUSIC-AVQA-videos-Real/ and -Synthetic/); expected the videos there as '
             'videos/<video_id>.mp4, or set --config.data.videos=DIR (several: DIR,DIR) to the '
             'folders that hold them'
         )
+
+
+def exist(root: Path, videos: str = '') -> bool:
+    """Return whether there is a folder of videos, or a video directly in the data set's folder.
+
+    Raises:
+      StageError: `videos` names a folder that does not exist.
+    """
+    return bool(folders(root, videos) or _index(root, videos))
 
 
 def folders(root: Path, videos: str = '') -> list[Path]:

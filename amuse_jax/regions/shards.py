@@ -24,7 +24,7 @@ def write_regions(finder: Finder, root: Path, video_ids: Sequence[str], path: Pa
     Raises:
       StageError: this process cannot see the folder of the videos.
     """
-    if not root.is_dir() or not music_avqa.video_folders(root, finder.videos):
+    if not music_avqa.videos_exist(root, finder.videos):
         raise StageError(
             f'{this_process()} does not see {root} with its videos; mount its disk under this '
             'path and run the same command again to continue'
