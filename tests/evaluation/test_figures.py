@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -121,7 +122,7 @@ def test_frames_of_a_page_have_the_shape_of_the_video(shape):
     )  # fmt: skip
     figure = Figure(figsize=(13, 3), layout='constrained')
     example_page._frames(figure, evidence)
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
     for axes in figure.axes:
         drawn = axes.get_window_extent()
         assert drawn.height / drawn.width == pytest.approx(shape[0] / shape[1], rel=0.01)
