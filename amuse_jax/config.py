@@ -73,6 +73,9 @@ def default_config() -> ConfigDict:
     c.data = ConfigDict(
         dict(
             root='',  # folder with videos/ and annotation files; '' for the render stage's folder
+            # Folders of the videos, separated by commas, relative to root or absolute, with all
+            # folders in them; '' for the usual places in root (music_avqa/video_files.py).
+            videos='',
             # Scheme of the annotation files: plain (avqa-{train,val,test}.json), v1, v1-json,
             # v1-by-video, v2-balance or v2-bias (music_avqa/layout.py).
             annotations='plain',
@@ -302,7 +305,7 @@ def default_config() -> ConfigDict:
             leaked='refuse',
             # Another data set whose test questions are asked instead; its values replace those of
             # `data`. With root '' the run's own test questions are asked.
-            data=ConfigDict(dict(root='', annotations='plain', rephrased='')),
+            data=ConfigDict(dict(root='', videos='', annotations='plain', rephrased='')),
         )
     )
     return c

@@ -17,7 +17,9 @@ import numpy as np
 import soundfile
 
 from amuse_jax.errors import StageError
+from amuse_jax.music_avqa import rows
 from amuse_jax.music_avqa.vocabulary import INSTRUMENTS
+from amuse_jax.system import files
 
 
 def frequencies(
@@ -48,6 +50,19 @@ def frequencies(
     Raises:
       StageError: a segment is not a whole number of windows.
     """
+    windows = windows_per_segment(segment_seconds, window_seconds)
+    levels = levels_db(stems, round(window_seconds * sample_rate), segments * windows)
+    sounds = (levels > threshold_db).reshape(segments, windows, len(owners)).mean(axis=1)
+    is_owner = owners[:, None] == np.arange(len(INSTRUMENTS))
+    return (sounds @ is_owner).astype(np.float32)
+
+
+def windows_per_segment(segment_seconds: float, window_seconds: float) -> int:
+    """Return the number of windows in a segment.
+
+    Raises:
+      StageError: it is not a whole number.
+    """
     windows = round(segment_seconds / window_seconds)
     if windows < 1 or abs(windows * window_seconds - segment_seconds) > 1e-6:
         raise StageError(
@@ -55,10 +70,7 @@ def frequencies(
             f'config.data.segment_seconds = {segment_seconds}; expected a whole number of windows '
             'per segment'
         )
-    levels = levels_db(stems, round(window_seconds * sample_rate), segments * windows)
-    sounds = (levels > threshold_db).reshape(segments, windows, len(owners)).mean(axis=1)
-    is_owner = owners[:, None] == np.arange(len(INSTRUMENTS))
-    return (sounds @ is_owner).astype(np.float32)
+    return windows
 
 
 def levels_db(stems: np.ndarray, window: int, count: int) -> np.ndarray:
@@ -123,14 +135,14 @@ def read_truth(root: Path, video_id: str) -> dict:
     """
     path = root / 'truth' / f'{video_id}.json'
     try:
-        return json.loads(path.read_text())
+        return json.loads(files.read_bytes(path, rows.MAX_FILE_BYTES, rows.READ_SECONDS))
     except FileNotFoundError as error:
         found = f'has no {path.relative_to(root)}' if path.parent.is_dir() else 'has no truth/'
         raise StageError(
             f"config.sources.stems is 'truth', but the data set {root} {found}: only rendered "
             "performances have their stems; set config.sources.stems='uss' to separate them"
         ) from error
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise StageError(
             f'{path} is not valid JSON ({error}); render the performances again'
         ) from error

@@ -7,6 +7,7 @@ with stems, two violins therefore count as one.
 
 import numpy as np
 
+from amuse_jax.annotate import sources
 from amuse_jax.pretrained import audioset
 from amuse_jax.pretrained.tagging import SoundTags
 
@@ -30,8 +31,11 @@ def frequencies(
 
     Returns:
       (T, 22) float32 in [0, 1].
+
+    Raises:
+      StageError: a segment is not a whole number of windows.
     """
-    per_segment = round(segment_seconds / window_seconds)
+    per_segment = sources.windows_per_segment(segment_seconds, window_seconds)
     windows = segments * per_segment
     middles = (np.arange(len(tags.timeline)) + 0.5) * tags.step_seconds
     window_of = (middles / window_seconds).astype(int)

@@ -3,7 +3,8 @@
 The stage reads every sound once and writes the annotations in shards. The shards are kept, so that
 a killed run can continue. It then writes, in the order of videos.json, rhythm.npy (N, T) float32,
 bpm.npy (N, T + 1) float32, whose last column is the tempo of the whole sound, and sources.npy
-(N, T, 22) float32; and report.json.
+(N, T, 22) float32; and report.json. A sound that cannot be read, though prepare has read it, gets
+labels of 0 and is named in report.json.
 """
 
 import concurrent.futures
@@ -24,7 +25,7 @@ from amuse_jax import music_avqa
 from amuse_jax.annotate import rhythm, sources, truth
 from amuse_jax.data.prepared import Prepared
 from amuse_jax.errors import StageError
-from amuse_jax.media import container, video
+from amuse_jax.media import container, guarded, video
 from amuse_jax.music_avqa.vocabulary import INSTRUMENTS
 from amuse_jax.system.files import write_atomically, write_json
 from amuse_jax.system.processes import end_with_parent
@@ -39,6 +40,8 @@ class Job:
     """Settings of a worker, from the config's sections `data`, `rhythm` and `sources`."""
 
     root: Path
+    videos: str
+    limits: guarded.Limits
     segments: int
     segment_seconds: float
     rhythm: dict
@@ -62,19 +65,28 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     records = Prepared(inputs['prepare']).videos
     job = Job(
         root=Path(music_avqa.data_root(config, inputs)),
+        videos=config.data.videos,
+        limits=guarded.Limits.from_settings(config.data),
         segments=config.data.segments,
         segment_seconds=config.data.segment_seconds,
         rhythm=config.rhythm.to_dict(),
         sources=config.sources.to_dict(),
     )
     sound_ids = [record['sound_id'] for record in records]
-    paths = _annotate_all(job, sound_ids, folder / 'shards', config)
-    arrays = _merge(paths, len(records))
+    try:
+        paths = _annotate_all(job, sound_ids, folder / 'shards', config)
+    finally:
+        guarded.close_shared_readers()  # this process has one if it annotated the sounds itself
+    arrays, reasons = _merge(paths, len(records))
+    unreadable = {sound_id: reason for sound_id, reason in zip(sound_ids, reasons) if reason}
+    for sound_id, reason in unreadable.items():
+        logging.warning('annotate: %s gets labels of 0: %s', sound_id, reason)
     for name, values in arrays.items():
         write_atomically(folder / f'{name}.npy', functools.partial(_save, values=values))
     report = {
         'records': len(records),
         'stems': job.sources['stems'],
+        'unreadable': unreadable,
         'segments_with_rhythm_change': int(arrays['rhythm'].sum()),
         'segments_per_instrument': {
             name: int((arrays['sources'][..., index] > 0).sum())
@@ -89,14 +101,45 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
 
 
 def annotate_shard(job: Job, sound_ids: Sequence[str], path: Path) -> None:
-    """Write the annotations of some sounds to an .npz file with the arrays named in ARRAYS."""
-    rhythms, frequencies = [], []
+    """Write the annotations of some sounds to an .npz file with the arrays named in ARRAYS.
+
+    The array 'reasons' says why a sound could not be read; it is '' for all others.
+    """
+    rhythms, frequencies, reasons = [], [], []
     for sound_id in sound_ids:
-        rhythms.append(_rhythm(job, sound_id))
-        frequencies.append(_frequencies(job, sound_id))
+        reason = ''
+        try:
+            labels = _rhythm(job, sound_id), _frequencies(job, sound_id)
+        except container.MediaError as error:
+            _check_exists(job, sound_id, error)
+            labels, reason = _no_labels(job), error.reason
+        except Exception as error:
+            error.add_note(f'annotate stopped at the sound of {sound_id}')
+            raise
+        rhythms.append(labels[0])
+        frequencies.append(labels[1])
+        reasons.append(reason)
     bpm = [np.append(each.bpm, np.float32(each.mean_bpm)) for each in rhythms]
     labels = [each.labels for each in rhythms]
-    np.savez(path, rhythm=np.stack(labels), bpm=np.stack(bpm), sources=np.stack(frequencies))
+    arrays = {'rhythm': labels, 'bpm': bpm, 'sources': frequencies, 'reasons': reasons}
+    np.savez(path, **{name: np.stack(values) for name, values in arrays.items()})
+
+
+def _check_exists(job: Job, sound_id: str, error: container.MediaError) -> None:
+    """Raise StageError if a video is gone: then its disk may be, and all others with it."""
+    path = music_avqa.video_path(job.root, sound_id, job.videos)
+    if not path.is_file():
+        raise StageError(
+            f'{path} could be read by the prepare stage, but it can no longer be read '
+            f'({error.reason}); add prepare to --stages to check the videos again'
+        ) from error
+
+
+def _no_labels(job: Job) -> tuple[rhythm.Rhythm, np.ndarray]:
+    """Return the labels of a sound that cannot be read."""
+    zeros = np.zeros(job.segments, np.float32)
+    sources = np.zeros((job.segments, len(INSTRUMENTS)), np.float32)
+    return rhythm.Rhythm(zeros, zeros, 0.0), sources
 
 
 def _rhythm(job: Job, sound_id: str) -> rhythm.Rhythm:
@@ -118,8 +161,10 @@ def _frequencies(job: Job, sound_id: str) -> np.ndarray:
         from amuse_jax.pretrained import tagging
 
         tagger = tagging.load(job.sources['weights'])
+        samples = _read_sound(job, sound_id, tagging.FRONT_END.sample_rate)
+        samples = np.pad(samples, (0, max(tagging.SHORTEST - len(samples), 0)))
         return sources_tags.frequencies(
-            tagger(_read_sound(job, sound_id, tagging.FRONT_END.sample_rate)),
+            tagger(samples),
             segments=job.segments,
             segment_seconds=job.segment_seconds,
             window_seconds=job.sources['window_seconds'],
@@ -146,15 +191,10 @@ def _frequencies(job: Job, sound_id: str) -> np.ndarray:
 
 def _read_sound(job: Job, sound_id: str, sample_rate: int) -> np.ndarray:
     """Read the sound of a video, (samples,) float32, without padding."""
-    path = music_avqa.video_path(job.root, sound_id)
-    try:
-        samples, seconds = video.read_audio(path, sample_rate, job.segments * job.segment_seconds)
-    except container.MediaError as error:
-        raise StageError(
-            f'{path} could be read by the prepare stage, but it can no longer be read '
-            f'({error.reason}); add prepare to --stages to check the videos again'
-        ) from error
-    return samples[: round(seconds * sample_rate)]
+    path = music_avqa.video_path(job.root, sound_id, job.videos)
+    length = job.segments * job.segment_seconds
+    samples, seconds = guarded.read(job.limits, video.read_audio, path, sample_rate, length)
+    return samples[: round(float(seconds) * sample_rate)]
 
 
 def _annotate_all(
@@ -200,20 +240,26 @@ def _single_threaded_children() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _merge(paths: Sequence[Path], count: int) -> dict[str, np.ndarray]:
+def _merge(paths: Sequence[Path], count: int) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the arrays of all shards, and the reason of every sound that could not be read."""
+    reasons: list[str] = []
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ARRAYS}
     for path in paths:
         try:
             with np.load(path, allow_pickle=False) as file:
                 for name in ARRAYS:
                     parts[name].append(file[name])
+                # Shards of earlier versions have no reasons.
+                reasons += (
+                    file['reasons'].tolist() if 'reasons' in file else [''] * len(file['bpm'])
+                )
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise StageError(
                 f'{path} is damaged ({error}); delete it and run the same command again'
             ) from error
     merged = {name: np.concatenate(values) for name, values in parts.items()}
     assert all(len(values) == count for values in merged.values())
-    return merged
+    return merged, reasons
 
 
 def _save(path: Path, values: np.ndarray) -> None:

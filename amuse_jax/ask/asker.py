@@ -3,15 +3,17 @@
 import dataclasses
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from amuse_jax.data import video_arrays
+from amuse_jax.data import pipeline, video_arrays
+from amuse_jax.data.records import segment_mask
 from amuse_jax.data.tokenizer import QuestionTokenizer
 from amuse_jax.errors import StageError
 from amuse_jax.evaluation import example_page
@@ -39,12 +41,18 @@ def run(
       page_folder: folder to write the page to.
 
     Returns:
-      Text for a terminal: the most probable answers, the importance of each stream, and the path of
-      the page.
+      Text for a terminal: the most probable answers, the importance of each stream, notes on what
+      the model did not see, and the path of the page.
 
     Raises:
-      StageError: the video cannot be used.
+      StageError: the question is blank, the video cannot be used, or the model has no answer.
     """
+    tokenizer = QuestionTokenizer(config.model.text)
+    if tokenizer.is_blank(question):
+        raise StageError(
+            f'--question is {question!r}, which has no word that the model knows; expected a '
+            'question in plain English, such as "Is there a voiceover?"'
+        )
     try:
         with guarded.Reader(guarded.Limits.from_settings(config.data)) as reader:
             log_mel = LogMel.from_settings(config)
@@ -53,10 +61,17 @@ def run(
     except MediaError as error:
         raise StageError(f'{video} cannot be used: {error.reason}') from error
     features = _encode(config, folders['pretrain'], record)
-    probabilities, importance = _answer(config, folders, record, regions, features, question)
+    batch = make_batch(record, regions, features, tokenizer, question)
+    probabilities, importance = _answer(config, folders, batch)
+    if not np.isfinite(probabilities).all():
+        raise StageError(
+            f'the model has no answer about {video}: its probabilities are not finite; train it '
+            'again, or ask about another video'
+        )
     page = page_folder / f'{_page_name(video, question)}.png'
     evidence = example_page.Evidence(
         frames=record['frames'],
+        shape=record['shape'],
         boxes=regions['boxes'],
         classes=regions['classes'],
         class_names=rois.class_names(folders['rois']),
@@ -66,38 +81,60 @@ def run(
         segment_seconds=config.data.segment_seconds,
     )
     example_page.draw(evidence, question, probabilities, importance, None, page)
-    return _format_answer(question, probabilities, importance, page)
+    notes = tokenizer.losses(question) + _describe_cut(config, record['seconds'])
+    return _format_answer(question, probabilities, importance, notes, page)
+
+
+def make_batch(
+    record: Mapping,
+    regions: Mapping[str, np.ndarray],
+    features: Mapping[str, np.ndarray],
+    tokenizer: QuestionTokenizer,
+    question: str,
+) -> dict[str, np.ndarray]:
+    """Make the batch of one video and one question, as pipeline.QuestionBatches would.
+
+    Args:
+      record: the video's arrays, from `video_arrays.read_video`.
+      regions: the video's regions, (T, K, ...) by name.
+      features: features and labels of the universal encoder, with a batch axis, by name.
+      tokenizer: the tokenizer of the model.
+      question: the question.
+
+    Returns:
+      Arrays with a batch axis by name.
+    """
+    words, word_mask = tokenizer.encode([question])
+    one_video = {name: record[name] for name in pipeline.RECORD_ARRAYS} | dict(regions)
+    batch = {name: array[None] for name, array in one_video.items()} | dict(features)
+    batch['segment_mask'] = segment_mask(record)[None]
+    return batch | {'words': words[None], 'word_mask': word_mask[None]}
 
 
 def _encode(config: ConfigDict, folder: Path, record: Mapping) -> dict[str, np.ndarray]:
-    """Compute the universal encoder's features and labels of one video, with a batch axis."""
+    """Compute the universal encoder's features and labels of one video, with a batch axis.
+
+    They are rounded as those that training and evaluation read from the disk.
+    """
     structure, arrays = pretrain.load(config, folder)
 
     @jax.jit
     def encode(arrays, frames, log_mel):
-        return structure.merge(arrays)(frames, log_mel)
+        output = structure.merge(arrays)(frames, log_mel)
+        return {
+            field.name: getattr(output, field.name).astype(jnp.float16)
+            for field in dataclasses.fields(output)
+        }
 
-    output = encode(arrays, record['frames'][None], record['log_mel'][None].astype(np.float32))
-    return {
-        field.name: np.asarray(getattr(output, field.name)) for field in dataclasses.fields(output)
-    }
+    output = encode(arrays, record['frames'][None], record['log_mel'][None])
+    return {name: np.asarray(array) for name, array in output.items()}
 
 
 def _answer(
-    config: ConfigDict,
-    folders: Mapping[str, Path],
-    record: Mapping,
-    regions: Mapping[str, np.ndarray],
-    features: Mapping[str, np.ndarray],
-    question: str,
+    config: ConfigDict, folders: Mapping[str, Path], batch: Mapping[str, np.ndarray]
 ) -> tuple[np.ndarray, dict[str, float]]:
     """Return the probabilities (42,) of the answers and the importance of each stream."""
     model = predict.load_best(config, folders)
-    words, word_mask = QuestionTokenizer(config.model.text).encode([question])
-    one_video = {name: record[name] for name in ('frames', 'log_mel')} | dict(regions)
-    batch = {name: array[None] for name, array in one_video.items()} | dict(features)
-    batch['segment_mask'] = (record['frame_mask'] & record['audio_mask'])[None]
-    batch |= {'words': words[None], 'word_mask': word_mask[None]}
     graphdef, state = nnx.split(model)
 
     @jax.jit
@@ -110,6 +147,14 @@ def _answer(
     return probabilities, dict(zip(model.streams, np.asarray(output.importance[0, 0]).tolist()))
 
 
+def _describe_cut(config: ConfigDict, seconds: float) -> list[str]:
+    """Say that the end of a video does not count, if that is so."""
+    used = config.data.segments * config.data.segment_seconds
+    if not video_arrays.is_cut(seconds, used):
+        return []
+    return [f'only the first {used:g} s of the video count; its sound lasts {seconds:.0f} s']
+
+
 def _page_name(video: Path, question: str) -> str:
     """Return a file name that contains the video's name and differs between questions."""
     stem = re.sub(r'[^A-Za-z0-9_-]+', '-', video.stem)[:80]
@@ -117,11 +162,16 @@ def _page_name(video: Path, question: str) -> str:
 
 
 def _format_answer(
-    question: str, probabilities: np.ndarray, importance: Mapping[str, float], page: Path
+    question: str,
+    probabilities: np.ndarray,
+    importance: Mapping[str, float],
+    notes: Sequence[str],
+    page: Path,
 ) -> str:
     best = np.argsort(probabilities)[::-1][:5]
     lines = [f'\n{question}', f'answer: {vocabulary.ANSWERS[best[0]]}', '']
     lines += [f'  {probabilities[index]:6.1%}  {vocabulary.ANSWERS[index]}' for index in best]
     lines += ['', 'importance of each stream:']
     lines += [f'  {weight:6.1%}  {name}' for name, weight in importance.items()]
+    lines += ['', *(f'note: {note}' for note in notes)] if notes else []
     return '\n'.join([*lines, '', f'page: {page}'])

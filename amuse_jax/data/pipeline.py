@@ -18,6 +18,7 @@ import numpy as np
 
 from amuse_jax.data import augment
 from amuse_jax.data.question_table import QuestionTable
+from amuse_jax.data.records import segment_mask
 from amuse_jax.errors import StageError
 
 Batch = dict[str, np.ndarray]
@@ -376,7 +377,7 @@ def _read_segments(
     """Read all segments of a record, with their labels and weights."""
     with track_read(index):
         content = reader[index]
-    exists = content['frame_mask'] | content['audio_mask']
+    exists = segment_mask(content)
     return {
         'frames': content['frames'],
         'log_mel': content['log_mel'],

@@ -1,15 +1,17 @@
 """All questions of a data set as arrays: token ids and answers, also for the mirrored videos."""
 
+import collections
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 
 from amuse_jax.data import augment
 from amuse_jax.data.prepared import Prepared
-from amuse_jax.errors import StageError
+from amuse_jax.errors import StageError, first_few
 from amuse_jax.music_avqa import Question, vocabulary
 
 
@@ -64,6 +66,7 @@ def read(prepared: Path, tokenizer: Any) -> QuestionTable:
             f'{stage.questions_file} has answers that are not among the 42: '
             f'{", ".join(unknown[:5])}; run the stage prepare again'
         )
+    _report_losses(questions, tokenizer)
     index = {answer: i for i, answer in enumerate(vocabulary.ANSWERS)}
 
     def encode(questions: Sequence[Question]) -> Encoded:
@@ -78,3 +81,15 @@ def read(prepared: Path, tokenizer: Any) -> QuestionTable:
         is_about_order=np.array([q.template in vocabulary.ABOUT_ORDER for q in questions], bool),
         records=np.array([row['record'] for row in stage.rows], np.int32),
     )
+
+
+def _report_losses(questions: Sequence[Question], tokenizer: Any) -> None:
+    """Log the questions of which the model does not see every word."""
+    counts = collections.Counter(question.text for question in questions)
+    losses = {text: lost for text in counts if (lost := tokenizer.losses(text))}
+    if losses:
+        examples = [f'{text!r} ({" and ".join(lost)})' for text, lost in losses.items()]
+        logging.warning(
+            'the model does not see all words of %d of %d questions: %s',
+            sum(counts[text] for text in losses), len(questions), first_few(examples, '; '),
+        )  # fmt: skip

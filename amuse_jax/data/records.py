@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import msgpack
+import numpy as np
 from array_record.python import array_record_module
 from flax import serialization
 
@@ -46,6 +47,14 @@ def decode(data: bytes, where: str = 'a record') -> dict:
             f'{where} is not a record of amuse_jax ({error}); delete the file and run prepare again'
         ) from error
     return record
+
+
+def segment_mask(record: Mapping) -> np.ndarray:
+    """Return which segments of a video exist: those with a picture or a sound, (T,) bool.
+
+    Training, evaluation and `ask` all use this mask.
+    """
+    return record['frame_mask'] | record['audio_mask']
 
 
 class ShardWriter:
@@ -145,8 +154,9 @@ class RecordReader:
 
         Returns:
           A dict with 'video_id', 'sound_id', 'seconds', 'frames' (T, S, S, 3) uint8, 'frame_mask'
-          (T,) bool, 'log_mel' (T, F, M) float16 in dB, 'audio_mask' (T,) bool, and 'questions', a
-          list of dicts.
+          (T,) bool, 'log_mel' (T, F, M) float16 in dB, 'audio_mask' (T,) bool, 'questions', a list
+          of dicts, and 'shape', the picture's height and width in pixels. Records of earlier
+          versions have no 'shape'.
 
         Raises:
           IndexError: there is no such record.

@@ -3,7 +3,8 @@
 A record holds the frame at the middle of each of T segments and the log-mel of each segment's sound
 (video_arrays.py). A video that is shorter than T segments is padded and masked; a longer one is
 cut. A video is set aside, with the reason in `quarantine.json`, if it has no picture or no sound,
-is cut off, or makes the process that reads it (media/guarded.py) hang or die.
+is cut off, has a sound that is not finite, or makes the process that reads it (media/guarded.py)
+hang or die.
 Version 2 of MUSIC-AVQA also asks about a video's picture with the sound of another video. Each such
 pair is a record of its own.
 """
@@ -29,6 +30,8 @@ from amuse_jax.errors import NewerFormat, StageError, first_few
 from amuse_jax.media import guarded, video
 from amuse_jax.media.log_mel import LogMel
 from amuse_jax.music_avqa import Question
+from amuse_jax.music_avqa.splits import advise_on_lost, describe_shared_videos, describe_test_set
+from amuse_jax.music_avqa.video_files import describe_doubles
 from amuse_jax.system.files import write_json
 from amuse_jax.system.processes import this_process
 from amuse_jax.system.sharded import map_shards
@@ -57,6 +60,7 @@ class WorkerSettings:
 
     Attributes:
       root: folder of the data set.
+      videos: folders of the videos, as in `data.videos`.
       image_size: S, height and width of the frames in pixels.
       log_mel: the log-mel front end.
       limits: limits of time and memory for reading one file.
@@ -64,6 +68,7 @@ class WorkerSettings:
     """
 
     root: Path
+    videos: str
     image_size: int
     log_mel: LogMel
     limits: guarded.Limits
@@ -82,7 +87,7 @@ def run(
       config: the whole config; its sections `data` and `audio` are read.
       folder: the stage's folder. The stage writes `records/*.array_record`, `videos.json`,
         `questions.json`, `quarantine.json`, `malformed_rows.json` (rows that were left out) and
-        `remarks.json` (rows that were changed or repeated).
+        `remarks.json` (rows that were changed, repeated or deleted, and videos that were cut).
       inputs: folders of earlier stages by name; 'render' if the data set is a rendered one.
       splits: the splits to prepare. Rephrased questions are always prepared.
 
@@ -96,10 +101,17 @@ def run(
     """
     root = music_avqa.data_root(config, inputs)
     allowed = config.data.max_broken_share
-    pairs = _make_pairs(root, _read_questions(root, config.data, folder, splits))
+    music_avqa.search_videos(root, config.data.videos)
+    doubles = describe_doubles(root, config.data.videos)
+    if doubles:
+        logging.warning('prepare: %s', doubles)
+    questions = _read_questions(root, config.data, folder, splits)
+    pairs = _make_pairs(root, config.data.videos, questions)
     log_mel = LogMel.from_settings(config)
     limits = guarded.Limits.from_settings(config.data)
-    settings = WorkerSettings(root, config.data.image_size, log_mel, limits, this_process())
+    settings = WorkerSettings(
+        root, config.data.videos, config.data.image_size, log_mel, limits, this_process()
+    )
     records_folder = Prepared(folder).records_folder
     _delete_stale_shards(records_folder, pairs, settings, config.data.shard_videos)
     try:
@@ -115,7 +127,8 @@ def run(
         )
     finally:
         guarded.close_shared_readers()  # this process has one if it wrote the shards itself
-    return _write_results(folder, paths, pairs, allowed)
+    used_seconds = log_mel.segments * log_mel.segment_seconds
+    return _write_results(folder, paths, pairs, allowed, used_seconds)
 
 
 def write_records(settings: WorkerSettings, pairs: Sequence[Pair], path: Path) -> None:
@@ -131,7 +144,9 @@ def write_records(settings: WorkerSettings, pairs: Sequence[Pair], path: Path) -
     writer = records.ShardWriter(path)
     for pair in pairs:
         names = {'video_id': pair.video_id, 'sound_id': pair.sound_id}
-        picture, sound = (music_avqa.video_path(settings.root, name) for name in names.values())
+        picture, sound = (
+            music_avqa.video_path(settings.root, name, settings.videos) for name in names.values()
+        )
         try:
             arrays = video_arrays.read_video(
                 reader, picture, sound, settings.image_size, settings.log_mel
@@ -182,10 +197,9 @@ def _read_questions(
     """Read the data set's questions, and write the two lists of rows with problems."""
     annotations = music_avqa.read(root, settings.annotations, settings.rephrased, splits)
     for file in annotations.files:
-        rows = len(file.questions) + len(file.malformed)
-        if len(file.malformed) > settings.max_broken_share * rows:
+        if len(file.malformed) > settings.max_broken_share * file.rows:
             raise StageError(
-                f'{len(file.malformed)} of {rows} rows of {file.path} are malformed '
+                f'{len(file.malformed)} of {file.rows} rows of {file.path} are malformed '
                 f'(data.max_broken_share allows {settings.max_broken_share:.0%}): '
                 f'{first_few(file.malformed, "; ")}'
             )
@@ -202,21 +216,21 @@ def _read_questions(
     write_json(folder / 'remarks.json', annotations.remarks)
     for complaint in malformed:
         logging.warning('prepare: left out: %s', complaint)
+    if 'train' in annotations.questions and 'val' in annotations.questions:
+        shared = describe_shared_videos(annotations.questions)
+        if shared:
+            logging.info('prepare: %s', shared)
     if annotations.remarks:
         logging.info('prepare: rows not taken as written: %s', first_few(annotations.remarks, '; '))
     return [question for found in annotations.questions.values() for question in found]
 
 
-def _make_pairs(root: Path, questions: Iterable[Question]) -> list[Pair]:
+def _make_pairs(root: Path, videos: str, questions: Iterable[Question]) -> list[Pair]:
     """Return one pair for each picture and sound, ordered by their names."""
-    if not (root / 'videos').is_dir():
-        raise StageError(
-            f'{root} has no folder videos/; expected the videos there as videos/<video_id>.mp4'
-        )
     groups = collections.defaultdict(list)
     for question in questions:
         groups[question.video_id, question.sound_id].append(question)
-    size = functools.cache(lambda name: _size(music_avqa.video_path(root, name)))
+    size = functools.cache(lambda name: _size(music_avqa.video_path(root, name, videos)))
     return [
         Pair(*names, tuple(group), (size(names[0]), size(names[1])))
         for names, group in sorted(groups.items())
@@ -264,7 +278,11 @@ def _delete_stale_shards(
 
 
 def _write_results(
-    folder: Path, paths: Sequence[Path], pairs: Sequence[Pair], allowed: float
+    folder: Path,
+    paths: Sequence[Path],
+    pairs: Sequence[Pair],
+    allowed: float,
+    used_seconds: float,
 ) -> dict:
     """Write the tables of all shards, unless too many videos were set aside; return the summary."""
     videos, quarantine = [], []
@@ -276,14 +294,18 @@ def _write_results(
     write_json(folder / 'quarantine.json', quarantine)
     for entry in quarantine:
         logging.warning('prepare: set aside: %s: %s', entry['video_id'], entry['reason'])
+    index = {(entry['video_id'], entry['sound_id']): i for i, entry in enumerate(videos)}
+    lost = _describe_lost(pairs, index)
     if len(quarantine) > allowed * len(pairs) or not videos:
         named = [f'{entry["video_id"]} ({entry["reason"]})' for entry in quarantine]
+        advice = advise_on_lost(len(quarantine), len(pairs)) if videos else ''
         raise StageError(
             f'{len(quarantine)} of {len(pairs)} videos cannot be used (data.max_broken_share '
             f'allows {allowed:.0%}): {first_few(named, ", ")}; {folder / "quarantine.json"} names '
-            'all: repair them, or remove their questions, and start again'
+            f'all. {lost} Repair the files and start the same command again. {advice}'.strip()
         )
-    index = {(entry['video_id'], entry['sound_id']): i for i, entry in enumerate(videos)}
+    if quarantine:
+        logging.warning('prepare: %s', lost)
     questions = [
         question.to_json() | {'record': index[pair.video_id, pair.sound_id]}
         for pair in pairs
@@ -291,6 +313,7 @@ def _write_results(
         for question in pair.questions
     ]
     write_tables(folder, videos, questions)
+    _report_cut(folder, videos, used_seconds)
     summary = {
         'videos': len(videos),
         'questions': dict(collections.Counter(question['split'] for question in questions)),
@@ -302,6 +325,31 @@ def _write_results(
     }
     logging.info('prepare: %s', summary)
     return summary
+
+
+def _report_cut(folder: Path, videos: Sequence[Mapping], used_seconds: float) -> None:
+    """Name the videos of which only the beginning is used, in the log and in `remarks.json`."""
+    cut = [
+        f'{video["sound_id"]} ({video["seconds"]:.0f} s)'
+        for video in videos
+        if video_arrays.is_cut(video['seconds'], used_seconds)
+    ]
+    if cut:
+        sentence = f'only the first {used_seconds:g} s count of {len(cut)} longer videos'
+        logging.warning('prepare: %s: %s', sentence, first_few(cut, ', '))
+        remarks = json.loads((folder / 'remarks.json').read_text())
+        write_json(folder / 'remarks.json', [*remarks, f'{sentence}: {", ".join(cut)}'])
+
+
+def _describe_lost(pairs: Sequence[Pair], index: Mapping[tuple[str, str], int]) -> str:
+    """Say what the test set loses if the pairs that are not in `index` are left out."""
+    test = [
+        (pair.video_id, pair.sound_id) in index
+        for pair in pairs
+        for question in pair.questions
+        if question.split == 'test'
+    ]
+    return describe_test_set(test.count(False), len(test))
 
 
 def _short_reason(reason: str) -> str:

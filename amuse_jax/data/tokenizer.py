@@ -74,6 +74,45 @@ class QuestionTokenizer:
         ids = [encoding.ids for encoding in encodings]
         return self._pad(ids, max(map(len, ids), default=0))
 
+    def losses(self, text: str) -> list[str]:
+        """Say which parts of a question the model does not see; [] if it sees all of it.
+
+        Unknown words become one token that stands for all of them, and everything behind the limit
+        of `max_words` is cut off.
+        """
+        text = _normalise(text)
+        encoding = self._tokenizer.encode(text)
+        pieces = [encoding, *encoding.overflowing]
+        found = []
+        unknown = self._tokenizer.token_to_id('[UNK]')
+        words = {
+            text[slice(*offsets)]: None
+            for piece in pieces
+            for index, offsets in zip(piece.ids, piece.offsets)
+            if index == unknown
+        }
+        if words:
+            found.append(f'the tokenizer does not know {", ".join(map(repr, words))}')
+        if len(pieces) > 1:
+            start = max(end for _, end in encoding.offsets)
+            found.append(
+                f'{text[start:].strip()!r} is behind the limit of {self.max_words} tokens '
+                '(model.text.max_words) and is cut off'
+            )
+        return found
+
+    def is_blank(self, text: str) -> bool:
+        """Return whether a question has no word or letter that the tokenizer knows."""
+        text = _normalise(text)
+        encoding = self._tokenizer.encode(text)
+        unknown = self._tokenizer.token_to_id('[UNK]')
+        known = [
+            text[slice(*at)]
+            for index, at in zip(encoding.ids, encoding.offsets)
+            if index != unknown
+        ]
+        return not any(letter.isalnum() for piece in known for letter in piece)
+
     def to_tokens(self, ids: Sequence[int]) -> list[str]:
         """Return the tokens of one row of ids as strings."""
         return [self._tokenizer.id_to_token(int(index)) for index in ids]

@@ -27,8 +27,10 @@ def read_video(
 
     Returns:
       A dict:
-        'frames': (T, S, S, 3) uint8;
+        'frames': (T, S, S, 3) uint8; where the file's sound goes on after the picture, the
+          last frame;
         'frame_mask': (T,) bool, False where the video shows nothing, as after its end;
+        'shape': height and width of the picture in pixels, as a player displays it;
         'log_mel': (T, F, M) float16 in dB;
         'audio_mask': (T,) bool, True for segments that begin before the sound ends;
         'seconds': length of the sound, in seconds.
@@ -38,7 +40,7 @@ def read_video(
         `guarded.Reader.read`.
     """
     segments, length = log_mel.segments, log_mel.segment_seconds
-    frames, frame_mask = reader.read(
+    frames, frame_mask, shape = reader.read(
         video.read_segment_frames, picture, segments, length, image_size
     )
     if not frame_mask.any():
@@ -56,10 +58,16 @@ def read_video(
     return {
         'frames': frames,
         'frame_mask': frame_mask,
+        'shape': shape.tolist(),
         'log_mel': spectra,
         'audio_mask': np.arange(segments) * length < seconds,
         'seconds': float(seconds),
     }
+
+
+def is_cut(seconds: float, used: float) -> bool:
+    """Return whether a sound is longer than the part that is used, by more than a second."""
+    return seconds > used + 1.0
 
 
 def _on_cpu() -> contextlib.AbstractContextManager:

@@ -1,6 +1,5 @@
 """Table 4 of the paper: the whole model, and four models without one of its parts."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,7 +27,7 @@ def write(folder: Path, evaluated: Mapping[str, Path]) -> str:
     Returns:
       The table for a terminal.
     """
-    scores = {part: json.loads((evaluated[part] / 'scores.json').read_text()) for part in ROWS}
+    scores = {part: tables.read_scores(evaluated[part]) for part in ROWS}
     tests = {name: scores[part]['parts']['test'] for part, name in ROWS.items()}
     rows = {name: test['rows']['Amuse'] for name, test in tests.items()}
     intervals = {name: test['intervals']['Amuse'] for name, test in tests.items()}

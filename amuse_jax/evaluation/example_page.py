@@ -11,13 +11,16 @@ from matplotlib.patches import Rectangle
 from amuse_jax.evaluation import figures
 from amuse_jax.music_avqa import vocabulary
 
+USUAL_SHAPE = (9, 16)  # of videos whose records do not say their shape
+
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
     """What the page shows of the video, for T segments and K regions.
 
     Attributes:
-      frames: (T, S, S, 3) uint8, one frame per segment.
+      frames: (T, S, S, 3) uint8, one frame per segment, stretched to a square.
+      shape: height and width of the video, in pixels.
       boxes: (T, K, 4), xyxy in [0, 1] of the picture.
       classes: (T, K), index into class_names; -1 for no region.
       class_names: names of the detector's classes.
@@ -28,6 +31,7 @@ class Evidence:
     """
 
     frames: np.ndarray
+    shape: Sequence[int]
     boxes: np.ndarray
     classes: np.ndarray
     class_names: Sequence[str]
@@ -73,12 +77,13 @@ def _frames(panel, evidence: Evidence) -> None:
     segments = len(evidence.frames)
     grid = panel.subplots(2, -(-segments // 2), squeeze=False).ravel()
     size = evidence.frames.shape[1]
+    height, width = evidence.shape
     palette = [f'C{index}' for index in range(10)]
     for index, axes in enumerate(grid):
         axes.set_axis_off()
         if index >= segments:
             continue
-        axes.imshow(evidence.frames[index], aspect=0.6)
+        axes.imshow(evidence.frames[index], aspect=height / width)
         seconds = (index + 0.5) * evidence.segment_seconds
         axes.set_title(f'{seconds:.0f} s', fontsize=8, pad=1)
         for box, kind in zip(evidence.boxes[index].astype(float) * size, evidence.classes[index]):

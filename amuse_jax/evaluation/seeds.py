@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -64,7 +63,7 @@ def read(path: Path) -> Run:
             f'{path} has no finished evaluate stage; expected the --workdir of a finished run, or '
             'an evaluate folder in it'
         )
-    return Run(path, json.loads((folder / 'scores.json').read_text()))
+    return Run(path, tables.read_scores(folder))
 
 
 def summarise(runs: Sequence[Run]) -> Summary:

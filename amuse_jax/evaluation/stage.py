@@ -54,8 +54,8 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
       The rows of the three methods: accuracy in per cent by column of tables.COLUMNS.
 
     Raises:
-      StageError: the data set has no test question, or the model was trained on too many of them
-        (leakage.py).
+      StageError: the data set has no test question, the model was trained on too many of them
+        (leakage.py), or an answer is not finite.
     """
     test_data = other_data.find_test_data(inputs)
     train = read_questions(inputs['prepare'], 'train')
@@ -249,6 +249,12 @@ def _predict(
     name, is_quiet = f'evaluate: {split}', not hosts.is_first()
     for item in tqdm(results, total=total, desc=name, unit='question', disable=is_quiet):
         question = item.question
+        if not np.isfinite(item.probabilities).all():
+            raise StageError(
+                f'the model has no answer about the video {question.video_id} (question '
+                f'{question.question_id}): its probabilities are not finite; prepare the videos '
+                'again, and train again if that does not help'
+            )
         best = int(np.argmax(item.probabilities))
         line = {
             'question_id': question.question_id,
@@ -292,8 +298,10 @@ def _draw_examples(
     examples = _choose_examples(predictions, config.evaluate.examples)
     for number, (question, line) in enumerate(examples):
         record = line['record']
+        content = reader[record]
         evidence = example_page.Evidence(
-            frames=reader[record]['frames'],
+            frames=content['frames'],
+            shape=content.get('shape', example_page.USUAL_SHAPE),
             boxes=regions['boxes'][record],
             classes=regions['classes'][record],
             class_names=class_names,

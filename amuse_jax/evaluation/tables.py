@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -62,6 +63,20 @@ def accuracies(questions: Sequence[Question], is_correct: Sequence[bool]) -> dic
         column: 100 * hit / total if total else math.nan
         for (column, total), hit in zip(counts(questions).items(), hits.tolist())
     }
+
+
+def read_scores(folder: Path) -> dict:
+    """Read `scores.json` from an evaluate folder; NaN stands for its empty cells."""
+    scores = json.loads((folder / 'scores.json').read_text())
+
+    def with_nan(value):
+        if isinstance(value, dict):
+            return {name: with_nan(each) for name, each in value.items()}
+        if isinstance(value, list):
+            return [with_nan(each) for each in value]
+        return math.nan if value is None else value
+
+    return scores | {'parts': with_nan(scores['parts'])}
 
 
 def per_template(

@@ -3,15 +3,19 @@
 FFmpeg's decoders are written in C, and a damaged file can make one of them hang, crash or use up
 all memory. One process reads file after file. When a file breaks it, a new process replaces it, and
 only that file is lost. The process sends back the raw bytes of arrays, so nothing that it computed
-from such a file is ever unpickled.
+from such a file is ever unpickled. A file might take control of the process, so its replies have a
+limited size and must arrive in time.
 """
 
 import contextlib
 import dataclasses
 import json
+import math
 import multiprocessing
 import resource
 import signal
+import threading
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,6 +32,10 @@ PROCESS_NAME = 'reader of video files'
 _START_SECONDS = 300.0
 # Longest wait for a killed process to end. One that waits for a dead disk does not end at all.
 _END_SECONDS = 5.0
+_LONGEST_HEADER = 65_536  # bytes; a header names the arrays of a reply, or holds a reason
+_LONGEST_REASON = 1000  # characters
+_MOST_ARRAYS = 16
+_KINDS = 'biuf'  # kinds of dtypes that arrays have: bool, int, unsigned int and float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +54,10 @@ class Limits:
     def from_settings(cls, settings: ConfigDict) -> 'Limits':
         """Create the limits from the section `data` of the config."""
         return cls(settings.read_seconds, settings.read_gigabytes)
+
+
+class _BadReply(Exception):
+    """The process sent something that `_reply` does not send."""
 
 
 class Reader:
@@ -105,17 +117,57 @@ class Reader:
             self._process = None
 
     def _request(self, function: Callable, arguments: tuple) -> list[np.ndarray]:
-        self._pipe.send((function, arguments))
-        if not self._pipe.poll(self._limits.seconds):
+        deadline = time.monotonic() + self._limits.seconds
+        # A process that stops in the middle of a message is killed, which ends `recv_bytes`.
+        timer = threading.Timer(self._limits.seconds, self._process.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            self._pipe.send((function, arguments))
+            return self._receive_reply(deadline)
+        except (EOFError, OSError) as error:
+            if not isinstance(error, TimeoutError) and time.monotonic() < deadline:
+                raise
             self.close()
-            raise MediaError(f'reading it took longer than {self._limits.seconds:g} s')
-        reply = json.loads(self._pipe.recv_bytes())
-        if 'reason' in reply:
-            raise MediaError(reply['reason'])
-        return [
-            np.frombuffer(self._pipe.recv_bytes(), dtype).reshape(shape)
-            for dtype, shape in reply['arrays']
-        ]
+            raise MediaError(f'reading it took longer than {self._limits.seconds:g} s') from None
+        except _BadReply as error:
+            self.close()
+            raise MediaError(f'its reader sent {error}') from None
+        finally:
+            timer.cancel()
+
+    def _receive_reply(self, deadline: float) -> list[np.ndarray]:
+        try:
+            reply = json.loads(self._receive(_LONGEST_HEADER, deadline))
+            reason = reply.get('reason')
+            arrays = [(np.dtype(dtype), tuple(shape)) for dtype, shape in reply.get('arrays', ())]
+            sizes = [math.prod(map(int, shape)) * dtype.itemsize for dtype, shape in arrays]
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            raise _BadReply('a reply that cannot be read') from None
+        if isinstance(reason, str):
+            raise MediaError(reason)
+        if any(dtype.kind not in _KINDS for dtype, _ in arrays) or min(sizes, default=0) < 0:
+            raise _BadReply('something else than arrays')
+        if len(sizes) > _MOST_ARRAYS or sum(sizes) > self._limits.gigabytes * 1e9:
+            raise _BadReply('arrays that are too large')
+        received = []
+        for (dtype, shape), size in zip(arrays, sizes):
+            content = self._receive(size, deadline)
+            if len(content) != size:
+                raise _BadReply('an array of another size than it announced')
+            received.append(np.frombuffer(content, dtype).reshape(tuple(map(int, shape))))
+        return received
+
+    def _receive(self, size: int, deadline: float) -> bytes:
+        """Receive one message of at most `size` bytes."""
+        if not self._pipe.poll(max(deadline - time.monotonic(), 0)):
+            raise TimeoutError
+        try:
+            return self._pipe.recv_bytes(size)
+        except OSError as error:
+            if str(error) == 'bad message length':  # multiprocessing's, for a longer message
+                raise _BadReply('a message that is too long') from None
+            raise
 
     def _start(self) -> None:
         context = multiprocessing.get_context('spawn')  # fork is unsafe once JAX has threads
@@ -143,6 +195,23 @@ class Reader:
         return f'its reader ended with exit status {status}'
 
 
+def read(limits: Limits, function: Callable, *arguments) -> list[np.ndarray]:
+    """Call `function(*arguments)` in one of this process's readers; see `Reader.read`.
+
+    Several threads may call this at once; each gets a reader of its own. The readers end with this
+    process or with `close_shared_readers`.
+    """
+    idle = _IDLE.setdefault(limits, [])
+    try:
+        reader = idle.pop()
+    except IndexError:
+        reader = Reader(limits)
+    try:
+        return reader.read(function, *arguments)
+    finally:
+        idle.append(reader)
+
+
 def shared_reader(limits: Limits) -> Reader:
     """Return this process's reader with these limits, so that successive shards share one.
 
@@ -152,12 +221,15 @@ def shared_reader(limits: Limits) -> Reader:
 
 
 def close_shared_readers() -> None:
-    """End all readers that `shared_reader` has returned in this process."""
-    while _SHARED:
-        _SHARED.popitem()[1].close()
+    """End all readers that `shared_reader` and `read` have started in this process."""
+    for reader in [*_SHARED.values(), *(each for idle in _IDLE.values() for each in idle)]:
+        reader.close()
+    _SHARED.clear()
+    _IDLE.clear()
 
 
 _SHARED: dict[Limits, Reader] = {}
+_IDLE: dict[Limits, list[Reader]] = {}  # readers that no thread uses now
 
 
 def _serve(pipe: Connection, limits: Limits) -> None:
@@ -180,7 +252,7 @@ def _reply(pipe: Connection, function: Callable, arguments: tuple, limits: Limit
     try:
         arrays = [np.asarray(value, order='C') for value in function(*arguments)]
     except MediaError as error:
-        arrays, reply = [], {'reason': error.reason}
+        arrays, reply = [], {'reason': error.reason[:_LONGEST_REASON]}
     except MemoryError:
         reason = f'reading it takes more than {limits.gigabytes:g} GB of memory'
         arrays, reply = [], {'reason': reason}

@@ -2,9 +2,10 @@
 
 import collections
 import contextlib
+import functools
 import itertools
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import av
@@ -16,58 +17,80 @@ from amuse_jax.media import container
 MediaError = container.MediaError
 
 _GAP_SECONDS = 0.05  # shorter gaps in the sound come from an encoder's rounding
+_PADDING_SECONDS = 0.1  # encoders of sound may fill their last packet up with silence
+# Recordings in floating point may exceed full scale. A sample above this limit is no sound, and the
+# power spectrum of much larger ones is infinite in float32.
+_LOUDEST = 1e4
 
 
 def read_segment_frames(
     path: Path, segments: int, segment_seconds: float, size: int
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read the frame at the middle of every segment (Sec. 4.1).
 
     If the video ends within the first half of a segment, its last frame is used for that segment.
+    If the file's sound goes on after the picture, the last frame is held until the sound ends, as
+    players do.
 
     Args:
-      path: any file that FFmpeg reads.
+      path: a file in one of container.FORMATS.
       segments: T, number of segments.
       segment_seconds: length of a segment.
       size: height and width of the result in pixels.
 
     Returns:
-      Frames (segments, size, size, 3) uint8 RGB, and a mask (segments,) bool, False where there is
-      no frame.
+      Frames (segments, size, size, 3) uint8 RGB; a mask (segments,) bool, False where there is no
+      frame; and the height and width of the picture in pixels, (2,) int64.
 
     Raises:
       MediaError: see `read_frames`.
     """
     middles = [(index + 0.5) * segment_seconds for index in range(segments)]
-    return read_frames(path, middles, size, hold_seconds=segment_seconds / 2)
+    return read_frames_and_shape(path, middles, size, segment_seconds / 2, until_sound_ends=True)
 
 
 def read_frames(
     path: Path, seconds: Sequence[float], size: int, hold_seconds: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Return the frames and the mask that `read_frames_and_shape` reads, without the shape."""
+    return read_frames_and_shape(path, seconds, size, hold_seconds)[:2]
+
+
+def read_frames_and_shape(
+    path: Path,
+    seconds: Sequence[float],
+    size: int,
+    hold_seconds: float = 0.0,
+    *,
+    until_sound_ends: bool = False,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read the frames that a player shows at some moments, upright and stretched to a square.
 
     Only the necessary frames are decoded: from the last key frame before each moment, without the
     frames that no other frame refers to.
 
     Args:
-      path: any file that FFmpeg reads.
+      path: a file in one of container.FORMATS.
       seconds: the moments, in any order.
       size: height and width of the result in pixels.
-      hold_seconds: how long the last frame is shown after its own duration.
+      hold_seconds: how long the last frame is shown after its end.
+      until_sound_ends: whether the last frame does not end before the file's sound does.
 
     Returns:
-      Frames (len(seconds), size, size, 3) uint8 RGB, and a mask (len(seconds),) bool. Where the
-      mask is False, the video shows nothing at that moment and the frame is black.
+      Frames (len(seconds), size, size, 3) uint8 RGB; a mask (len(seconds),) bool; and the height
+      and width at which a player displays the video, in pixels, (2,) int64. Where the mask is
+      False, the video shows nothing at that moment and the frame is black.
 
     Raises:
       MediaError: the file is missing, empty, not a video or cut off, or none of its frames can be
         decoded.
     """
-    frames = np.zeros((len(seconds), size, size, 3), np.uint8)
-    mask = np.zeros(len(seconds), bool)
-    with container.open_stream(path, 'picture') as source:
-        selector = _FrameSelector(source, hold_seconds)
+
+    def read(source: container.MediaStream) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        frames = np.zeros((len(seconds), size, size, 3), np.uint8)
+        mask = np.zeros(len(seconds), bool)
+        end_of_sound = (lambda: _end_of_sound(path)) if until_sound_ends else lambda: 0.0
+        selector = _FrameSelector(source, hold_seconds, end_of_sound)
         last = None
         for index in np.argsort(seconds, kind='stable'):
             frame = selector.frame_at(seconds[index])
@@ -76,16 +99,18 @@ def read_frames(
             if last is None or frame is not last[0]:
                 last = frame, _upright_square(frame, size)
             frames[index], mask[index] = last[1], True
-    if selector.undecodable and not mask.any():
-        raise MediaError('no frame of its picture can be decoded')
-    return frames, mask
+        if selector.undecodable and not mask.any():
+            raise container.Undecodable('no frame of its picture can be decoded')
+        return frames, mask, _display_shape(source, last and last[0])
+
+    return container.read_stream(path, 'picture', read)
 
 
 def read_audio(path: Path, sample_rate: int, seconds: float) -> tuple[np.ndarray, float]:
     """Read the sound from its beginning, as the mean of its channels.
 
     Args:
-      path: any file that FFmpeg reads.
+      path: a file in one of container.FORMATS.
       sample_rate: sample rate of the result, in Hz.
       seconds: length of the result. A shorter sound is padded with silence, a longer one is cut.
 
@@ -95,21 +120,25 @@ def read_audio(path: Path, sample_rate: int, seconds: float) -> tuple[np.ndarray
       header.
 
     Raises:
-      MediaError: the file is missing, empty, not a media file, without sound or cut off, or none of
-        its sound can be decoded.
+      MediaError: the file is missing, empty, not a media file, without sound or cut off, none of
+        its sound can be decoded, or its samples are not finite or far above full scale.
     """
-    samples = np.zeros(round(seconds * sample_rate), np.float32)
-    with container.open_stream(path, 'sound') as source:
+
+    def read(source: container.MediaStream) -> tuple[np.ndarray, float]:
+        samples = np.zeros(round(seconds * sample_rate), np.float32)
         end = 0.0
         for start, rate, mono in _continuous_parts(source, seconds):
+            _check_samples(mono)
             end = start + len(mono) / rate
             _copy_into(samples, _resample(mono, rate, sample_rate), round(start * sample_rate))
         if not end:
-            raise MediaError('nothing of its sound can be decoded')
+            raise container.Undecodable('nothing of its sound can be decoded')
         if end < seconds:
             source.check_complete(end)
             return samples, end
-        return samples, max(end, source.header_seconds)
+        return samples, max(end, source.header_seconds or source.file_seconds)
+
+    return container.read_stream(path, 'sound', read)
 
 
 class _FrameSelector:
@@ -122,12 +151,18 @@ class _FrameSelector:
       undecodable: number of requested frames that could not be decoded.
     """
 
-    def __init__(self, source: container.MediaStream, hold_seconds: float):
+    def __init__(
+        self,
+        source: container.MediaStream,
+        hold_seconds: float,
+        end_of_sound: Callable[[], float],
+    ):
         stream = source.stream
         self.undecodable = 0
         self._source = source
         self._unread = source.packets()
         self._hold_seconds = hold_seconds
+        self._end_of_sound = functools.cache(end_of_sound)
         self._frame_seconds = 1 / float(stream.average_rate or stream.guessed_rate or 25)
         self._packets: collections.deque[av.Packet] = collections.deque()
         self._sent = 0  # how many of self._packets the decoder has got
@@ -166,7 +201,7 @@ class _FrameSelector:
             # AVI has no pts. With reordered frames, its dts is late by the decoder's delay.
             packet.pts = packet.dts
         if packet.pts is None:
-            raise MediaError('the frames of its picture have no times')
+            raise container.Undecodable('the frames of its picture have no times')
         self._packets.append(packet)
         return packet
 
@@ -174,13 +209,14 @@ class _FrameSelector:
         """Return the packet of the frame that is shown at that moment, or None."""
         visible = [packet for packet in self._packets if not packet.is_discard]
         if not visible:
-            raise MediaError('its picture has no frames')
+            raise container.Undecodable('its picture has no frames')
         first, last = min(visible, key=_pts), max(visible, key=_pts)
         if self._at_end:
             duration = float((last.duration or 0) * last.time_base) or self._frame_seconds
             end = self._source.to_seconds(last.pts) + duration
             self._source.check_complete(end)
-            if seconds >= end + self._hold_seconds:
+            is_over = seconds >= end + self._hold_seconds
+            if is_over and seconds >= self._end_of_sound() + self._hold_seconds:
                 return None
         started = [packet for packet in visible if self._source.to_seconds(packet.pts) <= seconds]
         if started:
@@ -243,8 +279,31 @@ class _FrameSelector:
         return True
 
 
+def _end_of_sound(path: Path) -> float:
+    """Return the second at which a file's sound ends, by its packets; 0 if it has none."""
+    try:
+        with container.open_stream(path, 'sound') as source:
+            ends = [
+                source.to_seconds(packet.pts + (packet.duration or 0))
+                for packet in source.packets()
+                if packet.pts is not None
+            ]
+    except MediaError:
+        return 0.0
+    return max(ends, default=0.0) - _PADDING_SECONDS
+
+
 def _pts(item: av.Packet | av.VideoFrame) -> int:
     return item.pts if item.pts is not None else item.dts
+
+
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
+    """Return a, b, c and d in 16.16 fixed point: pixel (x, y) is shown at (ax + cy, bx + dy)."""
+    matrix = frame.side_data.get('DISPLAYMATRIX')
+    if matrix is None:
+        return 1 << 16, 0, 0, 1 << 16
+    a, b, _, c, d = struct.unpack('<5i', bytes(matrix)[:20])  # FFmpeg's display.h
+    return a, b, c, d
 
 
 def _upright_square(frame: av.VideoFrame, size: int) -> np.ndarray:
@@ -252,14 +311,24 @@ def _upright_square(frame: av.VideoFrame, size: int) -> np.ndarray:
     square = frame.reformat(
         size, size, 'rgb24', interpolation=Interpolation.BICUBIC, threads=1
     ).to_ndarray()
-    matrix = frame.side_data.get('DISPLAYMATRIX')
-    if matrix is None:
-        return square
-    # Pixel (x, y) is shown at (a x + c y, b x + d y), in 16.16 fixed point (FFmpeg's display.h).
-    a, b, _, c, d = struct.unpack('<5i', bytes(matrix)[:20])
+    a, b, c, d = _display_matrix(frame)
     if abs(a) >= abs(b):
         return square[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
     return square.transpose(1, 0, 2)[:: -1 if b < 0 else 1, :: -1 if c < 0 else 1]
+
+
+def _display_shape(source: container.MediaStream, frame: av.VideoFrame | None) -> np.ndarray:
+    """Return the height and width at which a player displays a video, (2,) int64.
+
+    They include the aspect ratio of the pixels and, if there is a frame, its rotation.
+    """
+    shown = frame or source.decoder
+    pixel = float(source.stream.sample_aspect_ratio or 1)
+    shape = max(shown.height, 1), max(round(shown.width * pixel), 1)
+    if frame is not None:
+        a, b, _, _ = _display_matrix(frame)
+        shape = shape if abs(a) >= abs(b) else shape[::-1]
+    return np.array(shape, np.int64)
 
 
 def _continuous_parts(
@@ -297,6 +366,19 @@ def _audio_frames(source: container.MediaStream) -> Iterator[av.AudioFrame]:
         yield from source.decode(packet)
 
 
+def _check_samples(mono: np.ndarray) -> None:
+    """Raise MediaError if samples (n,) are no sound."""
+    if not np.isfinite(mono).all():
+        raise MediaError('its sound holds samples that are not finite (NaN, infinite or too large)')
+    loudest = float(np.abs(mono).max(initial=0))
+    if loudest > _LOUDEST:
+        raise MediaError(
+            f'its sound is too loud to be one ({loudest:.3g} times full scale; expected at most '
+            f'{_LOUDEST:g})'
+        )
+
+
+@np.errstate(over='ignore', invalid='ignore')  # _check_samples finds what is not finite
 def _mono(frame: av.AudioFrame) -> np.ndarray:
     """Return the mean of the channels as float32, full scale at 1."""
     samples = frame.to_ndarray()

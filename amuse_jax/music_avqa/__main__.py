@@ -23,6 +23,10 @@ ANNOTATIONS = flags.DEFINE_enum(
 REPHRASED = flags.DEFINE_string(
     'rephrased', '', 'Rephrased test questions; see config.data.rephrased.'
 )
+VIDEOS = flags.DEFINE_string('videos', '', 'Folders of the videos; see config.data.videos.')
+MAX_BROKEN_SHARE = flags.DEFINE_float(
+    'max_broken_share', None, 'Accepted share of unusable videos; see config.data.max_broken_share.'
+)
 WORKERS = flags.DEFINE_integer(
     'workers', 0, 'Number of processes; 0 for one per core.', lower_bound=0
 )
@@ -42,10 +46,11 @@ def main(argv: list[str]) -> None:
     if not ROOT.value or not root.is_dir():
         sys.exit(f'amuse_jax: --root is {ROOT.value!r}; expected the folder of the data set')
     data = default_config().data
-    allowed, limits = data.max_broken_share, guarded.Limits.from_settings(data)
+    allowed, limits = MAX_BROKEN_SHARE.value, guarded.Limits.from_settings(data)
+    allowed = data.max_broken_share if allowed is None else allowed
     try:
         report = check.check(
-            root, ANNOTATIONS.value, REPHRASED.value, allowed, limits, WORKERS.value
+            root, ANNOTATIONS.value, REPHRASED.value, allowed, limits, WORKERS.value, VIDEOS.value
         )
     except StageError as error:
         sys.exit(f'amuse_jax: {error}')

@@ -9,7 +9,16 @@ from tabulate import tabulate
 
 from amuse_jax.errors import first_few
 from amuse_jax.media import guarded
-from amuse_jax.music_avqa import layout, probing, published_files, rows, splits, videos, vocabulary
+from amuse_jax.music_avqa import (
+    layout,
+    probing,
+    published_files,
+    rows,
+    splits,
+    video_files,
+    videos,
+    vocabulary,
+)
 from amuse_jax.music_avqa.probing import MISSING, SHORT, UNREADABLE, WHOLE, Probe
 
 _COUNTS = 'counts as the published file'
@@ -42,7 +51,13 @@ class Report:
 
 
 def check(
-    root: Path, scheme: str, rephrased: str, allowed: float, limits: guarded.Limits, workers: int
+    root: Path,
+    scheme: str,
+    rephrased: str,
+    allowed: float,
+    limits: guarded.Limits,
+    workers: int,
+    folders: str = '',
 ) -> Report:
     """Compare a data set's folder with the published data set.
 
@@ -53,9 +68,11 @@ def check(
       allowed: largest share of malformed rows, and of unusable videos, that `prepare` accepts.
       limits: limits for reading a video's picture or sound.
       workers: number of processes that read videos; 0 for one per core.
+      folders: folders of the videos, as in config.data.videos.
 
     Raises:
-      StageError: a file is not an annotation file, `rephrased` does not exist, or a worker died.
+      StageError: a file is not an annotation file, `rephrased` or a folder of videos does not
+        exist, or a worker died.
     """
     report = Report()
     located = layout.locate(root, scheme)
@@ -76,8 +93,11 @@ def check(
         ]
         return report
     annotations = splits.read(root, scheme, rephrased)
+    video_files.search(root, folders)
     published = {
-        path: published_files.FILES[n] for n, path in located.values() if n in published_files.FILES
+        path: known
+        for name, path in located.values()
+        if (known := published_files.find(name)) is not None
     }
     _check_files(report, annotations, published, root, allowed)
     _check_splits(report, annotations, {} if scheme == 'v1-by-video' else published)
@@ -85,10 +105,11 @@ def check(
     names = sorted({name for q in everything for name in (q.video_id, q.sound_id)})
     additional = _read_additional(report, root)
     lengths = [additional[n].seconds if n in additional else videos.SECONDS for n in names]
-    found = probing.probe_all(root, names, lengths, limits, workers)
+    found = probing.probe_all(root, folders, names, lengths, limits, workers)
     report.videos = {name: probed for name, probed in found.items() if probed.state != WHOLE}
     _check_videos(report, annotations, found, allowed)
-    report.remarks += probing.describe_problems(report.videos, additional, root)
+    report.remarks += probing.describe_problems(report.videos, additional, root, folders)
+    report.remarks += filter(None, [video_files.describe_doubles(root, folders)])
     return report
 
 
@@ -104,7 +125,7 @@ def _check_files(
     for file in annotations.files:
         blob = published_files.git_blob(file.path)
         verdict, is_wrong = _verdict(file, blob, published.get(file.path))
-        count = len(file.questions) + len(file.malformed)
+        count = file.rows
         where = _relative_path(file.path, root)
         if is_wrong:
             report.wrong.append(f'{where} {verdict}')
@@ -131,7 +152,7 @@ def _check_files(
         )
     report.tables['Annotation files'] = table
     rephrased = [file for file in annotations.files if file.split == rows.REPHRASED]
-    count = sum(len(file.questions) + len(file.malformed) for file in rephrased)
+    count = sum(file.rows for file in rephrased)
     if rephrased and count != published_files.REPHRASED_ROWS:
         report.remarks.append(
             f'MUSIC-AVQA-R: {count:,} rows, {published_files.REPHRASED_ROWS:,} were published'
@@ -157,6 +178,8 @@ def _verdict(
     differences = _differences(file, published)
     if differences:
         return f'is not the published file: {", ".join(differences)}', True
+    if published.rows is None and published.is_copy:
+        return 'nothing is known about it', False
     if published.rows is None:
         return f'is not the published file: expected git blob {published.blob}', True
     return _COUNTS, False
@@ -168,7 +191,7 @@ def _differences(
     """Return the counts in which a file differs from the published one, as phrases."""
     types = collections.Counter((q.modality, q.kind) for q in file.questions)
     found = {
-        'rows': (len(file.questions) + len(file.malformed), published.rows),
+        'rows': (file.rows, published.rows),
         'videos': (len({q.video_id for q in file.questions}), published.videos),
     }
     for kind, expected in zip(vocabulary.TYPES, published.types or ()):
@@ -204,6 +227,8 @@ def _check_splits(
             report.wrong.append(f'the split {split} has no question')
     report.tables['Questions, each once'] = table
     train = {question.identity for question in annotations.questions['train']}
+    shared = splits.describe_shared_videos(annotations.questions)
+    report.remarks += filter(None, [shared])
     for split in ('val', 'test'):
         questions = annotations.questions[split]
         repeated = sum(question.identity in train for question in questions)
@@ -225,7 +250,7 @@ def _check_videos(
         columns = {state: states[state] for state in (WHOLE, SHORT, UNREADABLE, MISSING)}
         table.append({'split': split, 'videos': len(named), **columns, 'questions lost': len(lost)})
         if split == 'test':
-            report.remarks.append(_describe_test_set(len(lost), len(questions)))
+            report.remarks.append(splits.describe_test_set(len(lost), len(questions)))
     report.tables['Videos'] = table
     pairs = {
         (q.video_id, q.sound_id): _can_be_asked(q, found)
@@ -236,7 +261,7 @@ def _check_videos(
     if lost > allowed * len(pairs):
         report.wrong.append(
             f'{lost:,} of {len(pairs):,} videos cannot be used; prepare accepts at most '
-            f'{allowed:.0%} (data.max_broken_share)'
+            f'{allowed:.0%} (data.max_broken_share). {splits.advise_on_lost(lost, len(pairs))}'
         )
 
 
@@ -256,15 +281,6 @@ def _read_additional(report: Report, root: Path) -> dict[str, videos.AdditionalV
 
 def _can_be_asked(question: rows.Question, found: Mapping[str, Probe]) -> bool:
     return found[question.video_id].is_usable and found[question.sound_id].is_usable
-
-
-def _describe_test_set(lost: int, questions: int) -> str:
-    if not lost:
-        return f'The test set is whole: {questions:,} questions.'
-    return (
-        f'The test set is not whole: {lost:,} of {questions:,} questions cannot be asked. Mention '
-        'this with every accuracy; it cannot be compared with published ones.'
-    )
 
 
 def _relative_path(path: Path, root: Path) -> str:

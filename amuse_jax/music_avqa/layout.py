@@ -1,7 +1,7 @@
-"""The folder layout of a data set: where its videos and annotation files are.
+"""The folder layout of a data set: where its annotation files are (video_files.py: its videos).
 
-A data set is a folder ROOT with `ROOT/videos/<video_id>.mp4` and annotation files. The scheme,
-`config.data.annotations`, says which annotation files to read:
+A data set is a folder ROOT with annotation files. The scheme, `config.data.annotations`, says which
+annotation files to read:
 
   plain        avqa-{train,val,test}.json, the layout of rendered data sets
   v1           version 1 as corrected by its authors in June 2022 (`json_update`)
@@ -13,7 +13,8 @@ A data set is a folder ROOT with `ROOT/videos/<video_id>.mp4` and annotation fil
 A file may be at its path in the authors' repository, so that ROOT can be a clone, or at any suffix
 of that path: data/json_update/avqa-val.json, json_update/avqa-val.json or avqa-val.json. The
 repositories are GeWu-Lab/MUSIC-AVQA and DragonLiu1995/MUSIC-AVQA-v2.0. AIM-SKKU/QA-TIGER has split
-version 2's train rows into train and validation; its files are accepted too.
+version 2's train rows into train and validation; these files are accepted too, and so are its
+copies of version 2 (`music_avqa_v2/train_balance.json` and so on).
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,18 +36,26 @@ FILES: dict[str, dict[str, tuple[str, ...]]] = {
     'v2-balance': {
         'train': (
             'data/balance_full_set/train_balance.json',
+            'data/annots/music_avqa_v2/train_balance.json',
             'data/annots/music_avqa_v2/balance_train.json',
         ),
         'val': ('data/annots/music_avqa_v2/balance_valid.json',),
-        'test': ('data/balance_full_set/test_balance.json',),
+        'test': (
+            'data/balance_full_set/test_balance.json',
+            'data/annots/music_avqa_v2/test_balance.json',
+        ),
     },
     'v2-bias': {
         'train': (
             'data/bias_set/train_bias.json',
+            'data/annots/music_avqa_v2/train_bias.json',
             'data/annots/music_avqa_v2/bias_train.json',
         ),
         'val': ('data/annots/music_avqa_v2/bias_valid.json',),
-        'test': ('data/bias_set/test_bias.json',),
+        'test': (
+            'data/bias_set/test_bias.json',
+            'data/annots/music_avqa_v2/test_bias.json',
+        ),
     },
 }
 SCHEMES = tuple(FILES)
@@ -74,15 +83,6 @@ def data_root(config: ConfigDict, inputs: Mapping[str, Path]) -> Path:
             'annotation files (data.root in the config)'
         )
     return root
-
-
-def video_path(root: Path, video_id: str) -> Path:
-    """Return the path of a video's file; it is always inside `root`.
-
-    Raises:
-      ValueError: `video_id` is not a plain file name.
-    """
-    return root / 'videos' / f'{rows.plain_name(video_id, "video_id")}.mp4'
 
 
 def locate(root: Path, scheme: str) -> dict[str, tuple[str, Path | None]]:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from amuse_jax.errors import StageError, first_few
 from amuse_jax.media import container, guarded, video
-from amuse_jax.music_avqa import layout
+from amuse_jax.music_avqa import video_files
 from amuse_jax.music_avqa.videos import AdditionalVideo
 from amuse_jax.system.processes import end_with_parent
 
@@ -73,6 +73,7 @@ def probe(limits: guarded.Limits, path: Path, seconds: float) -> Probe:
 
 def probe_all(
     root: Path,
+    folders: str,
     names: Sequence[str],
     lengths: Sequence[float],
     limits: guarded.Limits,
@@ -82,6 +83,7 @@ def probe_all(
 
     Args:
       root: folder of the data set.
+      folders: the setting `data.videos`.
       names: names of the videos.
       lengths: expected length of each video in seconds.
       limits: limits for reading one file.
@@ -93,7 +95,7 @@ def probe_all(
     Raises:
       StageError: one of the processes died.
     """
-    paths = [layout.video_path(root, name) for name in names]
+    paths = [video_files.video_path(root, name, folders) for name in names]
     workers = min(workers or os.cpu_count(), -(-len(paths) // _CHUNK))
     progress = functools.partial(tqdm, total=len(paths), desc='check', unit='video')
     probe_one = functools.partial(probe, limits)
@@ -116,7 +118,10 @@ def probe_all(
 
 
 def describe_problems(
-    not_whole: Mapping[str, Probe], additional: Mapping[str, AdditionalVideo], root: Path
+    not_whole: Mapping[str, Probe],
+    additional: Mapping[str, AdditionalVideo],
+    root: Path,
+    folders: str,
 ) -> Iterable[str]:
     """Yield sentences that name the videos with problems and say what to do about them.
 
@@ -124,6 +129,7 @@ def describe_problems(
       not_whole: the results that are not WHOLE, by video name.
       additional: the table of version 2's additional videos, by name.
       root: folder of the data set.
+      folders: the setting `data.videos`.
     """
     for state in (MISSING, UNREADABLE, SHORT):
         named = {name: probed for name, probed in not_whole.items() if probed.state == state}
@@ -135,10 +141,11 @@ def describe_problems(
     if elsewhere:
         yield (
             f'{len(elsewhere):,} of the missing videos are elsewhere in {root}, such as '
-            f'{elsewhere[0]}; move or link them into {root / "videos"}'
+            f'{elsewhere[0]}; name their folder (--videos=DIR, in a run --config.data.videos=DIR), '
+            f'or move or link them into {root / "videos"}'
         )
     originals = {name.removesuffix('_flip') for name in missing if name.endswith('_flip')}
-    copies = [name for name in originals if layout.video_path(root, name).is_file()]
+    copies = [name for name in originals if video_files.video_path(root, name, folders).is_file()]
     if copies:
         yield (
             f'{len(copies):,} of the missing videos are mirrored copies of videos that are there: '

@@ -18,12 +18,14 @@ class PublishedFile:
       rows: number of rows.
       videos: number of different video_ids.
       types: number of rows of each type, in the order of vocabulary.TYPES.
+      is_copy: whether the file may be formatted in another way, and so have another hash.
     """
 
     blob: str | None = None
     rows: int | None = None
     videos: int | None = None
     types: tuple[int, ...] | None = None
+    is_copy: bool = False
 
 
 # The files by their paths in the authors' repositories, as in layout.FILES.
@@ -73,10 +75,23 @@ FILES = {
         None, 4499, 3757, (506, 295, 596, 611, 433, 638, 460, 549, 411)
     ),
 }
+# Copies of these files in other repositories, and the files that they are copies of.
+COPIES = {
+    f'data/annots/music_avqa_v2/{split}_{kind}.json': f'data/{folder}/{split}_{kind}.json'
+    for kind, folder in (('balance', 'balance_full_set'), ('bias', 'bias_set'))
+    for split in ('train', 'test')
+}
 # Rows of MUSIC-AVQA-R, head and tail together; they rephrase 9,129 test questions.
 REPHRASED_ROWS = 211_572
 # Videos that version 2 adds: 1,040 rows of its table, 190 of them with a mirrored copy.
 ADDITIONAL_VIDEOS = 1_230
+
+
+def find(name: str) -> PublishedFile | None:
+    """Return what is known about a file by its path in its repository; None if nothing is."""
+    if name in COPIES:
+        return dataclasses.replace(FILES[COPIES[name]], is_copy=True)
+    return FILES.get(name)
 
 
 def git_blob(path: Path) -> str:

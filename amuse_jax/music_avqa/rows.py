@@ -20,11 +20,14 @@ from pathlib import Path
 
 from amuse_jax.errors import StageError
 from amuse_jax.music_avqa import vocabulary
+from amuse_jax.system import files
 
 SPLITS = ('train', 'val', 'test')
 REPHRASED = 'rephrased'  # the split of MUSIC-AVQA-R's questions
 FREQUENCIES = ('head', 'tail')
 
+MAX_FILE_BYTES = 300_000_000  # MUSIC-AVQA-R, the largest known file, has about 60 MB
+READ_SECONDS = 300.0
 _LONGEST_ID = 200  # bytes; with '.mp4' this is a valid file name on every system
 
 # Shortens values in messages, because a damaged row may hold megabytes.
@@ -99,6 +102,22 @@ def fill(template: str, values: Sequence[str]) -> str:
     return ' '.join(text.replace('\uff1f', '?').split())
 
 
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The rows of one annotation file.
+
+    Attributes:
+      questions: the row number and the question of every readable row, in the file's order.
+      malformed: one sentence for every row that cannot be read, with the names of the file and the
+        row (the first row is row 0).
+      deleted: the same for every row that its authors have marked as deleted.
+    """
+
+    questions: list[tuple[int, Question]]
+    malformed: list[str]
+    deleted: list[str]
+
+
 def read_questions(path: Path, split: str) -> tuple[list[Question], list[str]]:
     """Read one annotation file; a question that is in it twice is returned twice.
 
@@ -107,25 +126,29 @@ def read_questions(path: Path, split: str) -> tuple[list[Question], list[str]]:
       split: the split of the questions: 'train', 'val', 'test' or 'rephrased'.
 
     Returns:
-      The questions in the file's order; and one sentence for every row that was left out, with the
-      names of the file and the row (the first row is row 0).
+      The questions in the file's order, without those that their authors have deleted; and one
+      sentence for every row that cannot be read.
 
     Raises:
       StageError: the file does not exist, or it does not hold a JSON list.
     """
-    numbered, complaints = read_rows(path, split)
-    return [question for _, question in numbered], complaints
+    found = read_rows(path, split)
+    return [question for _, question in found.questions], found.malformed
 
 
-def read_rows(path: Path, split: str) -> tuple[list[tuple[int, Question]], list[str]]:
-    """Read one annotation file like `read_questions`, and return each question's row number too."""
-    questions, complaints = [], []
+def read_rows(path: Path, split: str) -> Rows:
+    """Read one annotation file; see `read_questions`."""
+    found = Rows([], [], [])
     for number, row in enumerate(_rows_of(path)):
+        where = f'{path.name}, row {number}'
+        if isinstance(row, dict) and _is_deleted(row.get('question_deleted')):
+            found.deleted.append(f'{where}: left out, because its question_deleted is set')
+            continue
         try:
-            questions.append((number, _question(row, split, path.stem, number)))
+            found.questions.append((number, _question(row, split, path.stem, number)))
         except ValueError as error:
-            complaints.append(f'{path.name}, row {number}: {error}')
-    return questions, complaints
+            found.malformed.append(f'{where}: {error}')
+    return found
 
 
 def plain_name(value, key: str) -> str:
@@ -156,7 +179,8 @@ def plain_name(value, key: str) -> str:
 
 def _rows_of(path: Path) -> list:
     try:
-        rows = json.loads(path.read_text('utf-8-sig'))  # utf-8-sig skips a byte order mark
+        content = files.read_bytes(path, MAX_FILE_BYTES, READ_SECONDS)
+        rows = json.loads(content.decode('utf-8-sig'))  # utf-8-sig skips a byte order mark
     except FileNotFoundError:
         raise StageError(f'the annotation file {path} does not exist') from None
     except (ValueError, OSError, RecursionError) as error:
@@ -238,6 +262,11 @@ def _frequency(row: dict, file: str) -> str:
 
 def _is_missing(value) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _is_deleted(value) -> bool:
+    """Return whether a row's `question_deleted` is set; it may be a number, a text or missing."""
+    return not _is_missing(value) and value not in (0, '0', '', 'false', 'False')
 
 
 def _question_id(value, fallback: str) -> str:

@@ -7,6 +7,7 @@ The rows of the annotation files are changed as follows:
   them the correction's choice is known (CORRECTIONS). Of the others in val and test, the correction
   kept the first row 43 times and the second row 37 times, without a visible rule; here the first
   row is kept.
+- A row whose `question_deleted` is set is left out.
 - Words outside vocabulary.QUESTION_WORDS are kept, and the row is reported.
 - If version 2 has no validation file, one train question in eight is held out for validation. The
   share is that of version 1 (4,568 of 36,495) and of the validation files that AIM-SKKU/QA-TIGER
@@ -21,7 +22,7 @@ The rows of the annotation files are changed as follows:
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from amuse_jax.music_avqa import layout, rows, videos, vocabulary
@@ -59,12 +60,19 @@ class AnnotationFile:
       split: the split of its questions.
       questions: the questions of all readable rows, with repeated ones, in the file's order.
       malformed: one sentence for every row that could not be read.
+      deleted: one sentence for every row that its authors have marked as deleted.
     """
 
     path: Path
     split: str
     questions: tuple[Question, ...]
     malformed: tuple[str, ...]
+    deleted: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows in the file."""
+        return len(self.questions) + len(self.malformed) + len(self.deleted)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,11 +111,17 @@ def read(
     paths = [(path, split) for split, path in layout.find(root, scheme, needed).items()]
     paths += [(path, REPHRASED) for path in layout.find_rephrased(root, rephrased)]
     for path, split in paths:
-        found, malformed = rows.read_rows(path, split)
-        files.append(AnnotationFile(path, split, tuple(q for _, q in found), tuple(malformed)))
-        located[split] += [(f'{path.name}, row {number}', question) for number, question in found]
+        found = rows.read_rows(path, split)
+        questions = tuple(question for _, question in found.questions)
+        files.append(
+            AnnotationFile(path, split, questions, tuple(found.malformed), tuple(found.deleted))
+        )
+        located[split] += [
+            (f'{path.name}, row {number}', question) for number, question in found.questions
+        ]
 
-    remarks = [
+    remarks = [sentence for file in files for sentence in file.deleted]
+    remarks += [
         f'{where}: {", ".join(unknown)} not among the {len(vocabulary.QUESTION_WORDS)} known words'
         for split in SPLITS
         for where, question in located[split]
@@ -128,6 +142,37 @@ def read(
         tuple(files),
         {split: tuple(found) for split, found in questions.items() if split in splits},
         tuple(remarks),
+    )
+
+
+def describe_shared_videos(questions: Mapping[str, Sequence[Question]]) -> str:
+    """Return a sentence on val videos that are train videos too; '' if there are none."""
+    train, val = ({question.video_id for question in questions[name]} for name in ('train', 'val'))
+    if not train & val:
+        return ''
+    return (
+        f'{len(train & val):,} of {len(val):,} val videos are train videos too, because the '
+        'questions were split and not the videos; a score on val questions says little about new '
+        'videos'
+    )
+
+
+def describe_test_set(lost: int, questions: int) -> str:
+    """Return a sentence on a test set of which some questions cannot be asked."""
+    if not lost:
+        return f'The test set is whole: {questions:,} questions.'
+    return (
+        f'The test set is not whole: {lost:,} of {questions:,} questions cannot be asked. Mention '
+        'this with every accuracy; it cannot be compared with published ones.'
+    )
+
+
+def advise_on_lost(lost: int, videos: int) -> str:
+    """Return a sentence on how to go on without some of the videos."""
+    share = min(lost * 100 // videos + 1, 100) / 100
+    return (
+        'To go on without them, and without their questions, set '
+        f'--config.data.max_broken_share={share:g}'
     )
 
 

@@ -58,20 +58,26 @@ def convert() -> None:
 
 def tag() -> None:
     """Print the AudioSet classes with the highest scores in a file, and when they sound."""
-    from amuse_jax.media import container, video
+    from amuse_jax.config import default_config
+    from amuse_jax.media import container, guarded, video
     from amuse_jax.pretrained import tagging
 
     if not SOURCE.value or not AUDIO.value:
         raise StageError('tag needs --source=HUB_NAME_OR_FILE and --audio=FILE')
     rate = tagging.FRONT_END.sample_rate
     try:
-        samples, seconds = video.read_audio(Path(AUDIO.value), rate, LONGEST_SECONDS)
+        with guarded.Reader(guarded.Limits.from_settings(default_config().data)) as reader:
+            samples, seconds = reader.read(
+                video.read_audio, Path(AUDIO.value), rate, LONGEST_SECONDS
+            )
     except container.MediaError as error:
         raise StageError(f'{AUDIO.value}: {error.reason}') from error
-    samples = samples[: round(seconds * rate)]
+    samples = samples[: round(float(seconds) * rate)]
     if len(samples) < tagging.SHORTEST:
         raise StageError(f'{AUDIO.value} has {seconds:.3f} s of sound, which is too short')
     print(tagging.describe(tagging.load(SOURCE.value)(samples), TOP.value))
+    if seconds > LONGEST_SECONDS:
+        print(f'note: only the first {LONGEST_SECONDS:g} s of {seconds:.0f} s were tagged')
 
 
 if __name__ == '__main__':

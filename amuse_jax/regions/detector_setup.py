@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from ultralytics.nn.tasks import DetectionModel
 
 from amuse_jax.errors import StageError
+from amuse_jax.media import guarded
 from amuse_jax.regions import detector, detector_training, labelled_frames
 from amuse_jax.regions.labelled_frames import LabelledFrames
 from amuse_jax.system.files import write_atomically, write_json
@@ -125,5 +126,7 @@ def _read_frames(
         frames=config.rois.detector.frames,
         image_size=config.rois.image_size,
         workers=config.data.workers or os.cpu_count(),
+        limits=guarded.Limits.from_settings(config.data),
+        videos=config.data.videos,
         description=description,
     )

@@ -12,6 +12,7 @@ import torch
 from ml_collections import ConfigDict
 from ultralytics.nn.tasks import DetectionModel
 
+from amuse_jax.media import guarded
 from amuse_jax.regions import detection, detector, pictures
 
 ARRAYS = ('boxes', 'classes', 'scores', 'features')
@@ -29,6 +30,8 @@ class Finder:
       regions: number of regions K per segment.
       min_score: lowest score that a region may have.
       max_overlap: highest IoU that a region may have with a better one of the same class.
+      limits: limits for reading a video.
+      videos: folders of the videos, as in `data.videos`.
     """
 
     detector_path: Path
@@ -38,6 +41,8 @@ class Finder:
     regions: int
     min_score: float
     max_overlap: float
+    limits: guarded.Limits
+    videos: str
 
     @classmethod
     def from_settings(cls, config: ConfigDict, detector_path: Path) -> 'Finder':
@@ -50,10 +55,12 @@ class Finder:
             config.rois.regions,
             config.rois.min_score,
             config.rois.max_overlap,
+            guarded.Limits.from_settings(config.data),
+            config.data.videos,
         )
 
     def find(self, path: Path) -> dict[str, np.ndarray]:
-        """Find the regions of the video at `path`.
+        """Find the regions of the video at `path`, in the pictures that its record shows.
 
         Returns:
           'boxes' (T, K, 4), 'classes' (T, K), 'scores' (T, K) and 'features' (T, K, D).
@@ -62,7 +69,10 @@ class Finder:
           MediaError: the video cannot be read.
         """
         middles = [(index + 0.5) * self.segment_seconds for index in range(self.segments)]
-        frames = pictures.read(path, middles, self.image_size, self.segment_seconds / 2)
+        frames = pictures.read(
+            self.limits, path, middles, self.image_size, self.segment_seconds / 2,
+            until_sound_ends=True,
+        )  # fmt: skip
         found = detection.find_regions(
             _load_once(self.detector_path),
             frames.pictures[frames.mask],

@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from amuse_jax import music_avqa
 from amuse_jax.errors import StageError
-from amuse_jax.media import video
+from amuse_jax.media import guarded, video
+from amuse_jax.music_avqa import rows
 from amuse_jax.music_avqa.vocabulary import INSTRUMENTS
 from amuse_jax.regions import pictures
+from amuse_jax.system import files
 
 CLASSES = (*INSTRUMENTS, 'player')  # the classes of a detector that is trained here
 
@@ -48,6 +51,8 @@ def read(
     frames: int,
     image_size: int,
     workers: int,
+    limits: guarded.Limits,
+    videos: str = '',
     description: str,
 ) -> LabelledFrames:
     """Decode up to `frames` evenly spaced pictures of each video, and read their boxes.
@@ -59,13 +64,15 @@ def read(
       names: class names; boxes with other names are left out.
       frames: largest number of pictures per video; 0 for all that have boxes.
       image_size: the longer side in pixels.
-      workers: number of threads that decode.
+      workers: number of processes that decode.
+      limits: limits for reading one video.
+      videos: folders of the videos, as in `data.videos`.
       description: name of the progress bar.
 
     Raises:
       StageError: a truth file does not have this form, or no picture could be read.
     """
-    read_one = _Reader(root, list(names), frames, image_size)
+    read_one = _Reader(root, videos, list(names), frames, image_size, limits)
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         parts = list(
             tqdm(
@@ -87,9 +94,11 @@ def read(
 @dataclass(frozen=True)
 class _Reader:
     root: Path
+    videos: str
     names: list[str]
     frames: int
     image_size: int
+    limits: guarded.Limits
 
     def __call__(self, video_id: str) -> LabelledFrames | None:
         """Read one video; return None if it cannot be read, which `prepare` has reported."""
@@ -98,9 +107,10 @@ class _Reader:
         chosen = np.arange(n)
         if self.frames and n > self.frames:
             chosen = np.linspace(0, n - 1, self.frames).round().astype(int)
-        path = self.root / 'videos' / f'{video_id}.mp4'
+        path = music_avqa.video_path(self.root, video_id, self.videos)
+        moments = [seconds[i] for i in chosen]
         try:
-            found = pictures.read(path, [seconds[i] for i in chosen], self.image_size)
+            found = pictures.read(self.limits, path, moments, self.image_size)
         except video.MediaError:
             return None
         height, width = found.content_shape
@@ -115,12 +125,13 @@ class _Reader:
     def _labels(self, video_id: str) -> tuple[list[float], list[tuple[np.ndarray, np.ndarray]]]:
         path = _truth(self.root, video_id)
         try:
-            known = json.loads(path.read_text())['boxes']
+            content = files.read_bytes(path, rows.MAX_FILE_BYTES, rows.READ_SECONDS)
+            known = json.loads(content)['boxes']
             labels = [self._parse_boxes(boxes) for boxes in known['boxes']]
             if len(labels) != len(known['seconds']):
                 raise ValueError(f'{len(known["seconds"])} seconds but boxes at {len(labels)}')
             return [float(second) for second in known['seconds']], labels
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, OSError) as error:
             raise StageError(
                 f'{path}: {type(error).__name__}: {error}; expected "boxes" to hold '
                 '"seconds" and "boxes" (x0, y0, x1, y1 in [0, 1] of the picture, name); '

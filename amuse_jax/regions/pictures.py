@@ -3,6 +3,7 @@
 They keep the video's proportions, and their longer side has a given length.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from amuse_jax.media import container, video
+from amuse_jax.media import guarded, video
 
 STRIDE = 32  # stride of YOLOv8's coarsest map; the sides of its input are multiples of it
 GREY = 114  # value of the padding, as in ultralytics
@@ -33,21 +34,31 @@ class Pictures:
 
 
 def read(
-    path: Path, seconds: Sequence[float], image_size: int, hold_seconds: float = 0.0
+    limits: guarded.Limits,
+    path: Path,
+    seconds: Sequence[float],
+    image_size: int,
+    hold_seconds: float = 0.0,
+    *,
+    until_sound_ends: bool = False,
 ) -> Pictures:
     """Decode the pictures at the given times, upright and with the video's proportions.
 
     Args:
+      limits: limits for reading the file, in a process of its own.
       path: the video.
       seconds: n times from the beginning of the file.
       image_size: the longer side in pixels.
-      hold_seconds: how much longer than its own duration the last picture stays.
+      hold_seconds, until_sound_ends: how long the last picture stays; see
+        `video.read_frames_and_shape`.
 
     Raises:
-      video.MediaError: as `video.read_frames`.
+      video.MediaError: as `video.read_frames_and_shape` and `guarded.read`.
     """
-    squares, mask = video.read_frames(path, seconds, image_size, hold_seconds)
-    height, width = display_shape(path)
+    read_frames = functools.partial(video.read_frames_and_shape, until_sound_ends=until_sound_ends)
+    squares, mask, (height, width) = guarded.read(
+        limits, read_frames, path, list(seconds), image_size, hold_seconds
+    )
     scale = image_size / max(height, width)
     content_shape = max(1, round(height * scale)), max(1, round(width * scale))
     if content_shape != squares.shape[1:3]:
@@ -58,23 +69,6 @@ def read(
             ]
         )
     return Pictures(pad(squares, *map(_round_up, content_shape)), content_shape, mask)
-
-
-def display_shape(path: Path) -> tuple[int, int]:
-    """Return the height and width at which a player displays a video.
-
-    They include the video's rotation and the aspect ratio of its pixels.
-
-    Raises:
-      video.MediaError: no picture can be decoded.
-    """
-    with container.open_stream(path, 'picture') as source:
-        for packet in source.packets():
-            for frame in source.decode(packet):
-                pixel = source.stream.sample_aspect_ratio
-                height, width = frame.height, round(frame.width * float(pixel or 1))
-                return (width, height) if frame.rotation % 180 else (height, width)
-    raise video.MediaError('no frame of its picture can be decoded')
 
 
 def pad(pictures: np.ndarray, height: int, width: int) -> np.ndarray:

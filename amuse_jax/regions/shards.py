@@ -24,15 +24,15 @@ def write_regions(finder: Finder, root: Path, video_ids: Sequence[str], path: Pa
     Raises:
       StageError: this process cannot see the folder of the videos.
     """
-    if not (root / 'videos').is_dir():
+    if not music_avqa.videos_exist(root, finder.videos):
         raise StageError(
-            f'{this_process()} does not see {root / "videos"}; mount its disk under this '
+            f'{this_process()} does not see {root} with its videos; mount its disk under this '
             'path and run the same command again to continue'
         )
     found, reasons = [], []
     for video_id in video_ids:
         try:
-            found.append(finder.find(music_avqa.video_path(root, video_id)))
+            found.append(finder.find(music_avqa.video_path(root, video_id, finder.videos)))
             reasons.append('')
         except video.MediaError as error:
             found.append(finder.no_regions())

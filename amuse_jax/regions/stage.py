@@ -48,12 +48,26 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
         root = music_avqa.data_root(config, inputs)
         prepared = Prepared(inputs['prepare'])
         video_ids = [video['video_id'] for video in prepared.videos]
-        split_of = {video_ids[row['record']]: row['split'] for row in prepared.rows}
+        split_of = splits_of_videos(prepared)
         _call_in_new_process(_run_worker, config, folder, root, video_ids, split_of)
     summary = json.loads(report.read_text())
     if summary['map50'] is not None:
         print(f'rois: mAP50 {summary["map50"]:.3f} on the videos of the val split')
     return summary
+
+
+def splits_of_videos(prepared: Prepared) -> dict[str, str]:
+    """Return the split of every video that has questions.
+
+    A video with train questions counts as a train video, whatever other questions it has, and one
+    with val questions comes before test. So the detector learns from train videos only, and its
+    mAP50 is measured on videos that it has not seen.
+    """
+    splits: dict[str, str] = {}
+    for split in ('train', 'val', 'test', music_avqa.REPHRASED):
+        for record in prepared.records_of(split):
+            splits.setdefault(prepared.videos[record]['video_id'], split)
+    return splits
 
 
 def find_in_video(config: ConfigDict, folder: Path, path: Path) -> dict[str, np.ndarray]:

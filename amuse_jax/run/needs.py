@@ -64,6 +64,8 @@ def message(config: ConfigDict) -> str:
             '',
             'Needed, in one folder of any name (DIR):',
             f'  DIR/videos/<video_id>.mp4    {size}',
+            '      or as unpacked (data/video, MUSIC-AVQA-videos-*); elsewhere: '
+            '--config.data.videos=DIR1,DIR2',
             *(f'  {file}' for file in files),
             f'      {release.annotation_size}; the files may also lie directly in DIR',
             f'How to get them: {release.source}; for research only.',

@@ -56,7 +56,13 @@ def build_stages(config: ConfigDict) -> dict[str, Stage]:
             'prepare',
             prepare.run,
             needs=('render',),
-            settings=('data.root', 'data.annotations', 'data.rephrased', *RECORD_SETTINGS),
+            settings=(
+                'data.root',
+                'data.videos',
+                'data.annotations',
+                'data.rephrased',
+                *RECORD_SETTINGS,
+            ),
         ),
         Stage(
             'annotate',

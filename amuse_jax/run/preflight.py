@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from amuse_jax import music_avqa
 from amuse_jax.data.tokenizer import QuestionTokenizer
 from amuse_jax.errors import StageError
 from amuse_jax.pretrained import files, separation, towers
@@ -71,12 +72,23 @@ def _check_detector(config: ConfigDict) -> None:
             f'config.rois.weights: there is no file {weights}; expected the .pt file of a YOLOv8 '
             'detector, in the format of ultralytics'
         )
-    if not weights and config.data.root and not _has_truth(config):
+    if not weights and config.data.root and not _has_boxes(config):
         raise StageError(
             f'config.rois.weights is empty, and the data set {config.data.root} has no boxes to '
-            'train a detector on (truth/*.json); set --config.rois.weights=F to the .pt file of a '
-            "YOLOv8 detector, such as ultralytics' yolov8n-oiv7.pt, which knows instruments"
+            'train a detector on (truth/*.json for videos of the train split); set '
+            "--config.rois.weights=F to the .pt file of a YOLOv8 detector, such as ultralytics' "
+            'yolov8n-oiv7.pt, which knows instruments'
         )
+
+
+def _has_boxes(config: ConfigDict) -> bool:
+    """Return whether boxes of train videos may be known; other videos train no detector."""
+    if not _has_truth(config):
+        return False
+    root, data = Path(config.data.root), config.data
+    questions = music_avqa.read(root, data.annotations, data.rephrased, ('train',)).questions
+    videos = {question.video_id for question in questions['train']}
+    return any(Path(root, 'truth', f'{video_id}.json').is_file() for video_id in videos)
 
 
 def _has_truth(config: ConfigDict) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from amuse_jax import music_avqa
+from amuse_jax.annotate import sources
 from amuse_jax.config import PARTS, parse_steps
 from amuse_jax.errors import StageError
 from amuse_jax.run import needs
@@ -60,6 +61,7 @@ def check(config: ConfigDict) -> None:
             'config.data.beam is set, but Apache Beam is not installed; run '
             "pip install '.[beam]', or leave it empty to use worker processes"
         )
+    sources.windows_per_segment(config.data.segment_seconds, config.sources.window_seconds)
     _check_towers(config)
 
 

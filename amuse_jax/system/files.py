@@ -7,9 +7,11 @@ right ending, where a library such as atomicwrites gives an open file.
 import contextlib
 import errno
 import json
+import math
 import os
+import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from amuse_jax.errors import StageError
@@ -34,10 +36,53 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def read_bytes(path: Path, max_bytes: int, seconds: float) -> bytes:
+    """Read a file from outside, which may be anything.
+
+    Args:
+      path: the file.
+      max_bytes: largest size of the file.
+      seconds: longest time to read it, for a disk that does not answer.
+
+    Raises:
+      OSError: it cannot be read, is no regular file, is larger, or reading takes longer.
+    """
+    if not path.is_file() and path.exists():  # opening a pipe would wait for its writer
+        raise OSError('it is a folder, a pipe or a device, not a file')
+    result: list[bytes | OSError] = []
+
+    def read() -> None:
+        try:
+            with open(path, 'rb') as file:
+                result.append(file.read(max_bytes + 1))
+        except OSError as error:
+            result.append(error)
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not result:
+        raise OSError(f'reading it takes longer than {seconds:g} s')
+    if isinstance(result[0], OSError):
+        raise result[0]
+    if len(result[0]) > max_bytes:
+        raise OSError(f'it has more than {max_bytes:,} bytes')
+    return result[0]
+
+
 def write_json(path: Path, value) -> None:
-    """Write JSON atomically."""
-    text = json.dumps(value, indent=1) + '\n'
+    """Write JSON atomically; numbers that are not finite become null, because JSON has none."""
+    text = json.dumps(_finite(value), indent=1, allow_nan=False) + '\n'
     write_atomically(path, lambda temporary: temporary.write_text(text))
+
+
+def _finite(value):
+    """Return a JSON value with None in the place of every NaN and infinite number."""
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def remove_unfinished(folder: Path) -> None:

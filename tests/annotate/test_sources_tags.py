@@ -1,6 +1,8 @@
 import numpy as np
+import pytest
 
-from amuse_jax.annotate import sources_tags
+from amuse_jax.annotate import sources, sources_tags
+from amuse_jax.errors import StageError
 from amuse_jax.music_avqa.vocabulary import INSTRUMENTS
 from amuse_jax.pretrained import audioset
 from amuse_jax.pretrained.tagging import SoundTags
@@ -42,3 +44,13 @@ def test_a_stand_in_class_counts_for_each_of_its_instruments():
 def test_instruments_are_silent_after_the_end_of_the_sound():
     found = frequencies({'Flute': np.ones(10)})  # 2.5 s
     np.testing.assert_allclose(found[:, INSTRUMENTS.index('flute')], [1, 0.5, 0])
+
+
+def test_windows_that_do_not_divide_a_segment_are_refused_as_for_stems():
+    tags = SoundTags(np.zeros(527, np.float32), np.zeros((16, 527), np.float32), 10 / 16)
+    settings = dict(segments=2, segment_seconds=6.0, window_seconds=2.5)
+    with pytest.raises(StageError, match='window_seconds is 2.5, which does not divide'):
+        sources_tags.frequencies(tags, threshold=0.5, **settings)
+    with pytest.raises(StageError, match='window_seconds is 2.5, which does not divide'):
+        stems = np.zeros((100, 1), np.float32), np.zeros(1, int), 10
+        sources.frequencies(*stems, threshold_db=-40.0, **settings)

@@ -1,6 +1,7 @@
 """Tests of the annotate stage and its report on small synthetic performances."""
 
 import json
+import shutil
 from pathlib import Path
 
 import av
@@ -74,7 +75,15 @@ def data(tmp_path_factory) -> Path:
 def settings(root: Path, **changes) -> ConfigDict:
     sections = {
         'data': dict(
-            root=str(root), segments=4, segment_seconds=6.0, shard_videos=1, workers=1, beam=''
+            root=str(root),
+            videos='',
+            segments=4,
+            segment_seconds=6.0,
+            shard_videos=1,
+            workers=1,
+            beam='',
+            read_seconds=300.0,
+            read_gigabytes=4.0,
         ),
         'rhythm': dict(segment_seconds=6.0, threshold=0.25, sample_rate=22050, tracker='tempo'),
         'sources': dict(stems='truth', weights='', window_seconds=1.0, threshold_db=-40.0),
@@ -169,3 +178,15 @@ def test_precision_and_recall():
     assert result == {'found': 3, 'true': 3, 'both': 2, 'precision': 0.6667, 'recall': 0.6667}
     nothing = truth.score(np.zeros(3, bool), np.zeros(3, bool))
     assert nothing.precision == nothing.recall == 0.0
+
+
+def test_a_video_that_can_no_longer_be_read_is_named_and_stops_nothing(data, tmp_path):
+    root = tmp_path / 'set'
+    shutil.copytree(data, root)
+    (root / 'videos/changing.mp4').write_bytes(b'no video' * 1000)
+    summary = annotate.run(settings(root, data__workers=2), tmp_path / 'stage', {'prepare': root})
+    assert list(summary['unreadable']) == ['changing']
+    assert summary['unreadable']['changing'].startswith('the file is not a video')
+    labels, bpm, sources = (np.load(tmp_path / f'stage/{name}.npy') for name in annotate.ARRAYS)
+    assert bpm[0].min() > 100 and sources[0].any()
+    assert not labels[1].any() and not bpm[1].any() and not sources[1].any()

@@ -290,3 +290,64 @@ def test_killed_and_started_again(root, media, tmp_path):
     assert all(path.stat().st_mtime_ns == time for path, time in finished.items())
     processes.wait_for_exit([start(whole, 1)])
     assert digests(killed) == digests(whole)
+
+
+def test_a_sound_with_one_nan_is_set_aside(root, media, tmp_path):
+    class Broken(media.Sound):
+        def samples(self):
+            samples = super().samples()
+            samples[:, 30000] = np.nan
+            return samples
+
+    write_small_set(root, media)
+    sound = Broken(seconds=6, codec='pcm_f32le', format='flt')
+    media.write(root / 'videos/a.mov', media.Picture(seconds=6), sound)
+    (root / 'videos/a.mov').rename(root / 'videos/v1.mp4')
+    summary = run(root, tmp_path / 'out', max_broken_share=0.5)
+    assert list(summary['reasons']) == ['its sound holds samples that are not finite']
+    assert [v['video_id'] for v in read_json(tmp_path / 'out', 'videos')] == ['v0', 'v2', 'v3']
+
+
+def test_lost_videos_say_what_they_mean_and_how_to_go_on(root, media, tmp_path):
+    write_small_set(root, media)
+    write_rows(root, *[row(f'v{index}') for index in range(4)], row('v4'), row('gone'))
+    media.write(root / 'videos/v4.mp4', media.Picture(seconds=6), media.Sound(seconds=6))
+    with pytest.raises(StageError) as caught:
+        run(root, tmp_path / 'out')
+    message = str(caught.value)
+    assert '1 of 6 videos cannot be used' in message and 'gone (the file does not exist)' in message
+    assert 'The test set is not whole: 1 of 2 questions cannot be asked.' in message
+    advice = message.rpartition('--config.data.max_broken_share=')[2]
+    assert run(root, tmp_path / 'out', max_broken_share=float(advice))['videos'] == 5
+
+
+def test_videos_are_found_where_the_archives_put_them(root, media, tmp_path):
+    write_small_set(root, media)
+    run(root, tmp_path / 'expected')
+    (root / 'data').mkdir()
+    (root / 'videos').rename(root / 'data/video')
+    (root / 'MUSIC-AVQA-videos-Real').mkdir()
+    (root / 'data/video/v1.mp4').rename(root / 'MUSIC-AVQA-videos-Real/v1.mp4')
+    run(root, tmp_path / 'usual', workers=2)
+    (root / 'data/video').rename(tmp_path / 'films')
+    (root / 'MUSIC-AVQA-videos-Real').rename(tmp_path / 'films/more')
+    run(root, tmp_path / 'named', videos=str(tmp_path / 'films'))
+    expected = digests(tmp_path / 'expected')
+    assert digests(tmp_path / 'usual') == digests(tmp_path / 'named') == expected
+
+
+def test_longer_videos_are_named(root, media, tmp_path):
+    write_small_set(root, media)
+    media.write(root / 'videos/v1.mp4', media.Picture(seconds=9), media.Sound(seconds=9))
+    run(root, tmp_path / 'out')
+    (remark,) = read_json(tmp_path / 'out', 'remarks')
+    assert remark == 'only the first 6 s count of 1 longer videos: v1 (9 s)'
+
+
+def test_deleted_rows_are_no_questions(root, media, tmp_path):
+    write_small_set(root, media)
+    write_rows(root, *[row(f'v{i}') for i in range(3)], row('v3', question_deleted=1))
+    summary = run(root, tmp_path / 'out')
+    assert summary['videos'] == 3 and summary['malformed_rows'] == 0
+    (remark,) = read_json(tmp_path / 'out', 'remarks')
+    assert remark.startswith('avqa-train.json, row 1: left out')

@@ -117,3 +117,21 @@ def test_a_hub_name_without_the_hub_is_one_sentence(monkeypatch, tmp_path):
     with pytest.raises(StageError, match='give its path') as caught:
         make('nobody/no-tokenizer')
     assert '\n' not in str(caught.value)
+
+
+def test_words_that_the_model_does_not_see_are_named():
+    questions = make(max_words=12)
+    assert questions.losses('How many sounding violins in the video?') == []
+    assert questions.losses('Is the скрипка louder?') == ["the tokenizer does not know 'скрипка'"]
+    long = 'How many violins and cellos and pianos are there, and where is the tuba?'
+    (sentence,) = questions.losses(long)
+    assert sentence.startswith("'are there, and where is the tuba?' is behind the limit of 12")
+    both = questions.losses(f'{long} 小')
+    assert len(both) == 2 and "does not know '小'" in both[0]
+
+
+@pytest.mark.parametrize('text', ['', '   ', '?!', '小提琴', ' \u200b'])
+def test_a_blank_question(text):
+    questions = make(max_words=12)
+    assert questions.is_blank(text)
+    assert not questions.is_blank(f'{text} tuba')

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from amuse_jax.data import video_arrays
+from amuse_jax.data import records, video_arrays
 from amuse_jax.media import guarded, video
 from amuse_jax.media.log_mel import LogMel
 from tests.data.small_set import settings
@@ -44,3 +44,21 @@ def test_a_video_that_begins_after_the_segments_is_refused(read, media, tmp_path
     path = media.write(tmp_path / 'a.mp4', picture, media.Sound(seconds=9))
     with pytest.raises(video.MediaError, match='^it shows nothing in its first 6 s$'):
         read(path, path)
+
+
+def test_a_segment_with_a_picture_or_a_sound_exists(read, media, tmp_path):
+    late = media.write(
+        tmp_path / 'a.mp4', media.Picture(seconds=2, start=4), media.Sound(seconds=1)
+    )
+    found = read(late, late)
+    assert found['frame_mask'].tolist() == [False, False, True]
+    assert found['audio_mask'].tolist() == [True, False, False]
+    assert records.segment_mask(found).tolist() == [True, False, True]
+
+
+def test_the_last_picture_is_held_while_the_sound_goes_on(read, media, tmp_path):
+    path = media.write(tmp_path / 'a.mp4', media.Picture(seconds=1), media.Sound(seconds=3.5))
+    found = read(path, path)
+    assert found['frame_mask'].tolist() == found['audio_mask'].tolist() == [True, True, False]
+    np.testing.assert_array_equal(found['frames'][1], found['frames'][0])
+    assert found['frames'][1].any() and found['shape'] == [48, 64]

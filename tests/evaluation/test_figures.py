@@ -3,6 +3,8 @@ import math
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
 from amuse_jax.evaluation import ablations, example_page, figures, tables
@@ -69,6 +71,7 @@ def test_a_page_shows_frames_boxes_and_answers(tmp_path, segments):
         boxes=np.tile(np.array([0.1, 0.2, 0.5, 0.9], np.float16), (segments, 2, 1)),
         classes=np.array([[20, -1]] * segments, np.int16),
         class_names=[*vocabulary.INSTRUMENTS, 'player'],
+        shape=(9, 16),
         sources=random.random((segments, 22)).astype(np.float32),
         rhythm=np.zeros(segments, np.float32),
         labels_from='annotated',
@@ -108,3 +111,18 @@ def test_ablations_collect_the_five_rows(tmp_path, test_set):
     assert rows['w/o RoIs, 95 % from'] == _row(11.0) and rows['w/o RoIs, 95 % to'] == _row(15.0)
     assert rows['w/o RoIs'] == _row(13.0) and (published in rows) == (test_set == 'v1')
     assert _colours(tmp_path / 'ablations' / 'accuracy.png') > 10
+
+
+@pytest.mark.parametrize('shape', [(9, 16), (16, 9), (48, 64)])
+def test_frames_of_a_page_have_the_shape_of_the_video(shape):
+    evidence = example_page.Evidence(
+        frames=np.zeros((4, 32, 32, 3), np.uint8), shape=shape, boxes=np.zeros((4, 1, 4)),
+        classes=np.full((4, 1), -1), class_names=['player'], sources=np.zeros((4, 22)),
+        rhythm=np.zeros(4), labels_from='annotated', segment_seconds=6.0,
+    )  # fmt: skip
+    figure = Figure(figsize=(13, 3), layout='constrained')
+    example_page._frames(figure, evidence)
+    FigureCanvasAgg(figure).draw()
+    for axes in figure.axes:
+        drawn = axes.get_window_extent()
+        assert drawn.height / drawn.width == pytest.approx(shape[0] / shape[1], rel=0.01)

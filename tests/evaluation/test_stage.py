@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from amuse_jax.data.prepared import Prepared
 from amuse_jax.errors import StageError
-from amuse_jax.evaluation import other_data, report
+from amuse_jax.evaluation import other_data, report, tables
 from amuse_jax.evaluation import stage as evaluate
 from tests.evaluation.read_back import from_csv
 
@@ -17,7 +18,8 @@ def read_lines(folder):
 
 
 def read_scores(folder):
-    return json.loads((folder / 'scores.json').read_text())
+    json.loads((folder / 'scores.json').read_text(), parse_constant=pytest.fail)  # NaN is no JSON
+    return tables.read_scores(folder)
 
 
 @pytest.fixture(scope='module')
@@ -167,3 +169,16 @@ def test_another_data_set_gets_answers_of_the_same_model(evaluated, tmp_path):
     assert rows['Amuse'] == pytest.approx(summary['Amuse'], nan_ok=True)
     assert read_lines(tmp_path) == read_lines(folder)
     assert other_data.find_test_data(inputs).labels == inputs['pretrain'] / 'features'
+
+
+def test_an_answer_that_is_not_finite_stops_the_stage_by_name(finished, tmp_path):
+    """Its most probable answer would be an arbitrary one, and might count as right."""
+    config, inputs = finished
+    shutil.copytree(inputs['pretrain'], tmp_path / 'pretrain')
+    test = min(Prepared(inputs['prepare']).records_of('test'))
+    path = tmp_path / 'pretrain/features/source_audio.npy'
+    array = np.load(path)
+    array[test] = np.nan
+    np.save(path, array)
+    with pytest.raises(StageError, match=rf'no answer about the video video{test} .*not finite'):
+        evaluate.run(config, tmp_path / 'out', inputs | {'pretrain': tmp_path / 'pretrain'})

@@ -1,3 +1,4 @@
+import concurrent.futures
 import multiprocessing
 import os
 import signal
@@ -11,6 +12,7 @@ from amuse_jax.data import records
 from amuse_jax.errors import StageError
 from amuse_jax.media import guarded, video
 from tests.data.small_set import run, settings, write_small_set
+from tests.media import hostile_replies
 
 PATIENT = guarded.Limits(seconds=300, gigabytes=4)
 
@@ -156,3 +158,47 @@ def test_shards_with_videos_set_aside_are_written_again_under_other_limits(media
     before = second.stat().st_mtime_ns
     assert run(root, tmp_path / 'out', read_seconds=300.0)['videos'] == 4
     assert second.stat().st_mtime_ns == before
+
+
+HOSTILE = (
+    hostile_replies.long_header,
+    hostile_replies.no_json,
+    hostile_replies.pickled_objects,
+    hostile_replies.huge_array,
+    hostile_replies.negative_size,
+    hostile_replies.longer_array_than_announced,
+    hostile_replies.shorter_array_than_announced,
+)
+
+
+def test_replies_that_are_too_large_or_no_arrays(reader, film):
+    for function in HOSTILE:
+        with pytest.raises(video.MediaError, match='^its reader sent '):
+            reader.read(function)
+        assert not reader_processes()
+    assert len(reader.read(video.read_frames, film, [0.5], 16)) == 2
+
+
+@pytest.mark.parametrize(
+    'function', [hostile_replies.half_a_message, hostile_replies.half_an_array]
+)
+def test_a_reply_that_stops_in_the_middle(function, film):
+    with guarded.Reader(guarded.Limits(seconds=3, gigabytes=4)) as reader:
+        begun = time.monotonic()
+        with pytest.raises(video.MediaError, match='^reading it took longer than 3 s$'):
+            reader.read(function)
+        assert time.monotonic() - begun < 60
+        assert len(reader.read(video.read_frames, film, [0.5], 16)) == 2
+
+
+def test_threads_read_at_the_same_time(tmp_path):
+    try:
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            arguments = [(tmp_path / name, tmp_path / other) for name, other in ('ab', 'ba')]
+            list(
+                pool.map(lambda each: guarded.read(PATIENT, hostile_replies.meet, *each), arguments)
+            )
+        assert len(reader_processes()) == 2
+    finally:
+        guarded.close_shared_readers()
+    assert not reader_processes()

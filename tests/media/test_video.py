@@ -83,7 +83,8 @@ def test_one_frame_a_second_and_the_end(media, tmp_path):
 
 def test_a_short_video_fills_the_segments_that_it_reaches(media, tmp_path):
     path = media.write(tmp_path / 'a.mp4', media.Picture(seconds=7), None)
-    _, mask = video.read_segment_frames(path, 10, 6.0, 16)
+    _, mask, shape = video.read_segment_frames(path, 10, 6.0, 16)
+    assert shape.tolist() == [48, 64]
     assert mask.tolist() == [True, True] + [False] * 8
 
 
@@ -223,3 +224,61 @@ def test_damaged_data_in_the_middle_is_skipped(media, tmp_path):
     pictures, mask = video.read_frames(path, [0.5, 5.5], 16)
     samples, _ = video.read_audio(path, 32000, 6.0)
     assert mask.all() and pictures.any() and samples.any()
+
+
+BFRAMES = (('bf', '3'), ('b-pyramid', 'normal'))
+
+
+@pytest.mark.parametrize('count', [1, 2, 3])
+def test_a_still_over_a_song_is_shown_until_the_song_ends(count, media, tmp_path):
+    """The decoder gives the last pictures only when it is told that no more will come."""
+    still = media.Picture(seconds=count / 10, options=BFRAMES, matrix=MATRICES['quarter'])
+    path = media.write(tmp_path / 'a.mp4', still, media.Sound(seconds=7))
+    frames, mask, shape = video.read_segment_frames(path, 5, 2.0, 16)
+    assert mask.tolist() == [True] * 4 + [False]  # the fifth segment begins after the sound
+    assert shape.tolist() == [64, 48]  # upright
+    expected = video.read_frames(path, [(count - 1) / 10], 16)[0][0]
+    np.testing.assert_array_equal(frames, [expected] * 4 + [np.zeros_like(expected)])
+
+
+def test_without_sound_a_picture_ends_where_it_ends(media, tmp_path):
+    path = media.write(tmp_path / 'a.mp4', media.Picture(seconds=0.2), None)
+    _, mask, _ = video.read_segment_frames(path, 3, 2.0, 16)
+    assert mask.tolist() == [True, False, False]
+
+
+def float_sound(media, **changes):
+    """Return a sound in float32 PCM with these samples in its channel."""
+
+    class Changed(media.Sound):
+        def samples(self):
+            samples = super().samples()
+            for place, value in changes.items():
+                samples[:, int(place.removeprefix('at'))] = value
+            return samples
+
+    return Changed(seconds=1.0, codec='pcm_f32le', format='flt', sample_rate=44100)
+
+
+BAD = {'NaN': np.nan, 'infinite': np.inf, 'minus infinite': -np.inf, 'huge': 1e30, 'double': 3e38}
+
+
+@pytest.mark.parametrize('name', BAD)
+@pytest.mark.parametrize('place', ['at0', 'at30000'])
+@pytest.mark.filterwarnings('error')
+def test_one_sample_that_is_no_sound_is_a_reason(name, place, media, tmp_path):
+    sound = float_sound(media, **{place: BAD[name]})
+    path = media.write(tmp_path / 'a.mov', media.Picture(seconds=1), sound)
+    with pytest.raises(video.MediaError, match='not finite|too loud to be one'):
+        video.read_audio(path, 32000, 1.0)
+
+
+def test_forty_times_full_scale_is_a_sound(media, tmp_path):
+    path = media.write(tmp_path / 'a.mov', None, float_sound(media, at30000=-40.0))
+    samples, _ = video.read_audio(path, 44100, 1.0)
+    assert samples[30000] == -40.0
+
+
+def test_the_length_of_a_longer_sound_is_known_without_a_stream_length(media, tmp_path):
+    path = media.write(tmp_path / 'a.mkv', media.Picture(seconds=9), media.Sound(seconds=9))
+    assert video.read_audio(path, 16000, 2.0)[1] == pytest.approx(9, abs=0.2)

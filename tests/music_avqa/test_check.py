@@ -54,9 +54,9 @@ def film(films, media, tmp_path):
 
 @pytest.fixture
 def run(tmp_path):
-    def run(scheme='plain', rephrased='', allowed=0.05, seconds=300.0):
+    def run(scheme='plain', rephrased='', allowed=0.05, seconds=300.0, folders=''):
         limits = guarded.Limits(seconds, gigabytes=4.0)
-        return check.check(tmp_path, scheme, rephrased, allowed, limits, workers=1)
+        return check.check(tmp_path, scheme, rephrased, allowed, limits, 1, folders)
 
     return run
 
@@ -106,7 +106,7 @@ def test_each_kind_of_video(film, write, run, tmp_path):
     assert test['questions lost'] == 1
     text = report.text()
     assert '1 of 2 questions cannot be asked' in text
-    assert 'download/moved.mp4; move or link them into' in text
+    assert 'download/moved.mp4; name their folder (--videos=DIR' in text
     assert '1 of the missing videos are mirrored copies of videos that are there' in text
 
     (wrong,) = run(allowed=0.2).wrong
@@ -272,3 +272,34 @@ def test_a_mistake_is_named(arguments, sentence):
     result = command(*arguments)
     assert result.returncode == 1 and 'Traceback' not in result.stderr
     assert sentence in result.stderr
+
+
+def test_the_videos_may_be_where_the_archives_put_them(film, write, run, tmp_path):
+    for name in 'abc':
+        film(name)
+        write(f'avqa-{dict(a="train", b="val", c="test")[name]}.json', row(name))
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'videos').rename(tmp_path / 'data/video')
+    assert not run().videos
+    (tmp_path / 'data/video').rename(tmp_path / 'films')
+    with pytest.raises(StageError, match='has no folder videos/'):
+        run()
+    assert not run(folders='films').videos
+
+
+def test_val_videos_that_are_train_videos_are_counted(film, write, run):
+    film('a')
+    for split in ('train', 'val', 'test'):
+        write(f'avqa-{split}.json', row('a', split))
+    (remark,) = [text for text in run().remarks if 'val videos' in text]
+    assert remark.startswith('1 of 1 val videos are train videos too')
+
+
+def test_how_to_go_on_without_videos(film, write, run):
+    film('a')
+    write('avqa-train.json', *[row('a', str(number)) for number in range(3)], row('gone'))
+    write('avqa-val.json', row('a', 'drum'))
+    write('avqa-test.json', row('a', 'piano'))
+    (wrong,) = run().wrong
+    assert wrong.endswith('set --config.data.max_broken_share=0.51')
+    assert not run(allowed=0.51).wrong

@@ -2,6 +2,7 @@ import collections
 import dataclasses
 import json
 import math
+import os
 import re
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from amuse_jax import music_avqa
 from amuse_jax.errors import StageError
-from amuse_jax.music_avqa import vocabulary
+from amuse_jax.music_avqa import rows, vocabulary
 
 FAST = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -329,3 +330,24 @@ def test_a_question_is_converted_to_json_and_back(read, make_row):
     assert row['values'] == ['acoustic_guitar'] and row['frequency'] == 'tail'
     assert music_avqa.Question.from_json(row) == question
     assert dataclasses.asdict(question).keys() | {'record'} == row.keys()
+
+
+@pytest.mark.parametrize('value', [1, 1.0, True, '1', 2])
+def test_a_deleted_row_is_left_out_and_named(value, make_row, write):
+    kept = [make_row(), make_row(question_deleted=0.0), make_row(question_deleted=None)]
+    path = write('avqa-val.json', *kept, make_row(question_deleted=value))
+    found = rows.read_rows(path, 'val')
+    assert [number for number, _ in found.questions] == [0, 1, 2] and not found.malformed
+    assert found.deleted == ['avqa-val.json, row 3: left out, because its question_deleted is set']
+
+
+def test_a_file_that_is_too_large_or_no_file_is_one_sentence(
+    write, monkeypatch, make_row, tmp_path
+):
+    path = write('avqa-val.json', make_row())
+    monkeypatch.setattr(rows, 'MAX_FILE_BYTES', path.stat().st_size - 1)
+    with pytest.raises(StageError, match='is not an annotation file: it has more than .* bytes'):
+        rows.read_questions(path, 'val')
+    os.mkfifo(tmp_path / 'pipe.json')
+    with pytest.raises(StageError, match='it is a folder, a pipe or a device'):
+        rows.read_questions(tmp_path / 'pipe.json', 'val')

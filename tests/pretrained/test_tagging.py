@@ -11,6 +11,10 @@ from flax import nnx
 from amuse_jax.media.log_mel import log_mel
 from amuse_jax.models.htsat import HTSATConfig, HTSATTagger
 from amuse_jax.pretrained import audioset, tagging
+from tests.media import writing
+from tests.paths import ROOT
+
+media = writing.media  # the fixture
 
 # As many frames as the released model, but few and narrow blocks.
 CONFIG = HTSATConfig(256, 8, 8, (1, 1, 1, 1), (1, 2, 2, 4), 4)
@@ -98,3 +102,15 @@ def test_the_command_tags_a_file_with_the_released_checkpoints_names(original_ht
     assert len(lines) == 4 and all('|' in line for line in lines[:3])
     scores = [float(line.split('|')[0].split()[-1]) for line in lines[:3]]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_a_file_that_cannot_be_read_ends_the_command_with_one_sentence(media, tmp_path):
+    keys = {'encryption_key': '76a6c65c5ea762046bd749a2e632ccbb', 'encryption_kid': '0' * 32}
+    encrypted = {'encryption_scheme': 'cenc-aes-ctr', **keys}
+    path = media.write(tmp_path / 'a.mp4', media.Picture(), media.Sound(), options=encrypted)
+    done = subprocess.run(
+        [sys.executable, '-m', 'amuse_jax.pretrained', 'tag', '--source=F', f'--audio={path}'],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    assert done.stderr.strip().endswith(f'{path}: its sound is encrypted')

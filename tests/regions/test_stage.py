@@ -11,7 +11,9 @@ import torch
 import ultralytics
 
 from amuse_jax.config import default_config
+from amuse_jax.data.prepared import Prepared
 from amuse_jax.errors import StageError
+from amuse_jax.media import guarded
 from amuse_jax.regions import (
     detector,
     detector_training,
@@ -19,12 +21,16 @@ from amuse_jax.regions import (
     labelled_frames,
     pictures,
     shards,
+    stage,
     worker,
 )
 from amuse_jax.regions.labelled_frames import LabelledFrames
+from tests.media import writing
 from tests.paths import ROOT
 
+media = writing.media  # the fixture
 WIDTH, HEIGHT, FPS = 96, 54, 4
+LIMITS = guarded.Limits(seconds=300, gigabytes=4)
 
 
 def write_video(path: Path, seconds: float, x: int) -> None:
@@ -285,7 +291,7 @@ def test_training_finds_a_red_square(tmp_path):
 
 def test_pictures_keep_their_proportions_and_boxes_are_scaled_with_them(data_set):
     render, _ = data_set
-    found = pictures.read(render / 'videos' / 'b.mp4', [0.5, 1.5], 192)
+    found = pictures.read(LIMITS, render / 'videos' / 'b.mp4', [0.5, 1.5], 192)
     assert found.content_shape == (108, 192) and found.pictures.shape == (2, 128, 192, 3)
     assert found.mask.tolist() == [True, False]
     assert (found.pictures[0, 108:] == pictures.GREY).all()
@@ -296,6 +302,7 @@ def test_pictures_keep_their_proportions_and_boxes_are_scaled_with_them(data_set
         frames=1,
         image_size=192,
         workers=1,
+        limits=LIMITS,
         description='',
     )
     assert len(frames) == 2
@@ -318,5 +325,35 @@ def test_a_malformed_truth_is_named(data_set, tmp_path):
             frames=1,
             image_size=96,
             workers=1,
+            limits=LIMITS,
             description='',
         )
+
+
+def test_a_video_of_several_splits_counts_as_a_train_video(tmp_path):
+    ids = ['a', 'b', 'c', 'a', 'd']
+    (tmp_path / 'videos.json').write_text(json.dumps([{'video_id': name} for name in ids]))
+    splits = [
+        (0, 'train'),
+        (0, 'test'),
+        (1, 'test'),
+        (1, 'val'),
+        (2, 'test'),
+        (3, 'val'),
+        (4, 'val'),
+    ]
+    rows = [{'record': record, 'split': split} for record, split in splits]
+    for order in (rows, rows[::-1]):
+        (tmp_path / 'questions.json').write_text(json.dumps(order))
+        found = stage.splits_of_videos(Prepared(tmp_path))
+        assert found == {'a': 'train', 'b': 'val', 'c': 'test', 'd': 'val'}
+
+
+@pytest.mark.parametrize('pictures_in_it', [1, 2])
+def test_regions_of_a_still_over_a_song(pictures_in_it, media, tmp_path):
+    still = media.Picture(seconds=pictures_in_it / 10, options=(('bf', '3'),), height=96)
+    path = media.write(tmp_path / 'a.mp4', still, media.Sound(seconds=2))
+    detector.save(detector.build(list(labelled_frames.CLASSES), 0.125, 0.33), tmp_path / 'mine.pt')
+    found = finder.Finder.from_settings(make_config(), tmp_path / 'mine.pt').find(path)
+    assert (found['classes'][:, 0] >= 0).tolist() == [True, True]
+    np.testing.assert_array_equal(found['boxes'][0], found['boxes'][1])

@@ -14,6 +14,7 @@ from amuse_jax.errors import StageError
 from amuse_jax.run import plan, preflight
 from amuse_jax.system.files import write_json
 from configs import demo, synthetic, v1
+from tests.data.small_set import row, write_rows
 
 ALL = ('prepare', 'annotate', 'rois', 'pretrain', 'train', 'evaluate')
 
@@ -98,7 +99,7 @@ def test_local_files_pass(config, hub):
             'rois.weights',
             '',
             'rois',
-            'no boxes to train a detector on (truth/*.json); set --config',
+            'no boxes to train a detector on (truth/*.json for videos of the train split); set',
         ),
         ('rois.weights', 'no/such.pt', 'rois', 'rois.weights: there is no file no/such.pt'),
         ('sources.weights', '', 'annotate', "is 'tags', but config.sources.weights is empty"),
@@ -171,6 +172,11 @@ def test_boxes_in_the_data_set_replace_detector_weights(config, tmp_path):
     with pytest.raises(StageError, match='no boxes'):
         preflight.check(config, ['rois'])
     (tmp_path / 'set' / 'truth' / 'a.json').touch()
+    config.data.annotations = 'plain'
+    write_rows(tmp_path / 'set', row('b'), row('c'), row('a'))  # of train, val and test
+    with pytest.raises(StageError, match='no boxes .* for videos of the train split'):
+        preflight.check(config, ['rois'])
+    (tmp_path / 'set' / 'truth' / 'b.json').touch()
     preflight.check(config, ['rois'])
 
 
