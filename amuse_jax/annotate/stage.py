@@ -26,12 +26,12 @@ from amuse_jax.data.prepared import Prepared
 from amuse_jax.errors import StageError
 from amuse_jax.media import container, video
 from amuse_jax.music_avqa.vocabulary import INSTRUMENTS
+from amuse_jax.system import gpus
 from amuse_jax.system.files import write_atomically, write_json
 from amuse_jax.system.processes import end_with_parent
-from amuse_jax.system.sharded import map_shards
+from amuse_jax.system.sharded import THREADS, map_shards
 
 ARRAYS = ('rhythm', 'bpm', 'sources')
-THREADS = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS', 'NUMBA_NUM_THREADS')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +57,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
       Numbers of records and labels, and the precision and recall if the truth is known.
 
     Raises:
+      PartDone: the shards that `data.part` names are written, and others may be missing.
       StageError: the stems cannot be read or separated, a setting is wrong, or a shard is damaged.
     """
     records = Prepared(inputs['prepare']).videos
@@ -169,12 +170,16 @@ def _annotate_all(
         shard_size=config.data.shard_videos,
         description='annotate',
         beam=config.data.beam,
+        part=config.data.part,
     )
     with _single_threaded_children():
         if job.sources['stems'] == 'truth':
             return annotate_all(workers=config.data.workers)
-    # This process may train later and must not import PyTorch. One worker is enough, because the
-    # networks use the accelerator or all cores.
+    # This process may train later and must neither import PyTorch nor start JAX. Each GPU has one
+    # worker. Without GPUs one worker is enough, because the networks use all CPUs.
+    devices = gpus.visible()
+    if devices and not config.data.beam:
+        return annotate_all(workers=len(devices), devices=devices)
     context = multiprocessing.get_context('spawn')
     with concurrent.futures.ProcessPoolExecutor(
         1, mp_context=context, initializer=end_with_parent

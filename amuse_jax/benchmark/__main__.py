@@ -66,7 +66,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from amuse_jax.system import memory
+from amuse_jax.system import cpus, memory
 
 # Worker processes import this file again, so heavy modules are imported inside the functions.
 
@@ -228,8 +228,7 @@ def _run(config) -> None:
     # Without caches, compile times are those of a first run.
     jax.config.update('jax_enable_compilation_cache', False)
     torch.compiler.config.force_disable_caches = True
-    if hasattr(os, 'sched_getaffinity'):
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(cpus.usable())
     figures = report.Figures(folder / 'figures.json', config)
     print(report.machine_name(), flush=True)
     rows.measure(config, plan, figures)

@@ -91,6 +91,7 @@ def run(
       videos per reason) and 'malformed_rows'.
 
     Raises:
+      PartDone: the shards that `data.part` names are written, and others may be missing.
       StageError: the data set is missing or empty, or a larger share of it is broken than
         `data.max_broken_share` allows.
     """
@@ -112,6 +113,7 @@ def run(
             workers=config.data.workers,
             description='prepare',
             beam=config.data.beam,
+            part=config.data.part,
         )
     finally:
         guarded.close_shared_readers()  # this process has one if it wrote the shards itself

@@ -4,7 +4,6 @@ This module imports PyTorch, so only processes of the rois stage may import it.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from ultralytics.nn.tasks import DetectionModel
 from amuse_jax.errors import StageError
 from amuse_jax.regions import detector, detector_training, labelled_frames
 from amuse_jax.regions.labelled_frames import LabelledFrames
+from amuse_jax.system import cpus
 from amuse_jax.system.files import write_atomically, write_json
 
 DETECTOR_FILE = 'detector.pt'
@@ -89,7 +89,7 @@ def _check_feature_size(model: DetectionModel, feature_size: int) -> None:
 def _train(config: ConfigDict, folder: Path, root: Path, video_ids: Sequence[str]) -> None:
     """Train a detector; write it, and the number of its training pictures, to `folder`."""
     settings = config.rois.detector
-    torch.set_num_threads(config.data.workers or os.cpu_count())
+    torch.set_num_threads(config.data.workers or cpus.usable())
     torch.manual_seed(settings.seed)
     model = detector.build(list(labelled_frames.CLASSES), settings.width, settings.depth)
     _check_feature_size(model, config.rois.feature_size)
@@ -124,6 +124,6 @@ def _read_frames(
         names,
         frames=config.rois.detector.frames,
         image_size=config.rois.image_size,
-        workers=config.data.workers or os.cpu_count(),
+        workers=config.data.workers or cpus.usable(),
         description=description,
     )

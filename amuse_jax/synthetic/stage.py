@@ -8,7 +8,6 @@ ROOT/truth/ID.json                   performers, positions, intervals, levels, t
 
 import functools
 import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from amuse_jax.synthetic.questions import balance, templates
 from amuse_jax.synthetic.questions.templates import Candidate
 from amuse_jax.synthetic.score.compose import compose, video_id
 from amuse_jax.synthetic.score.score import SECONDS, Score
+from amuse_jax.system import cpus
 from amuse_jax.system.files import write_atomically, write_json
 from amuse_jax.system.sharded import map_files
 
@@ -57,7 +57,7 @@ def render(settings: ConfigDict, folder: Path, workers: int) -> dict:
     missing = sum(
         not _paths(folder, settings.seed, index)[2].exists() for index in range(settings.videos)
     )
-    workers = min(workers or os.cpu_count(), max(missing, 1))
+    workers = min(workers or cpus.usable(), max(missing, 1))
     began = time.monotonic()
     _render_all(settings, folder, workers)
     seconds = time.monotonic() - began

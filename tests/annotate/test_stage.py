@@ -74,7 +74,13 @@ def data(tmp_path_factory) -> Path:
 def settings(root: Path, **changes) -> ConfigDict:
     sections = {
         'data': dict(
-            root=str(root), segments=4, segment_seconds=6.0, shard_videos=1, workers=1, beam=''
+            root=str(root),
+            segments=4,
+            segment_seconds=6.0,
+            shard_videos=1,
+            workers=1,
+            beam='',
+            part='',
         ),
         'rhythm': dict(segment_seconds=6.0, threshold=0.25, sample_rate=22050, tracker='tempo'),
         'sources': dict(stems='truth', weights='', window_seconds=1.0, threshold_db=-40.0),
