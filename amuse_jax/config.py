@@ -204,6 +204,7 @@ def default_config() -> ConfigDict:
         dict(
             epochs=10,
             batch_size=8,  # videos
+            batch_per_device=0,  # as in train
             segments=10,  # consecutive segments of each video in a step
             learning_rate=1e-3,
             predictor_width=512,
@@ -223,6 +224,9 @@ def default_config() -> ConfigDict:
             head_epochs=0,
             epochs=20,  # epochs with open adapters
             batch_size=8,  # videos
+            # Videos for each device that shares a batch (mesh.data times mesh.fsdp). If it is not
+            # 0, it sets batch_size when a run starts; the run keeps this size on other devices.
+            batch_per_device=0,
             # With open adapters: number of parts of a batch, computed one after the other. More
             # parts take less memory and change only the random numbers of dropout.
             parts=1,

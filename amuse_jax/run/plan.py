@@ -18,7 +18,8 @@ from amuse_jax.regions import stage as regions
 from amuse_jax.run import disk, lock, preflight, settings
 from amuse_jax.run.stage import Stage, is_complete, run_stage
 from amuse_jax.synthetic import stage as render
-from amuse_jax.system import hosts, xla
+from amuse_jax.system import devices, hosts, xla
+from amuse_jax.training import fitting
 from amuse_jax.training.pretrain import stage as pretrain
 from amuse_jax.training.train import stage as train
 
@@ -153,13 +154,28 @@ def run(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
             print(report.format_summary(stages['evaluate'].path(workdir)))
 
 
+def shares_gpus(config: ConfigDict, workdir: Path, names: Sequence[str]) -> bool:
+    """Return whether other processes will use the GPUs while this process runs.
+
+    They look for sources and regions. JAX then must not take all memory of the GPUs at its start.
+    """
+    if names == ['ask']:
+        return True
+    using = {'rois', 'test_rois'} | ({'annotate'} if config.sources.stems != 'truth' else set())
+    return any(stage.name in using for stage in _pending_stages(config, workdir, names))
+
+
 def _check(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
-    """Check data, disk space and external files for all pending stages, before the first starts."""
+    """Check data, devices, disk and external files for all pending stages before the first one."""
     settings.check_data(config)
     pending = [(config, _pending_stages(config, workdir, names))]
     if 'ablations' in names:
         variants = _ablation_configs(config).values()
         pending += [(variant, _pending_stages(variant, workdir)) for variant in variants]
+    if any(stages for _, stages in pending):
+        count, is_alone = devices.count(), hosts.count() == 1
+        for variant, stages in pending:
+            fitting.check(variant, {stage.name for stage in stages}, count, is_alone=is_alone)
     needed = {}
     for variant, stages in pending:
         needed |= disk.remaining_bytes(variant, workdir, stages)
