@@ -123,7 +123,7 @@ def read_truth(root: Path, video_id: str) -> dict:
     """
     path = root / 'truth' / f'{video_id}.json'
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text('utf-8'))
     except FileNotFoundError as error:
         found = f'has no {path.relative_to(root)}' if path.parent.is_dir() else 'has no truth/'
         raise StageError(

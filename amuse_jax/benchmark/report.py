@@ -50,7 +50,7 @@ class Figures:
         }
         self._content = identity | {'products': {}, 'rows': [], 'sweeps': {}}
         if path.exists():
-            before = json.loads(path.read_text())
+            before = json.loads(path.read_text('utf-8'))
             for name, value in identity.items():
                 if before[name] != value:
                     raise StageError(
@@ -101,7 +101,7 @@ def machine_name() -> str:
     if device.platform != 'cpu':
         return f'{jax.device_count()} x {device.device_kind}'
     try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        lines = Path('/proc/cpuinfo').read_text('utf-8').splitlines()
         name = next(line.split(':')[1].strip() for line in lines if line.startswith('model name'))
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()

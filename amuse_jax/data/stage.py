@@ -300,7 +300,7 @@ def _write_results(
         'reasons': dict(
             collections.Counter(_short_reason(entry['reason']) for entry in quarantine)
         ),
-        'malformed_rows': len(json.loads((folder / 'malformed_rows.json').read_text())),
+        'malformed_rows': len(json.loads((folder / 'malformed_rows.json').read_text('utf-8'))),
     }
     logging.info('prepare: %s', summary)
     return summary

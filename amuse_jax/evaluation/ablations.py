@@ -28,7 +28,9 @@ def write(folder: Path, evaluated: Mapping[str, Path]) -> str:
     Returns:
       The table for a terminal.
     """
-    scores = {part: json.loads((evaluated[part] / 'scores.json').read_text()) for part in ROWS}
+    scores = {
+        part: json.loads((evaluated[part] / 'scores.json').read_text('utf-8')) for part in ROWS
+    }
     tests = {name: scores[part]['parts']['test'] for part, name in ROWS.items()}
     rows = {name: test['rows']['Amuse'] for name, test in tests.items()}
     intervals = {name: test['intervals']['Amuse'] for name, test in tests.items()}

@@ -64,7 +64,7 @@ def read(path: Path) -> Run:
             f'{path} has no finished evaluate stage; expected the --workdir of a finished run, or '
             'an evaluate folder in it'
         )
-    return Run(path, json.loads((folder / 'scores.json').read_text()))
+    return Run(path, json.loads((folder / 'scores.json').read_text('utf-8')))
 
 
 def summarise(runs: Sequence[Run]) -> Summary:

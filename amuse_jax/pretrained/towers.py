@@ -108,7 +108,7 @@ def _is_converted(where: str) -> bool:
 
 
 def _read_converted(config: ConfigDict, part: str, folder: Path) -> Arrays:
-    description = json.loads((folder / 'tower.json').read_text())
+    description = json.loads((folder / 'tower.json').read_text('utf-8'))
     formats.refuse_newer(description.get('format', 1), formats.CHECKPOINT_FORMAT, folder)
     if description['part'] != part:
         raise StageError(

@@ -48,7 +48,7 @@ def create(config: ConfigDict, folder: Path, root: Path, video_ids: Sequence[str
 def trained_on(folder: Path) -> int:
     """Return how many pictures the detector was trained on; 0 if the user gave its weights."""
     path = folder / _TRAINED_ON_FILE
-    return json.loads(path.read_text()) if path.exists() else 0
+    return json.loads(path.read_text('utf-8')) if path.exists() else 0
 
 
 def class_names(model: DetectionModel) -> list[str]:

@@ -115,7 +115,7 @@ class _Reader:
     def _labels(self, video_id: str) -> tuple[list[float], list[tuple[np.ndarray, np.ndarray]]]:
         path = _truth(self.root, video_id)
         try:
-            known = json.loads(path.read_text())['boxes']
+            known = json.loads(path.read_text('utf-8'))['boxes']
             labels = [self._parse_boxes(boxes) for boxes in known['boxes']]
             if len(labels) != len(known['seconds']):
                 raise ValueError(f'{len(known["seconds"])} seconds but boxes at {len(labels)}')

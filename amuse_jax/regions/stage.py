@@ -52,7 +52,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
         video_ids = [video['video_id'] for video in prepared.videos]
         split_of = {video_ids[row['record']]: row['split'] for row in prepared.rows}
         _call_in_new_process(_run_worker, config, folder, root, video_ids, split_of)
-    summary = json.loads(report.read_text())
+    summary = json.loads(report.read_text('utf-8'))
     if summary['map50'] is not None:
         print(f'rois: mAP50 {summary["map50"]:.3f} on the videos of the val split')
     return summary
@@ -78,7 +78,7 @@ def find_in_video(config: ConfigDict, folder: Path, path: Path) -> dict[str, np.
 
 def class_names(folder: Path) -> list[str]:
     """Read the names of the detector's classes from the stage's folder, in index order."""
-    return json.loads((folder / 'classes.json').read_text())
+    return json.loads((folder / 'classes.json').read_text('utf-8'))
 
 
 def _call_in_new_process(function: Callable, *arguments):

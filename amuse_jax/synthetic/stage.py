@@ -65,7 +65,8 @@ def render(settings: ConfigDict, folder: Path, workers: int) -> dict:
     for split, rows in questions.items():
         text = json.dumps(rows, indent=2)
         write_atomically(
-            folder / f'avqa-{split}.json', lambda beside, text=text: beside.write_text(text)
+            folder / f'avqa-{split}.json',
+            lambda beside, text=text: beside.write_text(text, 'utf-8'),
         )
     return {
         'videos': settings.videos,
@@ -182,7 +183,7 @@ def _render_one(
     video_path, stems_path, _ = _paths(folder, seed, indices[0])
     try:
         boxes = film.write(score, video_path, stems_path, width=width, height=height, fps=fps)
-        path.write_text(json.dumps(truth(score, boxes)) + '\n')
+        path.write_text(json.dumps(truth(score, boxes)) + '\n', 'utf-8')
     except Exception as error:
         raise RuntimeError(f'{score.video_id} could not be rendered: {error}') from error
 
@@ -213,7 +214,7 @@ def _check_folder(settings: ConfigDict, folder: Path) -> None:
     path = folder / 'rendering.json'
     expected = {name: settings[name] for name in VIDEO_SETTINGS}
     if path.exists():
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text('utf-8'))
         if found != expected:
             raise StageError(
                 f'{folder} holds videos rendered with {found}, but this run uses {expected}; '

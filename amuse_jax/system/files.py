@@ -37,7 +37,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 def write_json(path: Path, value) -> None:
     """Write JSON atomically."""
     text = json.dumps(value, indent=1) + '\n'
-    write_atomically(path, lambda temporary: temporary.write_text(text))
+    write_atomically(path, lambda temporary: temporary.write_text(text, 'utf-8'))
 
 
 def remove_unfinished(folder: Path) -> None:
