@@ -3,6 +3,7 @@
 This module imports PyTorch, so only processes that stage.py spawns may import it.
 """
 
+import contextlib
 import functools
 import shutil
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ from amuse_jax.regions import detector, detector_setup, shard_task, shards
 from amuse_jax.system import gpus
 from amuse_jax.system.files import write_json
 from amuse_jax.system.sharded import map_shards
+
+_LOCK = 'detector.lock'
 
 
 def run(
@@ -42,7 +45,9 @@ def run(
         for split in ('train', 'val')
     }
     detector_path = folder / detector_setup.DETECTOR_FILE
-    with filelock.FileLock(folder / 'detector.lock'):  # one part makes it, the others wait
+    # One of several jobs makes the detector, and the others wait for it.
+    is_alone = not config.data.part
+    with contextlib.nullcontext() if is_alone else filelock.FileLock(folder / _LOCK):
         if not detector_path.exists():
             # Otherwise the shards of an earlier detector would be reused.
             shutil.rmtree(folder / 'shards', ignore_errors=True)
@@ -72,4 +77,4 @@ def run(
     report |= {'unreadable': shards.unreadable(shard_paths, unique_ids)}
     write_json(folder / 'report.json', report)
     shutil.rmtree(folder / 'shards')
-    (folder / 'detector.lock').unlink(missing_ok=True)
+    (folder / _LOCK).unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from amuse_jax.evaluation import ablations, other_data, report
 from amuse_jax.evaluation import stage as evaluate
 from amuse_jax.models import summary
 from amuse_jax.regions import stage as regions
-from amuse_jax.run import disk, lock, preflight, settings
+from amuse_jax.run import disk, lock, parts, preflight, settings
 from amuse_jax.run.stage import Stage, is_complete, run_stage
 from amuse_jax.synthetic import stage as render
 from amuse_jax.system import devices, hosts, xla
@@ -142,7 +142,13 @@ def run(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
             f'--stages names {", ".join(sorted(unknown))}; expected some of '
             + ', '.join([*stages, 'ablations', 'or summary or ask alone'])
         )
+    parts.check(config, names)
     _check(config, workdir, names)
+    if config.data.part:
+        parts.run(config, workdir, stages, names)
+        return
+    if hosts.is_first():
+        parts.refuse_while_working(workdir)
     xla.enable_compilation_cache(workdir / 'compiled')
     with lock.held(workdir) if hosts.is_first() else contextlib.nullcontext():
         for stage in stages.values():

@@ -9,6 +9,7 @@ from amuse_jax import music_avqa
 from amuse_jax.config import PARTS, parse_steps
 from amuse_jax.errors import StageError
 from amuse_jax.run import needs
+from amuse_jax.system.sharded import part_slice
 
 STEMS = ('truth', 'uss', 'tags')
 TRACKERS = ('librosa', 'tempo')
@@ -51,6 +52,16 @@ def check(config: ConfigDict) -> None:
         parse_steps(config.loop.profile_steps)
     except ValueError as error:
         raise StageError(str(error)) from error
+    if config.data.part:
+        try:
+            part_slice(config.data.part)
+        except ValueError as error:
+            raise StageError(f'config.data.part: {error}') from error
+        if config.data.beam:
+            raise StageError(
+                'config.data.part and config.data.beam are both set; expected one of them, because '
+                'a Beam pipeline shares out the work itself'
+            )
     if config.data.beam and importlib.util.find_spec('apache_beam') is None:
         raise StageError(
             'config.data.beam is set, but Apache Beam is not installed; run '
