@@ -118,10 +118,12 @@ def default_config() -> ConfigDict:
     # Source labels.
     c.sources = ConfigDict(
         dict(
-            # 'uss' for Universal Source Separation, 'truth' for the stems of rendered performances,
-            # 'tags' for HTS-AT's AudioSet classes instead of stems (pretrained/tagging.py).
+            # 'uss' for Universal Source Separation, 'uss-tags' for its AudioSet classes without
+            # any separation, which takes days less, 'tags' for those of HTS-AT
+            # (pretrained/tagging.py), 'truth' for the stems of rendered performances.
             stems='uss',
-            # Weights of uss ('' for its own download), or of HTS-AT's tagger (a file or hub name).
+            # Weights of uss (a folder; '' for its own download), or of HTS-AT's tagger (a file or a
+            # hub name).
             weights='',
             window_seconds=1.0,  # an instrument is counted once per window in which it sounds
             threshold_db=-40.0,  # level from which a stem sounds, in dB relative to full scale

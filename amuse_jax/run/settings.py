@@ -11,7 +11,7 @@ from amuse_jax.errors import StageError
 from amuse_jax.run import needs
 from amuse_jax.system.sharded import part_slice
 
-STEMS = ('truth', 'uss', 'tags')
+STEMS = ('truth', 'uss', 'uss-tags', 'tags')
 TRACKERS = ('librosa', 'tempo')
 CACHES = ('auto', 'device', 'host', 'disk')
 TOWERS_FROM = ('', 'sources')
