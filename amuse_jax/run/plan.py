@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from amuse_jax.annotate import stage as annotate
@@ -15,7 +16,7 @@ from amuse_jax.evaluation import ablations, other_data, report
 from amuse_jax.evaluation import stage as evaluate
 from amuse_jax.models import summary
 from amuse_jax.regions import stage as regions
-from amuse_jax.run import disk, lock, parts, preflight, settings
+from amuse_jax.run import disk, hours, lock, parts, preflight, settings
 from amuse_jax.run.stage import Stage, is_complete, run_stage
 from amuse_jax.synthetic import stage as render
 from amuse_jax.system import devices, hosts, xla
@@ -186,6 +187,9 @@ def _check(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
     for variant, stages in pending:
         needed |= disk.remaining_bytes(variant, workdir, stages)
     disk.check(workdir, needed)
+    names_of_pending = {stage.name for _, stages in pending for stage in stages}
+    if config.data.root and hours.STAGES & names_of_pending:
+        logging.info('%s', hours.describe(config, names_of_pending, disk.count_videos(config)))
     if hosts.is_first():  # on behalf of all hosts
         for variant, stages in pending:
             preflight.check(variant, {stage.name for stage in stages})
