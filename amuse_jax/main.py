@@ -64,14 +64,16 @@ def main(argv: list[str]) -> None:
             hosts.initialize(COORDINATOR.value, PROCESS_ID.value, PROCESS_COUNT.value)
         _filter_log()
         preemption.handle_sigterm(PREEMPTED_STATUS.value)
-        config = batches.resolve(config, workdir, devices.count)
         if STAGES.value == ['summary']:
             devices.start()
             plan.summarise(config)
-        elif STAGES.value == ['ask']:
+            return
+        config, sizes = batches.resolve(config, workdir, devices.count)
+        if STAGES.value == ['ask']:
             devices.start()
             plan.ask(config, workdir, VIDEO.value, QUESTION.value)
         else:
+            batches.store(workdir, sizes)
             plan.run(config, workdir, STAGES.value)
     except StageError as error:
         hosts.exit_at_once(f'amuse_jax: {error}')

@@ -26,12 +26,13 @@ from amuse_jax.data.prepared import Prepared
 from amuse_jax.errors import StageError
 from amuse_jax.media import container, video
 from amuse_jax.music_avqa.vocabulary import INSTRUMENTS
-from amuse_jax.system import gpus
+from amuse_jax.system import gpus, hosts, memory
 from amuse_jax.system.files import write_atomically, write_json
 from amuse_jax.system.processes import end_with_parent
 from amuse_jax.system.sharded import THREADS, map_shards
 
 ARRAYS = ('rhythm', 'bpm', 'sources')
+_ADVICE = 'end other programs on this device, and run the same command again to continue'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,8 +124,10 @@ def _frequencies(job: Job, sound_id: str) -> np.ndarray:
             tagger = tagging.load(job.sources['weights'])
         else:
             tagger = separation.load_classifier(job.sources['weights'])
+        with memory.shortage_as_error('annotate: tags', _ADVICE):
+            tags = tagger(_read_sound(job, sound_id, rate))
         return sources_tags.frequencies(
-            tagger(_read_sound(job, sound_id, rate)),
+            tags,
             segments=job.segments,
             segment_seconds=job.segment_seconds,
             window_seconds=job.sources['window_seconds'],
@@ -187,10 +190,18 @@ def _annotate_all(
     if devices and not config.data.beam:
         return annotate_all(workers=len(devices), devices=devices)
     context = multiprocessing.get_context('spawn')
+    # One of several processes has started JAX, which locks a TPU.
+    platform = 'cpu' if hosts.count() > 1 and not devices else ''
     with concurrent.futures.ProcessPoolExecutor(
-        1, mp_context=context, initializer=end_with_parent
+        1, mp_context=context, initializer=_start_worker, initargs=(platform,)
     ) as pool:
         return pool.submit(annotate_all, workers=1).result()
+
+
+def _start_worker(platform: str) -> None:
+    end_with_parent()
+    if platform:
+        os.environ['JAX_PLATFORMS'] = platform
 
 
 def _log_estimate(

@@ -13,11 +13,15 @@ import filelock
 from ml_collections import ConfigDict
 
 from amuse_jax.regions import detector, detector_setup, shard_task, shards
-from amuse_jax.system import gpus
+from amuse_jax.system import gpus, memory
 from amuse_jax.system.files import write_json
 from amuse_jax.system.sharded import map_shards
 
 _LOCK = 'detector.lock'
+_ADVICE = (
+    'end other programs on this device, or set a smaller --config.rois.detector.batch_size or '
+    '--config.rois.detector.frames, and run the same command again'
+)
 
 
 def run(
@@ -51,7 +55,8 @@ def run(
         if not detector_path.exists():
             # Otherwise the shards of an earlier detector would be reused.
             shutil.rmtree(folder / 'shards', ignore_errors=True)
-            detector_setup.create(config, folder, root, videos_of_split['train'])
+            with memory.shortage_as_error('rois: the detector', _ADVICE):
+                detector_setup.create(config, folder, root, videos_of_split['train'])
     unique_ids = sorted(set(video_ids))
     shard_paths = map_shards(
         functools.partial(shard_task.write_regions, config, detector_path, root),

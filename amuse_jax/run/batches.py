@@ -20,10 +20,12 @@ from amuse_jax.training import fitting, sharding
 FILE = 'batches.json'
 
 
-def resolve(config: ConfigDict, workdir: Path, count_devices: Callable[[], int]) -> ConfigDict:
-    """Return the config with the batch sizes that `batch_per_device` stands for.
+def resolve(
+    config: ConfigDict, workdir: Path, count_devices: Callable[[], int]
+) -> tuple[ConfigDict, dict]:
+    """Return the config with the batch sizes that `batch_per_device` stands for, and these sizes.
 
-    In the returned config `batch_per_device` is 0, so it equals a config with these `batch_size`s.
+    A run passes the sizes to `store`. In the returned config `batch_per_device` is 0, so it equals a config with these `batch_size`s.
     All processes of a run must call this.
 
     Args:
@@ -37,7 +39,7 @@ def resolve(config: ConfigDict, workdir: Path, count_devices: Callable[[], int])
     """
     wanted = {name: config[name].batch_per_device for name in fitting.STAGES}
     if not any(wanted.values()):
-        return config
+        return config, {}
     config = config.copy_and_resolve_references()
     stored = _read(workdir / FILE)
     sizes = {}
@@ -55,9 +57,14 @@ def resolve(config: ConfigDict, workdir: Path, count_devices: Callable[[], int])
         sizes[name] = {'per_device': per_device, 'batch_size': size}
         config[name].update(batch_size=size, batch_per_device=0)
         logging.info('%s: %d videos in a batch (batch_per_device=%d)', name, size, per_device)
+    return config, sizes
+
+
+def store(workdir: Path, sizes: dict) -> None:
+    """Let the first process write the sizes that `resolve` has returned into the workdir."""
+    stored = _read(workdir / FILE)
     if hosts.is_first() and stored | sizes != stored:
         write_json(workdir / FILE, stored | sizes)
-    return config
 
 
 def _read(path: Path) -> dict:

@@ -39,6 +39,10 @@ def check(config: ConfigDict) -> None:
         value = _value(config, name)
         if value <= 0:
             raise StageError(f'config.{name} is {value}; expected a positive number')
+    for name in NOT_NEGATIVE:
+        value = _value(config, name)
+        if value < 0:
+            raise StageError(f'config.{name} is {value}; expected 0 or a positive number')
     for name in SHARES:
         value = _value(config, name)
         if not 0 <= value <= 1:
@@ -122,6 +126,7 @@ POSITIVE = (
     'train.learning_rate',
     'evaluate.batch_size',
 )
+NOT_NEGATIVE = ('pretrain.batch_per_device', 'train.batch_per_device', 'data.workers')
 SHARES = ('train.mirror', 'train.time_shift')
 
 

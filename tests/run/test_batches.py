@@ -19,34 +19,38 @@ def never():
 
 
 def test_a_size_per_device_equals_a_size_that_is_given(tmp_path):
-    resolved = batches.resolve(per_device(2, 1, fsdp=4), tmp_path, lambda: 32)
+    resolved, _ = batches.resolve(per_device(2, 1, fsdp=4), tmp_path, lambda: 32)
     given = v1.get_config()
     given.mesh.fsdp = 4
     given.train.batch_size, given.pretrain.batch_size = 64, 32
     assert resolved == given
     # The devices of `tensor` share no videos.
-    resolved = batches.resolve(per_device(2, tensor=4), tmp_path / 'other', lambda: 32)
+    resolved, _ = batches.resolve(per_device(2, tensor=4), tmp_path / 'other', lambda: 32)
     assert (resolved.train.batch_size, resolved.pretrain.batch_size) == (16, 8)
 
 
 def test_without_sizes_per_device_nothing_is_counted_or_written(tmp_path):
     config = v1.get_config()
-    assert batches.resolve(config, tmp_path, never) is config
+    assert batches.resolve(config, tmp_path, never) == (config, {})
+    batches.store(tmp_path, {})
     assert not list(tmp_path.iterdir())
 
 
 def test_a_run_that_has_begun_keeps_its_size_on_other_devices(tmp_path):
-    first = batches.resolve(per_device(1), tmp_path, lambda: 32)
+    first, sizes = batches.resolve(per_device(1), tmp_path, lambda: 32)
+    batches.store(tmp_path, sizes)
     (tmp_path / 'train').mkdir()
-    later = batches.resolve(per_device(1), tmp_path, never)
+    later, _ = batches.resolve(per_device(1), tmp_path, never)
     assert first == later and later.train.batch_size == 32
-    changed = batches.resolve(per_device(2), tmp_path, lambda: 8)
+    changed, _ = batches.resolve(per_device(2), tmp_path, lambda: 8)
     assert changed.train.batch_size == 16
 
 
 def test_a_run_that_has_not_begun_counts_again(tmp_path):
-    batches.resolve(per_device(1), tmp_path, lambda: 8)
-    assert batches.resolve(per_device(1), tmp_path, lambda: 32).train.batch_size == 32
+    _, sizes = batches.resolve(per_device(1), tmp_path, lambda: 8)
+    batches.store(tmp_path, sizes)
+    config, _ = batches.resolve(per_device(1), tmp_path, lambda: 32)
+    assert config.train.batch_size == 32
 
 
 @pytest.mark.parametrize('text', ['{', '[]', '{"train": {"per_device": 1}}', '{"train": 3}'])
