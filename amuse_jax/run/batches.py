@@ -25,8 +25,8 @@ def resolve(
 ) -> tuple[ConfigDict, dict]:
     """Return the config with the batch sizes that `batch_per_device` stands for, and these sizes.
 
-    A run passes the sizes to `store`. In the returned config `batch_per_device` is 0, so it equals a config with these `batch_size`s.
-    All processes of a run must call this.
+    A run passes the sizes to `store`. In the returned config `batch_per_device` is 0, so it equals
+    a config with these `batch_size`s. All processes of a run must call this.
 
     Args:
       config: the run's config.
