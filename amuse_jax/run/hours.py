@@ -6,12 +6,12 @@ from ml_collections import ConfigDict
 
 from amuse_jax.system import cpus, gpus
 
-# Seconds of one CPU for a minute of 640x360 pixels and 25 frames per second, measured on an AMD
-# EPYC (Zen 4): decoding and log-mel; librosa's beat tracker; YOLOv8n at 640 pixels.
-CPU_SECONDS = {'prepare': 1.0, 'annotate': 1.0, 'rois': 1.0}
+# Seconds of one CPU for a minute of 640x360 pixels and 25 frames per second, measured: decoding and
+# log-mel; librosa's beat tracker; ten pictures through YOLOv8n at 640 pixels.
+CPU_SECONDS = {'prepare': 0.8, 'annotate': 0.7, 'rois': 1.0}
 STAGES = frozenset(CPU_SECONDS)
-# Seconds of a GPU and its share of the CPUs: nearly all of it is decoding, by several threads.
-DECODE_SECONDS = 0.7
+# The same of rois with a GPU: what is left for the CPUs is decoding, by several threads.
+DECODE_SECONDS = 0.4
 
 
 def estimate(
