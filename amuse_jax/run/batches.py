@@ -74,9 +74,9 @@ def _read(path: Path) -> dict:
         stored = json.loads(path.read_text('utf-8'))
         return {
             name: {key: int(stored[name][key]) for key in ('per_device', 'batch_size')}
-            for name in stored
+            for name, _ in stored.items()
         }
-    except (ValueError, KeyError, TypeError) as error:
+    except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise StageError(
             f'{path} does not hold the batch sizes of this run ({error}); delete it, and set '
             '--config.train.batch_size and --config.pretrain.batch_size to those of the run'
