@@ -93,7 +93,10 @@ def default_config() -> ConfigDict:
             read_seconds=300.0,
             read_gigabytes=4.0,
             shard_videos=64,  # records per file; a killed worker loses at most this many
-            workers=0,  # processes for per-video work; 0 for one per core
+            workers=0,  # processes for per-video work on CPUs; 0 for one per usable CPU
+            # 'K/N' for the K-th of N jobs that share the work of prepare, annotate and rois
+            # (docs/launches.md); '' for all of it.
+            part='',
             # Options of an Apache Beam pipeline that does the per-video work instead, such as
             # '--runner=FlinkRunner --flink_master=HOST:8081'; '' for no pipeline.
             beam='',
@@ -118,10 +121,12 @@ def default_config() -> ConfigDict:
     # Source labels.
     c.sources = ConfigDict(
         dict(
-            # 'uss' for Universal Source Separation, 'truth' for the stems of rendered performances,
-            # 'tags' for HTS-AT's AudioSet classes instead of stems (pretrained/tagging.py).
+            # 'uss' for Universal Source Separation, 'uss-tags' for its AudioSet classes without
+            # any separation, which takes days less, 'tags' for those of HTS-AT
+            # (pretrained/tagging.py), 'truth' for the stems of rendered performances.
             stems='uss',
-            # Weights of uss ('' for its own download), or of HTS-AT's tagger (a file or hub name).
+            # Weights of uss (a folder; '' for its own download), or of HTS-AT's tagger (a file or a
+            # hub name).
             weights='',
             window_seconds=1.0,  # an instrument is counted once per window in which it sounds
             threshold_db=-40.0,  # level from which a stem sounds, in dB relative to full scale
@@ -210,6 +215,7 @@ def default_config() -> ConfigDict:
         dict(
             epochs=10,
             batch_size=8,  # videos
+            batch_per_device=0,  # as in train
             segments=10,  # consecutive segments of each video in a step
             learning_rate=1e-3,
             predictor_width=512,
@@ -236,6 +242,9 @@ def default_config() -> ConfigDict:
             head_epochs=0,
             epochs=20,  # epochs with open adapters
             batch_size=8,  # videos
+            # Videos for each device that shares a batch (mesh.data times mesh.fsdp). If it is not
+            # 0, it sets batch_size when a run starts; the run keeps this size on other devices.
+            batch_per_device=0,
             # With open adapters: number of parts of a batch, computed one after the other. More
             # parts take less memory and change only the random numbers of dropout. 0 for as few as
             # fit into the memory of the devices, which the log then tells.

@@ -12,6 +12,10 @@ class StageError(Exception):
     """
 
 
+class PartDone(Exception):
+    """The part of a stage that `data.part` names is done; another run puts the parts together."""
+
+
 class NewerFormat(StageError):
     """A newer version of amuse_jax wrote the file. It is intact and must not be deleted."""
 

@@ -17,7 +17,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from amuse_jax.errors import StageError
-from amuse_jax.system import memory, xla
+from amuse_jax.system import environment, memory, xla
 
 # Worker processes import this file again, so heavy modules are imported inside the functions.
 
@@ -48,16 +48,18 @@ def main(argv: list[str]) -> None:
     """Run the stages or the command that the flags name."""
     if len(argv) > 1:
         raise app.UsageError(f'unexpected argument {argv[1]!r}; settings are given as --config.x=y')
-    from amuse_jax.run import settings
-    from amuse_jax.system import hosts, preemption
+    environment.set_up()
+    from amuse_jax.run import batches, settings
+    from amuse_jax.system import devices, hosts, preemption
 
     memory.keep_freed()
-    xla.set_environment()
-    xla.run_cpu_programs_in_place()
     config = CONFIG.value
     workdir = Path(WORKDIR.value or f'runs/{config.name}').absolute()
     try:
         settings.check(config)
+        from amuse_jax.run import plan
+
+        xla.set_environment(shares_gpus=plan.shares_gpus(config, workdir, STAGES.value))
         if COORDINATOR.value:
             hosts.initialize(COORDINATOR.value, PROCESS_ID.value, PROCESS_COUNT.value)
         _filter_log()
@@ -65,16 +67,21 @@ def main(argv: list[str]) -> None:
         import jax
 
         from amuse_jax.models import platform
-        from amuse_jax.run import plan
 
+        xla.run_cpu_programs_in_place()
         jax.config.update(
             'jax_default_matmul_precision', platform.matmul_precision(config.model.dtype)
         )
         if STAGES.value == ['summary']:
+            devices.start()
             plan.summarise(config)
-        elif STAGES.value == ['ask']:
+            return
+        config, sizes = batches.resolve(config, workdir, devices.count)
+        if STAGES.value == ['ask']:
+            devices.start()
             plan.ask(config, workdir, VIDEO.value, QUESTION.value)
         else:
+            batches.store(workdir, sizes)
             plan.run(config, workdir, STAGES.value)
     except StageError as error:
         hosts.exit_at_once(f'amuse_jax: {error}')

@@ -6,8 +6,8 @@
 #   MASTER   address of the cluster: HOST:8081 for Flink, HOST:7077 for the job server of Spark
 #   WORKERS  (8) number of processes for local, number of parallel files for Flink
 #
-# Every task manager or executor needs a worker pool beside it, started from an environment with
-# pip install '.[beam,offline]':
+# Every task manager or executor needs a worker pool beside it, started from an environment that
+# launch/install.sh beam,offline,uss has made:
 #
 #   python -m apache_beam.runners.worker.worker_pool_main --service_port=50000
 #

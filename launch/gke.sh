@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Runs on a TPU slice on GKE with xpk:  launch/gke.sh [--dry-run] NAME ARGUMENTS-OF-MAIN...
+# Trains on a TPU slice on GKE with xpk:  launch/gke.sh [--dry-run] NAME ARGUMENTS-OF-MAIN...
 #
 #   PROJECT, ZONE, CLUSTER  location of the cluster, which xpk cluster create has created
 #   TYPE                    type of the slice (v5litepod-16)
 #   IMAGE                   name of the image in your registry, REGISTRY/PROJECT/amuse_jax
 #
-# --workdir and the data must be on storage that all hosts mount (xpk storage create
+# Runs pretrain, train and evaluate (or the --stages that are given); launch/offline.sh runs the
+# stages before them. --workdir and the data must be on storage that all hosts mount (xpk storage create
 # --auto-mount=true). The script builds and pushes the image, starts the job, follows its log and
 # deletes the job. After a preemption or the loss of a host, the job is restarted up to 20 times and
 # resumes. A permanent error (exit status 1) is restarted too, because xpk cannot distinguish it;
@@ -22,7 +23,8 @@ run docker build -f launch/Containerfile --build-arg EXTRA=tpu -t "$IMAGE" .
 run docker push "$IMAGE"
 run xpk workload create --workload="$name" "${location[@]}" --tpu-type="${TYPE:-v5litepod-16}" \
   --docker-image="$IMAGE" --max-restarts=20 --restart-on-user-code-failure \
-  --command="python -m amuse_jax.main --coordinator=auto --preempted_status=75 $(printf '%q ' "$@")"
+  --command="python -m amuse_jax.main --coordinator=auto --preempted_status=75 \
+--stages=pretrain,train,evaluate $(printf '%q ' "$@")"
 first_pod="jobset.sigs.k8s.io/jobset-name=$name,batch.kubernetes.io/job-completion-index=0"
 status=124 # xpk returns this while the job is unfinished
 while ((status == 124)); do

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Runs on GPU nodes under Slurm:  sbatch --nodes=4 launch/slurm.sh ARGUMENTS-OF-MAIN...
+# Trains on GPU nodes under Slurm:  sbatch --nodes=4 launch/slurm.sh ARGUMENTS-OF-MAIN...
 #
-# Starts one process per GPU. The environment VENV (.venv) and --workdir must be on a disk that all
-# nodes see. The job is requeued and resumes after a preemption, after the loss of a node or a
+# Runs pretrain, train and evaluate (or the --stages that are given); launch/offline.sh runs the
+# stages before them. Starts one process per GPU. The environment VENV (.venv), which
+# launch/install.sh makes, and --workdir must be on a disk that all nodes see. The job is requeued and resumes after a preemption, after the loss of a node or a
 # process, and at its time limit. After a permanent error (exit status 1) it is not requeued.
 # launch/slurm.sh --dry-run ARGUMENTS-OF-MAIN... prints the command without running it.
 #SBATCH --job-name=amuse_jax
@@ -22,7 +23,7 @@ source launch/dry_run.sh
 
 trap : USR1 # Slurm sends it two minutes before the time limit; it ends the wait below
 run srun --kill-on-bad-exit=1 --label "${VENV:-.venv}/bin/python" -m amuse_jax.main \
-  --coordinator=auto --preempted_status=75 "$@" &
+  --coordinator=auto --preempted_status=75 --stages=pretrain,train,evaluate "$@" &
 status=0
 wait $! || status=$?
 if ((status > 1 && ${SLURM_RESTART_COUNT:-0} < 20)); then scontrol requeue "$SLURM_JOB_ID"; fi

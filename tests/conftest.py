@@ -6,6 +6,9 @@ import zlib
 
 import pytest
 
+from amuse_jax.system import environment
+
+environment.ignore_matplotlib()  # as every command does: a notebook's would stop the import
 # Tests compile more than they compute: XLA optimises little here.
 os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_backend_optimization_level=0'
 os.environ['JAX_DEFAULT_MATMUL_PRECISION'] = 'highest'  # accelerators too multiply in float32

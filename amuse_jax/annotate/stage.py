@@ -27,12 +27,13 @@ from amuse_jax.data.prepared import Prepared
 from amuse_jax.errors import StageError
 from amuse_jax.media import container, guarded, video
 from amuse_jax.music_avqa.vocabulary import INSTRUMENTS
+from amuse_jax.system import gpus, hosts, memory
 from amuse_jax.system.files import write_atomically, write_json
 from amuse_jax.system.processes import end_with_parent
-from amuse_jax.system.sharded import map_shards
+from amuse_jax.system.sharded import THREADS, map_shards
 
 ARRAYS = ('rhythm', 'bpm', 'sources')
-THREADS = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS', 'NUMBA_NUM_THREADS')
+_ADVICE = 'end other programs on this device, and run the same command again to continue'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +61,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
       Numbers of records and labels, and the precision and recall if the truth is known.
 
     Raises:
+      PartDone: the shards that `data.part` names are written, and others may be missing.
       StageError: the stems cannot be read or separated, a setting is wrong, or a shard is damaged.
     """
     records = Prepared(inputs['prepare']).videos
@@ -156,15 +158,21 @@ def _rhythm(job: Job, sound_id: str) -> rhythm.Rhythm:
 
 
 def _frequencies(job: Job, sound_id: str) -> np.ndarray:
-    if job.sources['stems'] == 'tags':
+    if job.sources['stems'] in ('tags', 'uss-tags'):
         from amuse_jax.annotate import sources_tags
-        from amuse_jax.pretrained import tagging
+        from amuse_jax.pretrained import separation, tagging
 
-        tagger = tagging.load(job.sources['weights'])
-        samples = _read_sound(job, sound_id, tagging.FRONT_END.sample_rate)
+        rate = separation.SAMPLE_RATE  # the same for both
+        if job.sources['stems'] == 'tags':
+            tagger = tagging.load(job.sources['weights'])
+        else:
+            tagger = separation.load_classifier(job.sources['weights'])
+        samples = _read_sound(job, sound_id, rate)
         samples = np.pad(samples, (0, max(tagging.SHORTEST - len(samples), 0)))
+        with memory.shortage_as_error('annotate: tags', _ADVICE):
+            tags = tagger(samples)
         return sources_tags.frequencies(
-            tagger(samples),
+            tags,
             segments=job.segments,
             segment_seconds=job.segment_seconds,
             window_seconds=job.sources['window_seconds'],
@@ -209,17 +217,87 @@ def _annotate_all(
         shard_size=config.data.shard_videos,
         description='annotate',
         beam=config.data.beam,
+        part=config.data.part,
     )
     with _single_threaded_children():
         if job.sources['stems'] == 'truth':
             return annotate_all(workers=config.data.workers)
-    # This process may train later and must not import PyTorch. One worker is enough, because the
-    # networks use the accelerator or all cores.
+    # This process may train later and must neither import PyTorch nor start JAX. Each GPU has one
+    # worker. Without GPUs one worker is enough, because the networks use all CPUs.
+    devices = gpus.visible()
+    if job.sources['stems'] == 'uss' and not config.data.beam:
+        _log_estimate(job, sound_ids, folder, config, devices)
+    if devices and not config.data.beam:
+        return annotate_all(workers=len(devices), devices=devices)
+    context = multiprocessing.get_context('spawn')
+    # One of several processes has started JAX, which locks a TPU.
+    platform = 'cpu' if hosts.count() > 1 and not devices else ''
+    with concurrent.futures.ProcessPoolExecutor(
+        1, mp_context=context, initializer=_start_worker, initargs=(platform,)
+    ) as pool:
+        return pool.submit(annotate_all, workers=1).result()
+
+
+def _start_worker(platform: str) -> None:
+    end_with_parent()
+    if platform:
+        os.environ['JAX_PLATFORMS'] = platform
+
+
+def _log_estimate(
+    job: Job, sound_ids: Sequence[str], folder: Path, config: ConfigDict, devices: Sequence[str]
+) -> None:
+    """Log how many hours the separation will take, measured on the device that will do it."""
+    written = len([*folder.glob('0*.npz')]) * config.data.shard_videos
+    sounds = max(len(sound_ids) - written, 0)
+    if config.data.part:
+        sounds = -(-sounds // int(config.data.part.partition('/')[2]))
+    if not sounds:
+        return
     context = multiprocessing.get_context('spawn')
     with concurrent.futures.ProcessPoolExecutor(
         1, mp_context=context, initializer=end_with_parent
     ) as pool:
-        return pool.submit(annotate_all, workers=1).result()
+        measured = pool.submit(_seconds_per_piece, job.sources['weights'], devices).result()
+    workers = max(len(devices), 1)
+    logging.info(
+        'annotate: %s', estimate(sounds, job.segments * job.segment_seconds, workers, *measured)
+    )
+
+
+def estimate(sounds: int, seconds: float, workers: int, classify: float, separate: float) -> str:
+    """Return a sentence that says how many hours the source separation will take.
+
+    Args:
+      sounds: number of sounds that are not annotated yet.
+      seconds: length of a sound.
+      workers: number of processes, one per device.
+      classify: seconds to classify one piece of a sound.
+      separate: seconds to separate one instrument from a piece.
+    """
+    from amuse_jax.pretrained import separation
+
+    pieces = sounds * -(-seconds // separation.SEGMENT_SECONDS)
+    hours = [
+        pieces * (classify + heard * separate) / workers / 3600
+        for heard in (0, 2, len(INSTRUMENTS))
+    ]
+    return (
+        f'source separation of {sounds:,} sounds takes about {hours[1]:,.1f} hours with '
+        f'{workers} worker{"s" if workers > 1 else ""} where two instruments are heard at a time, '
+        f'and at most {hours[2]:,.1f}; classification alone (--config.sources.stems=uss-tags) '
+        f'{hours[0]:,.1f}. Measured: {classify:.3f} s to classify {separation.SEGMENT_SECONDS:g} s '
+        f'of sound, and {separate:.3f} s to separate an instrument from it'
+    )
+
+
+def _seconds_per_piece(weights: str, devices: Sequence[str]) -> tuple[float, float]:
+    """Measure the separator in this process, on the first of the devices."""
+    if devices:
+        gpus.see_only(devices[0])
+    from amuse_jax.pretrained import separation
+
+    return separation.load(weights).seconds_per_piece()
 
 
 @contextlib.contextmanager

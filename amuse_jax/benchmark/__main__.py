@@ -66,7 +66,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from amuse_jax.system import memory, xla
+from amuse_jax.system import cpus, devices, environment, memory, xla
 
 # Worker processes import this file again, so heavy modules are imported inside the functions.
 
@@ -114,6 +114,7 @@ PLUGIN = flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
     """Run the benchmark, or what the argument names: `tpu`, `gpu`, `attention` or `on-device`."""
+    environment.set_up()
     if argv[1:] in (['tpu'], ['gpu']):
         _ahead_of_time(CONFIG.value, argv[1])
         return
@@ -138,6 +139,7 @@ def main(argv: list[str]) -> None:
 
     try:
         settings.check(CONFIG.value)
+        devices.start()
         works[' '.join(argv[1:])](CONFIG.value)
     except StageError as error:
         sys.exit(f'amuse_jax: {error}')
@@ -230,8 +232,7 @@ def _run(config) -> None:
     # Without caches, compile times are those of a first run.
     jax.config.update('jax_enable_compilation_cache', False)
     torch.compiler.config.force_disable_caches = True
-    if hasattr(os, 'sched_getaffinity'):
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(cpus.usable())
     figures = report.Figures(folder / 'figures.json', config)
     print(report.machine_name(), flush=True)
     rows.measure(config, plan, figures)

@@ -148,7 +148,7 @@ def compile_step(
         seconds = time.perf_counter() - start
     if dump:
         dump.parent.mkdir(parents=True, exist_ok=True)
-        dump.write_text(compiled.as_text())
+        dump.write_text(compiled.as_text(), 'utf-8')
     memory = compiled.memory_analysis()
     report = CompiledStep(
         topology=topology,
@@ -175,6 +175,6 @@ def fields(step: CompiledStep) -> dict[str, Any]:
 
 def save(path: Path, run: dict[str, Any]) -> None:
     """Add the `figures` of a run to a JSON file; they replace earlier ones with equal settings."""
-    runs = json.loads(path.read_text()).get('runs', []) if path.exists() else []
+    runs = json.loads(path.read_text('utf-8')).get('runs', []) if path.exists() else []
     others = [other for other in runs if other['settings'] != run['settings']]
     write_json(path, {'runs': [*others, run]})

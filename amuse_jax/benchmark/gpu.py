@@ -136,7 +136,7 @@ class CompiledStep(ahead_of_time.CompiledStep):
 
 def description(card: str) -> str:
     """Return the card's GpuTargetConfigProto as text."""
-    return (Path(__file__).with_name('cards') / f'{card}.txtpb').read_text()
+    return (Path(__file__).with_name('cards') / f'{card}.txtpb').read_text('utf-8')
 
 
 def _described(topology: str, field: str) -> int:

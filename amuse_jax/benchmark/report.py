@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -14,6 +13,7 @@ from ml_collections import ConfigDict
 
 from amuse_jax.benchmark import comparison
 from amuse_jax.errors import StageError
+from amuse_jax.system import cpus
 from amuse_jax.system.files import write_json
 
 _KEYS = ('work', 'dtype', 'allocator')  # a row replaces an earlier one with the same values
@@ -50,7 +50,7 @@ class Figures:
         }
         self._content = identity | {'products': {}, 'rows': [], 'sweeps': {}}
         if path.exists():
-            before = json.loads(path.read_text())
+            before = json.loads(path.read_text('utf-8'))
             for name, value in identity.items():
                 if before[name] != value:
                     raise StageError(
@@ -100,13 +100,12 @@ def machine_name() -> str:
     device = jax.devices()[0]
     if device.platform != 'cpu':
         return f'{jax.device_count()} x {device.device_kind}'
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        lines = Path('/proc/cpuinfo').read_text('utf-8').splitlines()
         name = next(line.split(':')[1].strip() for line in lines if line.startswith('model name'))
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
-    return f'{cores} cores of {name}'
+    return f'{cpus.usable()} cores of {name}'
 
 
 def package_versions(*packages: str) -> dict[str, str]:

@@ -146,7 +146,7 @@ def peak_bytes(run: Callable[[], Any]) -> int | None:
     """
     memory.release()
     try:
-        PEAK_RESET.write_text('5')  # resets the peak, VmHWM
+        PEAK_RESET.write_text('5', 'utf-8')  # resets the peak, VmHWM
         before = _status_bytes('VmRSS')
     except OSError:
         before = None
@@ -155,5 +155,5 @@ def peak_bytes(run: Callable[[], Any]) -> int | None:
 
 
 def _status_bytes(name: str) -> int:
-    lines = Path('/proc/self/status').read_text().splitlines()
+    lines = Path('/proc/self/status').read_text('utf-8').splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f'{name}:'))

@@ -41,7 +41,7 @@ class Prepared:
     @functools.cached_property
     def videos(self) -> list[dict]:
         """One entry per record: 'video_id', 'sound_id', 'seconds', 'shard' and 'position'."""
-        return json.loads((self.folder / _VIDEOS).read_text())
+        return json.loads((self.folder / _VIDEOS).read_text('utf-8'))
 
     @functools.cached_property
     def rows(self) -> list[dict]:
@@ -49,7 +49,7 @@ class Prepared:
 
         Rephrased questions form a split of their own, 'rephrased'.
         """
-        return json.loads(self.questions_file.read_text())
+        return json.loads(self.questions_file.read_text('utf-8'))
 
     def questions(self, split: str | None = None) -> list[Question]:
         """Return the questions of a split, or all of them, in the order of `rows`."""

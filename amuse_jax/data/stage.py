@@ -96,6 +96,7 @@ def run(
       videos per reason) and 'malformed_rows'.
 
     Raises:
+      PartDone: the shards that `data.part` names are written, and others may be missing.
       StageError: the data set is missing or empty, or a larger share of it is broken than
         `data.max_broken_share` allows.
     """
@@ -124,6 +125,7 @@ def run(
             workers=config.data.workers,
             description='prepare',
             beam=config.data.beam,
+            part=config.data.part,
         )
     finally:
         guarded.close_shared_readers()  # this process has one if it wrote the shards itself
@@ -321,7 +323,7 @@ def _write_results(
         'reasons': dict(
             collections.Counter(_short_reason(entry['reason']) for entry in quarantine)
         ),
-        'malformed_rows': len(json.loads((folder / 'malformed_rows.json').read_text())),
+        'malformed_rows': len(json.loads((folder / 'malformed_rows.json').read_text('utf-8'))),
     }
     logging.info('prepare: %s', summary)
     return summary

@@ -13,12 +13,14 @@ from pathlib import Path
 from absl import app, flags
 
 from amuse_jax.errors import StageError
+from amuse_jax.system import environment
 
 OUT = flags.DEFINE_string('out', '', 'Folder to write the tables and the figure to.')
 
 
 def main(argv: list[str]) -> None:
     """Run the command that the first word of the command line names."""
+    environment.set_up()
     if len(argv) < 4 or argv[1] != 'seeds' or not OUT.value:
         raise app.UsageError('expected the word seeds, two or more runs, and --out=FOLDER')
     from amuse_jax.evaluation import seeds

@@ -24,7 +24,7 @@ def training_curves(metrics: Path, path: Path) -> None:
       metrics: metrics.jsonl of the train stage.
       path: the PNG to write.
     """
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    lines = [json.loads(line) for line in metrics.read_text('utf-8').splitlines()]
     figure = Figure(figsize=(9, 3.2), layout='constrained')
     loss, accuracy = figure.subplots(1, 2)
     for axes, names in ((loss, ('loss', 'val_loss')), (accuracy, ('accuracy', 'val_accuracy'))):

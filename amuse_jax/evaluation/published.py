@@ -44,7 +44,7 @@ class Published:
 @functools.cache
 def read() -> tuple[Published, ...]:
     """Return all rows, in the paper's order."""
-    text = resources.files('amuse_jax.evaluation').joinpath('published.csv').read_text()
+    text = resources.files('amuse_jax.evaluation').joinpath('published.csv').read_text('utf-8')
     return tuple(
         Published(
             table=int(line['table']),

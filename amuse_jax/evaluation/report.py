@@ -146,12 +146,12 @@ def _write_page(
         tables=markdown_tables,
         notes=notes,
         summaries=summaries,
-        templates=(folder / 'templates.md').read_text(),
+        templates=(folder / 'templates.md').read_text('utf-8'),
         examples=sorted((folder / 'examples').iterdir()),
     )
-    (folder / 'report.md').write_text(page)
+    (folder / 'report.md').write_text(page, 'utf-8')
 
 
 def format_summary(folder: Path) -> str:
     """Return the table and the path of the report, for the terminal."""
-    return f'\n{(folder / "table.txt").read_text()}\nreport: {folder / "report.md"}'
+    return f'\n{(folder / "table.txt").read_text("utf-8")}\nreport: {folder / "report.md"}'

@@ -277,7 +277,7 @@ def _predict(
 
 
 def _write_lines(path: Path, lines: Sequence[dict]) -> None:
-    with open(path, 'w') as file:
+    with open(path, 'w', encoding='utf-8') as file:
         file.writelines(json.dumps(line) + '\n' for line in lines)
 
 

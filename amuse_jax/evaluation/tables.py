@@ -164,9 +164,9 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     text = '\n\n'.join([*map(as_text, displayed), *notes])
     page = '\n\n'.join([*map(as_markdown, displayed), *notes, f'![accuracy per type]({figure})'])
-    (folder / 'table.txt').write_text(text + '\n')
-    (folder / 'table.md').write_text(page + '\n')
-    (folder / 'table.csv').write_text(as_csv(csv_rows))
+    (folder / 'table.txt').write_text(text + '\n', 'utf-8')
+    (folder / 'table.md').write_text(page + '\n', 'utf-8')
+    (folder / 'table.csv').write_text(as_csv(csv_rows), 'utf-8')
     return text
 
 
@@ -176,8 +176,8 @@ def write_templates(folder: Path, rows: Sequence[Mapping]) -> None:
     escaped = [row | {'template': row['template'].replace('<', r'\<')} for row in rows]
     for ending, form, table in (('txt', 'simple', rows), ('md', 'github', escaped)):
         text = tabulate(table, headers='keys', tablefmt=form, floatfmt='.1f')
-        (folder / f'templates.{ending}').write_text(text + '\n')
-    with open(folder / 'templates.csv', 'w', newline='') as file:
+        (folder / f'templates.{ending}').write_text(text + '\n', 'utf-8')
+    with open(folder / 'templates.csv', 'w', newline='', encoding='utf-8') as file:
         writer = csv.writer(file, lineterminator='\n')
         writer.writerow(rows[0])
         for row in rows:

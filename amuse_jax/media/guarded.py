@@ -269,6 +269,6 @@ def _limit_memory(gigabytes: float) -> None:
     On a system without such a limit nothing happens.
     """
     with contextlib.suppress(OSError, ValueError):
-        pages = int(Path('/proc/self/statm').read_text().split()[0])
+        pages = int(Path('/proc/self/statm').read_text('utf-8').split()[0])
         limit = pages * resource.getpagesize() + int(gigabytes * 1e9)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -57,11 +57,8 @@ def describe(config: ConfigDict) -> list[Row]:
 
     Nothing is allocated or compiled.
     """
-    sizes, phrases = AmuseConfig.from_settings(config), _phrases(config)
-    towers = sizes.encoder.visual, sizes.encoder.audio, config.pretrain.predictor_width
-    dtype = jnp.dtype(sizes.dtype)
-    universal = nnx.eval_shape(lambda: UniversalEncoder(*towers, rngs=nnx.Rngs(0), dtype=dtype))
-    amuse = nnx.eval_shape(lambda: Amuse(sizes, phrases, rngs=nnx.Rngs(0)))
+    sizes = AmuseConfig.from_settings(config)
+    universal, amuse = abstract_models(config)
     media, inputs = _media(config), _inputs(config, sizes)
     words = jax.tree.map(
         lambda x: _abstract(x.shape[1:], x.dtype), (inputs.words, inputs.word_mask)
@@ -82,6 +79,19 @@ def describe(config: ConfigDict) -> list[Row]:
     before, _ = cost(InteractiveEncoder.question_free, amuse.encoder, *media)
     whole = dataclasses.replace(whole, flops=whole.flops + before)
     return [*rows, *_encoder_rows(amuse.encoder, media, tokens, inputs), whole]
+
+
+def abstract_models(config: ConfigDict) -> tuple[UniversalEncoder, Amuse]:
+    """Return the universal encoder and Amuse with shapes instead of arrays.
+
+    The detector's class names, which only a finished run knows, are those of a detector that is
+    trained on the data set's boxes.
+    """
+    sizes, phrases = AmuseConfig.from_settings(config), _phrases(config)
+    towers = sizes.encoder.visual, sizes.encoder.audio, config.pretrain.predictor_width
+    dtype = jnp.dtype(sizes.dtype)
+    universal = nnx.eval_shape(lambda: UniversalEncoder(*towers, rngs=nnx.Rngs(0), dtype=dtype))
+    return universal, nnx.eval_shape(lambda: Amuse(sizes, phrases, rngs=nnx.Rngs(0)))
 
 
 def _encoder_rows(

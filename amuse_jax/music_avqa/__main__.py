@@ -15,6 +15,7 @@ from absl import app, flags
 
 from amuse_jax.errors import StageError
 from amuse_jax.music_avqa import layout
+from amuse_jax.system import environment
 
 ROOT = flags.DEFINE_string('root', '', 'Folder of the data set, with videos/ and annotation files.')
 ANNOTATIONS = flags.DEFINE_enum(
@@ -35,6 +36,7 @@ JSON = flags.DEFINE_string('json', '', 'File for the whole report, with the name
 
 def main(argv: list[str]) -> None:
     """Run the command."""
+    environment.set_up()
     if argv[1:] != ['check']:
         raise app.UsageError('expected one command, check')
     from amuse_jax.config import default_config

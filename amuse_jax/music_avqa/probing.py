@@ -8,7 +8,6 @@ import concurrent.futures
 import dataclasses
 import functools
 import multiprocessing
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -19,6 +18,7 @@ from amuse_jax.errors import StageError, first_few
 from amuse_jax.media import container, guarded, video
 from amuse_jax.music_avqa import video_files
 from amuse_jax.music_avqa.videos import AdditionalVideo
+from amuse_jax.system import cpus
 from amuse_jax.system.processes import end_with_parent
 
 MISSING, UNREADABLE, SHORT, WHOLE = 'missing', 'unreadable', 'short', 'whole'
@@ -96,7 +96,7 @@ def probe_all(
       StageError: one of the processes died.
     """
     paths = [video_files.video_path(root, name, folders) for name in names]
-    workers = min(workers or os.cpu_count(), -(-len(paths) // _CHUNK))
+    workers = min(workers or cpus.usable(), -(-len(paths) // _CHUNK))
     progress = functools.partial(tqdm, total=len(paths), desc='check', unit='video')
     probe_one = functools.partial(probe, limits)
     if workers <= 1:

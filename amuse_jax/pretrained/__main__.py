@@ -14,6 +14,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from amuse_jax.errors import StageError
+from amuse_jax.system import devices, environment
 
 CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'convert: the config with the sizes of the towers.'
@@ -35,10 +36,12 @@ LONGEST_SECONDS = 600.0
 def main(argv: list[str]) -> None:
     """Run the command that the arguments name."""
     commands = {'convert': convert, 'tag': tag}
+    environment.set_up()
     if len(argv) != 2 or argv[1] not in commands:
         raise app.UsageError('expected one command: convert or tag')
 
     try:
+        devices.start()
         commands[argv[1]]()
     except StageError as error:
         sys.exit(f'amuse_jax: {error}')

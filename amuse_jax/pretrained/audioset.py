@@ -56,7 +56,7 @@ def names() -> tuple[str, ...]:
 
     The names and their order are those of class_labels_indices.csv (CC BY 4.0, Google).
     """
-    return tuple((resources.files(__package__) / 'audioset.txt').read_text().splitlines())
+    return tuple((resources.files(__package__) / 'audioset.txt').read_text('utf-8').splitlines())
 
 
 def class_indices(labels: dict[str, int]) -> tuple[tuple[int, ...], ...]:

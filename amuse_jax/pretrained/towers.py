@@ -133,7 +133,7 @@ def _check_converted(config: ConfigDict, part: str, folder: Path) -> None:
     """Refuse a converted checkpoint of another part, or with other windows than the config's."""
     path = folder / 'tower.json'
     try:
-        description = json.loads(path.read_text())
+        description = json.loads(path.read_text('utf-8'))
         holds, sizes = description['part'], dict(description['sizes'])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StageError(

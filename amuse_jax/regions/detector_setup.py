@@ -4,7 +4,6 @@ This module imports PyTorch, so only processes of the rois stage may import it.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from amuse_jax.errors import StageError
 from amuse_jax.media import guarded
 from amuse_jax.regions import detector, detector_training, labelled_frames
 from amuse_jax.regions.labelled_frames import LabelledFrames
+from amuse_jax.system import cpus
 from amuse_jax.system.files import write_atomically, write_json
 
 DETECTOR_FILE = 'detector.pt'
@@ -49,7 +49,7 @@ def create(config: ConfigDict, folder: Path, root: Path, video_ids: Sequence[str
 def trained_on(folder: Path) -> int:
     """Return how many pictures the detector was trained on; 0 if the user gave its weights."""
     path = folder / _TRAINED_ON_FILE
-    return json.loads(path.read_text()) if path.exists() else 0
+    return json.loads(path.read_text('utf-8')) if path.exists() else 0
 
 
 def class_names(model: DetectionModel) -> list[str]:
@@ -90,7 +90,7 @@ def _check_feature_size(model: DetectionModel, feature_size: int) -> None:
 def _train(config: ConfigDict, folder: Path, root: Path, video_ids: Sequence[str]) -> None:
     """Train a detector; write it, and the number of its training pictures, to `folder`."""
     settings = config.rois.detector
-    torch.set_num_threads(config.data.workers or os.cpu_count())
+    torch.set_num_threads(config.data.workers or cpus.usable())
     torch.manual_seed(settings.seed)
     model = detector.build(list(labelled_frames.CLASSES), settings.width, settings.depth)
     _check_feature_size(model, config.rois.feature_size)
@@ -125,7 +125,7 @@ def _read_frames(
         names,
         frames=config.rois.detector.frames,
         image_size=config.rois.image_size,
-        workers=config.data.workers or os.cpu_count(),
+        workers=config.data.workers or cpus.usable(),
         limits=guarded.Limits.from_settings(config.data),
         videos=config.data.videos,
         description=description,

@@ -30,13 +30,11 @@ def write_regions(finder: Finder, root: Path, video_ids: Sequence[str], path: Pa
             'path and run the same command again to continue'
         )
     found, reasons = [], []
-    for video_id in video_ids:
-        try:
-            found.append(finder.find(music_avqa.video_path(root, video_id, finder.videos)))
-            reasons.append('')
-        except video.MediaError as error:
-            found.append(finder.no_regions())
-            reasons.append(error.reason)
+    paths = [music_avqa.video_path(root, name, finder.videos) for name in video_ids]
+    for result in finder.find_all(paths):
+        is_error = isinstance(result, video.MediaError)
+        found.append(finder.no_regions() if is_error else result)
+        reasons.append(result.reason if is_error else '')
     arrays = {name: np.stack([regions[name] for regions in found]) for name in ARRAYS}
     np.savez(path, reasons=np.array(reasons), **arrays)
 

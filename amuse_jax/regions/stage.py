@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from amuse_jax import music_avqa
 from amuse_jax.data.prepared import Prepared
+from amuse_jax.regions import environment
 from amuse_jax.system.processes import end_with_parent
 
 
@@ -40,6 +41,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
       `regions_of_class`; and `unreadable`, the reason by video.
 
     Raises:
+      PartDone: the shards that `data.part` names are written, and others may be missing.
       StageError: the weights cannot be used, there are neither weights nor boxes, or the detector's
         features do not have the size `rois.feature_size`.
     """
@@ -50,7 +52,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
         video_ids = [video['video_id'] for video in prepared.videos]
         split_of = splits_of_videos(prepared)
         _call_in_new_process(_run_worker, config, folder, root, video_ids, split_of)
-    summary = json.loads(report.read_text())
+    summary = json.loads(report.read_text('utf-8'))
     if summary['map50'] is not None:
         print(f'rois: mAP50 {summary["map50"]:.3f} on the videos of the val split')
     return summary
@@ -90,7 +92,7 @@ def find_in_video(config: ConfigDict, folder: Path, path: Path) -> dict[str, np.
 
 def class_names(folder: Path) -> list[str]:
     """Read the names of the detector's classes from the stage's folder, in index order."""
-    return json.loads((folder / 'classes.json').read_text())
+    return json.loads((folder / 'classes.json').read_text('utf-8'))
 
 
 def _call_in_new_process(function: Callable, *arguments):
@@ -112,12 +114,14 @@ def _call_in_new_process(function: Callable, *arguments):
 def _run_worker(
     config: ConfigDict, folder: Path, root: Path, video_ids: list, split_of: dict
 ) -> None:
+    environment.set_up()
     from amuse_jax.regions import worker  # imports PyTorch
 
     worker.run(config, folder, root, video_ids, split_of)
 
 
 def _find(config: ConfigDict, detector_path: Path, path: Path) -> dict[str, np.ndarray]:
+    environment.set_up()
     from amuse_jax.regions.finder import Finder  # imports PyTorch
 
     return Finder.from_settings(config, detector_path).find(path)

@@ -42,7 +42,7 @@ def remaining_bytes(
     """
     remaining = {}
     for stage_bytes, count in (
-        (STAGE_BYTES, _count_videos),
+        (STAGE_BYTES, count_videos),
         (TEST_STAGE_BYTES, _count_test_videos),
     ):
         stages = [stage for stage in pending if stage.name in stage_bytes]
@@ -204,7 +204,8 @@ def _checkpoint_bytes(config: ConfigDict, parameters: int) -> int:
     return (config.loop.keep + 1) * 3 * 4 * parameters
 
 
-def _count_videos(config: ConfigDict) -> int:
+def count_videos(config: ConfigDict) -> int:
+    """Return the number of records of the run's own data set."""
     return _count_pairs(config.data) if config.data.root else config.synthetic.videos
 
 

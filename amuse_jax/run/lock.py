@@ -33,9 +33,10 @@ def held(workdir: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except filelock.Timeout as error:
+        holder = path.read_text('utf-8').strip() or 'another run'
         raise StageError(
-            f'{workdir} is in use by {path.read_text().strip() or "another run"}; wait until it '
-            'ends, stop it, or use another --workdir'
+            f'{workdir} is in use by {holder}; wait until it ends, stop it, or use another '
+            '--workdir'
         ) from error
     except (OSError, NotImplementedError) as error:
         raise StageError(
@@ -45,7 +46,7 @@ def held(workdir: Path) -> Iterator[None]:
         ) from error
     try:
         since = time.strftime('%Y-%m-%d %H:%M:%S')
-        path.write_text(f'process {this_process()} since {since} ({" ".join(sys.argv)})\n')
+        path.write_text(f'process {this_process()} since {since} ({" ".join(sys.argv)})\n', 'utf-8')
         yield
     finally:
         lock.release()

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from amuse_jax.annotate import stage as annotate
@@ -15,10 +16,11 @@ from amuse_jax.evaluation import ablations, other_data, report
 from amuse_jax.evaluation import stage as evaluate
 from amuse_jax.models import summary
 from amuse_jax.regions import stage as regions
-from amuse_jax.run import disk, lock, preflight, settings
+from amuse_jax.run import disk, hours, lock, parts, preflight, settings
 from amuse_jax.run.stage import Stage, is_complete, run_stage
 from amuse_jax.synthetic import stage as render
-from amuse_jax.system import hosts, xla
+from amuse_jax.system import devices, hosts, xla
+from amuse_jax.training import fitting
 from amuse_jax.training.pretrain import stage as pretrain
 from amuse_jax.training.train import stage as train
 
@@ -147,7 +149,13 @@ def run(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
             f'--stages names {", ".join(sorted(unknown))}; expected some of '
             + ', '.join([*stages, 'ablations', 'or summary or ask alone'])
         )
+    parts.check(config, names)
     _check(config, workdir, names)
+    if config.data.part:
+        parts.run(config, workdir, stages, names)
+        return
+    if hosts.is_first():
+        parts.refuse_while_working(workdir)
     xla.enable_compilation_cache(workdir / 'compiled')
     with lock.held(workdir) if hosts.is_first() else contextlib.nullcontext():
         for stage in stages.values():
@@ -159,17 +167,35 @@ def run(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
             print(report.format_summary(stages['evaluate'].path(workdir)))
 
 
+def shares_gpus(config: ConfigDict, workdir: Path, names: Sequence[str]) -> bool:
+    """Return whether other processes will use the GPUs while this process runs.
+
+    They look for sources and regions. JAX then must not take all memory of the GPUs at its start.
+    """
+    if names == ['ask']:
+        return True
+    using = {'rois', 'test_rois'} | ({'annotate'} if config.sources.stems != 'truth' else set())
+    return any(stage.name in using for stage in _pending_stages(config, workdir, names))
+
+
 def _check(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
-    """Check data, disk space and external files for all pending stages, before the first starts."""
+    """Check data, devices, disk and external files for all pending stages before the first one."""
     settings.check_data(config)
     pending = [(config, _pending_stages(config, workdir, names))]
     if 'ablations' in names:
         variants = _ablation_configs(config).values()
         pending += [(variant, _pending_stages(variant, workdir)) for variant in variants]
+    if any(stages for _, stages in pending):
+        count, is_alone = devices.count(), hosts.count() == 1
+        for variant, stages in pending:
+            fitting.check(variant, {stage.name for stage in stages}, count, is_alone=is_alone)
     needed = {}
     for variant, stages in pending:
         needed |= disk.remaining_bytes(variant, workdir, stages)
     disk.check(workdir, needed)
+    names_of_pending = {stage.name for _, stages in pending for stage in stages}
+    if config.data.root and hours.STAGES & names_of_pending:
+        logging.info('%s', hours.describe(config, names_of_pending, disk.count_videos(config)))
     if hosts.is_first():  # on behalf of all hosts
         for variant, stages in pending:
             preflight.check(variant, {stage.name for stage in stages})

@@ -42,8 +42,8 @@ def check(config: ConfigDict, pending: Collection[str]) -> None:
 
 def _check_source_separation(config: ConfigDict) -> None:
     settings = config.sources
-    if settings.stems == 'uss':
-        separation.check(settings.weights)
+    if settings.stems in ('uss', 'uss-tags'):
+        separation.check(settings.weights, only_classify=settings.stems == 'uss-tags')
     elif settings.stems == 'tags':
         if not settings.weights:
             raise StageError(

@@ -10,8 +10,9 @@ from amuse_jax.annotate import sources
 from amuse_jax.config import PARTS, parse_steps
 from amuse_jax.errors import StageError
 from amuse_jax.run import needs
+from amuse_jax.system.sharded import part_slice
 
-STEMS = ('truth', 'uss', 'tags')
+STEMS = ('truth', 'uss', 'uss-tags', 'tags')
 TRACKERS = ('librosa', 'tempo')
 CACHES = ('auto', 'device', 'host', 'disk')
 TOWERS_FROM = ('', 'sources')
@@ -56,6 +57,16 @@ def check(config: ConfigDict) -> None:
         parse_steps(config.loop.profile_steps)
     except ValueError as error:
         raise StageError(str(error)) from error
+    if config.data.part:
+        try:
+            part_slice(config.data.part)
+        except ValueError as error:
+            raise StageError(f'config.data.part: {error}') from error
+        if config.data.beam:
+            raise StageError(
+                'config.data.part and config.data.beam are both set; expected one of them, because '
+                'a Beam pipeline shares out the work itself'
+            )
     if config.data.beam and importlib.util.find_spec('apache_beam') is None:
         raise StageError(
             'config.data.beam is set, but Apache Beam is not installed; run '
@@ -117,6 +128,9 @@ POSITIVE = (
     'evaluate.batch_size',
 )
 NOT_NEGATIVE = (
+    'data.workers',
+    'pretrain.batch_per_device',
+    'train.batch_per_device',
     'pretrain.warmup_epochs',
     'pretrain.clip_norm',
     'train.parts',

@@ -165,14 +165,14 @@ def _prepare_folder(
         logging.info('%s: running again, because %s', stage.name, reason)
         _delete(folder)
     elif started.exists():
-        if started.read_text() != expected:
+        if started.read_text('utf-8') != expected:
             _delete(folder)
     elif folder.exists() and any(not p.name.startswith('.tmp-') for p in folder.iterdir()):
         raise StageError(
             f'{folder} holds files that amuse_jax did not write; move them away or use another '
             '--workdir'
         )
-    write_atomically(started, lambda temporary: temporary.write_text(expected))
+    write_atomically(started, lambda temporary: temporary.write_text(expected, 'utf-8'))
 
 
 def _delete(folder: Path) -> None:

@@ -14,6 +14,7 @@ from absl import app, flags
 from amuse_jax.config import default_config
 from amuse_jax.errors import StageError
 from amuse_jax.synthetic import stage
+from amuse_jax.system import environment
 
 _DEFAULTS = default_config().synthetic
 
@@ -41,6 +42,7 @@ _SETTINGS = {
 
 def main(argv: list[str]) -> None:
     """Render the data set that the flags describe and print a summary."""
+    environment.set_up()
     if len(argv) > 1:
         raise app.UsageError(f'unknown arguments {argv[1:]}')
     settings = _DEFAULTS

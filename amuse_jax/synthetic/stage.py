@@ -8,7 +8,6 @@ ROOT/truth/ID.json                   performers, positions, intervals, levels, t
 
 import functools
 import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from amuse_jax.synthetic.questions import balance, templates
 from amuse_jax.synthetic.questions.templates import Candidate
 from amuse_jax.synthetic.score.compose import compose, video_id
 from amuse_jax.synthetic.score.score import SECONDS, Score
+from amuse_jax.system import cpus
 from amuse_jax.system.files import write_atomically, write_json
 from amuse_jax.system.sharded import map_files
 
@@ -57,7 +57,7 @@ def render(settings: ConfigDict, folder: Path, workers: int) -> dict:
     missing = sum(
         not _paths(folder, settings.seed, index)[2].exists() for index in range(settings.videos)
     )
-    workers = min(workers or os.cpu_count(), max(missing, 1))
+    workers = min(workers or cpus.usable(), max(missing, 1))
     began = time.monotonic()
     _render_all(settings, folder, workers)
     seconds = time.monotonic() - began
@@ -65,7 +65,8 @@ def render(settings: ConfigDict, folder: Path, workers: int) -> dict:
     for split, rows in questions.items():
         text = json.dumps(rows, indent=2)
         write_atomically(
-            folder / f'avqa-{split}.json', lambda beside, text=text: beside.write_text(text)
+            folder / f'avqa-{split}.json',
+            lambda beside, text=text: beside.write_text(text, 'utf-8'),
         )
     return {
         'videos': settings.videos,
@@ -182,7 +183,7 @@ def _render_one(
     video_path, stems_path, _ = _paths(folder, seed, indices[0])
     try:
         boxes = film.write(score, video_path, stems_path, width=width, height=height, fps=fps)
-        path.write_text(json.dumps(truth(score, boxes)) + '\n')
+        path.write_text(json.dumps(truth(score, boxes)) + '\n', 'utf-8')
     except Exception as error:
         raise RuntimeError(f'{score.video_id} could not be rendered: {error}') from error
 
@@ -213,7 +214,7 @@ def _check_folder(settings: ConfigDict, folder: Path) -> None:
     path = folder / 'rendering.json'
     expected = {name: settings[name] for name in VIDEO_SETTINGS}
     if path.exists():
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text('utf-8'))
         if found != expected:
             raise StageError(
                 f'{folder} holds videos rendered with {found}, but this run uses {expected}; '

@@ -58,7 +58,7 @@ def map_files(
         )
     errors = sorted(folder.glob(f'{_ERROR_PREFIX}*'))
     if errors:
-        raise StageError(errors[0].read_text())
+        raise StageError(errors[0].read_text('utf-8'))
     remove_unfinished(folder)  # left by workers that the runner stopped
     missing = [path for _, path in pending if not path.exists()]
     if missing:
@@ -87,7 +87,7 @@ def _write_file(element: bytes, work: Callable[[Sequence, Path], None]) -> None:
             write_atomically(path, lambda temporary: work(group, temporary))
         except StageError as error:
             # A retry cannot fix a user's error, and not every runner passes exceptions on.
-            path.with_name(_ERROR_PREFIX + path.name).write_text(str(error))
+            path.with_name(_ERROR_PREFIX + path.name).write_text(str(error), 'utf-8')
 
 
 def _pipeline(options: str) -> apache_beam.Pipeline:

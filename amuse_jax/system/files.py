@@ -73,7 +73,7 @@ def read_bytes(path: Path, max_bytes: int, seconds: float) -> bytes:
 def write_json(path: Path, value) -> None:
     """Write JSON atomically; numbers that are not finite become null, because JSON has none."""
     text = json.dumps(_finite(value), indent=1, allow_nan=False) + '\n'
-    write_atomically(path, lambda temporary: temporary.write_text(text))
+    write_atomically(path, lambda temporary: temporary.write_text(text, 'utf-8'))
 
 
 def _finite(value):

@@ -18,7 +18,7 @@ def read_manifest(folder: Path) -> dict | None:
     if not path.exists():
         return None
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_text('utf-8'))
         refuse_newer(manifest['format'], FORMAT, path)
     except (ValueError, KeyError, TypeError) as error:
         raise StageError(

@@ -1,9 +1,14 @@
-"""Settings of the C library's memory allocator in this process, and the host's free memory."""
+"""The memory of this process: its allocator, what the host has left, and what to do without it."""
 
+import contextlib
 import ctypes
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+from amuse_jax.errors import StageError
+from amuse_jax.system import control_groups
 
 # Parameter numbers from glibc's malloc.h.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -31,6 +36,31 @@ def release() -> None:
         glibc.malloc_trim(0)
 
 
+@contextlib.contextmanager
+def shortage_as_error(name: str, advice: str) -> Iterator[None]:
+    """Turn the various errors of PyTorch, JAX and Python for too little memory into a `StageError`.
+
+    Args:
+      name: what needs the memory; the message begins with it.
+      advice: what the user can do.
+
+    Raises:
+      StageError: the memory of the host or of an accelerator ran out.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # PyTorch's and JAX's are RuntimeErrors
+        text = ' '.join(str(error).split())
+        if not isinstance(error, MemoryError) and not re.search(_SHORTAGE, text, re.IGNORECASE):
+            raise
+        text = text[:200] or 'MemoryError'
+        raise StageError(f'{name}: memory ran out ({text}); {advice}') from error
+
+
+# In CUDA's, XLA's and the host's messages.
+_SHORTAGE = "out of memory|RESOURCE_EXHAUSTED|can't allocate memory|not enough memory"
+
+
 def available(root: Path = Path('/')) -> int | None:
     """Return the bytes that this process can still use, or None if that is unknown.
 
@@ -40,51 +70,35 @@ def available(root: Path = Path('/')) -> int | None:
     Args:
       root: the root of the file system; tests use another one.
     """
-    sizes = [_kernel_estimate(root), *_left_in_groups(root)]
+    sizes = [_kernel_estimate(root)]
+    for folder, version in control_groups.folders('memory', root):
+        sizes.append(_left_in_group(folder, *_FILES[version]))
     return min((size for size in sizes if size is not None), default=None)
 
 
 def _kernel_estimate(root: Path) -> int | None:
-    text = _text(root / 'proc/meminfo')
+    text = control_groups.read(root / 'proc/meminfo')
     match = re.search(r'^MemAvailable:\s+(\d+) kB$', text, re.MULTILINE)
     return int(match[1]) * 1024 if match else None
 
 
-def _left_in_groups(root: Path) -> list[int]:
-    """Return the bytes left in each control group of this process that has a limit."""
-    left = []
-    for line in _text(root / 'proc/self/cgroup').splitlines():
-        _, controllers, path = line.split(':', 2)
-        if controllers and 'memory' not in controllers.split(','):
-            continue
-        # Version 2 has no controllers in this line. A container may show its own group as the root.
-        folder, names = ('memory', _VERSION_1) if controllers else ('', _VERSION_2)
-        top = root / 'sys/fs/cgroup' / folder
-        group = top / path.strip('/')
-        for each in (group, *group.parents) if group != top else (group,):
-            left += _left_in_group(each, *names)
-            if each == top:
-                break
-    return left
+# By version of control groups: the files of the limit and of the use, and the name of the memory in
+# memory.stat that can be freed.
+_FILES = {
+    1: ('memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file'),
+    2: ('memory.max', 'memory.current', 'inactive_file'),
+}
 
 
-_VERSION_1 = ('memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file')
-_VERSION_2 = ('memory.max', 'memory.current', 'inactive_file')
-
-
-def _left_in_group(group: Path, limit_name: str, used_name: str, cached_name: str) -> list[int]:
-    limit, used = _text(group / limit_name).strip(), _text(group / used_name).strip()
+def _left_in_group(group: Path, limit_name: str, used_name: str, cached_name: str) -> int | None:
+    """Return the bytes left in a control group, or None if it has no limit."""
+    limit = control_groups.read(group / limit_name).strip()
+    used = control_groups.read(group / used_name).strip()
     if not limit.isdigit() or not used.isdigit() or int(limit) >= 2**60:  # 'max', or no limit
-        return []
-    cached = re.search(rf'^{cached_name} (\d+)$', _text(group / 'memory.stat'), re.MULTILINE)
-    return [max(int(limit) - int(used) + (int(cached[1]) if cached else 0), 0)]
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ''
+        return None
+    statistics = control_groups.read(group / 'memory.stat')
+    cached = re.search(rf'^{cached_name} (\d+)$', statistics, re.MULTILINE)
+    return max(int(limit) - int(used) + (int(cached[1]) if cached else 0), 0)
 
 
 def _glibc() -> ctypes.CDLL | None:

@@ -40,10 +40,17 @@ ENVIRONMENT = {
 }
 
 
-def set_environment() -> None:
-    """Set the environment variables that the user has not set. Call this before JAX starts."""
+def set_environment(*, shares_gpus: bool = False) -> None:
+    """Set the environment variables that the user has not set. Call this before JAX starts.
+
+    Args:
+      shares_gpus: whether other processes, of PyTorch or with a JAX of their own, will use the GPUs
+        while this one runs. JAX then takes their memory only as it needs it.
+    """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if shares_gpus:
+        os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
 
 
 def run_cpu_programs_in_place() -> None:

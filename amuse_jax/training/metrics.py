@@ -34,12 +34,12 @@ class MetricsWriter:
         if not hosts.is_first():
             return
         self.path = folder / 'metrics.jsonl'
-        kept = self.path.read_text().splitlines(keepends=True)[:lines] if lines else []
+        kept = self.path.read_text('utf-8').splitlines(keepends=True)[:lines] if lines else []
         self.lines = len(kept)
         temporary = self.path.with_suffix('.tmp')
-        temporary.write_text(''.join(kept))
+        temporary.write_text(''.join(kept), 'utf-8')
         temporary.replace(self.path)
-        self._file = open(self.path, 'a')
+        self._file = open(self.path, 'a', encoding='utf-8')
         self._events = EventFileWriter(str(folder / 'tensorboard'))
         # Makes TensorBoard discard what a killed run wrote from this step on.
         self._add_event(step, session_log=SessionLog(status=SessionLog.START))

@@ -58,22 +58,38 @@ def mesh(settings: Mapping[str, int], devices: Sequence[Any] = ()) -> Mesh:
     Raises:
       StageError: the sizes do not match the number of devices.
     """
-    devices, sizes = devices or jax.devices(), {axis: settings[axis] for axis in AXES}
+    devices = devices or jax.devices()
+    shape = mesh_shape(settings, len(devices), is_alone=jax.process_count() == 1)
+    devices = devices[: math.prod(shape)]
+    return jax.make_mesh(shape, AXES, (AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def mesh_shape(settings: Mapping[str, int], devices: int, *, is_alone: bool) -> tuple[int, ...]:
+    """Return the size of each axis in AXES of the mesh that the config's section `mesh` describes.
+
+    Args:
+      settings: the size of each axis; -1 means all remaining devices.
+      devices: the number of devices of all processes.
+      is_alone: whether one process runs alone; it may leave some devices unused.
+
+    Raises:
+      StageError: the sizes do not match the number of devices.
+    """
+    sizes = {axis: settings[axis] for axis in AXES}
     given = ', '.join(f'{axis}={size}' for axis, size in sizes.items())
     free = [axis for axis, size in sizes.items() if size == -1]
     known = math.prod(size for size in sizes.values() if size != -1)
     if len(free) > 1 or known == 0 or min(sizes.values()) < -1:
         raise StageError(f'config.mesh is {given}; expected positive sizes, and -1 at most once')
-    sizes |= {axis: len(devices) // known for axis in free}
+    sizes |= {axis: devices // known for axis in free}
     count = math.prod(sizes.values())
-    leaves_some = not free and jax.process_count() == 1
-    if count != len(devices) and not (leaves_some and count < len(devices)):
+    leaves_some = not free and is_alone
+    if count != devices and not (leaves_some and count < devices):
         raise StageError(
-            f'config.mesh is {given}, but there are {len(devices)} devices; expected sizes whose '
-            f'product is {len(devices)}'
+            f'config.mesh is {given}, but there are {devices} devices; expected sizes whose '
+            f'product is {devices}'
         )
-    shape = tuple(sizes.values())
-    return jax.make_mesh(shape, AXES, (AxisType.Auto,) * len(AXES), devices=devices[:count])
+    return tuple(sizes.values())
 
 
 def single_device_mesh() -> Mesh:

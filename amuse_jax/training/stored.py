@@ -142,7 +142,7 @@ def _rows_done(folder: Path, names: Sequence[str]) -> int:
     if all(_final_path(folder, name).exists() for name in names):
         return COMPLETE
     progress = folder / 'rows.json'
-    return json.loads(progress.read_text()) if progress.exists() else 0
+    return json.loads(progress.read_text('utf-8')) if progress.exists() else 0
 
 
 def _final_path(folder: Path, name: str) -> Path:
@@ -177,5 +177,5 @@ def _save_dtypes(folder: Path, rows: Mapping[str, np.ndarray]) -> None:
 def _dtypes(folder: Path) -> dict[str, np.dtype]:
     """Return the dtypes that `_save_dtypes` wrote; older folders have none."""
     path = folder / 'dtypes.json'
-    names = json.loads(path.read_text()) if path.exists() else {}
+    names = json.loads(path.read_text('utf-8')) if path.exists() else {}
     return {name: jnp.dtype(dtype) for name, dtype in names.items()}

@@ -72,7 +72,7 @@ class Watchdog:
         while self._wait_for_next_check():
             with contextlib.suppress(OSError):
                 self._folder.mkdir(parents=True, exist_ok=True)
-                (self._folder / str(hosts.index())).write_text(self._position()[0])
+                (self._folder / str(hosts.index())).write_text(self._position()[0], 'utf-8')
 
     def _end_process(self, position: str) -> None:
         _print(f'amuse_jax: stuck (loop.stuck_seconds is {self._limit:g}): {position}')
@@ -90,7 +90,7 @@ class Watchdog:
         for index in sorted(set(range(hosts.count())) - {hosts.index()}):
             path = self._folder / str(index)
             try:
-                age, text = time.time() - path.stat().st_mtime, path.read_text()
+                age, text = time.time() - path.stat().st_mtime, path.read_text('utf-8')
                 _print(f'  process {index} said {age:.0f} s ago: {text}')
             except OSError:
                 _print(f'  process {index} never said where it is')

@@ -84,6 +84,7 @@ def settings(root: Path, **changes) -> ConfigDict:
             beam='',
             read_seconds=300.0,
             read_gigabytes=4.0,
+            part='',
         ),
         'rhythm': dict(segment_seconds=6.0, threshold=0.25, sample_rate=22050, tracker='tempo'),
         'sources': dict(stems='truth', weights='', window_seconds=1.0, threshold_db=-40.0),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -72,10 +73,21 @@ def test_tpu_pod_creates_installs_runs_and_deletes():
     assert commands[-1][3:6] == ['queued-resources', 'delete', 'pod']
     install, main = commands[4][-1], commands[5][-1]
     assert './amuse_jax[tpu]' in install and 'torch' not in install
+    assert '-c amuse_jax/requirements.txt -c amuse_jax/launch/constraints.txt' in install
     assert 'mount -o lookupcache=positive 10.0.0.2:/amuse /mnt/amuse' in install
     assert '--coordinator=auto' in main
     assert shlex.split(main)[-3:] == ARGUMENTS  # quoted for the shells on the workers
     assert all('--worker=all' in commands[index] for index in (1, 3, 4, 5))
+
+
+def test_two_launches_of_a_pod_never_share_a_file():
+    copied = [
+        next(words for words in dry_run('tpu_pod.sh', 'pod', *ARGUMENTS) if 'scp' in words)
+        for _ in range(2)
+    ]
+    files = [Path(words[words.index('scp') + 1]) for words in copied]
+    assert files[0].name == files[1].name == 'amuse_jax.tar.gz'
+    assert files[0].parent != files[1].parent and not files[0].parent.exists()
 
 
 # A fake gcloud that works on files in the folder of the test: `state` holds the state of the pod,
@@ -140,14 +152,93 @@ def test_beam_runs_prepare_annotate_and_rois(runner):
         beam._pipeline(options.partition('=')[2])
 
 
-def test_the_container_has_the_training_files_and_no_torch():
+def test_the_container_has_the_training_files_and_pinned_versions():
     text = (ROOT / 'launch/Containerfile').read_text()
     copied = [
         word for line in text.splitlines() if line.startswith('COPY') for word in line.split()
     ]
     assert {'pyproject.toml', 'amuse_jax', 'configs'} <= set(copied)
     assert all((ROOT / name).exists() for name in copied[1:] if name not in ('./', 'COPY'))
-    assert '.[${EXTRA}]' in text and 'offline' not in text
+    assert '.[${EXTRA}]' in text and 'ARG EXTRA=tpu' in text
+    assert '-c requirements.txt -c launch/constraints.txt' in text
+
+
+def test_offline_shares_the_stages_among_jobs_that_wait_for_each_other():
+    (alone,) = dry_run('offline.sh', '1', *ARGUMENTS)
+    assert alone[0] == '.venv/bin/python' and '--stages=prepare,annotate,rois' in alone
+    assert alone[-3:] == ARGUMENTS
+    jobs = dry_run('offline.sh', '16', *ARGUMENTS)
+    assert [words[0] for words in jobs] == ['sbatch'] * 4
+    wrapped = [shlex.split(words[-1].removeprefix('--wrap=')) for words in jobs]
+    stages = [next(word for word in words if '--stages' in word) for words in wrapped]
+    assert stages == ['--stages=prepare'] * 2 + ['--stages=annotate,rois'] * 2
+    for index, (words, job) in enumerate(zip(wrapped, jobs)):
+        is_array = index % 2 == 0
+        assert ('--array=1-16' in job) == is_array
+        assert ('--config.data.part=$SLURM_ARRAY_TASK_ID/16' in words) == is_array
+        assert ('--dependency=afterok:JOB' in job) == (index > 0)
+        assert [word for word in words if word in ARGUMENTS] == ARGUMENTS
+
+
+def pins(name):
+    lines = (ROOT / name).read_text().splitlines()
+    return dict(
+        re.fullmatch(r'([\w.-]+)==([\w.]+)( ;.*)?', line).group(1, 2)
+        for line in lines
+        if line and not line.startswith('#')
+    )
+
+
+def test_the_pins_of_the_extras_go_with_those_of_the_tests():
+    tested, extra = pins('requirements.txt'), pins('launch/constraints.txt')
+    assert not tested.keys() & extra.keys()
+    assert extra['jax-cuda13-plugin'] == extra['jax-cuda13-pjrt'] == tested['jax']
+    assert {'uss', 'libtpu', 'lightning', 'panns-inference'} <= extra.keys()
+
+
+@pytest.mark.parametrize('script', ['slurm.sh', 'tpu_pod.sh', 'gke.sh'])
+def test_training_hosts_run_only_what_their_packages_allow(script):
+    words = shlex.split(' '.join(' '.join(each) for each in dry_run(script, 'name', *ARGUMENTS)))
+    stages = [word for word in words if word.startswith('--stages=')]
+    assert stages == ['--stages=pretrain,train,evaluate']
+
+
+# The lines of the page that train, and the number of devices of the hosts that they start.
+PAGE = (ROOT / 'docs/launches.md').read_text('utf-8')
+DEVICES = {'slurm.sh': 4 * 8, 'tpu_pod.sh': 16, 'gke.sh': 16}
+
+
+def line_of_the_page(script):
+    (line,) = re.findall(rf'^    (.*launch/{script} .*--config=.*)$', PAGE, re.MULTILINE)
+    return line
+
+
+@pytest.mark.parametrize('script', DEVICES)
+def test_the_lines_of_the_page_train_on_a_mesh_of_their_size(script, tmp_path):
+    """Run main with the arguments of the line on as many devices as the hosts have.
+
+    The run ends at the missing annotation files, which it reads after the mesh has been checked.
+    """
+    line = line_of_the_page(script)
+    settings = [word for word in shlex.split(line) if word.startswith('--config')]
+    assert 'nodes=4' in line or 'slurm' not in script
+    arguments = [word for word in settings if not word.startswith('--config.data.root')]
+    arguments += [f'--config.data.root={tmp_path}', f'--workdir={tmp_path}/run']
+    environment = processes.environment(DEVICES[script])
+    command = [sys.executable, '-m', 'amuse_jax.main', *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    assert 'the annotation file avqa-train.json does not exist' in done.stderr
+    devices = DEVICES[script]
+    assert f'mesh: {devices} of {devices} devices' in done.stderr
+    without = [word for word in command if 'batch_per_device' not in word]
+    done = subprocess.run(
+        without, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 1
+    assert f'cannot be divided evenly over {devices} devices' in done.stderr
 
 
 def test_on_a_gpu_takes_eight_minutes_and_installs_nothing():

@@ -1,14 +1,18 @@
 """Test Universal Source Separation: reports of missing files, and stems of the real networks."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from amuse_jax.annotate import sources
+from amuse_jax.annotate import sources, sources_tags
 from amuse_jax.errors import StageError
 from amuse_jax.music_avqa.vocabulary import INSTRUMENTS
 from amuse_jax.pretrained import audioset, separation
+from tests.paths import ROOT
 
 VIOLIN, CELLO = INSTRUMENTS.index('violin'), INSTRUMENTS.index('cello')
 installed = importlib.util.find_spec('uss') is not None
@@ -22,10 +26,9 @@ def home(tmp_path, monkeypatch):
 
 
 def write_labels(path) -> list[str]:
-    """Write a label file in AudioSet's format and size with the used classes; return its names."""
-    used = sorted({name for classes in audioset.CLASSES.values() for name in classes})
-    names = used + [f'class {index}' for index in range(len(used), separation.CLASSES)]
-    rows = [f'{index},/m/{index:05d},"{name}"\n' for index, name in enumerate(names)]
+    """Write a label file with AudioSet's names, format and size; return the names."""
+    names = list(audioset.names())
+    rows = [f'{index},/m/{index},"{name}"\n' for index, name in enumerate(names)]
     text = 'index,mid,display_name\n' + ''.join(rows)
     missing = separation.LABELS_BYTES - len(text)
     path.write_text(text[:-2] + ' ' * missing + text[-2:])
@@ -53,7 +56,7 @@ def test_missing_files_are_reported(tmp_path, home):
     with pytest.raises(StageError, match=f'{separation.LABELS} .14675 bytes. in {tmp_path}'):
         separation._place_labels(tmp_path)
     with pytest.raises(StageError, match=f'has no file {separation.CHECKPOINT}'):
-        separation._weight_files(tmp_path)
+        separation._weight_files(tmp_path, (separation.CHECKPOINT, separation.TAGGER))
 
 
 def test_published_files_are_read_without_unpickling(tmp_path):
@@ -75,13 +78,12 @@ def test_published_files_are_read_without_unpickling(tmp_path):
         separation._read(tmp_path / 'cut.pth', 'model')
 
 
-@pytest.mark.skipif(not installed, reason="the package uss is not installed (pip install '.[uss]')")
-def test_real_networks_separate_what_the_tagger_detects(tmp_path, home):
-    """Test the real networks with random weights and a tagger that detects only a violin."""
+def write_weights(folder) -> None:
+    """Write random weights of the real networks, and a tagger that detects only a violin."""
     import torch
 
-    names = write_labels(tmp_path / separation.LABELS)
-    separation._place_labels(tmp_path)
+    names = write_labels(folder / separation.LABELS)
+    separation._place_labels(folder)
     from panns_inference.models import Cnn14
     from uss.models.resunet import ResUNet30
 
@@ -94,11 +96,21 @@ def test_real_networks_separate_what_the_tagger_detects(tmp_path, home):
         tagger.fc_audioset.weight.zero_()
         tagger.fc_audioset.bias.fill_(-9.0)
         tagger.fc_audioset.bias[names.index('Violin, fiddle')] = 9.0
-    torch.save({'model': tagger.state_dict()}, tmp_path / separation.TAGGER)
+    torch.save({'model': tagger.state_dict()}, folder / separation.TAGGER)
     network = ResUNet30(input_channels=1, output_channels=1, condition_size=527)
     state = {f'ss_model.{name}': value for name, value in network.state_dict().items()}
-    torch.save({'state_dict': state}, tmp_path / separation.CHECKPOINT)
+    torch.save({'state_dict': state}, folder / separation.CHECKPOINT)
 
+
+needs_uss = pytest.mark.skipif(
+    not installed,
+    reason="the package uss is not installed (pip install '.[uss]'); .ci/run has it apart",
+)
+
+
+@needs_uss
+def test_real_networks_separate_what_the_tagger_detects(tmp_path, home):
+    write_weights(tmp_path)
     separate = separation.load(str(tmp_path))
     rate = separation.SAMPLE_RATE
     sound = np.random.default_rng(0).normal(0, 0.1, 3 * rate).astype(np.float32)
@@ -113,3 +125,40 @@ def test_real_networks_separate_what_the_tagger_detects(tmp_path, home):
     )  # fmt: skip
     np.testing.assert_allclose(counted[:, VIOLIN], [1, 0.5])
     assert counted[:, CELLO].sum() == 0
+
+    assert min(separate.seconds_per_piece()) > 0
+
+    # The same tagger alone, which needs no weights of the separation.
+    (tmp_path / separation.CHECKPOINT).unlink()
+    separation.check(str(tmp_path), only_classify=True)
+    with pytest.raises(StageError, match='has no file ss_model'):
+        separation.check(str(tmp_path))
+    tags = separation.load_classifier(str(tmp_path))(sound)
+    assert tags.step_seconds * len(tags.timeline) == pytest.approx(3.0)
+    heard = sources_tags.frequencies(
+        tags, segments=2, segment_seconds=2.0, window_seconds=1.0, threshold=0.2
+    )
+    np.testing.assert_allclose(heard[:, VIOLIN], [1, 0.5])
+    assert not np.delete(heard, VIOLIN, axis=1).any()
+
+
+@needs_uss
+def test_too_little_memory_is_one_sentence(tmp_path, home):
+    """Limit the memory of a process that separates; its allocation really fails."""
+    write_weights(tmp_path)
+    code = (
+        'import resource, sys, numpy as np\n'
+        'from pathlib import Path\n'
+        'from amuse_jax.pretrained import separation\n'
+        'separate = separation.load(sys.argv[1])\n'
+        "used = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
+        'resource.setrlimit(resource.RLIMIT_AS, (used + 2**24, used + 2**24))\n'
+        'separate(np.zeros(64000, np.float32))\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code, str(tmp_path)],
+        cwd=ROOT, env=dict(os.environ, PYTHONPATH=str(ROOT)), capture_output=True, text=True,
+    )  # fmt: skip
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith('amuse_jax.errors.StageError: annotate: universal source separation: ')
+    assert 'memory ran out' in last and '--config.sources.stems=uss-tags' in last

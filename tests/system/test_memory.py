@@ -1,8 +1,10 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from amuse_jax.errors import StageError
 from amuse_jax.system import memory
 
 PROGRAM = """
@@ -79,3 +81,24 @@ def test_groups_of_version_1_count_too(tmp_path):
 
 def test_this_host_says_what_is_available():
     assert 0 < memory.available() < 2**50
+
+
+def allocate_numpy():
+    np.ones(2**50, np.uint8)
+
+
+def allocate_torch():
+    pytest.importorskip('torch').empty(2**50)
+
+
+@pytest.mark.parametrize('allocate', [allocate_numpy, allocate_torch])
+def test_too_little_memory_is_a_sentence_with_advice(allocate):
+    with pytest.raises(StageError, match='^drums: memory ran out .*; play less$'):
+        with memory.shortage_as_error('drums', 'play less'):
+            allocate()
+
+
+def test_other_errors_stay_as_they_are():
+    with pytest.raises(RuntimeError, match='out of tune'):
+        with memory.shortage_as_error('drums', 'play less'):
+            raise RuntimeError('out of tune')

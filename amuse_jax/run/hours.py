@@ -1,0 +1,58 @@
+"""An estimate of the hours that the stages before training will take on this host."""
+
+from collections.abc import Collection
+
+from ml_collections import ConfigDict
+
+from amuse_jax.system import cpus, gpus
+
+# Seconds of one CPU for a minute of 640x360 pixels and 25 frames per second, measured: decoding and
+# log-mel; librosa's beat tracker; ten pictures through YOLOv8n at 640 pixels.
+CPU_SECONDS = {'prepare': 0.8, 'annotate': 0.7, 'rois': 1.0}
+STAGES = frozenset(CPU_SECONDS)
+# The same of rois with a GPU: what is left for the CPUs is decoding, by several threads.
+DECODE_SECONDS = 0.4
+
+
+def estimate(
+    config: ConfigDict, stages: Collection[str], videos: int, gpu_count: int, cpu_count: int
+) -> dict[str, float]:
+    """Return the hours of each stage, without separating sources, which is measured when it starts.
+
+    Args:
+      config: the run's config.
+      stages: names of the stages that will run.
+      videos: number of videos in the data set.
+      gpu_count: number of GPUs of this host.
+      cpu_count: number of CPUs that this process may use.
+    """
+    if config.data.part:
+        videos = -(-videos // int(config.data.part.partition('/')[2]))
+    cpu_workers = config.data.workers or cpu_count
+    hours = {}
+    for name in CPU_SECONDS:
+        if name not in stages:
+            continue
+        seconds, workers = CPU_SECONDS[name], cpu_workers
+        if name == 'annotate' and config.sources.stems != 'truth':
+            workers = max(gpu_count, 1)  # one process per GPU, or one with all CPUs
+        if name == 'rois' and gpu_count:
+            seconds, workers = DECODE_SECONDS, cpu_count
+        hours[name] = videos * seconds / workers / 3600
+    return hours
+
+
+def describe(config: ConfigDict, stages: Collection[str], videos: int) -> str:
+    """Return a sentence with the estimate for this host; some of STAGES must be in `stages`."""
+    gpu_count, cpu_count = len(gpus.visible()), cpus.usable()
+    hours = estimate(config, stages, videos, gpu_count, cpu_count)
+    parts = ', '.join(f'{name} {each:.1f}' for name, each in hours.items())
+    separation = ''
+    if 'annotate' in hours and config.sources.stems == 'uss':
+        separation = '; the separation of sources comes on top and is measured when it starts'
+    share = f', of which this job does part {config.data.part}' if config.data.part else ''
+    return (
+        f'about {sum(hours.values()):.1f} hours before training ({parts}) for {videos:,} videos'
+        f'{share}, with {cpu_count} CPUs and {gpu_count} GPUs{separation}; --config.data.part '
+        'shares the work among jobs (docs/launches.md)'
+    )

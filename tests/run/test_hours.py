@@ -1,0 +1,41 @@
+"""The estimate of the stages before training."""
+
+import pytest
+
+from amuse_jax.run import hours
+from configs import v1
+
+ALL = ('prepare', 'annotate', 'rois', 'pretrain', 'train')
+ONE = sum(hours.CPU_SECONDS.values()) / 3600
+
+
+def total(config, *, gpus=0, cpus=1, videos=1000, stages=ALL):
+    return sum(hours.estimate(config, stages, videos, gpus, cpus).values())
+
+
+def test_parts_and_cpus_divide_the_hours():
+    config = v1.get_config()
+    config.sources.stems = 'truth'
+    assert total(config) == pytest.approx(1000 * ONE)
+    assert total(config, cpus=8) == pytest.approx(1000 * ONE / 8)
+    config.data.part = '3/10'
+    assert total(config, cpus=8) == pytest.approx(100 * ONE / 8)
+    assert total(config, stages=['train']) == 0
+
+
+def test_a_gpu_leaves_decoding_to_the_cpus():
+    config = v1.get_config()
+    on_cpus = hours.estimate(config, ['rois'], 1000, 0, 8)['rois']
+    assert hours.estimate(config, ['rois'], 1000, 8, 8)['rois'] < on_cpus
+    rhythm = [hours.estimate(config, ['annotate'], 800, gpus, 64)['annotate'] for gpus in (0, 1, 8)]
+    assert rhythm[0] == rhythm[1] == pytest.approx(8 * rhythm[2])  # one process per GPU
+
+
+def test_the_sentence_says_what_is_not_in_it():
+    config = v1.get_config()
+    config.data.part = '3/16'
+    text = hours.describe(config, ALL, 9288)
+    assert 'for 9,288 videos, of which this job does part 3/16' in text
+    assert 'the separation of sources comes on top' in text
+    config.sources.stems = 'tags'
+    assert 'separation' not in hours.describe(config, ALL, 9288)

@@ -1,0 +1,185 @@
+"""Environments that people really have: notebooks, other platforms, other locales.
+
+Every test starts the user's command in a process of its own.
+"""
+
+import ast
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.evaluation.test_seeds import make_run
+from tests.paths import ROOT
+from tests.training import conftest as small
+from tests.training import processes
+from tests.training.test_whole_runs import CONFIG, make_workdir
+
+tiny = small.tiny  # the fixture
+
+# As Jupyter, Colab and Kaggle export it; the module is not in the environment of the command.
+NOTEBOOK = {'MPLBACKEND': 'module://matplotlib_inline.backend_inline'}
+ASCII = {'PYTHONIOENCODING': 'ascii'}
+# The locale C as it is, without Python's switch to UTF-8.
+NO_UTF_8 = {'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'}
+X64 = {'JAX_ENABLE_X64': '1'}
+
+
+def run(module, *arguments, encoding='utf-8', **environment):
+    command = [sys.executable, '-m', module, *map(str, arguments)]
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=processes.environment() | environment,
+        capture_output=True,
+        encoding=encoding,
+        timeout=600,
+    )
+
+
+@pytest.mark.parametrize(
+    ('module', 'arguments'),
+    [
+        ('amuse_jax.main', ['--config=configs/demo.py', '--stages=summary']),
+        ('amuse_jax.pretrained', ['tag', '--source=gone.ckpt', '--audio=gone.mp4']),
+        ('amuse_jax.benchmark', ['--help']),
+    ],
+)
+def test_the_backend_of_a_notebook_does_not_matter(module, arguments):
+    done = run(module, *arguments, **NOTEBOOK)
+    assert 'Traceback' not in done.stderr and 'backend' not in done.stderr
+    if module == 'amuse_jax.main':
+        assert done.returncode == 0 and 'GFLOP' in done.stdout
+
+
+def test_no_variable_of_matplotlib_changes_a_figure(tmp_path):
+    """The first run has none of them, the second one has all."""
+    runs = [make_run(tmp_path / f'run{seed}', seed) for seed in range(2)]
+    (tmp_path / 'matplotlibrc').write_text('backend: none\nfigure.facecolor: red\n')
+    variables = NOTEBOOK | {
+        'MATPLOTLIBRC': str(tmp_path / 'matplotlibrc'),
+        'MPLCONFIGDIR': str(tmp_path / 'no/such/folder'),
+    }
+    pictures = []
+    for name, environment in (('without', {}), ('with', variables)):
+        out = tmp_path / name
+        done = run('amuse_jax.evaluation', 'seeds', *runs, f'--out={out}', **environment)
+        assert done.returncode == 0, done.stderr
+        pictures.append((out / 'accuracy.png').read_bytes())
+    assert pictures[0] == pictures[1]
+
+
+@pytest.mark.parametrize('environment', [ASCII, NO_UTF_8, ASCII | NO_UTF_8])
+def test_a_terminal_without_a_letter_does_not_end_a_command(tmp_path, environment):
+    runs = [make_run(tmp_path / f'run{seed}', seed) for seed in range(2)]
+    out = tmp_path / 'out'
+    done = run(
+        'amuse_jax.evaluation', 'seeds', *runs, f'--out={out}', encoding='ascii', **environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'Amuse' in done.stdout and '?' in done.stdout  # in the place of ±
+    assert '±' in (out / 'table.txt').read_text('utf-8')
+
+
+def test_videos_are_rendered_in_a_locale_that_is_not_utf_8(tmp_path):
+    sizes = dict(videos=3, width=64, height=36, fps=1, questions_per_video=2)
+    done = run(
+        'amuse_jax.main',
+        '--config=configs/demo.py',
+        '--stages=render,prepare',
+        '--config.data.workers=2',
+        f'--workdir={tmp_path}/run',
+        *(f'--config.synthetic.{name}={value}' for name, value in sizes.items()),
+        **NO_UTF_8,
+        **ASCII,
+        **NOTEBOOK,
+        **X64,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'run/prepare/manifest.json').exists()
+
+
+@pytest.mark.parametrize(
+    ('module', 'arguments'),
+    [
+        ('amuse_jax.main', ['--config=configs/demo.py', '--stages=summary']),
+        ('amuse_jax.main', ['--config=configs/demo.py', '--workdir=WORKDIR']),
+        ('amuse_jax.pretrained', ['tag', '--source=gone.ckpt', '--audio=gone.mp4']),
+        ('amuse_jax.benchmark', ['--config=configs/demo.py', '--out=WORKDIR']),
+    ],
+)
+@pytest.mark.parametrize('platform', ['cuda', 'metal'])
+def test_a_platform_that_is_not_here_is_one_sentence(module, arguments, platform, tmp_path):
+    arguments = [word.replace('WORKDIR', str(tmp_path / 'run')) for word in arguments]
+    done = run(module, *arguments, JAX_PLATFORMS=platform)
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"amuse_jax: JAX cannot start: JAX_PLATFORMS is '{platform}'")
+    assert 'unset JAX_PLATFORMS' in last
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.slow
+def test_a_whole_run_in_the_worst_environment(tiny, tmp_path):
+    """The same run in a plain environment has the same metrics."""
+    _, inputs = tiny
+    scores = []
+    for name, environment in (('plain', {}), ('worst', X64 | ASCII | NO_UTF_8 | NOTEBOOK)):
+        workdir = make_workdir(tmp_path / name, inputs)
+        done = run('amuse_jax.main', f'--config={CONFIG}', f'--workdir={workdir}', **environment)
+        assert done.returncode == 0, done.stderr[-3000:]
+        scores.append(processes.read_metrics(workdir / 'train'))
+    for each, other in zip(*scores):
+        np.testing.assert_allclose(list(each.values()), list(other.values()), rtol=1e-5)
+
+
+SOURCES = sorted((ROOT / 'amuse_jax').rglob('*.py'))
+
+
+def calls(tree):
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+
+
+def opens_text_without_encoding(call):
+    """Whether a call opens or reads text in the encoding of the locale."""
+    named = {word.arg for word in call.keywords}
+    if isinstance(call.func, ast.Attribute):
+        positional = {'read_text': 0, 'write_text': 1}.get(call.func.attr)
+        return positional is not None and 'encoding' not in named and len(call.args) <= positional
+    if not isinstance(call.func, ast.Name) or call.func.id != 'open':
+        return False
+    mode = call.args[1].value if len(call.args) > 1 else 'r'
+    return 'b' not in mode and 'encoding' not in named
+
+
+def test_every_text_file_is_opened_as_utf_8():
+    found = [
+        f'{path.relative_to(ROOT)}:{call.lineno}'
+        for path in SOURCES
+        for call in calls(ast.parse(path.read_text('utf-8')))
+        if opens_text_without_encoding(call)
+    ]
+    assert not found, 'name the encoding, such as read_text("utf-8")'
+
+
+def test_no_module_changes_the_environment_when_it_is_imported():
+    """Neither a statement outside functions, nor an import of all modules in one process."""
+    for path in SOURCES:
+        tree = ast.parse(path.read_text('utf-8'))
+        outside = [
+            node
+            for node in tree.body
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom)
+        ]
+        text = '\n'.join(map(ast.unparse, outside))
+        assert 'os.environ' not in text and 'putenv' not in text, path
+    code = (
+        'import os; before = dict(os.environ)\n'
+        'from amuse_jax.run import plan\n'
+        'from amuse_jax.regions import shard_task\n'
+        'assert dict(os.environ) == before, set(os.environ.items()) ^ set(before.items())'
+    )
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=dict(os.environ))
+    assert done.returncode == 0
