@@ -2,6 +2,7 @@
 
 python -m amuse_jax.main --config=configs/demo.py
 python -m amuse_jax.main --config=configs/demo.py --stages=summary
+python -m amuse_jax.main --config=configs/demo.py --stages=status
 python -m amuse_jax.main --config=configs/demo.py --stages=ablations
 python -m amuse_jax.main --config=configs/demo.py --stages=ask --video=F.mp4 --question="..."
 
@@ -17,7 +18,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from amuse_jax.errors import StageError
-from amuse_jax.system import memory, xla
+from amuse_jax.system import memory, paths, preemption, xla
 
 # Worker processes import this file again, so heavy modules are imported inside the functions.
 
@@ -27,6 +28,9 @@ WORKDIR = flags.DEFINE_string(
 )
 STAGES = flags.DEFINE_list(
     'stages', [], 'Stages to run; if empty, all whose results are missing or out of date.'
+)
+REDO = flags.DEFINE_list(
+    'redo', [], 'Stages to make again although they are complete; the earlier results are kept.'
 )
 VIDEO = flags.DEFINE_string('video', '', 'For --stages=ask: a video file.')
 COORDINATOR = flags.DEFINE_string(
@@ -39,7 +43,9 @@ PROCESS_ID = flags.DEFINE_integer(
 )
 PROCESS_COUNT = flags.DEFINE_integer('process_count', 1, 'With HOST:PORT: the number of processes.')
 PREEMPTED_STATUS = flags.DEFINE_integer(
-    'preempted_status', 0, 'Exit status after SIGTERM; launch scripts restart the run on it.'
+    'preempted_status',
+    preemption.STATUS,
+    'Exit status after SIGTERM; launch scripts restart the run on it.',
 )
 QUESTION = flags.DEFINE_string('question', '', 'For --stages=ask: a question in plain English.')
 
@@ -49,14 +55,16 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f'unexpected argument {argv[1]!r}; settings are given as --config.x=y')
     from amuse_jax.run import settings
-    from amuse_jax.system import hosts, preemption
+    from amuse_jax.system import hosts
 
     memory.keep_freed()
     xla.set_environment()
     config = CONFIG.value
-    workdir = Path(WORKDIR.value or f'runs/{config.name}').absolute()
     try:
+        workdir = paths.from_user(WORKDIR.value or f'runs/{config.name}', '--workdir').absolute()
+        settings.expand_paths(config)
         settings.check(config)
+        settings.check_workdir(workdir)
         if COORDINATOR.value:
             hosts.initialize(COORDINATOR.value, PROCESS_ID.value, PROCESS_COUNT.value)
         _filter_log()
@@ -65,10 +73,12 @@ def main(argv: list[str]) -> None:
 
         if STAGES.value == ['summary']:
             plan.summarise(config)
+        elif STAGES.value == ['status']:
+            plan.show_status(config, workdir)
         elif STAGES.value == ['ask']:
             plan.ask(config, workdir, VIDEO.value, QUESTION.value)
         else:
-            plan.run(config, workdir, STAGES.value)
+            plan.run(config, workdir, STAGES.value, REDO.value)
     except StageError as error:
         hosts.exit_at_once(f'amuse_jax: {error}')
     except preemption.Preempted:

@@ -23,12 +23,13 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from amuse_jax import music_avqa
-from amuse_jax.data import records, video_arrays
+from amuse_jax.data import records, sources, video_arrays
 from amuse_jax.data.prepared import Prepared, write_tables
 from amuse_jax.errors import NewerFormat, StageError, first_few
 from amuse_jax.media import guarded, video
 from amuse_jax.media.log_mel import LogMel
 from amuse_jax.music_avqa import Question
+from amuse_jax.system import contents as file_contents
 from amuse_jax.system.files import write_json
 from amuse_jax.system.processes import this_process
 from amuse_jax.system.sharded import map_shards
@@ -81,8 +82,8 @@ def run(
     Args:
       config: the whole config; its sections `data` and `audio` are read.
       folder: the stage's folder. The stage writes `records/*.array_record`, `videos.json`,
-        `questions.json`, `quarantine.json`, `malformed_rows.json` (rows that were left out) and
-        `remarks.json` (rows that were changed or repeated).
+        `questions.json`, `quarantine.json`, `malformed_rows.json` (rows that were left out),
+        `remarks.json` (rows that were changed or repeated) and `sources.json` (sources.py).
       inputs: folders of earlier stages by name; 'render' if the data set is a rendered one.
       splits: the splits to prepare. Rephrased questions are always prepared.
 
@@ -115,7 +116,59 @@ def run(
         )
     finally:
         guarded.close_shared_readers()  # this process has one if it wrote the shards itself
+    annotations = sources.annotation_files(root, config.data, splits)
+    entries = {
+        name: entry
+        for path in paths
+        for name, entry in records.read_contents(path).get('sources', {}).items()
+    }
+    entries |= dict.fromkeys(annotations)
+    sources.write(folder, sources.compare(entries, root, annotations).entries)
     return _write_results(folder, paths, pairs, allowed)
+
+
+def compare_sources(
+    config: ConfigDict,
+    folder: Path,
+    inputs: Mapping[str, Path],
+    splits: Sequence[str] = music_avqa.SPLITS,
+) -> sources.Comparison | None:
+    """Compare the annotation files and videos with those that the records were made from.
+
+    Args:
+      config: the whole config; its section `data` is read.
+      folder: the stage's folder.
+      inputs: folders of earlier stages by name.
+      splits: the splits that were prepared.
+
+    Returns:
+      The comparison; None if nothing is recorded, or the data set is not there.
+    """
+    recorded = sources.read(folder)
+    root = Path(config.data.root) if config.data.root else inputs.get('render')
+    if recorded is None or root is None or not root.is_dir():
+        return None
+    return sources.compare(recorded, root, sources.annotation_files(root, config.data, splits))
+
+
+def record_sources(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> bool:
+    """Write `sources.json` for records that were made before there was one.
+
+    All files are read once. The arguments are those of `compare_sources`.
+
+    Returns:
+      Whether the data set has all videos of the records.
+    """
+    root = music_avqa.data_root(config, inputs)
+    videos = Prepared(folder).videos
+    names = {name for video in videos for name in (video['video_id'], video['sound_id'])}
+    if any(_size(music_avqa.video_path(root, name)) is None for name in names):
+        return False
+    names |= {entry['video_id'] for entry in json.loads((folder / 'quarantine.json').read_text())}
+    annotations = sources.annotation_files(root, config.data, music_avqa.SPLITS)
+    recorded = dict.fromkeys(map(sources.video_name, sorted(names)))
+    sources.write(folder, sources.compare(recorded, root, annotations).entries)
+    return True
 
 
 def write_records(settings: WorkerSettings, pairs: Sequence[Pair], path: Path) -> None:
@@ -126,12 +179,14 @@ def write_records(settings: WorkerSettings, pairs: Sequence[Pair], path: Path) -
     """
     if this_process() != settings.launcher:
         _use_one_cpu_thread()
-    videos, quarantine = [], []
+    videos, quarantine, entries = [], [], {}
     reader = guarded.shared_reader(settings.limits)
     writer = records.ShardWriter(path)
     for pair in pairs:
         names = {'video_id': pair.video_id, 'sound_id': pair.sound_id}
         picture, sound = (music_avqa.video_path(settings.root, name) for name in names.values())
+        for name, file in zip(names.values(), (picture, sound)):
+            entries[sources.video_name(name)] = file_contents.measure(file)
         try:
             arrays = video_arrays.read_video(
                 reader, picture, sound, settings.image_size, settings.log_mel
@@ -150,6 +205,7 @@ def write_records(settings: WorkerSettings, pairs: Sequence[Pair], path: Path) -
             'limits': limits,
             'videos': videos,
             'quarantine': quarantine,
+            'sources': entries,
         }
     )
 
@@ -259,7 +315,9 @@ def _delete_stale_shards(
             continue
         has_same_source = contents['source'] == _source_hash(pairs[start : start + shard_videos])
         has_other_limits = contents['quarantine'] and contents.get('limits') != limits
-        if not has_same_source or has_other_limits or int(total) != count:
+        compared = sources.compare(contents.get('sources', {}), settings.root, {})
+        is_stale = not has_same_source or has_other_limits or int(total) != count
+        if is_stale or compared.changed or compared.gone:
             path.unlink()
 
 

@@ -8,7 +8,8 @@ from ml_collections import ConfigDict
 from amuse_jax import music_avqa
 from amuse_jax.config import PARTS, parse_steps
 from amuse_jax.errors import StageError
-from amuse_jax.run import needs
+from amuse_jax.run import made_from, needs
+from amuse_jax.system import paths
 
 STEMS = ('truth', 'uss', 'tags')
 TRACKERS = ('librosa', 'tempo')
@@ -16,6 +17,21 @@ CACHES = ('auto', 'device', 'host', 'disk')
 TOWERS_FROM = ('', 'sources')
 REMAT_POLICIES = ('everything', 'products', 'attention', 'inputs')
 LEAKED = ('refuse', 'apart')
+
+
+def expand_paths(config: ConfigDict) -> None:
+    """Replace `~` and drop trailing slashes in every setting that names a file or a folder.
+
+    Names on the hub stay as they are.
+
+    Raises:
+      StageError: a setting is an address such as gs://BUCKET/DIR.
+    """
+    for name in (*made_from.PATHS, *made_from.ROOTS):
+        section, _, last = name.rpartition('.')
+        text = _value(config, name)
+        if text:
+            _value(config, section)[last] = str(paths.from_user(text, f'config.{name}'))
 
 
 def check(config: ConfigDict) -> None:
@@ -38,6 +54,11 @@ def check(config: ConfigDict) -> None:
         value = _value(config, name)
         if value <= 0:
             raise StageError(f'config.{name} is {value}; expected a positive number')
+    if config.evaluate.examples < 0:
+        raise StageError(
+            f'config.evaluate.examples is {config.evaluate.examples}; expected a number of pages, '
+            'or 0 for none'
+        )
     for name in SHARES:
         value = _value(config, name)
         if not 0 <= value <= 1:
@@ -57,6 +78,22 @@ def check(config: ConfigDict) -> None:
             "pip install '.[beam]', or leave it empty to use worker processes"
         )
     _check_towers(config)
+
+
+def check_workdir(workdir: Path) -> None:
+    """Refuse a workdir that is, or is inside of, something else than a folder.
+
+    Raises:
+      StageError: the message names what was found.
+    """
+    for path in (workdir, *workdir.parents):
+        if path.exists():
+            if not path.is_dir():
+                raise StageError(
+                    f'--workdir is {workdir}, but {path} is a file; expected a folder, which is '
+                    'made if it does not exist'
+                )
+            return
 
 
 def check_data(config: ConfigDict) -> None:

@@ -10,7 +10,7 @@ from amuse_jax.config import default_config
 from amuse_jax.errors import StageError
 from amuse_jax.evaluation import other_data
 from amuse_jax.run import disk, plan
-from amuse_jax.run.stage import fingerprint
+from amuse_jax.run.stage import write_manifest
 from amuse_jax.system.files import write_json
 from configs import demo, v1
 
@@ -106,9 +106,7 @@ def complete(config, workdir, *names):
     """Write the manifests of finished stages."""
     stages = plan.build_stages(config)
     for name in names:
-        expected = fingerprint(stages[name], config, stages)
-        manifest = {'format': 1, 'fingerprint': expected, 'settings': {}, 'summary': {}}
-        write_json(stages[name].path(workdir) / 'manifest.json', manifest)
+        write_manifest(stages[name], config, workdir, stages, {})
 
 
 def test_a_finished_stage_is_not_counted(tmp_path, monkeypatch):

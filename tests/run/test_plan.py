@@ -1,18 +1,30 @@
 import pytest
 
 from amuse_jax.run import plan
-from amuse_jax.run.stage import fingerprint
+from amuse_jax.run.results import Results
+from amuse_jax.run.stage import write_manifest
 from configs import demo
 
 STAGES = ['render', 'prepare', 'annotate', 'rois', 'pretrain', 'train', 'evaluate']
 TEST_STAGES = ['test_questions', 'test_prepare', 'test_rois', 'test_features']
 
 
-def fingerprints(**changes):
+def with_changes(**changes):
     config = demo.get_config()
     config.update_from_flattened_dict({name.replace('__', '.'): v for name, v in changes.items()})
+    return config
+
+
+def finish(config, workdir):
+    """Write the manifests of all stages of a run."""
     stages = plan.build_stages(config)
-    return {name: fingerprint(stage, config, stages) for name, stage in stages.items()}
+    for stage in stages.values():
+        write_manifest(stage, config, workdir, stages, {})
+
+
+def missing(config, workdir):
+    results = Results(config, workdir, plan.build_stages(config))
+    return [name for name in plan.build_stages(config) if not results.is_complete(name)]
 
 
 def test_another_data_set_adds_its_stages_after_training(tmp_path):
@@ -47,7 +59,7 @@ def test_another_data_set_adds_its_stages_after_training(tmp_path):
         (dict(evaluate__examples=1), ['evaluate']),
     ],
 )
-def test_a_changed_setting_repeats_stages_of_another_data_set(changes, repeated):
-    before = fingerprints(evaluate__data__root='a')
-    after = fingerprints(**{'evaluate__data__root': 'a', **changes})
-    assert [name for name in before if before[name] != after[name]] == repeated
+def test_a_changed_setting_repeats_stages_of_another_data_set(tmp_path, changes, repeated):
+    finish(with_changes(evaluate__data__root='a'), tmp_path)
+    after = with_changes(**{'evaluate__data__root': 'a', **changes})
+    assert missing(after, tmp_path) == repeated
