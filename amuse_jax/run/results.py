@@ -57,24 +57,33 @@ class Results:
     def place(self, name: str) -> Path | None:
         """Return the folder of the finished result that the config asks for, or None.
 
-        It is the stage's folder, or one that was set aside.
+        It is the stage's folder, or one that was set aside. An unfinished `--redo` goes before the
+        result that it replaces.
         """
         if name not in self._places:
-            folders = [self.folder(name)]
-            folders += set_aside.folders(self.folder(name)) if self._stages[name].is_kept else []
+            folders = [] if self._is_being_redone(name) else self._folders(name)
             fitting = (f for f in folders if self.manifest(name, f) and not self.reasons(name, f))
             self._places[name] = next(fitting, None)
         return self._places[name]
 
     def unfinished_place(self, name: str) -> Path | None:
         """Return the folder of an unfinished result that goes on with this config, or None."""
-        folders = [self.folder(name)]
-        folders += set_aside.folders(self.folder(name)) if self._stages[name].is_kept else []
-        for folder in folders:
+        for folder in self._folders(name):
             is_unfinished = self.manifest(name, folder) is None and (folder / STARTED).exists()
             if is_unfinished and not self.reasons(name, folder):
                 return folder
         return None
+
+    def _folders(self, name: str) -> list[Path]:
+        folder = self.folder(name)
+        return [folder, *(set_aside.folders(folder) if self._stages[name].is_kept else ())]
+
+    def _is_being_redone(self, name: str) -> bool:
+        folder = self.folder(name)
+        if self.manifest(name, folder) is not None:
+            return False
+        recorded = self.recorded(name, folder)
+        return bool(recorded and recorded['redo'] and not self.reasons(name, folder))
 
     def reasons(self, name: str, folder: Path) -> list[str]:
         """Return why the result in the folder is not the one that the config asks for.

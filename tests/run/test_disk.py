@@ -11,7 +11,6 @@ from amuse_jax.errors import StageError
 from amuse_jax.evaluation import other_data
 from amuse_jax.run import disk, plan
 from amuse_jax.run.stage import write_manifest
-from amuse_jax.system.files import write_json
 from configs import demo, v1
 
 GB = 1e9
