@@ -28,14 +28,20 @@ def measure(path: Path, known: Sequence | None = None) -> Entry | None:
 
 
 def stat(path: Path) -> tuple[int, int] | None:
-    """Return the size and the time in ns of a file, or of all files in a folder together."""
+    """Return the size and the time in ns of a file, or of all files in a folder together.
+
+    None if there is no such file, or no file in the folder.
+    """
     try:
         states = [file.stat() for file in _files(path)]
+        folders = [path, *path.rglob('*/')] if path.is_dir() else []  # a new name changes these
+        times = [folder.stat().st_mtime_ns for folder in folders]
     except OSError:
         return None
     if not states:
         return None
-    return sum(s.st_size for s in states), max(s.st_mtime_ns for s in states)
+    times += [state.st_mtime_ns for state in states]
+    return sum(state.st_size for state in states), max(times)
 
 
 @functools.cache
