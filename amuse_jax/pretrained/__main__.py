@@ -8,12 +8,12 @@ the AudioSet classes that sound in an audio or video file, and when.
 """
 
 import sys
-from pathlib import Path
 
 from absl import app, flags
 from ml_collections import config_flags
 
 from amuse_jax.errors import StageError
+from amuse_jax.system import paths
 
 CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'convert: the config with the sizes of the towers.'
@@ -51,7 +51,7 @@ def convert() -> None:
     if CONFIG.value is None or not SOURCE.value or not OUT.value:
         raise StageError('convert needs --config=FILE, --source=HUB_NAME_OR_FILE and --out=DIR')
     arrays = towers.from_source(CONFIG.value, PART.value, files.read(SOURCE.value))
-    towers.write_converted(CONFIG.value, PART.value, arrays, Path(OUT.value).expanduser())
+    towers.write_converted(CONFIG.value, PART.value, arrays, paths.from_user(OUT.value, '--out'))
     count = sum(array.size for array in arrays.values())
     print(f'{OUT.value}: {len(arrays)} arrays, {count / 1e6:.1f} M parameters')
 
@@ -65,7 +65,9 @@ def tag() -> None:
         raise StageError('tag needs --source=HUB_NAME_OR_FILE and --audio=FILE')
     rate = tagging.FRONT_END.sample_rate
     try:
-        samples, seconds = video.read_audio(Path(AUDIO.value), rate, LONGEST_SECONDS)
+        samples, seconds = video.read_audio(
+            paths.from_user(AUDIO.value, '--audio'), rate, LONGEST_SECONDS
+        )
     except container.MediaError as error:
         raise StageError(f'{AUDIO.value}: {error.reason}') from error
     samples = samples[: round(seconds * rate)]

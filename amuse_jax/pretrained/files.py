@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from amuse_jax.errors import StageError
+from amuse_jax.system import paths
 
 HUB_FILES = ('model.safetensors', 'pytorch_model.bin')  # in order of preference
 TORCH = ('.pt', '.pth', '.ckpt', '.bin')
@@ -41,7 +42,7 @@ def fetch(where: str) -> Path:
       StageError: the file does not exist or is of another kind, it needs PyTorch and PyTorch is not
         installed, or the hub cannot be reached.
     """
-    path = Path(where).expanduser()
+    path = paths.from_user(where, 'the checkpoint')
     if not path.suffix or (not path.exists() and path.suffix not in ('.safetensors', *TORCH)):
         path = _from_hub(where)
     if not path.is_file():

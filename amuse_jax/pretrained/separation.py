@@ -19,6 +19,7 @@ import numpy as np
 
 from amuse_jax.errors import StageError
 from amuse_jax.pretrained import audioset
+from amuse_jax.system import paths
 
 SAMPLE_RATE = 32000  # Hz, of all networks
 SEGMENT_SECONDS = 2.0  # length of the pieces that are tagged and separated
@@ -114,7 +115,7 @@ def load(weights: str) -> Separator:
     Raises:
       StageError: see Separator.
     """
-    return Separator(Path(weights) if weights else None)
+    return Separator(paths.from_user(weights, 'config.sources.weights') if weights else None)
 
 
 def check(weights: str) -> None:
@@ -125,7 +126,7 @@ def check(weights: str) -> None:
     """
     _require_package()
     if weights:
-        _weight_files(Path(weights))
+        _weight_files(paths.from_user(weights, 'config.sources.weights'))
 
 
 def _require_package() -> None:
