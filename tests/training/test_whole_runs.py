@@ -96,7 +96,7 @@ def test_a_second_run_in_the_workdir_is_refused_and_sigterm_ends_the_first(tmp_p
         last = second.stderr.strip().splitlines()[-1]
         assert f'run is in use by process {os.uname().nodename}:{first.pid} since' in last
         first.send_signal(signal.SIGTERM)
-        processes.wait_for_exit([first])
+        processes.wait_for_exit([first], status=143)
     finally:
         first.kill()
         first.wait()
