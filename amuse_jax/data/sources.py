@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -23,6 +23,7 @@ from amuse_jax.system import contents
 from amuse_jax.system.files import write_json
 
 FILE = 'sources.json'
+VIDEOS = 'videos/'  # prefix of a video's name
 _THREADS = 8  # the hash of a file leaves Python's lock free, and a network disk has latency
 Entries = dict[str, contents.Entry | None]
 
@@ -61,29 +62,23 @@ def annotation_files(root: Path, settings: ConfigDict, splits: Sequence[str]) ->
     return paths
 
 
-def video_name(video_id: str) -> str:
-    """Return the name of a video."""
-    return f'videos/{video_id}'
-
-
-def path_of(name: str, root: Path, annotations: Mapping[str, Path]) -> Path | None:
-    """Return the present path of a source file by its name; None for a missing annotation file."""
-    kind, _, video_id = name.partition('/')
-    return music_avqa.video_path(root, video_id) if kind == 'videos' else annotations.get(name)
-
-
-def compare(recorded: Entries, root: Path, annotations: Mapping[str, Path]) -> Comparison:
+def compare(
+    recorded: Entries, annotations: Mapping[str, Path], video_path: Callable[[str], Path]
+) -> Comparison:
     """Compare recorded entries with the files as they are now.
 
     A file is read only if its time has changed and its size has not.
 
     Args:
       recorded: the entries in `sources.json`.
-      root: folder of the data set now.
       annotations: the annotation files now, from `annotation_files`.
+      video_path: returns where the file of a video is now.
     """
     names = list(dict.fromkeys([*annotations, *recorded]))
-    paths = [path_of(name, root, annotations) for name in names]
+    paths = [
+        video_path(name.removeprefix(VIDEOS)) if name.startswith(VIDEOS) else annotations.get(name)
+        for name in names
+    ]
     known = [recorded.get(name) for name in names]
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         found = list(
@@ -113,7 +108,7 @@ def _measure(path: Path | None, known: contents.Entry | None) -> contents.Entry 
 def read(folder: Path) -> Entries | None:
     """Read `sources.json` of a stage's folder; None if there is none."""
     path = folder / FILE
-    return json.loads(path.read_text()) if path.is_file() else None
+    return json.loads(path.read_text('utf-8')) if path.is_file() else None
 
 
 def write(folder: Path, entries: Entries) -> None:

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -122,8 +122,7 @@ def run(
         for path in paths
         for name, entry in records.read_contents(path).get('sources', {}).items()
     }
-    entries |= dict.fromkeys(annotations)
-    sources.write(folder, sources.compare(entries, root, annotations).entries)
+    sources.write(folder, sources.compare(entries, annotations, _video_paths(root)).entries)
     return _write_results(folder, paths, pairs, allowed)
 
 
@@ -148,7 +147,8 @@ def compare_sources(
     root = Path(config.data.root) if config.data.root else inputs.get('render')
     if recorded is None or root is None or not root.is_dir():
         return None
-    return sources.compare(recorded, root, sources.annotation_files(root, config.data, splits))
+    annotations = sources.annotation_files(root, config.data, splits)
+    return sources.compare(recorded, annotations, _video_paths(root))
 
 
 def record_sources(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> bool:
@@ -164,10 +164,12 @@ def record_sources(config: ConfigDict, folder: Path, inputs: Mapping[str, Path])
     names = {name for video in videos for name in (video['video_id'], video['sound_id'])}
     if any(_size(music_avqa.video_path(root, name)) is None for name in names):
         return False
-    names |= {entry['video_id'] for entry in json.loads((folder / 'quarantine.json').read_text())}
+    names |= {
+        entry['video_id'] for entry in json.loads((folder / 'quarantine.json').read_text('utf-8'))
+    }
     annotations = sources.annotation_files(root, config.data, music_avqa.SPLITS)
-    recorded = dict.fromkeys(map(sources.video_name, sorted(names)))
-    sources.write(folder, sources.compare(recorded, root, annotations).entries)
+    recorded = dict.fromkeys(f'{sources.VIDEOS}{name}' for name in sorted(names))
+    sources.write(folder, sources.compare(recorded, annotations, _video_paths(root)).entries)
     return True
 
 
@@ -186,7 +188,7 @@ def write_records(settings: WorkerSettings, pairs: Sequence[Pair], path: Path) -
         names = {'video_id': pair.video_id, 'sound_id': pair.sound_id}
         picture, sound = (music_avqa.video_path(settings.root, name) for name in names.values())
         for name, file in zip(names.values(), (picture, sound)):
-            entries[sources.video_name(name)] = file_contents.measure(file)
+            entries[f'{sources.VIDEOS}{name}'] = file_contents.measure(file)
         try:
             arrays = video_arrays.read_video(
                 reader, picture, sound, settings.image_size, settings.log_mel
@@ -279,6 +281,11 @@ def _make_pairs(root: Path, questions: Iterable[Question]) -> list[Pair]:
     ]
 
 
+def _video_paths(root: Path) -> Callable[[str], Path]:
+    """Return the function from a video's id to the path of its file."""
+    return functools.partial(music_avqa.video_path, root)
+
+
 def _size(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
@@ -315,7 +322,7 @@ def _delete_stale_shards(
             continue
         has_same_source = contents['source'] == _source_hash(pairs[start : start + shard_videos])
         has_other_limits = contents['quarantine'] and contents.get('limits') != limits
-        compared = sources.compare(contents.get('sources', {}), settings.root, {})
+        compared = sources.compare(contents.get('sources', {}), {}, _video_paths(settings.root))
         is_stale = not has_same_source or has_other_limits or int(total) != count
         if is_stale or compared.changed or compared.gone:
             path.unlink()

@@ -111,7 +111,7 @@ def check_questions(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]
     annotations = music_avqa.read(Path(data.root), data.annotations, data.rephrased, ('test',))
     questions = annotations.questions['test']
     files = sources.annotation_files(Path(data.root), data, ('test',))
-    sources.write(folder, sources.compare(dict.fromkeys(files), Path(data.root), files).entries)
+    sources.write(folder, sources.compare({}, files, Path).entries)  # no videos
     is_leaked = leakage.find_leaked(inputs['train'], questions)
     leakage.check(is_leaked, config.evaluate.leaked)
     return {'questions': len(questions), 'seen': int(is_leaked.sum())}

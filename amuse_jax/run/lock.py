@@ -39,9 +39,9 @@ def held(workdir: Path) -> Iterator[None]:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = _acquire(path)
         since = time.strftime('%Y-%m-%d %H:%M:%S')
-        path.write_text(f'process {this_process()} since {since} ({" ".join(sys.argv)})\n')
+        path.write_text(f'process {this_process()} since {since} ({" ".join(sys.argv)})\n', 'utf-8')
     except filelock.Timeout as error:
-        holder = path.read_text().strip() if os.access(path, os.R_OK) else ''
+        holder = path.read_text('utf-8').strip() if os.access(path, os.R_OK) else ''
         raise StageError(
             f'{workdir} is in use by {holder or "another run"}; wait until it ends, stop it, or '
             'use another --workdir'

@@ -199,7 +199,7 @@ def _read_started(folder: Path) -> dict | None:
     if not path.is_file():
         return None
     try:
-        recorded = json.loads(path.read_text())
+        recorded = json.loads(path.read_text('utf-8'))
         formats.refuse_newer(recorded['format'], formats.FORMAT, path)
     except NewerFormat:
         raise
