@@ -47,7 +47,7 @@ def run(*arguments):
         ),
         (
             ['--config=configs/demo.py', '--config.evaluate.examples=-1'],
-            'config.evaluate.examples is -1; expected a number of pages, or 0 for none',
+            'config.evaluate.examples is -1; expected 0 or a positive number',
         ),
         (
             ['--config=configs/demo.py', '--redo=sing'],

@@ -56,8 +56,8 @@ def describe(
     flat = flatten(settings)
     made = {
         'settings': settings,
-        'chosen': sorted(name for name, value in flat.items() if _is_chosen(name, value)),
-        'contents': _contents(flat, known or {}),
+        'chosen': sorted(name for name, value in flat.items() if is_chosen(name, value)),
+        'contents': measure_paths(flat, known or {}),
         'needs': dict(needs),
         'sources': sources,
         'redo': redo,
@@ -95,15 +95,15 @@ def differences(recorded: Mapping, wanted: Mapping, is_finished: bool) -> list[s
     for name in sorted(set(old) | set(new)):
         if name in ROOTS and bool(old.get(name)) == bool(new.get(name)):
             continue
-        is_chosen = name in recorded['chosen'] or name in wanted['chosen']
+        counts = name in recorded['chosen'] or name in wanted['chosen']
         if name not in old or name not in new:
-            if is_chosen:
+            if counts:
                 reasons.append(f'{name} is {_shown(name, new)} and was {_shown(name, old)}')
         elif old[name] == new[name]:
             before, now = (made['contents'].get(name) for made in (recorded, wanted))
             if before and now and before[2] != now[2]:
                 reasons.append(f'the content of {name}, {new[name]!r}, has changed')
-        elif (is_chosen or not is_finished) and not _is_same_path(name, recorded, wanted):
+        elif (counts or not is_finished) and not _is_same_path(name, recorded, wanted):
             reasons.append(f'{name} is {new[name]!r} and was {old[name]!r}')
     return reasons
 
@@ -138,43 +138,6 @@ def flatten(settings: Mapping, prefix: str = '') -> dict:
     return flat
 
 
-def from_format_1(
-    stage: str, manifest: Mapping, needs: Mapping[str, tuple[str | None, str]], sources: str
-) -> dict:
-    """Return what the result of a manifest of format 1 was made from.
-
-    Format 1 stored the settings and one hash, in which paths counted as they were written.
-
-    Args:
-      stage: the stage's name.
-      manifest: the manifest.
-      needs: for each earlier stage, its present fingerprint and the one it had in format 1.
-      sources: hash of the data set's files, if it was recorded since.
-    """
-    content = {
-        'format': 1,
-        'stage': stage,
-        'settings': manifest['settings'],
-        'needs': {name: old for name, (_, old) in needs.items()},
-    }
-    is_intact = manifest['fingerprint'] == format_1_hash(content)
-    flat = flatten(manifest['settings'])
-    made = {
-        'settings': manifest['settings'],
-        'chosen': sorted(name for name, value in flat.items() if _is_chosen(name, value)),
-        'contents': _contents(flat, {}),
-        'needs': {name: new if is_intact else 'unknown' for name, (new, _) in needs.items()},
-        'sources': sources,
-        'redo': '',
-    }
-    return made | {'fingerprint': fingerprint(made)}
-
-
-def format_1_hash(content: Mapping) -> str:
-    """Return the fingerprint of format 1."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def _is_same_path(name: str, recorded: Mapping, wanted: Mapping) -> bool:
     """Return whether two paths lead to the same content, as far as can be told."""
     if name not in PATHS:
@@ -194,7 +157,11 @@ def _shown(name: str, flat: Mapping) -> str:
     return repr(flat[name]) if name in flat else 'not set'
 
 
-def _contents(flat: Mapping, known: Mapping) -> dict[str, contents.Entry]:
+def measure_paths(flat: Mapping, known: Mapping) -> dict[str, contents.Entry]:
+    """Return the entries of the files and folders that flat settings name.
+
+    A file whose size and time are those of its entry in `known` is not read again.
+    """
     found = {
         name: contents.measure(Path(flat[name]), known.get(name))
         for name in PATHS
@@ -203,7 +170,8 @@ def _contents(flat: Mapping, known: Mapping) -> dict[str, contents.Entry]:
     return {name: entry for name, entry in found.items() if entry is not None}
 
 
-def _is_chosen(name: str, value) -> bool:
+def is_chosen(name: str, value) -> bool:
+    """Return whether a setting has another value than its default."""
     defaults = _defaults()
     return name not in defaults or defaults[name] != value
 

@@ -187,7 +187,13 @@ def _check(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
         pending += [(variant, _pending_stages(variant, workdir)) for variant in variants]
     needed = {}
     for variant, stages in pending:
-        needed |= disk.remaining_bytes(variant, workdir, stages)
+        results = Results(variant, workdir, build_stages(variant))
+        begun = [
+            stage.name
+            for stage in stages
+            if results.unfinished_place(stage.name) == stage.path(workdir)
+        ]
+        needed |= disk.remaining_bytes(variant, workdir, stages, begun)
     disk.check(workdir, needed)
     for variant, stages in pending:
         preflight.check(variant, {stage.name for stage in stages})

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from amuse_jax.data import sources
 from amuse_jax.errors import NewerFormat
-from amuse_jax.run import made_from, set_aside
+from amuse_jax.run import format_1, made_from, set_aside
 from amuse_jax.run.definition import Stage
 from amuse_jax.system import formats
 from amuse_jax.system.files import write_json
@@ -69,8 +69,15 @@ class Results:
     def unfinished_place(self, name: str) -> Path | None:
         """Return the folder of an unfinished result that goes on with this config, or None."""
         for folder in self._folders(name):
-            is_unfinished = self.manifest(name, folder) is None and (folder / STARTED).exists()
-            if is_unfinished and not self.reasons(name, folder):
+            if self.manifest(name, folder) is not None or not (folder / STARTED).is_file():
+                continue
+            if self.recorded(name, folder) is None:
+                wanted = self.wanted(name)
+                needs = {need: self._identities(need)[1] for need in wanted['needs']}
+                text = (folder / STARTED).read_text('utf-8', errors='replace')
+                if format_1.fits_begun(text, name, wanted, needs):
+                    return folder
+            elif not self.reasons(name, folder):
                 return folder
         return None
 
@@ -151,7 +158,7 @@ class Results:
             for need in self._stages[name].needs
             if need in self._stages
         }
-        made = made_from.from_format_1(name, manifest, needs, self._sources(name))
+        made = format_1.describe(name, manifest, needs, self._sources(name))
         return manifest | made | {'format': formats.FORMAT, 'format_1': manifest['fingerprint']}
 
     def recorded(self, name: str, folder: Path) -> dict | None:
@@ -165,13 +172,9 @@ class Results:
         manifest = self.manifest(name, self.folder(name))
         if manifest is not None:
             return manifest['fingerprint'], manifest.get('format_1', '')
-        content = {
-            'format': 1,
-            'stage': name,
-            'settings': self.wanted(name)['settings'],
-            'needs': {need: self._identities(need)[1] for need in self.wanted(name)['needs']},
-        }
-        return self.identity(name), made_from.format_1_hash(content)
+        wanted = self.wanted(name)
+        needs = {need: self._identities(need)[1] for need in wanted['needs']}
+        return self.identity(name), format_1.fingerprint(name, wanted['settings'], needs)
 
     def _sources(self, name: str) -> str:
         """Return the hash of the data set's files that the stage has read; '' if it reads none."""

@@ -1,6 +1,7 @@
 """Checks of the config's values, made before a run starts."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -52,13 +53,12 @@ def check(config: ConfigDict) -> None:
     _one_of('model.dtype', config.model.dtype, ('float32', 'bfloat16'))
     for name in POSITIVE:
         value = _value(config, name)
-        if value <= 0:
+        if not value > 0:  # nor NaN
             raise StageError(f'config.{name} is {value}; expected a positive number')
-    if config.evaluate.examples < 0:
-        raise StageError(
-            f'config.evaluate.examples is {config.evaluate.examples}; expected a number of pages, '
-            'or 0 for none'
-        )
+    for name in NOT_NEGATIVE:
+        value = _value(config, name)
+        if not value >= 0:
+            raise StageError(f'config.{name} is {value}; expected 0 or a positive number')
     for name in SHARES:
         value = _value(config, name)
         if not 0 <= value <= 1:
@@ -77,6 +77,7 @@ def check(config: ConfigDict) -> None:
             'config.data.beam is set, but Apache Beam is not installed; run '
             "pip install '.[beam]', or leave it empty to use worker processes"
         )
+    _check_training(config)
     _check_towers(config)
 
 
@@ -132,6 +133,7 @@ POSITIVE = (
     'data.read_seconds',
     'data.read_gigabytes',
     'audio.sample_rate',
+    'audio.window',
     'audio.hop',
     'audio.mels',
     'rhythm.segment_seconds',
@@ -139,16 +141,47 @@ POSITIVE = (
     'sources.window_seconds',
     'rois.image_size',
     'rois.regions',
+    'rois.detector.epochs',
+    'rois.detector.batch_size',
+    'rois.detector.learning_rate',
     'pretrain.epochs',
     'pretrain.batch_size',
+    'pretrain.segments',
     'pretrain.learning_rate',
+    'pretrain.predictor_learning_rate',
     'train.batch_size',
     'train.parts',
     'train.questions',
     'train.learning_rate',
+    'train.head_learning_rate',
+    'train.halve_every',
+    'loop.log_steps',
+    'loop.keep',
     'evaluate.batch_size',
 )
-SHARES = ('train.mirror', 'train.time_shift')
+NOT_NEGATIVE = (
+    'rois.detector.frames',
+    'pretrain.predictor_epochs',
+    'train.head_epochs',
+    'train.epochs',
+    'train.open_questions',
+    'train.head_warmup_epochs',
+    'train.gain_db',
+    'loop.checkpoint_seconds',
+    'loop.max_refused',
+    'loop.stuck_seconds',
+    'evaluate.examples',
+)
+SHARES = (
+    'data.max_broken_share',
+    'rois.min_score',
+    'rois.max_overlap',
+    'pretrain.swap',
+    'pretrain.mix',
+    'train.mirror',
+    'train.time_shift',
+    'train.head_final_share',
+)
 
 
 def _value(config: ConfigDict, name: str):
@@ -161,6 +194,21 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         expected = ', '.join(repr(choice) for choice in allowed)
         raise StageError(f'config.{name} is {value!r}; expected one of {expected}')
+
+
+def _check_training(config: ConfigDict) -> None:
+    """Refuse what training would refuse after the stages before it."""
+    if not config.train.head_epochs + config.train.epochs:
+        raise StageError(
+            'config.train.head_epochs and config.train.epochs are both 0; set one of them'
+        )
+    try:
+        re.compile(config.train.trainable)
+    except re.error as error:
+        raise StageError(
+            f'config.train.trainable is {config.train.trainable!r}, which is not a regular '
+            f'expression ({error}); expected one over parameter names, such as adapters|text|answer'
+        ) from error
 
 
 def _check_towers(config: ConfigDict) -> None:

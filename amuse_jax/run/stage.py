@@ -155,7 +155,7 @@ def _find_or_make_way(
         results = Results(config, workdir, stages)
         if results.is_complete(name) and not _source_changes(stage, config, workdir, stages):
             return True
-        redo = results.recorded(name, folder)['redo']
+        redo = (results.recorded(name, folder) or {}).get('redo', '')  # format 1 has none
         if results.is_complete(name):  # its files have changed: what is not concerned is kept
             (folder / MANIFEST).unlink()
     else:

@@ -303,6 +303,40 @@ def test_results_of_format_1_are_used_set_aside_and_found_again(work):
     assert work.run(with_changes()) == ['cut']
 
 
+def test_half_a_training_of_format_1_goes_on(work, monkeypatch):
+    work.run(with_changes(train__epochs=3))
+    make_format_1(work, None)
+    (work.workdir / 'learn/manifest.json').unlink()  # it was killed
+    later = defaults.default_config
+
+    def next_version():
+        config = later()
+        config.train.update(clip=1.0)
+        return config
+
+    monkeypatch.setattr(made_from, 'default_config', next_version)
+    made_from._defaults.cache_clear()
+    try:
+        config = next_version()
+        config.train.epochs = 3
+        assert work.run(config) == ['learn', 'score']
+        assert (work.workdir / 'learn/artefact').read_text() == '10 3\n10 3\n'
+        assert set_aside.folders(work.workdir / 'learn') == []
+    finally:
+        made_from._defaults.cache_clear()
+
+
+def test_half_a_training_of_format_1_with_other_settings_is_set_aside(work):
+    work.run(with_changes(train__epochs=3))
+    make_format_1(work, None)
+    (work.workdir / 'learn/manifest.json').unlink()
+    assert work.run(with_changes(train__epochs=4)) == ['learn', 'score']
+    (aside,) = set_aside.folders(work.workdir / 'learn')
+    assert (aside / 'artefact').read_text() == '10 3\n'
+    assert work.run(with_changes(train__epochs=3)) == ['learn', 'score']
+    assert (work.workdir / 'learn/artefact').read_text() == '10 3\n10 3\n'
+
+
 def test_a_result_of_format_1_from_another_input_is_not_used(work):
     work.run(with_changes())
     make_format_1(work, with_changes())

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from amuse_jax.run import plan, results, status
+from amuse_jax.run import format_1, plan, results, status
 from amuse_jax.run.stage import run_stage
 from tests.data import small_set
 from tests.media import writing
@@ -129,8 +129,8 @@ def make_format_1(workdir):
     (folder / 'sources.json').unlink()
     manifest = json.loads((folder / 'manifest.json').read_text())
     old = {name: manifest[name] for name in ('stage', 'settings', 'summary')}
-    text = {'format': 1, 'stage': 'prepare', 'settings': manifest['settings'], 'needs': {}}
-    old |= {'format': 1, 'fingerprint': results.made_from.format_1_hash(text)}
+    fingerprint = format_1.fingerprint('prepare', manifest['settings'], {})
+    old |= {'format': 1, 'fingerprint': fingerprint}
     (folder / 'manifest.json').write_text(json.dumps(old))
 
 
