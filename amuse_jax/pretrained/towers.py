@@ -95,7 +95,7 @@ def write_converted(config: ConfigDict, part: str, arrays: Arrays, folder: Path)
       StageError: the folder exists.
     """
     if folder.exists():
-        raise StageError(f'{folder} exists already; name another folder or delete it')
+        raise StageError(f'{folder} exists already; name another folder, or move this one away')
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder.absolute() / 'arrays', arrays)
     sizes = config.model[part].to_dict()

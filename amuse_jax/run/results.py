@@ -20,7 +20,7 @@ from amuse_jax.system.files import write_json
 from amuse_jax.system.manifest import read_manifest
 
 STARTED = 'started'
-RecordSources = Callable[[ConfigDict, Path, Mapping[str, Path]], None]
+RecordSources = Callable[[ConfigDict, Path, Mapping[str, Path]], bool]
 
 
 class Results:

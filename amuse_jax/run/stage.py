@@ -25,13 +25,6 @@ from amuse_jax.system.files import full_disk_as_error, rename, write_json
 MANIFEST = 'manifest.json'
 
 
-def is_complete(
-    stage: Stage, config: ConfigDict, workdir: Path, stages: Mapping[str, Stage]
-) -> bool:
-    """Return whether the stage's folder holds the finished result for these settings."""
-    return Results(config, workdir, stages).is_complete(stage.name)
-
-
 def run_stage(
     stage: Stage,
     config: ConfigDict,
@@ -90,8 +83,13 @@ def write_manifest(
       stages: the run's stages by name.
       summary: what the stage returned.
     """
-    manifest = _header(stage) | Results(config, workdir, stages).wanted(stage.name)
-    write_json(stage.path(workdir) / MANIFEST, manifest | {'summary': summary})
+    folder, results = stage.path(workdir), Results(config, workdir, stages)
+    wanted = results.wanted(stage.name)
+    # Not what its files are now, but what they were at its start; the data set is read meanwhile.
+    made = (results.recorded(stage.name, folder) or wanted) | {'sources': wanted['sources']}
+    made = _header(stage) | {name: made[name] for name in wanted}
+    made['fingerprint'] = made_from.fingerprint(made)
+    write_json(folder / MANIFEST, made | {'summary': summary})
 
 
 def check_input(needed: Stage, by: str, results: Results) -> Path:
@@ -145,6 +143,7 @@ def _find_or_make_way(
     results = Results(config, workdir, stages)
     redo = ''
     if is_redone and results.is_complete(name):  # an unfinished one goes on
+        _refuse_to_lose(stage, config, workdir, stages)
         redo = '' if stage.compare_sources else uuid.uuid4().hex[:8]
         _make_way(stage, folder, '--redo names it')
     elif (place := results.place(name) or results.unfinished_place(name)) is not None:
@@ -157,8 +156,10 @@ def _find_or_make_way(
             return True
         redo = (results.recorded(name, folder) or {}).get('redo', '')  # format 1 has none
         if results.is_complete(name):  # its files have changed: what is not concerned is kept
+            _refuse_to_lose(stage, config, workdir, stages)
             (folder / MANIFEST).unlink()
     else:
+        _refuse_to_lose(stage, config, workdir, stages)
         _make_way(stage, folder, _why(results, name, folder))
     _write_started(stage, config, workdir, stages, redo)
     return False
@@ -211,6 +212,30 @@ def _make_way(stage: Stage, folder: Path, reason: str) -> None:
             stage.name, reason, size,
         )  # fmt: skip
         set_aside.remove(folder)
+
+
+def _refuse_to_lose(
+    stage: Stage, config: ConfigDict, workdir: Path, stages: Mapping[str, Stage]
+) -> None:
+    """Refuse to replace what cannot be made again, because the files it came from are gone.
+
+    Raises:
+      StageError: more of the files are gone than `data.max_broken_share` allows.
+    """
+    folder, results = stage.path(workdir), Results(config, workdir, stages)
+    recorded = results.recorded(stage.name, folder)
+    if stage.compare_sources is None or recorded is None:
+        return
+    if made_from.moved_roots(recorded, results.wanted(stage.name)):  # another data set
+        return
+    compared = stage.compare_sources(config, folder, stage.inputs(workdir, stages))
+    if compared and len(compared.gone) > config.data.max_broken_share * len(compared.entries):
+        raise StageError(
+            f'{stage.name} cannot be made again: {len(compared.gone)} of the '
+            f'{len(compared.entries)} files that {folder} was made from are gone '
+            f'({first_few(compared.gone, ", ")}); bring them back, give the settings that it was '
+            'made with, or use another --workdir'
+        )
 
 
 def _source_changes(

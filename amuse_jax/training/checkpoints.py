@@ -228,7 +228,7 @@ def _unreadable_error(folder: Path, error: Exception) -> StageError:
     reason = str(error).partition('\n')[0][:200]
     return StageError(
         f'{folder} cannot be read into the configured model ({reason}); use the settings that it '
-        'was trained with, or delete the folder of its stage to train again'
+        'was trained with, or train again by --redo and the name of its stage'
     )
 
 

@@ -92,7 +92,7 @@ def read(folder: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
             arrays[name] = array.view(_dtypes(folder).get(name, array.dtype))
         except (OSError, ValueError) as error:
             raise StageError(
-                f'{path} cannot be read ({error}); delete {folder} and run its stage again'
+                f'{path} cannot be read ({error}); move {folder} away and run its stage again'
             ) from error
     return arrays
 

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from amuse_jax.errors import StageError
 from amuse_jax.run import format_1, plan, results, status
 from amuse_jax.run.stage import run_stage
 from tests.data import small_set
@@ -112,6 +113,18 @@ def test_records_stay_when_their_videos_are_gone(root, tmp_path, caplog):
     assert prepare(root, workdir) == (False, first)
     assert shards(workdir) == before
     assert '6 of the files that it was made from are gone (videos/v0' in caplog.text
+
+
+@pytest.mark.parametrize('changes', [dict(redo=['prepare']), dict(image_size=32)])
+def test_records_that_could_not_be_made_again_are_not_replaced(root, tmp_path, changes):
+    workdir = tmp_path / 'run'
+    _, first = prepare(root, workdir)
+    before = shards(workdir)
+    shutil.rmtree(root / 'videos')
+    with pytest.raises(StageError, match=r'6 of the 9 files that .* are gone \(videos/v0, '):
+        prepare(root, workdir, **changes)
+    assert shards(workdir) == before
+    assert prepare(root, workdir) == (False, first)
 
 
 def test_redo_reads_everything_again_and_changes_nothing_after_it(root, tmp_path):
