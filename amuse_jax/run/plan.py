@@ -18,7 +18,7 @@ from amuse_jax.models import summary
 from amuse_jax.regions import stage as regions
 from amuse_jax.run import disk, lock, preflight, settings, status
 from amuse_jax.run.definition import Stage
-from amuse_jax.run.results import Results, adopt
+from amuse_jax.run.results import Results, adopt, has_format_1
 from amuse_jax.run.stage import check_input, run_stage
 from amuse_jax.synthetic import stage as render
 from amuse_jax.system import hosts, paths, xla
@@ -147,11 +147,12 @@ def run(config: ConfigDict, workdir: Path, names: Sequence[str], redo: Sequence[
     """
     stages = build_stages(config)
     _check_names(stages, names, redo)
-    _check(config, workdir, names)
+    if hosts.is_first() and has_format_1(workdir, stages):
+        with lock.held(workdir):
+            adopt(config, workdir, stages, prepare.record_sources)
+    _check(config, workdir, names, redo)
     xla.enable_compilation_cache(workdir / 'compiled')
     with lock.held(workdir) if hosts.is_first() else contextlib.nullcontext():
-        if hosts.is_first():
-            adopt(config, workdir, stages, prepare.record_sources)
         for stage in stages.values():
             if not names or stage.name in names:
                 run_stage(stage, config, workdir, stages, redo)
@@ -176,12 +177,12 @@ def _check_names(stages: Mapping[str, Stage], names: Sequence[str], redo: Sequen
         )
 
 
-def _check(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
+def _check(config: ConfigDict, workdir: Path, names: Sequence[str], redo: Sequence[str]) -> None:
     """Check data, disk space and external files for all pending stages, before the first starts."""
     settings.check_data(config)
     if not hosts.is_first():  # which checks on behalf of all hosts
         return
-    pending = [(config, _pending_stages(config, workdir, names))]
+    pending = [(config, _pending_stages(config, workdir, names, redo))]
     if 'ablations' in names:
         variants = _ablation_configs(config).values()
         pending += [(variant, _pending_stages(variant, workdir)) for variant in variants]
@@ -199,10 +200,13 @@ def _check(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
         preflight.check(variant, {stage.name for stage in stages})
 
 
-def _pending_stages(config: ConfigDict, workdir: Path, names: Sequence[str] = ()) -> list[Stage]:
-    """Return the named stages, or all stages if no name is given, that are not complete.
+def _pending_stages(
+    config: ConfigDict, workdir: Path, names: Sequence[str] = (), redo: Sequence[str] = ()
+) -> list[Stage]:
+    """Return the named stages, or all stages if no name is given, that will run.
 
-    A result that is set aside counts, because the run brings it back.
+    Those whose result is complete, or set aside and brought back, do not run; but those do that
+    `redo` names, whose data set has changed, or that depend on such a stage.
     """
     stages = build_stages(config)
     results = Results(config, workdir, stages)
@@ -210,7 +214,9 @@ def _pending_stages(config: ConfigDict, workdir: Path, names: Sequence[str] = ()
     for name, stage in stages.items():
         if _has_new_sources(stage, config, workdir, stages) or changed.intersection(stage.needs):
             changed.add(name)
-        if results.place(name) is None or name in changed:
+        if name in redo and not stage.compare_sources:  # else the content of the files decides
+            changed.add(name)
+        if results.place(name) is None or name in changed or name in redo:
             pending.append(stage)
     return [stage for stage in pending if not names or stage.name in names]
 

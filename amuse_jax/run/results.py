@@ -211,6 +211,12 @@ def _read_started(folder: Path) -> dict | None:
     return recorded
 
 
+def has_format_1(workdir: Path, stages: Mapping[str, Stage]) -> bool:
+    """Return whether the folder of a stage holds a result of format 1."""
+    manifests = [read_manifest(stage.path(workdir)) for stage in stages.values()]
+    return any(manifest and manifest['format'] < formats.FORMAT for manifest in manifests)
+
+
 def adopt(
     config: ConfigDict, workdir: Path, stages: Mapping[str, Stage], record_sources: RecordSources
 ) -> None:

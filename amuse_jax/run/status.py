@@ -54,7 +54,7 @@ def _state(results: Results, stage: Stage, workdir: Path, stages: Mapping[str, S
     if results.unfinished_place(name) is not None:
         return 'unfinished, goes on'
     if (folder / STARTED).exists():
-        return f'unfinished; {_difference(results, name, folder)}'
+        return _difference(results, name, folder)
     return 'missing'
 
 
@@ -62,18 +62,21 @@ def _source_state(
     results: Results, stage: Stage, workdir: Path, stages: Mapping[str, Stage]
 ) -> str:
     """Return what has happened to the data set's files since the stage has read them."""
-    compared = None
-    if stage.compare_sources is not None:
-        inputs = stage.inputs(workdir, stages)
-        compared = stage.compare_sources(results.config, stage.path(workdir), inputs)
-    changed = f'; files have changed: {first_few(compared.changed, ", ")}' if compared else ''
-    return changed if compared and compared.changed else ''
+    if stage.compare_sources is None:
+        return ''
+    inputs = stage.inputs(workdir, stages)
+    compared = stage.compare_sources(results.config, stage.path(workdir), inputs)
+    if compared is None:
+        return ''
+    changed = f'; files have changed: {first_few(compared.changed, ", ")}'
+    gone = f'; files are gone: {first_few(compared.gone, ", ")}'
+    return (changed if compared.changed else '') + (gone if compared.gone else '')
 
 
 def _difference(results: Results, name: str, folder: Path) -> str:
     recorded = results.recorded(name, folder)
     if recorded is None:
-        return 'an earlier version began it and did not record its settings'
+        return 'unfinished; an earlier version began it and did not record its settings'
     unfinished = '' if results.manifest(name, folder) else 'unfinished; '
     return unfinished + (first_few(results.reasons(name, folder), ', ') or 'fits these settings')
 
