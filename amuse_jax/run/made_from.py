@@ -165,7 +165,7 @@ def measure_paths(flat: Mapping, known: Mapping) -> dict[str, contents.Entry]:
     found = {
         name: contents.measure(Path(flat[name]), known.get(name))
         for name in PATHS
-        if flat.get(name)
+        if flat.get(name) and flat[name] != 'questions'  # the tokenizer of that name is no file
     }
     return {name: entry for name, entry in found.items() if entry is not None}
 
