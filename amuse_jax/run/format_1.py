@@ -23,7 +23,7 @@ _NAMES = {
     'checkpoints': 'audio text visual',
     'pretrain': 'batch_size epochs learning_rate mix predictor_epochs predictor_learning_rate '
     'predictor_width segments swap',
-    'train': 'batch_size epochs gain_db halve_every head_epochs head_final_share '
+    'train': 'batch_size cache epochs gain_db halve_every head_epochs head_final_share '
     'head_learning_rate head_warmup_epochs learning_rate mirror open_questions parts questions '
     'time_shift towers_from trainable',
 }
