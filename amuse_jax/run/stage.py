@@ -201,16 +201,12 @@ def _make_way(stage: Stage, folder: Path, reason: str) -> None:
         )
     size = set_aside.size(folder) / 1e9
     if stage.is_kept:
-        aside = set_aside.move(folder)
         logging.info(
-            '%s: made again, because %s; the earlier one (%.2f GB) is kept as %s and returns with '
-            'its settings', stage.name, reason, size, aside,
+            '%s: %s; the earlier result (%.2f GB) is kept as %s and returns with its settings',
+            stage.name, reason, size, set_aside.move(folder),
         )  # fmt: skip
     else:
-        logging.info(
-            '%s: made again, because %s; the earlier one (%.2f GB) is replaced',
-            stage.name, reason, size,
-        )  # fmt: skip
+        logging.info('%s: %s; the earlier result (%.2f GB) is replaced', stage.name, reason, size)
         set_aside.remove(folder)
 
 
