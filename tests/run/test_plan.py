@@ -1,6 +1,8 @@
+import json
+
 import pytest
 
-from amuse_jax.run import plan
+from amuse_jax.run import format_1, plan
 from amuse_jax.run.results import Results
 from amuse_jax.run.stage import write_manifest
 from configs import demo
@@ -63,3 +65,44 @@ def test_a_changed_setting_repeats_stages_of_another_data_set(tmp_path, changes,
     finish(with_changes(evaluate__data__root='a'), tmp_path)
     after = with_changes(**{'evaluate__data__root': 'a', **changes})
     assert missing(after, tmp_path) == repeated
+
+
+@pytest.mark.parametrize(
+    ('redo', 'expected'),
+    [([], []), (['train'], ['train', 'evaluate']), (['prepare'], ['prepare'])],
+)
+def test_stages_that_are_made_again_are_checked_with_what_depends_on_them(tmp_path, redo, expected):
+    """After prepare, the content of the records decides."""
+    config = demo.get_config()
+    finish(config, tmp_path)
+    assert [stage.name for stage in plan._pending_stages(config, tmp_path, (), redo)] == expected
+
+
+def test_results_that_training_made_are_kept():
+    config = with_changes(evaluate__data__root='a')
+    kept = {name for name, stage in plan.build_stages(config).items() if stage.is_kept}
+    assert kept == {'annotate', 'rois', 'pretrain', 'train', 'evaluate'}
+
+
+def test_the_first_command_on_results_of_format_1_keeps_them(tmp_path):
+    config = demo.get_config()
+    finish(config, tmp_path)
+    stages, hashes = plan.build_stages(config), {}
+    for name, stage in stages.items():
+        path = stage.path(tmp_path) / 'manifest.json'
+        settings = json.loads(path.read_text())['settings']
+        needs = {need: hashes[need] for need in stage.needs if need in stages}
+        hashes[name] = format_1.fingerprint(name, settings, needs)
+        old = {'format': 1, 'stage': name, 'fingerprint': hashes[name], 'settings': settings}
+        path.write_text(json.dumps(old | {'summary': {}}))
+    assert missing(config, tmp_path) == []
+    plan.run(config, tmp_path, ['train'])
+    manifests = [
+        json.loads((stage.path(tmp_path) / 'manifest.json').read_text())
+        for stage in stages.values()
+    ]
+    assert {manifest['format'] for manifest in manifests} == {2}
+    assert [manifest['format_1'] for manifest in manifests] == list(hashes.values())
+    assert missing(config, tmp_path) == []
+    config.train.epochs = 9
+    assert missing(config, tmp_path) == ['train', 'evaluate']
