@@ -44,9 +44,14 @@ COMMANDS = {
     'seeds': Command(
         'amuse_jax.evaluation', ('seeds',), 'Average the tables of runs with other seeds.'
     ),
+    'status': Command(
+        'amuse_jax.main',
+        ('--stages=status',),
+        'List the stages of a run and what is set aside: amuse status CONFIG.py.',
+    ),
     'benchmark': Command('amuse_jax.benchmark', (), 'Compare the speed with PyTorch.'),
 }
-_CONFIG_COMMANDS = ('train', 'summary')
+_CONFIG_COMMANDS = ('train', 'summary', 'status')
 
 
 def main() -> None:

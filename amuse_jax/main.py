@@ -2,6 +2,7 @@
 
 python -m amuse_jax.main --config=configs/demo.py
 python -m amuse_jax.main --config=configs/demo.py --stages=summary
+python -m amuse_jax.main --config=configs/demo.py --stages=status
 python -m amuse_jax.main --config=configs/demo.py --stages=ablations
 python -m amuse_jax.main --config=configs/demo.py --stages=ask --video=F.mp4 --question="..."
 
@@ -17,7 +18,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from amuse_jax.errors import StageError
-from amuse_jax.system import environment, memory, xla
+from amuse_jax.system import environment, memory, paths, preemption, xla
 
 # Worker processes import this file again, so heavy modules are imported inside the functions.
 
@@ -27,6 +28,9 @@ WORKDIR = flags.DEFINE_string(
 )
 STAGES = flags.DEFINE_list(
     'stages', [], 'Stages to run; if empty, all whose results are missing or out of date.'
+)
+REDO = flags.DEFINE_list(
+    'redo', [], 'Stages to make again although they are complete; the earlier results are kept.'
 )
 VIDEO = flags.DEFINE_string('video', '', 'For --stages=ask: a video file.')
 COORDINATOR = flags.DEFINE_string(
@@ -39,7 +43,9 @@ PROCESS_ID = flags.DEFINE_integer(
 )
 PROCESS_COUNT = flags.DEFINE_integer('process_count', 1, 'With HOST:PORT: the number of processes.')
 PREEMPTED_STATUS = flags.DEFINE_integer(
-    'preempted_status', 0, 'Exit status after SIGTERM; launch scripts restart the run on it.'
+    'preempted_status',
+    preemption.STATUS,
+    'Exit status after SIGTERM; launch scripts restart the run on it.',
 )
 QUESTION = flags.DEFINE_string('question', '', 'For --stages=ask: a question in plain English.')
 
@@ -50,16 +56,18 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f'unexpected argument {argv[1]!r}; settings are given as --config.x=y')
     environment.set_up()
     from amuse_jax.run import batches, settings
-    from amuse_jax.system import devices, hosts, preemption
+    from amuse_jax.system import devices, hosts
 
     memory.keep_freed()
     config = CONFIG.value
-    workdir = Path(WORKDIR.value or f'runs/{config.name}').absolute()
     try:
+        workdir = paths.from_user(WORKDIR.value or f'runs/{config.name}', '--workdir').absolute()
+        settings.expand_paths(config)
         settings.check(config)
+        settings.check_workdir(workdir)
         from amuse_jax.run import plan
 
-        xla.set_environment(shares_gpus=plan.shares_gpus(config, workdir, STAGES.value))
+        xla.set_environment(shares_gpus=plan.shares_gpus(config, workdir, STAGES.value, REDO.value))
         if COORDINATOR.value:
             hosts.initialize(COORDINATOR.value, PROCESS_ID.value, PROCESS_COUNT.value)
         _filter_log()
@@ -77,12 +85,14 @@ def main(argv: list[str]) -> None:
             plan.summarise(config)
             return
         config, sizes = batches.resolve(config, workdir, devices.count)
-        if STAGES.value == ['ask']:
+        if STAGES.value == ['status']:
+            plan.show_status(config, workdir)
+        elif STAGES.value == ['ask']:
             devices.start()
             plan.ask(config, workdir, VIDEO.value, QUESTION.value)
         else:
             batches.store(workdir, sizes)
-            plan.run(config, workdir, STAGES.value)
+            plan.run(config, workdir, STAGES.value, REDO.value)
     except StageError as error:
         hosts.exit_at_once(f'amuse_jax: {error}')
     except preemption.Preempted:

@@ -39,11 +39,31 @@ def run(*arguments):
         (['--config=configs/demo.py', '--stages=ask'], 'needs --video=FILE and --question='),
         (
             ['--config=configs/demo.py', '--stages=ask', '--video=x.mp4', '--question=Why?'],
-            'no finished rois stage for this config',
+            'ask needs the stage rois, which is not finished',
         ),
         (
             ['--config=configs/demo.py', '--config.train.batch_size=-1'],
             'config.train.batch_size is -1; expected a positive number',
+        ),
+        (
+            ['--config=configs/demo.py', '--config.evaluate.examples=-1'],
+            'config.evaluate.examples is -1; expected 0 or a positive number',
+        ),
+        (
+            ['--config=configs/demo.py', '--redo=sing'],
+            '--redo names sing; expected stages that run: render, prepare',
+        ),
+        (
+            ['--config=configs/demo.py', '--stages=train', '--redo=rois'],
+            '--redo names rois; expected stages that run: train',
+        ),
+        (
+            ['--config=configs/v1.py', '--config.data.root=gs://bucket/data'],
+            "config.data.root is 'gs://bucket/data'; expected a folder or file of this machine",
+        ),
+        (
+            ['--config=configs/demo.py', '--stages=ask', '--video=s3://b/x.mp4', '--question=Why?'],
+            "--video is 's3://b/x.mp4'; expected",
         ),
         (
             ['--config=configs/demo.py', '--coordinator=auto'],
@@ -58,6 +78,56 @@ def test_a_mistake_is_one_sentence(tmp_path, arguments, sentence):
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith('amuse_jax: ')
     assert sentence in last
+
+
+def in_folder(folder, *arguments):
+    """Run the command in another folder."""
+    environment = os.environ | {'PYTHONPATH': str(ROOT), 'HOME': str(folder / 'home')}
+    command = [sys.executable, '-m', 'amuse_jax.main', *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.mark.parametrize(
+    ('workdir', 'sentence'),
+    [
+        ('gs://bucket/run', "--workdir is 'gs://bucket/run'; expected a folder or file of this"),
+        ('notes.txt', 'notes.txt is a file; expected a folder'),
+        ('notes.txt/run', 'notes.txt is a file; expected a folder'),
+        ('~nobody-here/run', 'and the home folder of its user is unknown'),
+    ],
+)
+def test_a_workdir_that_cannot_be_is_refused_before_anything_is_written(
+    tmp_path, workdir, sentence
+):
+    (tmp_path / 'notes.txt').write_text('notes')
+    result = in_folder(tmp_path, f'--config={ROOT}/configs/demo.py', f'--workdir={workdir}')
+    assert result.returncode == 1 and 'Traceback' not in result.stderr
+    assert sentence in result.stderr.strip().splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ['notes.txt']
+
+
+def test_the_status_of_a_workdir_in_the_home_folder(tmp_path):
+    result = in_folder(
+        tmp_path, f'--config={ROOT}/configs/demo.py', '--stages=status', '--workdir=~/runs/demo/'
+    )
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0] == f'{tmp_path}/home/runs/demo'
+    assert [line.split()[-1] for line in lines[2:]] == ['missing'] * 7
+    assert not (tmp_path / 'home/runs').exists() and not (tmp_path / '~').exists()
+
+
+def test_a_package_configs_of_ones_own_is_no_obstacle(tmp_path):
+    mine = tmp_path / 'configs'
+    mine.mkdir()
+    (mine / '__init__.py').write_text('raise ImportError("not the one")\n')
+    (mine / 'demo.py').write_text((ROOT / 'configs/demo.py').read_text())
+    result = in_folder(tmp_path, '--config=configs/demo.py', '--stages=status')
+    assert result.returncode == 0, result.stderr
+    result = in_folder(tmp_path, f'--config={ROOT}/configs/v2.py', '--stages=status')
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize(

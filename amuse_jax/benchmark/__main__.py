@@ -66,7 +66,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from amuse_jax.system import cpus, devices, environment, memory, xla
+from amuse_jax.system import cpus, devices, environment, memory, paths, xla
 
 # Worker processes import this file again, so heavy modules are imported inside the functions.
 
@@ -154,7 +154,9 @@ def _ahead_of_time(config, accelerator: str) -> None:
         if accelerator == 'gpu':
             from amuse_jax.benchmark import plugin
 
-            plugin.use(Path(PLUGIN.value).absolute() if PLUGIN.value else plugin.default_folder())
+            given = PLUGIN.value
+            chosen = paths.from_user(given, '--plugin').absolute() if given else None
+            plugin.use(chosen or plugin.default_folder())
         os.environ['JAX_PLATFORMS'] = 'cpu'  # the accelerators of this host are not used
         (_gpu if accelerator == 'gpu' else _tpu)(config)
     except StageError as error:
@@ -172,7 +174,7 @@ def _tpu(config) -> None:
         settings.check(fitted)
         step = tpu.compile_step(fitted, topology, _dump(topology, topologies))
         print(tpu.describe_step(step) + '\n', flush=True)
-        ahead_of_time.save(Path(OUT.value) / 'tpu.json', tpu.figures(step))
+        ahead_of_time.save(_out() / 'tpu.json', tpu.figures(step))
 
 
 def _gpu(config) -> None:
@@ -186,12 +188,16 @@ def _gpu(config) -> None:
         settings.check(fitted)
         step = gpu.compile_step(fitted, topology, _dump(topology, topologies))
         print(gpu.describe_step(step) + '\n', flush=True)
-        ahead_of_time.save(Path(OUT.value) / 'gpu.json', gpu.figures(step))
+        ahead_of_time.save(_out() / 'gpu.json', gpu.figures(step))
+
+
+def _out() -> Path:
+    return paths.from_user(OUT.value, '--out')
 
 
 def _dump(topology: str, topologies: list[str]) -> Path | None:
     """Return the file for the module's text: --dump, with the topology if there are several."""
-    path = Path(DUMP.value) if DUMP.value else None
+    path = paths.from_user(DUMP.value, '--dump') if DUMP.value else None
     if path and len(topologies) > 1:
         path = path.with_name(f'{path.stem}-{topology.replace(":", "-")}{path.suffix}')
     return path
@@ -200,13 +206,13 @@ def _dump(topology: str, topologies: list[str]) -> Path | None:
 def _attention(config) -> None:
     from amuse_jax.benchmark import attention
 
-    attention.measure(config, ROUNDS.value, Path(OUT.value) / 'attention.json')
+    attention.measure(config, ROUNDS.value, _out() / 'attention.json')
 
 
 def _on_device(config) -> None:
     from amuse_jax.benchmark import on_device
 
-    on_device.run(config, ROUNDS.value, Path(OUT.value))
+    on_device.run(config, ROUNDS.value, _out())
 
 
 def _run(config) -> None:
@@ -215,7 +221,7 @@ def _run(config) -> None:
 
     from amuse_jax.benchmark import report, rows, sweeps
 
-    folder = Path(OUT.value).absolute()
+    folder = _out().absolute()
     has_compiler = shutil.which(os.environ.get('CXX', 'g++')) is not None
     if COMPILE.value and not has_compiler:
         print('torch.compile is not measured: it needs a C++ compiler, and g++ is not installed')

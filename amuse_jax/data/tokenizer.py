@@ -17,6 +17,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from amuse_jax.errors import StageError
 from amuse_jax.music_avqa import vocabulary
+from amuse_jax.system import paths
 
 PERSONS = ('player', 'person')  # detector class names for the people who play
 
@@ -149,7 +150,7 @@ def _normalise(text: str) -> str:
 def _load(name: str) -> tokenizers.Tokenizer:
     if name == 'questions':
         return _word_piece(list(question_vocabulary()), lowercase=True)
-    path = Path(name)
+    path = paths.from_user(name, 'config.model.text.tokenizer')
     if path.is_file():
         return _from_file(path)
     if path.suffix in ('.json', '.txt') or name.count('/') > 1:

@@ -8,12 +8,11 @@ or by an evaluate folder in it, such as runs/v1-0/evaluate-without-rois.
 """
 
 import sys
-from pathlib import Path
 
 from absl import app, flags
 
 from amuse_jax.errors import StageError
-from amuse_jax.system import environment
+from amuse_jax.system import environment, paths
 
 OUT = flags.DEFINE_string('out', '', 'Folder to write the tables and the figure to.')
 
@@ -26,7 +25,8 @@ def main(argv: list[str]) -> None:
     from amuse_jax.evaluation import seeds
 
     try:
-        print(seeds.write(Path(OUT.value), [seeds.read(Path(name)) for name in argv[2:]]))
+        runs = [seeds.read(paths.from_user(name, 'a run')) for name in argv[2:]]
+        print(seeds.write(paths.from_user(OUT.value, '--out'), runs))
     except StageError as error:
         sys.exit(f'amuse_jax: {error}')
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from amuse_jax import music_avqa
+from amuse_jax.data import sources
 from amuse_jax.data import stage as prepare
 from amuse_jax.data.prepared import Prepared
 from amuse_jax.regions import stage as rois
@@ -109,9 +110,21 @@ def check_questions(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]
     data = _test_config(config).data
     annotations = music_avqa.read(Path(data.root), data.annotations, data.rephrased, ('test',))
     questions = annotations.questions['test']
+    files = sources.annotation_files(Path(data.root), data, ('test',))
+    sources.write(folder, sources.compare({}, files, Path).entries)  # no videos
     is_leaked = leakage.find_leaked(inputs['train'], questions)
     leakage.check(is_leaked, config.evaluate.leaked)
     return {'questions': len(questions), 'seen': int(is_leaked.sum())}
+
+
+def compare_sources(
+    config: ConfigDict, folder: Path, inputs: Mapping[str, Path]
+) -> sources.Comparison | None:
+    """Compare the data set's files with those that a stage has read; see prepare.compare_sources.
+
+    It serves test_questions, which reads the annotation files, and test_prepare.
+    """
+    return prepare.compare_sources(_test_config(config), folder, {}, ('test',))
 
 
 def read_videos(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:

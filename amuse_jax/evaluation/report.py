@@ -147,7 +147,7 @@ def _write_page(
         notes=notes,
         summaries=summaries,
         templates=(folder / 'templates.md').read_text('utf-8'),
-        examples=sorted((folder / 'examples').iterdir()),
+        examples=sorted((folder / 'examples').glob('*')),  # none if evaluate.examples is 0
     )
     (folder / 'report.md').write_text(page, 'utf-8')
 

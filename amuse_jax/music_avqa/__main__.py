@@ -9,13 +9,12 @@ exit status is 1 if the folder is not fit to train on.
 
 import dataclasses
 import sys
-from pathlib import Path
 
 from absl import app, flags
 
 from amuse_jax.errors import StageError
 from amuse_jax.music_avqa import layout
-from amuse_jax.system import environment
+from amuse_jax.system import environment, paths
 
 ROOT = flags.DEFINE_string('root', '', 'Folder of the data set, with videos/ and annotation files.')
 ANNOTATIONS = flags.DEFINE_enum(
@@ -44,7 +43,11 @@ def main(argv: list[str]) -> None:
     from amuse_jax.music_avqa import check
     from amuse_jax.system.files import write_json
 
-    root = Path(ROOT.value)
+    try:
+        root = paths.from_user(ROOT.value, '--root')
+        report_file = paths.from_user(JSON.value, '--json')
+    except StageError as error:
+        sys.exit(f'amuse_jax: {error}')
     if not ROOT.value or not root.is_dir():
         sys.exit(f'amuse_jax: --root is {ROOT.value!r}; expected the folder of the data set')
     data = default_config().data
@@ -58,7 +61,7 @@ def main(argv: list[str]) -> None:
         sys.exit(f'amuse_jax: {error}')
     print(report.text())
     if JSON.value:
-        write_json(Path(JSON.value), dataclasses.asdict(report))
+        write_json(report_file, dataclasses.asdict(report))
     if report.wrong:
         sys.exit('\namuse_jax: training on this would be wrong:\n- ' + '\n- '.join(report.wrong))
     print('\nFit to train on.')

@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 
 from amuse_jax.errors import StageError
 from amuse_jax.music_avqa import rows
+from amuse_jax.system import paths
 
 _UPDATED = {split: (f'data/json_update/avqa-{split}.json',) for split in rows.SPLITS}
 
@@ -71,7 +72,8 @@ def data_root(config: ConfigDict, inputs: Mapping[str, Path]) -> Path:
     Raises:
       StageError: neither is set, or the folder does not exist.
     """
-    root = Path(config.data.root) if config.data.root else inputs.get('render')
+    given = config.data.root
+    root = paths.from_user(given, 'config.data.root') if given else inputs.get('render')
     if root is None:
         raise StageError(
             'there is no data set: set --config.data.root to a folder with videos/ and annotation '
@@ -134,7 +136,7 @@ def find_rephrased(root: Path, name: str) -> tuple[Path, ...]:
     """
     if not name:
         return ()
-    path = root / name
+    path = root / paths.from_user(name, 'config.data.rephrased')
     files = tuple(path / file for file in REPHRASED_FILES) if path.is_dir() else (path,)
     for file in files:
         if not file.is_file():

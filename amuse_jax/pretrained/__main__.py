@@ -8,13 +8,12 @@ the AudioSet classes that sound in an audio or video file, and when.
 """
 
 import sys
-from pathlib import Path
 
 from absl import app, flags
 from ml_collections import config_flags
 
 from amuse_jax.errors import StageError
-from amuse_jax.system import devices, environment
+from amuse_jax.system import devices, environment, paths
 
 CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'convert: the config with the sizes of the towers.'
@@ -54,7 +53,7 @@ def convert() -> None:
     if CONFIG.value is None or not SOURCE.value or not OUT.value:
         raise StageError('convert needs --config=FILE, --source=HUB_NAME_OR_FILE and --out=DIR')
     arrays = towers.from_source(CONFIG.value, PART.value, SOURCE.value)
-    towers.write_converted(CONFIG.value, PART.value, arrays, Path(OUT.value).expanduser())
+    towers.write_converted(CONFIG.value, PART.value, arrays, paths.from_user(OUT.value, '--out'))
     count = sum(array.size for array in arrays.values())
     print(f'{OUT.value}: {len(arrays)} arrays, {count / 1e6:.1f} M parameters')
 
@@ -71,7 +70,7 @@ def tag() -> None:
     try:
         with guarded.Reader(guarded.Limits.from_settings(default_config().data)) as reader:
             samples, seconds = reader.read(
-                video.read_audio, Path(AUDIO.value), rate, LONGEST_SECONDS
+                video.read_audio, paths.from_user(AUDIO.value, '--audio'), rate, LONGEST_SECONDS
             )
     except container.MediaError as error:
         raise StageError(f'{AUDIO.value}: {error.reason}') from error

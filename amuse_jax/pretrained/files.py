@@ -9,6 +9,7 @@ import numpy as np
 
 from amuse_jax.errors import StageError, first_line
 from amuse_jax.pretrained import contents, prefixes
+from amuse_jax.system import paths
 
 TORCH = ('.pt', '.pth', '.ckpt', '.bin', '.pth.tar', '.pt.tar')
 ENDINGS = ('.safetensors', *TORCH)
@@ -49,7 +50,7 @@ def fetch(where: str) -> list[Path]:
       StageError: a file does not exist or is of another kind, it needs PyTorch and PyTorch is not
         installed, or the hub cannot be reached.
     """
-    path = Path(where).expanduser()
+    path = paths.from_user(where, 'the checkpoint')
     if path.is_dir():
         path = _in_folder(path)
     on_hub = not path.exists() and not path.name.endswith((*ENDINGS, INDEX))
@@ -59,13 +60,13 @@ def fetch(where: str) -> list[Path]:
         raise StageError(f'no checkpoint at {path}; expected a file or a folder')
     if path.name.endswith(INDEX):
         beside = [path.with_name(name) for name in _shards(path)]
-        paths = [(on_hub and _download(where, each.name)) or each for each in beside]
+        found = [(on_hub and _download(where, each.name)) or each for each in beside]
     else:
         _refuse_single_shard(path)
-        paths = [path]
-    for each in paths:
+        found = [path]
+    for each in found:
         _check(each)
-    return paths
+    return found
 
 
 def description(where: str) -> dict:

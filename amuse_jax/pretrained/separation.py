@@ -24,7 +24,7 @@ import numpy as np
 from amuse_jax.errors import StageError, first_line
 from amuse_jax.pretrained import audioset
 from amuse_jax.pretrained.tagging import SoundTags
-from amuse_jax.system import environment, memory
+from amuse_jax.system import environment, memory, paths
 
 SAMPLE_RATE = 32000  # Hz, of all networks
 SEGMENT_SECONDS = 2.0  # length of the pieces that are tagged and separated
@@ -199,7 +199,7 @@ def load(weights: str) -> Separator:
     Raises:
       StageError: see Separator.
     """
-    return Separator(Path(weights) if weights else None)
+    return Separator(paths.from_user(weights, 'config.sources.weights') if weights else None)
 
 
 def check(weights: str, *, only_classify: bool = False) -> None:
@@ -214,7 +214,8 @@ def check(weights: str, *, only_classify: bool = False) -> None:
     """
     _require_package()
     if weights:
-        _weight_files(Path(weights), (TAGGER,) if only_classify else (CHECKPOINT, TAGGER))
+        folder = paths.from_user(weights, 'config.sources.weights')
+        _weight_files(folder, (TAGGER,) if only_classify else (CHECKPOINT, TAGGER))
 
 
 def _import_package(weights: Path | None) -> None:

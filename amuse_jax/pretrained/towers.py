@@ -15,7 +15,7 @@ from amuse_jax.models.htsat import HTSAT, HTSATConfig
 from amuse_jax.models.swin_v2 import SwinV2, SwinV2Config
 from amuse_jax.models.text import TextConfig, TextTower
 from amuse_jax.pretrained import bert, files, htsat, key_mapping, swin_v2
-from amuse_jax.system import formats
+from amuse_jax.system import formats, paths
 from amuse_jax.system.files import write_json
 
 PARTS = ('visual', 'audio', 'text')
@@ -46,7 +46,7 @@ def load(config: ConfigDict, part: str) -> Arrays:
     if not where:
         return {}
     if _is_converted(where):
-        return _read_converted(config, part, Path(where).expanduser().absolute())
+        return _read_converted(config, part, _user_path(where).absolute())
     return from_source(config, part, where)
 
 
@@ -117,7 +117,7 @@ def write_converted(config: ConfigDict, part: str, arrays: Arrays, folder: Path)
       StageError: the folder exists.
     """
     if folder.exists():
-        raise StageError(f'{folder} exists already; name another folder or delete it')
+        raise StageError(f'{folder} exists already; name another folder, or move this one away')
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder.absolute() / 'arrays', arrays)
     sizes = config.model[part].to_dict()
@@ -126,7 +126,11 @@ def write_converted(config: ConfigDict, part: str, arrays: Arrays, folder: Path)
 
 
 def _is_converted(where: str) -> bool:
-    return (Path(where).expanduser() / 'tower.json').is_file()
+    return (_user_path(where) / 'tower.json').is_file()
+
+
+def _user_path(where: str) -> Path:
+    return paths.from_user(where, 'the checkpoint')
 
 
 def _check_converted(config: ConfigDict, part: str, folder: Path) -> None:

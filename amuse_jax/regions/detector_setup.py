@@ -17,7 +17,7 @@ from amuse_jax.errors import StageError
 from amuse_jax.media import guarded
 from amuse_jax.regions import detector, detector_training, labelled_frames
 from amuse_jax.regions.labelled_frames import LabelledFrames
-from amuse_jax.system import cpus
+from amuse_jax.system import cpus, paths
 from amuse_jax.system.files import write_atomically, write_json
 
 DETECTOR_FILE = 'detector.pt'
@@ -39,7 +39,7 @@ def create(config: ConfigDict, folder: Path, root: Path, video_ids: Sequence[str
         features do not have the size `rois.feature_size`.
     """
     if config.rois.weights:
-        weights = Path(config.rois.weights).expanduser()
+        weights = paths.from_user(config.rois.weights, 'config.rois.weights')
         _check_feature_size(detector.load(weights), config.rois.feature_size)
         write_atomically(folder / DETECTOR_FILE, lambda beside: shutil.copyfile(weights, beside))
     else:

@@ -21,11 +21,12 @@ from amuse_jax.errors import StageError
 from amuse_jax.media.log_mel import LogMel
 from amuse_jax.models import summary
 from amuse_jax.music_avqa import vocabulary
-from amuse_jax.run.stage import Stage
+from amuse_jax.run import set_aside
+from amuse_jax.run.definition import Stage
 
 
 def remaining_bytes(
-    config: ConfigDict, workdir: Path, pending: Collection[Stage]
+    config: ConfigDict, workdir: Path, pending: Collection[Stage], begun: Collection[str]
 ) -> dict[Path, int]:
     """Return how many bytes, at most, the pending stages will still write.
 
@@ -33,6 +34,8 @@ def remaining_bytes(
       config: the run's config.
       workdir: the run's folder.
       pending: the stages that are not complete.
+      begun: names of those that will go on in their folders. What the folder of another stage holds
+        is set aside, unless the stage is not kept.
 
     Returns:
       The bytes by folder.
@@ -50,7 +53,8 @@ def remaining_bytes(
         for stage in stages:
             folder = stage.path(workdir)
             size = stage_bytes[stage.name](config, videos)
-            remaining[folder] = max(size - _disk_usage(folder), 0)
+            is_free = stage.name in begun or not stage.is_kept
+            remaining[folder] = max(size - is_free * set_aside.size(folder), 0)
     return remaining
 
 
@@ -76,8 +80,9 @@ def check(workdir: Path, needed: Mapping[Path, int]) -> None:
     if total > free:
         raise StageError(
             f'the pending stages need up to {total / 1e9:.1f} GB in {workdir} ({parts}), where '
-            f'{free / 1e9:.1f} GB are free; make room, use another --workdir, name fewer --stages, '
-            'or halve the stored tokens of train by --config.model.dtype=bfloat16'
+            f'{free / 1e9:.1f} GB are free; make room (--stages=status lists what was set aside), '
+            'use another --workdir, name fewer --stages, or halve the stored tokens of train by '
+            '--config.model.dtype=bfloat16'
         )
 
 
@@ -223,8 +228,3 @@ def _count_pairs(data: ConfigDict, splits: Sequence[str] = music_avqa.SPLITS) ->
             for question in questions
         }
     )
-
-
-def _disk_usage(folder: Path) -> int:
-    """Return the bytes that a folder takes on the disk, without the holes of sparse files."""
-    return sum(512 * path.stat().st_blocks for path in folder.rglob('*') if path.is_file())

@@ -18,7 +18,8 @@ from ml_collections import ConfigDict
 
 from amuse_jax.errors import PartDone, StageError
 from amuse_jax.run import lock
-from amuse_jax.run.stage import Stage, run_stage
+from amuse_jax.run.definition import Stage
+from amuse_jax.run.stage import run_stage
 
 STAGES = ('prepare', 'annotate', 'rois')
 FOLDER = '.parts'

@@ -1,7 +1,7 @@
 """The stages of a run, in order, and the commands that run them or use their results."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from absl import logging
@@ -11,15 +11,17 @@ from amuse_jax.annotate import stage as annotate
 from amuse_jax.ask import asker
 from amuse_jax.config import PARTS
 from amuse_jax.data import stage as prepare
-from amuse_jax.errors import StageError
+from amuse_jax.errors import StageError, first_few
 from amuse_jax.evaluation import ablations, other_data, report
 from amuse_jax.evaluation import stage as evaluate
 from amuse_jax.models import summary
 from amuse_jax.regions import stage as regions
-from amuse_jax.run import disk, hours, lock, parts, preflight, settings
-from amuse_jax.run.stage import Stage, is_complete, run_stage
+from amuse_jax.run import disk, hours, lock, parts, preflight, settings, status
+from amuse_jax.run.definition import Stage
+from amuse_jax.run.results import Results, adopt, has_format_1
+from amuse_jax.run.stage import check_input, run_stage
 from amuse_jax.synthetic import stage as render
-from amuse_jax.system import devices, hosts, xla
+from amuse_jax.system import devices, hosts, paths, xla
 from amuse_jax.training import fitting
 from amuse_jax.training.pretrain import stage as pretrain
 from amuse_jax.training.train import stage as train
@@ -65,20 +67,23 @@ def build_stages(config: ConfigDict) -> dict[str, Stage]:
                 'data.rephrased',
                 *RECORD_SETTINGS,
             ),
+            compare_sources=prepare.compare_sources,
         ),
         Stage(
             'annotate',
             annotate.run,
             needs=('prepare', 'render'),
             settings=('rhythm', 'sources'),
+            is_kept=True,
         ),
-        Stage('rois', regions.run, needs=('prepare', 'render'), settings=('rois',)),
+        Stage('rois', regions.run, needs=('prepare', 'render'), settings=('rois',), is_kept=True),
         Stage(
             'pretrain',
             pretrain.run,
             needs=('prepare', 'annotate'),
             settings=PRETRAIN_SETTINGS,
             on_all_hosts=True,
+            is_kept=True,
         ),
         Stage(
             'train',
@@ -87,6 +92,7 @@ def build_stages(config: ConfigDict) -> dict[str, Stage]:
             settings=('seed', 'without', 'model', *_train_settings(config), 'checkpoints'),
             folder=f'train{suffix}',
             on_all_hosts=True,
+            is_kept=True,
         ),
         Stage(
             'test_questions',
@@ -94,12 +100,14 @@ def build_stages(config: ConfigDict) -> dict[str, Stage]:
             needs=('train',),
             settings=('evaluate.data', 'evaluate.leaked'),
             folder=f'{other}questions{suffix}',
+            compare_sources=other_data.compare_sources,
         ),
         Stage(
             'test_prepare',
             other_data.read_videos,
             settings=('evaluate.data', *RECORD_SETTINGS),
             folder=f'{other}prepare',
+            compare_sources=other_data.compare_sources,
         ),
         Stage(
             'test_rois',
@@ -121,6 +129,7 @@ def build_stages(config: ConfigDict) -> dict[str, Stage]:
             settings=('evaluate',),
             folder=f'{other}evaluate{suffix}',
             on_all_hosts=True,
+            is_kept=True,
         ),
     )
     return {
@@ -131,26 +140,25 @@ def build_stages(config: ConfigDict) -> dict[str, Stage]:
     }
 
 
-def run(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
+def run(config: ConfigDict, workdir: Path, names: Sequence[str], redo: Sequence[str] = ()) -> None:
     """Run the named stages, or every stage whose result is missing or out of date.
 
     Args:
       config: the run's config.
       workdir: the run's folder.
       names: names of stages, and 'ablations'; empty for all stages.
+      redo: names of stages that are made again although they are complete.
 
     Raises:
       StageError: a name is unknown, another run uses the workdir, a check fails, or a stage fails.
     """
     stages = build_stages(config)
-    unknown = set(names) - set(stages) - {'ablations'}
-    if unknown:
-        raise StageError(
-            f'--stages names {", ".join(sorted(unknown))}; expected some of '
-            + ', '.join([*stages, 'ablations', 'or summary or ask alone'])
-        )
+    _check_names(stages, names, redo)
     parts.check(config, names)
-    _check(config, workdir, names)
+    if hosts.is_first() and has_format_1(workdir, stages):
+        with lock.held(workdir):
+            adopt(config, workdir, stages, prepare.record_sources)
+    _check(config, workdir, names, redo)
     if config.data.part:
         parts.run(config, workdir, stages, names)
         return
@@ -160,14 +168,16 @@ def run(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
     with lock.held(workdir) if hosts.is_first() else contextlib.nullcontext():
         for stage in stages.values():
             if not names or stage.name in names:
-                run_stage(stage, config, workdir, stages)
+                run_stage(stage, config, workdir, stages, redo)
         if 'ablations' in names:
             run_ablations(config, workdir)
         elif hosts.is_first() and (not names or 'evaluate' in names):
             print(report.format_summary(stages['evaluate'].path(workdir)))
 
 
-def shares_gpus(config: ConfigDict, workdir: Path, names: Sequence[str]) -> bool:
+def shares_gpus(
+    config: ConfigDict, workdir: Path, names: Sequence[str], redo: Sequence[str]
+) -> bool:
     """Return whether other processes will use the GPUs while this process runs.
 
     They look for sources and regions. JAX then must not take all memory of the GPUs at its start.
@@ -175,13 +185,36 @@ def shares_gpus(config: ConfigDict, workdir: Path, names: Sequence[str]) -> bool
     if names == ['ask']:
         return True
     using = {'rois', 'test_rois'} | ({'annotate'} if config.sources.stems != 'truth' else set())
-    return any(stage.name in using for stage in _pending_stages(config, workdir, names))
+    stages = build_stages(config)
+    results = Results(config, workdir, stages)
+    return any(
+        name in redo or results.place(name) is None
+        for name in using & set(stages)
+        if not names or name in names
+    )
 
 
-def _check(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
+def _check_names(stages: Mapping[str, Stage], names: Sequence[str], redo: Sequence[str]) -> None:
+    unknown = set(names) - set(stages) - {'ablations'}
+    if unknown:
+        raise StageError(
+            f'--stages names {", ".join(sorted(unknown))}; expected some of '
+            + ', '.join([*stages, 'ablations', 'or summary, status or ask alone'])
+        )
+    unknown = set(redo) - (set(names) & set(stages) if names else set(stages))
+    if unknown:
+        raise StageError(
+            f'--redo names {", ".join(sorted(unknown))}; expected stages that run: '
+            + ', '.join(name for name in stages if not names or name in names)
+        )
+
+
+def _check(config: ConfigDict, workdir: Path, names: Sequence[str], redo: Sequence[str]) -> None:
     """Check data, devices, disk and external files for all pending stages before the first one."""
     settings.check_data(config)
-    pending = [(config, _pending_stages(config, workdir, names))]
+    if not hosts.is_first():  # which checks on behalf of all hosts
+        return
+    pending = [(config, _pending_stages(config, workdir, names, redo))]
     if 'ablations' in names:
         variants = _ablation_configs(config).values()
         pending += [(variant, _pending_stages(variant, workdir)) for variant in variants]
@@ -191,24 +224,58 @@ def _check(config: ConfigDict, workdir: Path, names: Sequence[str]) -> None:
             fitting.check(variant, {stage.name for stage in stages}, count, is_alone=is_alone)
     needed = {}
     for variant, stages in pending:
-        needed |= disk.remaining_bytes(variant, workdir, stages)
+        results = Results(variant, workdir, build_stages(variant))
+        begun = [
+            stage.name
+            for stage in stages
+            if results.unfinished_place(stage.name) == stage.path(workdir)
+        ]
+        needed |= disk.remaining_bytes(variant, workdir, stages, begun)
     disk.check(workdir, needed)
     names_of_pending = {stage.name for _, stages in pending for stage in stages}
     if config.data.root and hours.STAGES & names_of_pending:
         logging.info('%s', hours.describe(config, names_of_pending, disk.count_videos(config)))
-    if hosts.is_first():  # on behalf of all hosts
-        for variant, stages in pending:
-            preflight.check(variant, {stage.name for stage in stages})
+    for variant, stages in pending:
+        preflight.check(variant, {stage.name for stage in stages})
 
 
-def _pending_stages(config: ConfigDict, workdir: Path, names: Sequence[str] = ()) -> list[Stage]:
-    """Return the named stages, or all stages if no name is given, that are not complete."""
+def _pending_stages(
+    config: ConfigDict, workdir: Path, names: Sequence[str] = (), redo: Sequence[str] = ()
+) -> list[Stage]:
+    """Return the named stages, or all stages if no name is given, that will run.
+
+    Those whose result is complete, or set aside and brought back, do not run; but those do that
+    `redo` names, whose data set has changed, or that depend on such a stage.
+    """
     stages = build_stages(config)
-    return [
-        stage
-        for stage in stages.values()
-        if (not names or stage.name in names) and not is_complete(stage, config, workdir, stages)
-    ]
+    results = Results(config, workdir, stages)
+    pending, changed = [], set()
+    for name, stage in stages.items():
+        if _has_new_sources(stage, config, workdir, stages) or changed.intersection(stage.needs):
+            changed.add(name)
+        if name in redo and not stage.compare_sources:  # else the content of the files decides
+            changed.add(name)
+        if results.place(name) is None or name in changed or name in redo:
+            pending.append(stage)
+    return [stage for stage in pending if not names or stage.name in names]
+
+
+def _has_new_sources(
+    stage: Stage, config: ConfigDict, workdir: Path, stages: Mapping[str, Stage]
+) -> bool:
+    """Return whether files of the data set have changed since the stage has read them."""
+    if stage.compare_sources is None:
+        return False
+    inputs = stage.inputs(workdir, stages)
+    compared = stage.compare_sources(config, stage.path(workdir), inputs)
+    if compared is None or not compared.changed:
+        return False
+    logging.warning(
+        '%s: files have changed since it was made: %s',
+        stage.name,
+        first_few(compared.changed, ', '),
+    )
+    return True
 
 
 def run_ablations(config: ConfigDict, workdir: Path) -> None:
@@ -216,6 +283,8 @@ def run_ablations(config: ConfigDict, workdir: Path) -> None:
     folders = {}
     for part, variant in _ablation_configs(config).items():
         stages = build_stages(variant)
+        if hosts.is_first():
+            adopt(variant, workdir, stages, prepare.record_sources)
         for stage in stages.values():
             run_stage(stage, variant, workdir, stages)
         folders[part] = stages['evaluate'].path(workdir)
@@ -244,17 +313,18 @@ def ask(config: ConfigDict, workdir: Path, video: str, question: str) -> None:
     Raises:
       StageError: a flag is missing, the workdir holds no trained model, or the video is unreadable.
     """
-    if not video or not question:
+    if not video or not question.strip():
         raise StageError('--stages=ask needs --video=FILE and --question="..."')
+    path = paths.from_user(video, '--video')
     if hosts.count() > 1:
         raise StageError('--stages=ask runs in one process; omit --coordinator')
     xla.enable_compilation_cache(workdir / 'compiled')
     stages = build_stages(config)
-    for name in asker.NEEDED:
-        if not is_complete(stages[name], config, workdir, stages):
-            raise StageError(
-                f'no finished {name} stage for this config in {workdir}; run the same command '
-                'without --stages first'
-            )
-    folders = {name: stages[name].path(workdir) for name in asker.NEEDED}
-    print(asker.run(config, folders, Path(video), question, workdir / 'ask'))
+    results = Results(config, workdir, stages, needs_data=False)
+    folders = {name: check_input(stages[name], 'ask', results) for name in asker.NEEDED}
+    print(asker.run(config, folders, path, question, workdir / 'ask'))
+
+
+def show_status(config: ConfigDict, workdir: Path) -> None:
+    """Print the state and the size of every result in the workdir."""
+    print(status.table(config, workdir, build_stages(config)))

@@ -15,6 +15,7 @@ from amuse_jax import music_avqa
 from amuse_jax.data.tokenizer import QuestionTokenizer
 from amuse_jax.errors import StageError
 from amuse_jax.pretrained import files, separation, towers
+from amuse_jax.system import paths
 
 
 def check(config: ConfigDict, pending: Collection[str]) -> None:
@@ -67,7 +68,7 @@ def _check_detector(config: ConfigDict) -> None:
             "pip install '.[offline]'"
         )
     weights = config.rois.weights
-    if weights and not Path(weights).expanduser().is_file():
+    if weights and not paths.from_user(weights, 'config.rois.weights').is_file():
         raise StageError(
             f'config.rois.weights: there is no file {weights}; expected the .pt file of a YOLOv8 '
             'detector, in the format of ultralytics'

@@ -1,6 +1,7 @@
 """Checks of the config's values, made before a run starts."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -9,7 +10,8 @@ from amuse_jax import music_avqa
 from amuse_jax.annotate import sources
 from amuse_jax.config import PARTS, parse_steps
 from amuse_jax.errors import StageError
-from amuse_jax.run import needs
+from amuse_jax.run import made_from, needs
+from amuse_jax.system import paths
 from amuse_jax.system.sharded import part_slice
 
 STEMS = ('truth', 'uss', 'uss-tags', 'tags')
@@ -18,6 +20,26 @@ CACHES = ('auto', 'device', 'host', 'disk')
 TOWERS_FROM = ('', 'sources')
 REMAT_POLICIES = ('everything', 'products', 'attention', 'inputs')
 LEAKED = ('refuse', 'apart')
+
+
+def expand_paths(config: ConfigDict) -> None:
+    """Replace `~` and drop trailing slashes in every setting that names a file or a folder.
+
+    Names on the hub stay as they are.
+
+    Raises:
+      StageError: a setting is an address such as gs://BUCKET/DIR.
+    """
+    for name in (*made_from.PATHS, *made_from.ROOTS):
+        section, _, last = name.rpartition('.')
+        text = _value(config, name)
+        if text:
+            _value(config, section)[last] = str(paths.from_user(text, f'config.{name}'))
+    for name in made_from.VIDEO_FOLDERS:
+        section, _, last = name.rpartition('.')
+        folders = filter(None, _value(config, name).split(','))
+        found = [str(paths.from_user(folder, f'config.{name}')) for folder in folders]
+        _value(config, section)[last] = ','.join(found)
 
 
 def check(config: ConfigDict) -> None:
@@ -38,7 +60,7 @@ def check(config: ConfigDict) -> None:
     _one_of('model.dtype', config.model.dtype, ('float32', 'bfloat16'))
     for name in POSITIVE:
         value = _value(config, name)
-        if value <= 0:
+        if not value > 0:  # nor NaN
             raise StageError(f'config.{name} is {value}; expected a positive number')
     for name in NOT_NEGATIVE:
         value = _value(config, name)
@@ -73,7 +95,24 @@ def check(config: ConfigDict) -> None:
             "pip install '.[beam]', or leave it empty to use worker processes"
         )
     sources.windows_per_segment(config.data.segment_seconds, config.sources.window_seconds)
+    _check_training(config)
     _check_towers(config)
+
+
+def check_workdir(workdir: Path) -> None:
+    """Refuse a workdir that is, or is inside of, something else than a folder.
+
+    Raises:
+      StageError: the message names what was found.
+    """
+    for path in (workdir, *workdir.parents):
+        if path.exists():
+            if not path.is_dir():
+                raise StageError(
+                    f'--workdir is {workdir}, but {path} is a file; expected a folder, which is '
+                    'made if it does not exist'
+                )
+            return
 
 
 def check_data(config: ConfigDict) -> None:
@@ -112,6 +151,7 @@ POSITIVE = (
     'data.read_seconds',
     'data.read_gigabytes',
     'audio.sample_rate',
+    'audio.window',
     'audio.hop',
     'audio.mels',
     'rhythm.segment_seconds',
@@ -119,12 +159,21 @@ POSITIVE = (
     'sources.window_seconds',
     'rois.image_size',
     'rois.regions',
+    'rois.detector.epochs',
+    'rois.detector.batch_size',
+    'rois.detector.learning_rate',
     'pretrain.epochs',
     'pretrain.batch_size',
+    'pretrain.segments',
     'pretrain.learning_rate',
+    'pretrain.predictor_learning_rate',
     'train.batch_size',
     'train.questions',
     'train.learning_rate',
+    'train.head_learning_rate',
+    'train.halve_every',
+    'loop.log_steps',
+    'loop.keep',
     'evaluate.batch_size',
 )
 NOT_NEGATIVE = (
@@ -136,8 +185,29 @@ NOT_NEGATIVE = (
     'train.parts',
     'train.warmup_epochs',
     'train.clip_norm',
+    'rois.detector.frames',
+    'pretrain.predictor_epochs',
+    'train.head_epochs',
+    'train.epochs',
+    'train.open_questions',
+    'train.head_warmup_epochs',
+    'train.gain_db',
+    'loop.checkpoint_seconds',
+    'loop.max_refused',
+    'loop.stuck_seconds',
+    'evaluate.examples',
 )
-SHARES = ('train.mirror', 'train.time_shift', 'pretrain.val_share')
+SHARES = (
+    'data.max_broken_share',
+    'pretrain.val_share',
+    'rois.min_score',
+    'rois.max_overlap',
+    'pretrain.swap',
+    'pretrain.mix',
+    'train.mirror',
+    'train.time_shift',
+    'train.head_final_share',
+)
 
 
 def _value(config: ConfigDict, name: str):
@@ -150,6 +220,21 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         expected = ', '.join(repr(choice) for choice in allowed)
         raise StageError(f'config.{name} is {value!r}; expected one of {expected}')
+
+
+def _check_training(config: ConfigDict) -> None:
+    """Refuse what training would refuse after the stages before it."""
+    if not config.train.head_epochs + config.train.epochs:
+        raise StageError(
+            'config.train.head_epochs and config.train.epochs are both 0; set one of them'
+        )
+    try:
+        re.compile(config.train.trainable)
+    except re.error as error:
+        raise StageError(
+            f'config.train.trainable is {config.train.trainable!r}, which is not a regular '
+            f'expression ({error}); expected one over parameter names, such as adapters|text|answer'
+        ) from error
 
 
 def _check_towers(config: ConfigDict) -> None:

@@ -7,14 +7,13 @@ the questions.
 """
 
 import sys
-from pathlib import Path
 
 from absl import app, flags
 
 from amuse_jax.config import default_config
 from amuse_jax.errors import StageError
 from amuse_jax.synthetic import stage
-from amuse_jax.system import environment
+from amuse_jax.system import environment, paths
 
 _DEFAULTS = default_config().synthetic
 
@@ -48,7 +47,8 @@ def main(argv: list[str]) -> None:
     settings = _DEFAULTS
     settings.update({name: flag.value for name, flag in _SETTINGS.items()})
     try:
-        summary = stage.render(settings, Path(_OUT.value), _WORKERS.value)
+        folder = paths.from_user(_OUT.value, '--out')
+        summary = stage.render(settings, folder, _WORKERS.value)
     except StageError as error:
         sys.exit(f'amuse_jax.synthetic: {error}')
     questions = ', '.join(f'{count} {split}' for split, count in summary['questions'].items())

@@ -218,6 +218,6 @@ def _check_folder(settings: ConfigDict, folder: Path) -> None:
         if found != expected:
             raise StageError(
                 f'{folder} holds videos rendered with {found}, but this run uses {expected}; '
-                'choose another folder or delete that one'
+                'choose another folder, or move that one away'
             )
     write_json(path, expected)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and a full disk as one sentence.
+"""Files that appear whole or not at all, durable renames, and a full disk as one sentence.
 
 `write_atomically` is our own because other programs fill the file: it gives them a name with the
 right ending, where a library such as atomicwrites gives an open file.
@@ -29,9 +29,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     temporary = path.with_name(f'.tmp-{uuid.uuid4().hex[:16]}-{path.name}')
     try:
         write(temporary)
-        with open(temporary, 'rb') as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        rename(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -68,6 +66,30 @@ def read_bytes(path: Path, max_bytes: int, seconds: float) -> bytes:
     if len(result[0]) > max_bytes:
         raise OSError(f'it has more than {max_bytes:,} bytes')
     return result[0]
+
+
+def rename(path: Path, target: Path) -> None:
+    """Rename a file or folder so that a loss of power leaves either the old name or the new one.
+
+    A file's content is on the disk before it gets the name, and so is the name when this returns.
+    A file that has the name is replaced.
+    """
+    if path.is_file():
+        _sync(path)
+    os.replace(path, target)
+    for folder in {path.parent, target.parent}:
+        _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:  # some network file systems cannot do this for a folder
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP) or path.is_file():
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, value) -> None:

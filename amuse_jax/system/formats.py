@@ -7,7 +7,7 @@ from pathlib import Path
 
 from amuse_jax.errors import NewerFormat
 
-FORMAT = 1  # of stages and their manifests; also raised when an older artefact cannot be read
+FORMAT = 2  # of stages and their manifests; format 1 is read too (run/results.py)
 RECORD_FORMAT = 1  # data/records.py
 CHECKPOINT_FORMAT = 2  # training/checkpoints.py, pretrained/towers.py
 

@@ -22,7 +22,7 @@ def read_manifest(folder: Path) -> dict | None:
         refuse_newer(manifest['format'], FORMAT, path)
     except (ValueError, KeyError, TypeError) as error:
         raise StageError(
-            f'{path} is not a manifest ({error}); delete the folder {folder} to make it again'
+            f'{path} is not a manifest ({error}); move the folder {folder} away to make it again'
         ) from error
     return manifest
 

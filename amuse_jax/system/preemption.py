@@ -19,6 +19,8 @@ from amuse_jax.system import hosts
 
 MESSAGE = 'amuse_jax: SIGTERM: finished work is saved; run the same command again to continue'
 
+STATUS = 128 + signal.SIGTERM  # of a process that ends by SIGTERM, as a shell reports it
+
 _notice_received = False
 _is_deferred = False
 _calls = itertools.count(1)

@@ -26,6 +26,7 @@ from absl import logging
 
 from amuse_jax.errors import StageError
 from amuse_jax.system import formats, hosts
+from amuse_jax.system.files import rename
 from amuse_jax.training.state import Arrays, TrainState
 
 # What Orbax and TensorStore raise for a damaged file, and Grain for an invalid iterator state.
@@ -242,7 +243,7 @@ def _unreadable_error(folder: Path, error: Exception) -> StageError:
     reason = str(error).partition('\n')[0][:200]
     return StageError(
         f'{folder} cannot be read into the configured model ({reason}); use the settings that it '
-        'was trained with, or delete the folder of its stage to train again'
+        'was trained with, or train again by --redo and the name of its stage'
     )
 
 
@@ -289,12 +290,12 @@ def _set_aside(folder: Path, error: Exception) -> str:
     """Rename a checkpoint that cannot be read; return a message about it."""
     aside = folder.with_name(f'damaged-{folder.name}')
     try:
-        folder.rename(aside)
+        rename(folder, aside)
     except FileNotFoundError:
         pass  # another process has done it
     except OSError:  # a damaged one of the same step exists already
         shutil.rmtree(aside)
-        folder.rename(aside)
+        rename(folder, aside)
     reason, kind = str(error).partition('\n')[0][:200], type(error).__name__
     return f'checkpoint {folder} cannot be read ({kind}: {reason}); it was renamed to {aside}'
 

@@ -12,6 +12,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from amuse_jax.system import hosts
+from amuse_jax.system.files import write_atomically
 
 
 class MetricsWriter:
@@ -36,9 +37,8 @@ class MetricsWriter:
         self.path = folder / 'metrics.jsonl'
         kept = self.path.read_text('utf-8').splitlines(keepends=True)[:lines] if lines else []
         self.lines = len(kept)
-        temporary = self.path.with_suffix('.tmp')
-        temporary.write_text(''.join(kept), 'utf-8')
-        temporary.replace(self.path)
+        text = ''.join(kept)
+        write_atomically(self.path, lambda temporary: temporary.write_text(text, 'utf-8'))
         self._file = open(self.path, 'a', encoding='utf-8')
         self._events = EventFileWriter(str(folder / 'tensorboard'))
         # Makes TensorBoard discard what a killed run wrote from this step on.

@@ -7,11 +7,15 @@ row; it needs no library such as zarr. It knows no bfloat16: such an array is st
 bits of its numbers, and `FOLDER/dtypes.json` has its dtype.
 """
 
+import errno
 import json
+import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import grain
 import jax.numpy as jnp
@@ -21,7 +25,7 @@ from tqdm import tqdm
 from amuse_jax.data import pipeline
 from amuse_jax.errors import StageError
 from amuse_jax.system import hosts, preemption
-from amuse_jax.system.files import write_json
+from amuse_jax.system.files import rename, write_json
 from amuse_jax.training.watchdog import Watchdog
 
 FLUSH_SECONDS = 5.0
@@ -88,7 +92,7 @@ def read(folder: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
             arrays[name] = array.view(_dtypes(folder).get(name, array.dtype))
         except (OSError, ValueError) as error:
             raise StageError(
-                f'{path} cannot be read ({error}); delete {folder} and run its stage again'
+                f'{path} cannot be read ({error}); move {folder} away and run its stage again'
             ) from error
     return arrays
 
@@ -102,38 +106,40 @@ class _RowWriter:
 
     def __init__(self, folder: Path, names: Sequence[str], count: int, done: int):
         self._folder, self._names, self._count, self.done = folder, names, count, done
-        self._arrays: dict[str, np.memmap] = {}
+        self._files: dict[str, BinaryIO] = {}
         if hosts.is_first() and 0 < done < count:
-            dtypes = _dtypes(folder)
-            for name in names:
-                array = np.lib.format.open_memmap(_partial_path(folder, name), 'r+')
-                self._arrays[name] = array.view(dtypes.get(name, array.dtype))
+            self._files = {name: _open(_partial_path(folder, name), done) for name in names}
 
     def add(self, rows: Mapping[str, np.ndarray]) -> None:
         """Append the rows of a batch, without its padding."""
         rows = {name: np.asarray(rows[name]) for name in self._names}
-        if hosts.is_first() and not self._arrays:
+        if hosts.is_first() and not self._files:
             self._folder.mkdir(parents=True, exist_ok=True)
+            _check_disk(self._folder, self._count, rows)
             _save_dtypes(self._folder, rows)
-            self._arrays = {n: _create(self._folder, n, self._count, rows[n]) for n in rows}
+            self._files = {n: _create(self._folder, n, self._count, rows[n]) for n in rows}
         size = min(len(rows[self._names[0]]), self._count - self.done)
-        for name, array in self._arrays.items():
-            array[self.done : self.done + size] = rows[name][:size]
+        for name, file in self._files.items():
+            array = np.ascontiguousarray(rows[name][:size])
+            file.write(array.view(_file_dtype(array.dtype)).data)
         self.done += size
 
     def flush(self) -> None:
         """Write the rows so far to the disk, so that a killed run can continue from here."""
-        for array in self._arrays.values():
-            array.flush()
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
         if hosts.is_first():
             write_json(self._folder / 'rows.json', self.done)
 
     def finish(self) -> None:
         """Rename the files of the complete arrays to their final names."""
+        for file in self._files.values():
+            file.close()
         if hosts.is_first():
             for name in self._names:
                 if not _final_path(self._folder, name).exists():
-                    _partial_path(self._folder, name).replace(_final_path(self._folder, name))
+                    rename(_partial_path(self._folder, name), _final_path(self._folder, name))
             (self._folder / 'rows.json').unlink()
 
 
@@ -153,12 +159,37 @@ def _partial_path(folder: Path, name: str) -> Path:
     return folder / f'{name}.npy.part'
 
 
-def _create(folder: Path, name: str, count: int, rows: np.ndarray) -> np.memmap:
-    path, shape = _partial_path(folder, name), (count, *rows.shape[1:])
-    array = np.lib.format.open_memmap(path, 'w+', dtype=_file_dtype(rows.dtype), shape=shape)
-    with open(path, 'r+b') as file:  # if the disk is too small, fail now; later it would be SIGBUS
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return array.view(rows.dtype)
+def _create(folder: Path, name: str, count: int, rows: np.ndarray) -> BinaryIO:
+    """Create an unfinished array; return its file, at the place of the first row.
+
+    The rows are written, not memory-mapped: a full disk is then an error and no SIGBUS. Reserving
+    the space first would not do, because a file system that cannot reserve gets every block written
+    (posix_fallocate on NFS), which takes hours for large arrays.
+    """
+    file = open(_partial_path(folder, name), 'w+b')
+    header = {
+        'descr': np.lib.format.dtype_to_descr(_file_dtype(rows.dtype)),
+        'fortran_order': False,
+        'shape': (count, *rows.shape[1:]),
+    }
+    np.lib.format.write_array_header_1_0(file, header)
+    return file
+
+
+def _open(path: Path, done: int) -> BinaryIO:
+    """Open an unfinished array; return its file, at the place after `done` rows."""
+    file = open(path, 'r+b')
+    np.lib.format.read_magic(file)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    file.seek(done * math.prod(shape[1:]) * dtype.itemsize, os.SEEK_CUR)
+    return file
+
+
+def _check_disk(folder: Path, count: int, rows: Mapping[str, np.ndarray]) -> None:
+    """Raise the error of a full disk if the arrays will not fit."""
+    needed = sum(count * math.prod(x.shape[1:]) * x.dtype.itemsize for x in rows.values())
+    if needed > shutil.disk_usage(folder).free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def _file_dtype(dtype: np.dtype) -> np.dtype:

@@ -4,8 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from amuse_jax.run import plan
-from amuse_jax.run.stage import stage_settings
+from amuse_jax.run import made_from, plan
 from amuse_jax.system import formats
 from amuse_jax.system.files import write_json
 from amuse_jax.training.train import answering
@@ -36,7 +35,7 @@ def finished(tiny, tmp_path_factory):
             manifest = {
                 'format': formats.FORMAT,
                 'fingerprint': name,
-                'settings': stage_settings(stage, config),
+                'settings': made_from.describe(config, stage.settings, {})['settings'],
                 'summary': {},
             }
             write_json(inputs[name] / 'manifest.json', manifest)

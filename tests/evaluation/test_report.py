@@ -28,14 +28,14 @@ def part(counts, videos=6399, share=0.6):
     return evaluate.Part(questions, hits)
 
 
-def write(folder, parts):
+def write(folder, parts, examples=EXAMPLES):
     """The report of some parts; returns its scores."""
     inputs = {name: folder / name for name in ('annotate', 'rois', 'pretrain', 'train')}
     for path in inputs.values():
         write_json(path / 'manifest.json', {'format': formats.FORMAT, 'summary': {}})
     (inputs['train'] / 'metrics.jsonl').write_text('{"step": 1, "loss": 2.0}\n')
-    (folder / 'examples').mkdir()
-    for name in EXAMPLES:
+    for name in examples:
+        (folder / 'examples').mkdir(exist_ok=True)
         (folder / 'examples' / name).touch()
     scores = {
         'test_set': evaluate._test_set(parts['test'].questions, 'plain'),
@@ -84,6 +84,12 @@ def test_a_set_of_ones_own_stands_alone_and_parts_are_told(tmp_path):
     page = (tmp_path / 'report.md').read_text()
     assert page.index('| Amuse ') < page.index('accuracy.png') < page.index('## Parts of the test')
     assert '| Amuse: test, unseen' in page and '| question words: test, unseen' in page
+
+
+def test_a_report_without_examples(tmp_path):
+    write(tmp_path, {'test': part(V1.counts)}, examples=())  # evaluate.examples is 0
+    page = (tmp_path / 'report.md').read_text()
+    assert '## Examples' not in page and '{%' not in page and page.endswith('\n')
 
 
 def test_examples_are_linked_whatever_their_videos_are_called(tmp_path):

@@ -6,8 +6,7 @@ import pytest
 
 from amuse_jax.errors import StageError
 from amuse_jax.evaluation import seeds, tables
-from amuse_jax.run import plan
-from amuse_jax.run.stage import stage_settings
+from amuse_jax.run import made_from, plan
 from amuse_jax.system import formats
 from amuse_jax.system.files import write_json
 from configs import demo
@@ -24,7 +23,7 @@ def all_settings(seed=0, **changes):
     config.update_from_flattened_dict({'seed': seed, 'synthetic.seed': seed, **changes})
     found = {}
     for stage in plan.build_stages(config).values():
-        found |= stage_settings(stage, config)
+        found |= made_from.describe(config, stage.settings, {})['settings']
     return found
 
 

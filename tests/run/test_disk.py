@@ -10,8 +10,7 @@ from amuse_jax.config import default_config
 from amuse_jax.errors import StageError
 from amuse_jax.evaluation import other_data
 from amuse_jax.run import disk, plan
-from amuse_jax.run.stage import fingerprint
-from amuse_jax.system.files import write_json
+from amuse_jax.run.stage import write_manifest
 from configs import demo, v1
 
 GB = 1e9
@@ -74,7 +73,8 @@ def test_records_are_counted_from_the_annotations(tmp_path):
     )
     config = default_config()
     config.data.root = str(tmp_path / 'set')
-    remaining = disk.remaining_bytes(config, tmp_path, [plan.build_stages(config)['prepare']])
+    prepare = [plan.build_stages(config)['prepare']]
+    remaining = disk.remaining_bytes(config, tmp_path, prepare, ())
     assert remaining == {tmp_path / 'prepare': disk.record_bytes(config, 4)}
 
 
@@ -91,24 +91,33 @@ def test_a_run_too_large_for_the_disk_does_not_begin(tmp_path, monkeypatch):
 def test_existing_files_are_not_counted_again(tmp_path):
     config = demo.get_config()
     prepare = [plan.build_stages(config)['prepare']]
-    (needed,) = disk.remaining_bytes(config, tmp_path, prepare).values()
+    (needed,) = disk.remaining_bytes(config, tmp_path, prepare, ()).values()
     half = tmp_path / 'prepare' / 'records' / '00000-of-00002.array_record'
     half.parent.mkdir(parents=True)
     half.write_bytes(b'x' * 4096 * 100)
     with open(tmp_path / 'prepare' / 'sparse', 'wb') as file:
         file.truncate(10**9)
-    assert disk.remaining_bytes(config, tmp_path, prepare) == {
+    assert disk.remaining_bytes(config, tmp_path, prepare, ()) == {
         tmp_path / 'prepare': needed - 4096 * 100
     }
+
+
+def test_what_will_be_set_aside_makes_no_room(tmp_path):
+    config = demo.get_config()
+    train = [plan.build_stages(config)['train']]
+    (needed,) = disk.remaining_bytes(config, tmp_path, train, ()).values()
+    (tmp_path / 'train').mkdir()
+    (tmp_path / 'train/weights').write_bytes(b'x' * 4096 * 100)
+    assert list(disk.remaining_bytes(config, tmp_path, train, ()).values()) == [needed]
+    (rest,) = disk.remaining_bytes(config, tmp_path, train, ['train']).values()
+    assert rest == needed - 4096 * 100
 
 
 def complete(config, workdir, *names):
     """Write the manifests of finished stages."""
     stages = plan.build_stages(config)
     for name in names:
-        expected = fingerprint(stages[name], config, stages)
-        manifest = {'format': 1, 'fingerprint': expected, 'settings': {}, 'summary': {}}
-        write_json(stages[name].path(workdir) / 'manifest.json', manifest)
+        write_manifest(stages[name], config, workdir, stages, {})
 
 
 def test_a_finished_stage_is_not_counted(tmp_path, monkeypatch):
@@ -132,7 +141,7 @@ def test_another_data_set_counts_its_test_videos_only(tmp_path, monkeypatch):
     config.evaluate.data.root = str(tmp_path / 'other')
     workdir = tmp_path / 'run'
     stages = plan.build_stages(config)
-    remaining = disk.remaining_bytes(config, workdir, stages.values())
+    remaining = disk.remaining_bytes(config, workdir, stages.values(), ())
     other_folder = workdir / other_data.folder_name(config)
     assert remaining[other_folder / 'prepare'] == disk.record_bytes(config, 2)
     assert remaining[other_folder / 'rois'] == disk.region_bytes(config, 2)

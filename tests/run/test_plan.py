@@ -1,18 +1,32 @@
+import json
+
 import pytest
 
-from amuse_jax.run import plan
-from amuse_jax.run.stage import fingerprint
+from amuse_jax.run import format_1, plan
+from amuse_jax.run.results import Results
+from amuse_jax.run.stage import write_manifest
 from configs import demo
 
 STAGES = ['render', 'prepare', 'annotate', 'rois', 'pretrain', 'train', 'evaluate']
 TEST_STAGES = ['test_questions', 'test_prepare', 'test_rois', 'test_features']
 
 
-def fingerprints(**changes):
+def with_changes(**changes):
     config = demo.get_config()
     config.update_from_flattened_dict({name.replace('__', '.'): v for name, v in changes.items()})
+    return config
+
+
+def finish(config, workdir):
+    """Write the manifests of all stages of a run."""
     stages = plan.build_stages(config)
-    return {name: fingerprint(stage, config, stages) for name, stage in stages.items()}
+    for stage in stages.values():
+        write_manifest(stage, config, workdir, stages, {})
+
+
+def missing(config, workdir):
+    results = Results(config, workdir, plan.build_stages(config))
+    return [name for name in plan.build_stages(config) if not results.is_complete(name)]
 
 
 def test_another_data_set_adds_its_stages_after_training(tmp_path):
@@ -47,7 +61,48 @@ def test_another_data_set_adds_its_stages_after_training(tmp_path):
         (dict(evaluate__examples=1), ['evaluate']),
     ],
 )
-def test_a_changed_setting_repeats_stages_of_another_data_set(changes, repeated):
-    before = fingerprints(evaluate__data__root='a')
-    after = fingerprints(**{'evaluate__data__root': 'a', **changes})
-    assert [name for name in before if before[name] != after[name]] == repeated
+def test_a_changed_setting_repeats_stages_of_another_data_set(tmp_path, changes, repeated):
+    finish(with_changes(evaluate__data__root='a'), tmp_path)
+    after = with_changes(**{'evaluate__data__root': 'a', **changes})
+    assert missing(after, tmp_path) == repeated
+
+
+@pytest.mark.parametrize(
+    ('redo', 'expected'),
+    [([], []), (['train'], ['train', 'evaluate']), (['prepare'], ['prepare'])],
+)
+def test_stages_that_are_made_again_are_checked_with_what_depends_on_them(tmp_path, redo, expected):
+    """After prepare, the content of the records decides."""
+    config = demo.get_config()
+    finish(config, tmp_path)
+    assert [stage.name for stage in plan._pending_stages(config, tmp_path, (), redo)] == expected
+
+
+def test_results_that_training_made_are_kept():
+    config = with_changes(evaluate__data__root='a')
+    kept = {name for name, stage in plan.build_stages(config).items() if stage.is_kept}
+    assert kept == {'annotate', 'rois', 'pretrain', 'train', 'evaluate'}
+
+
+def test_the_first_command_on_results_of_format_1_keeps_them(tmp_path):
+    config = demo.get_config()
+    finish(config, tmp_path)
+    stages, hashes = plan.build_stages(config), {}
+    for name, stage in stages.items():
+        path = stage.path(tmp_path) / 'manifest.json'
+        settings = json.loads(path.read_text())['settings']
+        needs = {need: hashes[need] for need in stage.needs if need in stages}
+        hashes[name] = format_1.fingerprint(name, settings, needs)
+        old = {'format': 1, 'stage': name, 'fingerprint': hashes[name], 'settings': settings}
+        path.write_text(json.dumps(old | {'summary': {}}))
+    assert missing(config, tmp_path) == []
+    plan.run(config, tmp_path, ['train'])
+    manifests = [
+        json.loads((stage.path(tmp_path) / 'manifest.json').read_text())
+        for stage in stages.values()
+    ]
+    assert {manifest['format'] for manifest in manifests} == {2}
+    assert [manifest['format_1'] for manifest in manifests] == list(hashes.values())
+    assert missing(config, tmp_path) == []
+    config.train.epochs = 9
+    assert missing(config, tmp_path) == ['train', 'evaluate']

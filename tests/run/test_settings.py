@@ -65,6 +65,13 @@ def test_an_unknown_argument_is_refused(argument):
             '13:10',
             "config.loop.profile_steps is '13:10'; expected '' or FIRST",
         ),
+        ('evaluate.examples', -1, 'config.evaluate.examples is -1; expected 0 or a positive'),
+        ('train.halve_every', 0, 'config.train.halve_every is 0; expected a positive number'),
+        ('loop.log_steps', 0, 'config.loop.log_steps is 0; expected a positive number'),
+        ('loop.keep', 0, 'config.loop.keep is 0; expected a positive number'),
+        ('train.learning_rate', float('nan'), 'config.train.learning_rate is nan; expected a'),
+        ('pretrain.mix', 2.0, 'config.pretrain.mix is 2.0; expected a share, from 0 to 1'),
+        ('train.trainable', 'adapters|(text', 'which is not a regular expression (missing )'),
         ('data.image_size', 96, 'make them equal'),
         ('model.adapters.rounds', 5, 'is not a multiple of the 5 rounds'),
         ('pretrain.segments', 11, 'expected at most config.data.segments = 10'),
@@ -92,6 +99,15 @@ def test_a_wrong_value_is_one_sentence(name, value, sentence):
         settings.check(config)
         settings.check_data(config)
     assert '\n' not in str(caught.value)
+
+
+def test_no_training_at_all_is_refused_and_no_example_pages_are_not():
+    config = _config('demo')
+    config.evaluate.examples = 0
+    settings.check(config)
+    config.train.update(head_epochs=0, epochs=0)
+    with pytest.raises(StageError, match='are both 0; set one of them'):
+        settings.check(config)
 
 
 def _setting_names(config, prefix=''):

@@ -120,7 +120,7 @@ def test_a_newer_manifest_is_refused(config, tmp_path):
     path = tmp_path / 'first' / 'manifest.json'
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps(manifest | {'format': formats.FORMAT + 1}))
-    expected = r'manifest.json has format 2, .* reads up to 1; update amuse_jax, or use another'
+    expected = r'manifest.json has format 3, .* reads up to 2; update amuse_jax, or use another'
     with pytest.raises(NewerFormat, match=expected):
         _run_all(config, tmp_path)
     assert path.exists()

@@ -113,6 +113,37 @@ def test_a_kill_between_the_renames_loses_nothing(tmp_path):
     assert len(stored.read(tmp_path, ('mask',))['mask']) == COUNT
 
 
+def test_an_unfinished_array_takes_only_the_rows_so_far(tmp_path, monkeypatch):
+    """No file system has to reserve the whole array, which some can do by writing it only."""
+    monkeypatch.setattr(stored, 'FLUSH_SECONDS', 0.0)
+    calls = iter(range(2))
+
+    def interrupted(batch):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return compute(batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        compute_and_store(tmp_path, batches, interrupted, count=10_000_000)
+    part = tmp_path / 'levels.npy.part'
+    assert part.stat().st_size == 128 + 6 * 2 * 4
+    assert (tmp_path / 'rows.json').read_text().strip() == '6'
+
+
+def test_an_array_that_an_earlier_version_began_goes_on(tmp_path):
+    """Version 1 reserved the whole file and mapped it."""
+    for name, rows in compute({'record': np.arange(COUNT)}).items():
+        array = np.lib.format.open_memmap(
+            tmp_path / f'{name}.npy.part', 'w+', dtype=rows.dtype, shape=rows.shape
+        )
+        array[:3] = rows[:3]
+        array.flush()
+    (tmp_path / 'rows.json').write_text('3')
+    compute_and_store(tmp_path, batches, compute)
+    levels = stored.read(tmp_path, ('levels',))['levels']
+    np.testing.assert_array_equal(levels[:, 1], np.arange(COUNT) ** 2)
+
+
 def test_a_disk_that_is_too_small_is_reported_at_the_start(tmp_path):
     """The test has its own small file system, in which a memory-mapped file could be too large."""
     code = f"""

@@ -13,9 +13,7 @@ import numpy as np
 import pytest
 
 from amuse_jax.run import plan
-from amuse_jax.run.stage import fingerprint, stage_settings
-from amuse_jax.system import formats
-from amuse_jax.system.files import write_json
+from amuse_jax.run.stage import write_manifest
 from tests.paths import ROOT
 from tests.training import processes
 
@@ -30,14 +28,7 @@ def make_workdir(workdir, inputs):
         folder = chosen[name].path(workdir)
         if name in inputs:
             shutil.copytree(inputs[name], folder)
-        manifest = {
-            'format': formats.FORMAT,
-            'stage': name,
-            'fingerprint': fingerprint(chosen[name], config, chosen),
-            'settings': stage_settings(chosen[name], config),
-            'summary': {},
-        }
-        write_json(folder / 'manifest.json', manifest)
+        write_manifest(chosen[name], config, workdir, chosen, {})
     return workdir
 
 
@@ -105,7 +96,7 @@ def test_a_second_run_in_the_workdir_is_refused_and_sigterm_ends_the_first(tmp_p
         last = second.stderr.strip().splitlines()[-1]
         assert f'run is in use by process {os.uname().nodename}:{first.pid} since' in last
         first.send_signal(signal.SIGTERM)
-        processes.wait_for_exit([first])
+        processes.wait_for_exit([first], status=143)
     finally:
         first.kill()
         first.wait()

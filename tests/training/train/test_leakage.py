@@ -60,7 +60,9 @@ def test_a_missing_or_damaged_file_is_reported_in_one_sentence(tmp_path, content
         path.write_bytes(content)
     elif content:
         np.save(path, np.array([content], object if content == 'pickle' else None))
-    with pytest.raises(StageError, match=r'it is unknown which questions .* delete') as caught:
+    with pytest.raises(
+        StageError, match=r'it is unknown which questions .* --redo=train'
+    ) as caught:
         leakage.find_leaked(tmp_path, [question()])
     assert str(path) in str(caught.value) and '\n' not in str(caught.value)
 

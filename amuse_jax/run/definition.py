@@ -1,0 +1,52 @@
+"""What a stage is: its name, its inputs, its settings and what happens to a result it replaces."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from amuse_jax.data.sources import Comparison
+
+Run = Callable[[ConfigDict, Path, Mapping[str, Path]], dict]
+CompareSources = Callable[[ConfigDict, Path, Mapping[str, Path]], Comparison | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage of the run.
+
+    Attributes:
+      name: the stage's name, as in `--stages`.
+      run: `run(config, folder, inputs)` fills `folder` and returns a summary of JSON values.
+        `inputs` maps the name of each needed stage to its folder. If an earlier call was killed, it
+        continues.
+      needs: names of the stages whose folders it reads. A name that is not among the run's stages
+        is ignored.
+      settings: dotted names of the config values that determine the result; the name of a section
+        stands for the whole section.
+      folder: the stage's folder in the workdir, if it differs from the name. Ablations have their
+        own folders.
+      on_all_hosts: whether all hosts take part in it, or the first host alone.
+      is_kept: whether a result with other settings is set aside. Otherwise it is removed, because
+        it can be made again from what is kept.
+      compare_sources: `compare_sources(config, folder, inputs)` compares the data set's files with
+        those that the result was made from; None for a stage that reads none.
+    """
+
+    name: str
+    run: Run
+    needs: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    folder: str = ''
+    on_all_hosts: bool = False
+    is_kept: bool = False
+    compare_sources: CompareSources | None = None
+
+    def path(self, workdir: Path) -> Path:
+        """Return the stage's folder."""
+        return workdir / (self.folder or self.name)
+
+    def inputs(self, workdir: Path, stages: Mapping[str, 'Stage']) -> dict[str, Path]:
+        """Return the folders of the stages that it reads, by name."""
+        return {name: stages[name].path(workdir) for name in self.needs if name in stages}

@@ -1,0 +1,34 @@
+"""Paths that a user gives: in settings, flags and arguments."""
+
+import re
+from pathlib import Path
+
+from amuse_jax.errors import StageError
+
+_ADDRESS = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+:/')
+
+
+def from_user(text: str, name: str) -> Path:
+    """Return a path that a user gave, with `~` and `~user` replaced by the home folder.
+
+    Args:
+      text: the path as it was given.
+      name: the flag or setting, for messages.
+
+    Raises:
+      StageError: the text is an address such as gs://BUCKET/DIR, or there is no such home folder.
+    """
+    if _ADDRESS.match(text):
+        raise StageError(
+            f'{name} is {text!r}; expected a folder or file of this machine. Runs lock, rename and '
+            'memory-map their files, which object stores cannot do: mount a shared file system '
+            '(NFS, Filestore, Lustre) and name its path; to read data from a bucket, mount it '
+            'first (gcsfuse)'
+        )
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise StageError(
+            f'{name} is {text!r}, and the home folder of its user is unknown ({error}); expected a '
+            'path without ~'
+        ) from error
