@@ -409,7 +409,7 @@ def _report_cut(folder: Path, videos: Sequence[Mapping], used_seconds: float) ->
     if cut:
         sentence = f'only the first {used_seconds:g} s count of {len(cut)} longer videos'
         logging.warning('prepare: %s: %s', sentence, first_few(cut, ', '))
-        remarks = json.loads((folder / 'remarks.json').read_text())
+        remarks = json.loads((folder / 'remarks.json').read_text('utf-8'))
         write_json(folder / 'remarks.json', [*remarks, f'{sentence}: {", ".join(cut)}'])
 
 

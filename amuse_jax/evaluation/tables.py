@@ -67,7 +67,7 @@ def accuracies(questions: Sequence[Question], is_correct: Sequence[bool]) -> dic
 
 def read_scores(folder: Path) -> dict:
     """Read `scores.json` from an evaluate folder; NaN stands for its empty cells."""
-    scores = json.loads((folder / 'scores.json').read_text())
+    scores = json.loads((folder / 'scores.json').read_text('utf-8'))
 
     def with_nan(value):
         if isinstance(value, dict):

@@ -76,7 +76,7 @@ def description(where: str) -> dict:
       where: see `fetch`.
     """
     try:
-        found = json.loads((fetch(where)[0].parent / CONFIG).read_text())
+        found = json.loads((fetch(where)[0].parent / CONFIG).read_text('utf-8'))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -95,7 +95,7 @@ def _in_folder(folder: Path) -> Path:
 def _shards(index: Path) -> list[str]:
     """Return the names of the files that an index lists."""
     try:
-        names = sorted(set(json.loads(index.read_text())['weight_map'].values()))
+        names = sorted(set(json.loads(index.read_text('utf-8'))['weight_map'].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StageError(
             f'{index} is no index of a checkpoint ({type(error).__name__}); expected JSON with a '
