@@ -38,7 +38,7 @@ def test_the_message_states_the_disk_space(name, sizes):
     config = importlib.import_module(f'configs.{name}').get_config()
     assert f'Written in --workdir: at most {sizes}.' in needs.message(config)
     config.model.dtype = 'float32'
-    assert {'v1': 'pretrain 17, train 92).', 'v2': 'train 102).'}[name] in needs.message(config)
+    assert {'v1': 'pretrain 20, train 92).', 'v2': 'train 102).'}[name] in needs.message(config)
 
 
 def test_a_config_is_loaded_without_jax():
