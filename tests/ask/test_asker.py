@@ -113,7 +113,8 @@ def write_set(root, media):
         stem = np.zeros((round(sound * 8000), 1))
         soundfile.write(root / f'truth/{name}.flac', stem, 8000)
         performers = [{'heard_instrument': 'violin', 'channel': 0, 'intervals': [[0, sound / 2]]}]
-        truth = {'seconds': sound, 'tempo': [[0, 100]], 'performers': performers}
+        boxes = {'seconds': [0.1], 'boxes': [[[0.1, 0.1, 0.5, 0.5, 'violin']]]}
+        truth = {'seconds': sound, 'tempo': [[0, 100]], 'performers': performers, 'boxes': boxes}
         (root / f'truth/{name}.json').write_text(json.dumps(truth))
     copies = len(names) // 3
     write_rows(
