@@ -9,6 +9,7 @@ taken to be dead, and another run may begin. A run that loses its lease ends at 
 """
 
 import contextlib
+import errno
 import os
 import sys
 import time
@@ -24,6 +25,8 @@ from amuse_jax.system.processes import this_process
 FILE = '.lock'
 LEASE_FILE = '.lease'
 LEASE_SECONDS = 60.0
+# The errors of a file system without locks.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
 
 @contextlib.contextmanager
@@ -69,7 +72,7 @@ def _acquire(path: Path) -> filelock.BaseFileLock:
         lock.acquire()
         return lock
     except (OSError, NotImplementedError) as error:
-        if isinstance(error, (PermissionError, filelock.Timeout)):
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
             raise
         logging.warning(
             '%s cannot be locked (%s): the file system has no locks. This run holds a lease, %s, '

@@ -25,12 +25,20 @@ def folders(folder: Path) -> list[Path]:
     return [path for *_, path in sorted(found, reverse=True)]
 
 
-def move(folder: Path) -> Path | None:
-    """Set the stage's folder aside; return its new path, or None if it holds no result yet."""
-    record = next((folder / name for name in _RECORDS if (folder / name).is_file()), None)
-    if record is None or not holds_work(folder):
-        remove(folder)
-        return None
+def all_folders(workdir: Path) -> list[Path]:
+    """Return all folders that were set aside in a workdir, also by runs with other configs."""
+    paths = [*workdir.glob('*.*'), *workdir.glob('*/*.*')]
+    return sorted(
+        path
+        for path in paths
+        if re.search(rf'{_SUFFIX.pattern}$', path.name)
+        and any((path / record).is_file() for record in _RECORDS)
+    )
+
+
+def move(folder: Path) -> Path:
+    """Set the stage's folder aside; return its new path. It must hold one of the records."""
+    record = next(folder / name for name in _RECORDS if (folder / name).exists())
     day = time.strftime('%Y-%m-%d', time.localtime(record.stat().st_mtime))
     number = 1
     while (aside := folder.with_name(f'{folder.name}.{day}-{number}')).exists():

@@ -27,6 +27,10 @@ def table(config: ConfigDict, workdir: Path, stages: Mapping[str, Stage]) -> str
         for kept in set_aside.folders(folder) if stage.is_kept else ():
             aside.append(_line(kept, workdir, _difference(results, name, kept)))
             size += set_aside.size(kept)
+    for kept in set_aside.all_folders(workdir):
+        if not any(line.split()[0] == str(kept.relative_to(workdir)) for line in aside):
+            aside.append(_line(kept, workdir, 'of another config, such as an ablation'))
+            size += set_aside.size(kept)
     text = [f'{workdir}', '', *lines]
     if aside:
         text += [

@@ -13,7 +13,7 @@ Entry = list  # [size, time_ns, sha256]
 
 
 def measure(path: Path, known: Sequence | None = None) -> Entry | None:
-    """Return the entry of a file or folder; None if it does not exist.
+    """Return the entry of a file or folder; None if it does not exist or cannot be read.
 
     Args:
       path: the file or folder. A folder counts with all files in it.
@@ -24,7 +24,10 @@ def measure(path: Path, known: Sequence | None = None) -> Entry | None:
         return None
     if known is not None and size_and_time == tuple(known[:2]):
         return list(known)
-    return [*size_and_time, _hash(path.resolve(), *size_and_time)]
+    try:
+        return [*size_and_time, _hash(path.resolve(), *size_and_time)]
+    except OSError:
+        return None
 
 
 def stat(path: Path) -> tuple[int, int] | None:
@@ -64,4 +67,5 @@ def _hash_file(path: Path) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    return sorted(p for p in path.rglob('*') if p.is_file()) if path.is_dir() else [path]
+    """Return the regular files of a folder, or the file itself; never a pipe or a device."""
+    return sorted(p for p in (path.rglob('*') if path.is_dir() else [path]) if p.is_file())

@@ -268,7 +268,11 @@ def test_status_lists_states_sizes_and_what_is_set_aside(work):
     assert '0.01 GB  will be set aside: train.epochs is 7 and was 3' in lines['learn']
     (aside,) = set_aside.folders(work.workdir / 'learn')
     assert lines[aside.name].endswith('train.epochs is 7 and was 20')
+    other = work.workdir / 'learn-without-rois.2026-11-27-1'
+    other.mkdir()
+    (other / 'manifest.json').write_text('{}')
     text = status.table(config, work.workdir, work.stages)
+    assert f'{other.name} ' in text and 'of another config' in text
     assert 'learn' in text and f'will be {aside.name} again' in text
     assert status.table(config, work.workdir.with_name('none'), work.stages).count('missing') == 3
 

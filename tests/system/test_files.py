@@ -58,6 +58,8 @@ def test_contents_of_files_and_folders(tmp_path):
     assert contents.measure(file, [*first[:2], 'known']) == [*first[:2], 'known']
     file.write_bytes(b'abd')
     assert contents.measure(file, first)[2] != first[2]
+    os.mkfifo(tmp_path / 'pipe')
+    assert contents.measure(tmp_path / 'pipe') is None  # without waiting for a writer
     (folder / 'inner').mkdir(parents=True)
     assert contents.measure(folder) is None  # it has no content
     (folder / 'inner/x').write_bytes(b'abc')

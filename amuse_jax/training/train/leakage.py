@@ -56,7 +56,7 @@ def find_leaked(folder: Path, questions: Sequence[Question]) -> np.ndarray:
     except (OSError, EOFError, ValueError) as error:
         raise StageError(
             f'{path} cannot be read ({error}), so it is unknown which questions the model was '
-            f'trained on; --redo=train trains it again'
+            'trained on; --redo=train trains it again'
         ) from error
     hashes = np.array([_hash(question) for question in questions], np.uint64)
     ids = [(q.video_id, q.sound_id, q.question_id) for q in questions]
