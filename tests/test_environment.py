@@ -121,6 +121,17 @@ def test_a_platform_that_is_not_here_is_one_sentence(module, arguments, platform
     assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.parametrize('before', ['', 'import jax\n'])
+def test_jax_computes_in_32_bits_also_if_a_config_has_imported_it(before):
+    code = (
+        f'{before}from amuse_jax.system import environment; environment.set_up()\n'
+        'import jax.numpy as jnp; assert jnp.ones(1).dtype == jnp.float32\n'
+        'assert jnp.asarray(1).dtype == jnp.int32'
+    )
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=processes.environment() | X64)
+    assert done.returncode == 0
+
+
 @pytest.mark.slow
 def test_a_whole_run_in_the_worst_environment(tiny, tmp_path):
     """The same run in a plain environment has the same metrics."""

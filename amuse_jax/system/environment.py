@@ -20,6 +20,8 @@ def set_up() -> None:
     """
     ignore_matplotlib()
     os.environ['JAX_ENABLE_X64'] = 'false'
+    if 'jax' in sys.modules:  # a config file may have imported it
+        sys.modules['jax'].config.update('jax_enable_x64', False)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors='replace')
