@@ -1,6 +1,7 @@
 """The option --third of conftest.py, on a small tree of tests with a copy of that file."""
 
 import datetime
+import os
 import re
 import shutil
 import subprocess
@@ -41,7 +42,10 @@ def run(tmp_path):
         for index in range(files):
             (tmp_path / f'tests/test_{index}.py').write_text(FILE)
         command = [sys.executable, '-m', 'pytest', '-rp', *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        environment = {**os.environ, 'PYTHONPATH': str(ROOT)}  # for conftest.py
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout.splitlines()[0], re.findall('^PASSED (.*)', done.stdout, re.MULTILINE)
 

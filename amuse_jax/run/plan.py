@@ -176,7 +176,7 @@ def run(config: ConfigDict, workdir: Path, names: Sequence[str], redo: Sequence[
 
 
 def shares_gpus(
-    config: ConfigDict, workdir: Path, names: Sequence[str], redo: Sequence[str]
+    config: ConfigDict, workdir: Path, names: Sequence[str], redo: Sequence[str] = ()
 ) -> bool:
     """Return whether other processes will use the GPUs while this process runs.
 

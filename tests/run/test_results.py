@@ -277,12 +277,17 @@ def test_status_lists_states_sizes_and_what_is_set_aside(work):
     assert status.table(config, work.workdir.with_name('none'), work.stages).count('missing') == 3
 
 
+NEW = 'batch_per_device', 'warmup_epochs', 'clip_norm'  # settings of train since format 1
+
+
 def make_format_1(work, config):
     """Rewrite the manifests as version 1 wrote them."""
     hashes = {}
     for name, stage in work.stages.items():
         path = work.workdir / name / 'manifest.json'
         manifest = json.loads(path.read_text())
+        for setting in NEW:
+            manifest['settings'].get('train', {}).pop(setting, None)
         content = {
             'format': 1,
             'stage': name,
