@@ -212,6 +212,8 @@ def _check_names(stages: Mapping[str, Stage], names: Sequence[str], redo: Sequen
 def _check(config: ConfigDict, workdir: Path, names: Sequence[str], redo: Sequence[str]) -> None:
     """Check data, devices, disk and external files for all pending stages before the first one."""
     settings.check_data(config)
+    if hosts.count() > 1:
+        devices.start()  # together on all hosts
     if not hosts.is_first():  # which checks on behalf of all hosts
         return
     pending = [(config, _pending_stages(config, workdir, names, redo))]

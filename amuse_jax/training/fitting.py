@@ -48,7 +48,7 @@ def check(config: ConfigDict, stages: Collection[str], devices: int, *, is_alone
                 f'multiple of {shards}'
             )
     if 'train' in stages:
-        sharding.check_parts(config.train.batch_size, config.train.parts, mesh)
+        sharding.check_parts(config.train.batch_size, config.train.parts or 1, mesh)
     if mesh.shape['fsdp'] * mesh.shape['tensor'] > 1:
         for model in summary.abstract_models(config):
             _, params, frozen = state.split(model, '')

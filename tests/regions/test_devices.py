@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 
+from amuse_jax.media import guarded
 from amuse_jax.media.container import MediaError
 from amuse_jax.regions import detector, finder, labelled_frames
 from tests.regions.test_stage import write_video
@@ -88,7 +89,8 @@ def test_videos_of_one_batch_have_the_regions_that_they_have_alone(tmp_path, mon
     (tmp_path / 'broken.mp4').write_bytes(b'no video')
     names = list(labelled_frames.CLASSES)
     detector.save(detector.build(names, 0.125, 0.33), tmp_path / 'detector.pt')
-    find = finder.Finder(tmp_path / 'detector.pt', 2, 1.0, 96, 3, 0.0, 0.7)
+    limits = guarded.Limits(seconds=60, gigabytes=4)
+    find = finder.Finder(tmp_path / 'detector.pt', 2, 1.0, 96, 3, 0.0, 0.7, limits, '')
     paths = [tmp_path / f'{name}.mp4' for name in ('0', '1', 'broken', '2', '3')]
     together = list(find.find_all(paths))
     assert isinstance(together[2], MediaError)
