@@ -12,6 +12,7 @@ from amuse_jax.evaluation import figures, published, report, tables
 from amuse_jax.system.manifest import describe_changes, read_manifest
 
 MARGIN = '± deviation'
+DATA_FOLDERS = 'data.root', 'data.videos', 'data.rephrased'  # settings that say where data lies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,8 +161,12 @@ def _check(runs: Sequence[Run]) -> None:
             )
         trained.add(model['fingerprint'])
         changed = describe_changes(
-            *(_without_seeds(each.scores['model']['settings']) for each in (first, run))
+            *(_compared(each.scores['model']['settings']) for each in (first, run))
         )
+        # Rendered sets have no hash of their content, and neither have scores of earlier versions.
+        contents = {each.scores['model'].get('data', '') for each in (first, run)} - {''}
+        if not changed and len(contents) > 1:
+            changed = 'the videos or the annotations have other contents'
         if changed:
             raise StageError(
                 f'{run.path} has other settings than {first.path} ({changed}); expected runs that '
@@ -176,10 +181,13 @@ def _check(runs: Sequence[Run]) -> None:
             )
 
 
-def _without_seeds(settings: Mapping) -> dict:
-    """Remove the seeds of training, of rendered performances and of the detector."""
+def _compared(settings: Mapping) -> dict:
+    """Remove the seeds of training, of rendered performances and of the detector.
+
+    Where a data set lies does not matter either; its content is compared.
+    """
     return {
-        name: _without_seeds(value) if isinstance(value, Mapping) else value
+        name: _compared(value) if isinstance(value, Mapping) else value
         for name, value in settings.items()
-        if name != 'seed'
+        if name not in ('seed', *DATA_FOLDERS)
     }

@@ -84,6 +84,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
         'test_set': _test_set(parts['test'].questions, other_data.annotations(config)),
         'model': {
             'fingerprint': read_manifest(inputs['train'])['fingerprint'],
+            'data': read_manifest(inputs['prepare']).get('sources', ''),
             'settings': upstream_settings(inputs) | {'evaluate.leaked': config.evaluate.leaked},
         },
         'parts': {name: part.scores() for name, part in parts.items()},

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -155,6 +156,19 @@ def test_runs_that_differ_in_more_than_seeds_are_refused(runs, tmp_path, other, 
     added = make_run(tmp_path / 'added', **other)
     with pytest.raises(StageError, match=sentence):
         seeds.summarise([seeds.read(runs[0]), seeds.read(added)])
+
+
+def test_the_content_of_the_data_counts_and_not_its_folder(tmp_path):
+    runs = []
+    for seed, (root, data) in enumerate((('/a', 'x'), ('/mnt/a/', 'x'), ('/a', 'y'), ('/a', ''))):
+        path = make_run(tmp_path / f'run{seed}', seed, data__root=root)
+        scores = json.loads((path / 'evaluate/scores.json').read_text())
+        scores['model']['data'] = data
+        write_json(path / 'evaluate/scores.json', scores)
+        runs.append(seeds.read(path))
+    seeds.summarise([runs[0], runs[1], runs[3]])  # the last one does not know its content
+    with pytest.raises(StageError, match='the videos or the annotations have other contents'):
+        seeds.summarise([runs[0], runs[2]])
 
 
 def test_an_unfinished_run_is_refused(runs):
