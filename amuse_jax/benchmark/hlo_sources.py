@@ -5,6 +5,8 @@ import re
 from amuse_jax.benchmark import hlo
 from amuse_jax.benchmark.hlo import Computation, Instruction
 
+HELPERS = ('amuse_jax/models/dense.py',)  # products belong to the layer that asks for them
+
 
 class Sources:
     """The stack frames of a module: where in the source code its instructions come from.
@@ -35,12 +37,16 @@ class Sources:
         }
 
     def stack(self, instruction: Instruction) -> list[tuple[str, str, int]]:
-        """Return file, function and line of the instruction's frames, innermost first."""
+        """Return file, function and line of the instruction's frames, innermost first.
+
+        Frames in HELPERS are left out.
+        """
         found = re.search(r'stack_frame_id=(\d+)', instruction.rest)
         frame, stack = int(found.group(1)) if found else 0, []
         while frame in self._frames:
             place, frame = self._frames[frame]
-            stack.append(place)
+            if not place[0].endswith(HELPERS):
+                stack.append(place)
         return stack
 
     def scope(self, instruction: Instruction, computation: Computation) -> str:

@@ -45,10 +45,19 @@ def _by_mkl(x, kernel):
     return mkl.matmul(x, kernel)
 
 
+def _forward(x, kernel):
+    """Keep only what the gradients that are asked for need: a frozen kernel has none."""
+    residuals = x.value if kernel.perturbed else None, kernel.value if x.perturbed else None
+    return mkl.matmul(x.value, kernel.value), residuals
+
+
 def _backward(residuals, gradient):
     x, kernel = residuals
-    d_x = mkl.matmul(gradient, kernel, transpose_right=True)
-    return d_x, mkl.matmul(x, gradient, transpose_left=True)
+    if isinstance(gradient, jax.custom_derivatives.SymbolicZero):
+        return None, None
+    d_x = None if kernel is None else mkl.matmul(gradient, kernel, transpose_right=True)
+    d_kernel = None if x is None else mkl.matmul(x, gradient, transpose_left=True)
+    return d_x, d_kernel
 
 
-_by_mkl.defvjp(lambda x, kernel: (mkl.matmul(x, kernel), (x, kernel)), _backward)
+_by_mkl.defvjp(_forward, _backward, symbolic_zeros=True)

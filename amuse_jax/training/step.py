@@ -106,11 +106,13 @@ def train_step(
         step_key = jax.random.fold_in(key, state.step)
         sums, grads, squares = total_gradient(params, frozen, batch, step_key)
         total, weight = sums['loss']
-        grads = jax.tree.map(lambda x: x / jnp.maximum(weight, 1), grads)
         is_finite = jnp.isfinite(total) & jnp.isfinite(squares)
+        factor = 1 / jnp.maximum(weight, 1)
         if clip_norm:
-            norm = jnp.sqrt(_squared_norm(grads, mesh))
-            grads = jax.tree.map(lambda x: x * (clip_norm / jnp.maximum(norm, clip_norm)), grads)
+            # Several devices have added up the squares of their own gradients, not of the sum.
+            norm = factor * jnp.sqrt(squares if mesh.size == 1 else _squared_norm(grads, mesh))
+            factor *= clip_norm / jnp.maximum(norm, clip_norm)
+        grads = jax.tree.map(lambda x: x * factor, grads)
 
         def update(params, opt_state):
             updates, opt_state = optimizer.update(grads, opt_state, params)

@@ -59,4 +59,10 @@ def test_flops_are_counted_wherever_they_are_computed():
     x, kernel = arrays()
     gradient = jax.make_jaxpr(jax.grad(lambda *a: jnp.sum(dense.matmul(*a) ** 2), (0, 1)))
     product = 2 * ROWS * DEPTH * COLUMNS
+    frozen = jax.make_jaxpr(jax.grad(lambda x: jnp.sum(dense.matmul(x, kernel) ** 2)))
+    assert flops.count_matmul_flops(frozen(x).jaxpr) == 2 * product
+    remat = jax.make_jaxpr(
+        jax.grad(jax.checkpoint(lambda x: jnp.sum(dense.matmul(x, kernel) ** 2)))
+    )
+    assert flops.count_matmul_flops(remat(x).jaxpr) == 3 * product
     assert flops.count_matmul_flops(gradient(x, kernel).jaxpr) == 3 * product
