@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from amuse_jax import music_avqa
+from amuse_jax.data.prepared import Prepared
 from amuse_jax.errors import StageError
 from amuse_jax.music_avqa import layout
 from amuse_jax.system import contents
@@ -60,6 +61,16 @@ def annotation_files(root: Path, settings: ConfigDict, splits: Sequence[str]) ->
         rephrased = layout.find_rephrased(root, settings.rephrased)
         paths |= {f'rephrased/{path.name}': path for path in rephrased}
     return paths
+
+
+def video_paths(root: Path, videos: str) -> Callable[[str], Path]:
+    """Return the function from a video's id to the path of its file.
+
+    Args:
+      root: folder of the data set.
+      videos: folders of the videos, as in `data.videos`.
+    """
+    return lambda video_id: music_avqa.video_path(root, video_id, videos)
 
 
 def compare(
@@ -120,3 +131,64 @@ def digest(entries: Entries) -> str:
     """Return a hash of the contents of all source files; it does not depend on their times."""
     hashes = {name: entry and entry[2] for name, entry in sorted(entries.items())}
     return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:16]
+
+
+def record(
+    folder: Path, root: Path, settings: ConfigDict, entries: Entries, splits: Sequence[str]
+) -> None:
+    """Write `sources.json` with the annotation files and the given videos, as they are now.
+
+    Args:
+      folder: the stage's folder.
+      root: folder of the data set.
+      settings: the section `data`.
+      entries: earlier entries of the videos; None for one that is to be read.
+      splits: the splits that the stage read.
+    """
+    annotations = annotation_files(root, settings, splits)
+    write(folder, compare(entries, annotations, video_paths(root, settings.videos)).entries)
+
+
+def compare_sources(
+    config: ConfigDict,
+    folder: Path,
+    inputs: Mapping[str, Path],
+    splits: Sequence[str] = music_avqa.SPLITS,
+) -> Comparison | None:
+    """Compare the annotation files and videos with those that a stage was made from.
+
+    Args:
+      config: the whole config; its section `data` is read.
+      folder: the stage's folder.
+      inputs: folders of earlier stages by name.
+      splits: the splits that were prepared.
+
+    Returns:
+      The comparison; None if nothing is recorded, or the data set is not there.
+    """
+    recorded = read(folder)
+    root = Path(config.data.root) if config.data.root else inputs.get('render')
+    if recorded is None or root is None or not root.is_dir():
+        return None
+    annotations = annotation_files(root, config.data, splits)
+    return compare(recorded, annotations, video_paths(root, config.data.videos))
+
+
+def record_sources(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> bool:
+    """Write `sources.json` for records that were made before there was one.
+
+    All files are read once. The arguments are those of `compare_sources`.
+
+    Returns:
+      Whether the data set has all videos of the records.
+    """
+    root = music_avqa.data_root(config, inputs)
+    path_of = video_paths(root, config.data.videos)
+    names = {video[key] for video in Prepared(folder).videos for key in ('video_id', 'sound_id')}
+    if not all(path_of(name).is_file() for name in names):
+        return False
+    quarantine = json.loads((folder / 'quarantine.json').read_text('utf-8'))
+    names |= {entry['video_id'] for entry in quarantine}
+    videos = dict.fromkeys(f'{VIDEOS}{name}' for name in sorted(names))
+    record(folder, root, config.data, videos, music_avqa.SPLITS)
+    return True

@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -131,64 +131,14 @@ def run(
         )
     finally:
         guarded.close_shared_readers()  # this process has one if it wrote the shards itself
-    annotations = sources.annotation_files(root, config.data, splits)
     entries = {
         name: entry
         for path in paths
         for name, entry in records.read_contents(path).get('sources', {}).items()
     }
-    found = sources.compare(entries, annotations, _video_paths(root, config.data.videos))
-    sources.write(folder, found.entries)
+    sources.record(folder, root, config.data, entries, splits)
     used_seconds = log_mel.segments * log_mel.segment_seconds
     return _write_results(folder, paths, pairs, allowed, used_seconds)
-
-
-def compare_sources(
-    config: ConfigDict,
-    folder: Path,
-    inputs: Mapping[str, Path],
-    splits: Sequence[str] = music_avqa.SPLITS,
-) -> sources.Comparison | None:
-    """Compare the annotation files and videos with those that the records were made from.
-
-    Args:
-      config: the whole config; its section `data` is read.
-      folder: the stage's folder.
-      inputs: folders of earlier stages by name.
-      splits: the splits that were prepared.
-
-    Returns:
-      The comparison; None if nothing is recorded, or the data set is not there.
-    """
-    recorded = sources.read(folder)
-    root = Path(config.data.root) if config.data.root else inputs.get('render')
-    if recorded is None or root is None or not root.is_dir():
-        return None
-    annotations = sources.annotation_files(root, config.data, splits)
-    return sources.compare(recorded, annotations, _video_paths(root, config.data.videos))
-
-
-def record_sources(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> bool:
-    """Write `sources.json` for records that were made before there was one.
-
-    All files are read once. The arguments are those of `compare_sources`.
-
-    Returns:
-      Whether the data set has all videos of the records.
-    """
-    root = music_avqa.data_root(config, inputs)
-    videos = Prepared(folder).videos
-    names = {name for video in videos for name in (video['video_id'], video['sound_id'])}
-    if any(_size(music_avqa.video_path(root, name, config.data.videos)) is None for name in names):
-        return False
-    names |= {
-        entry['video_id'] for entry in json.loads((folder / 'quarantine.json').read_text('utf-8'))
-    }
-    annotations = sources.annotation_files(root, config.data, music_avqa.SPLITS)
-    recorded = dict.fromkeys(f'{sources.VIDEOS}{name}' for name in sorted(names))
-    found = sources.compare(recorded, annotations, _video_paths(root, config.data.videos))
-    sources.write(folder, found.entries)
-    return True
 
 
 def write_records(settings: WorkerSettings, pairs: Sequence[Pair], path: Path) -> None:
@@ -300,11 +250,6 @@ def _make_pairs(root: Path, videos: str, questions: Iterable[Question]) -> list[
     ]
 
 
-def _video_paths(root: Path, videos: str) -> Callable[[str], Path]:
-    """Return the function from a video's id to the path of its file."""
-    return lambda video_id: music_avqa.video_path(root, video_id, videos)
-
-
 def _size(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
@@ -342,7 +287,7 @@ def _delete_stale_shards(
         has_same_source = contents['source'] == _source_hash(pairs[start : start + shard_videos])
         has_other_limits = contents['quarantine'] and contents.get('limits') != limits
         compared = sources.compare(
-            contents.get('sources', {}), {}, _video_paths(settings.root, settings.videos)
+            contents.get('sources', {}), {}, sources.video_paths(settings.root, settings.videos)
         )
         is_stale = not has_same_source or has_other_limits or int(total) != count
         if is_stale or compared.changed or compared.gone:

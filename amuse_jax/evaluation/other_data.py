@@ -110,8 +110,7 @@ def check_questions(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]
     data = _test_config(config).data
     annotations = music_avqa.read(Path(data.root), data.annotations, data.rephrased, ('test',))
     questions = annotations.questions['test']
-    files = sources.annotation_files(Path(data.root), data, ('test',))
-    sources.write(folder, sources.compare({}, files, Path).entries)  # no videos
+    sources.record(folder, Path(data.root), data, {}, ('test',))  # no videos
     is_leaked = leakage.find_leaked(inputs['train'], questions)
     leakage.check(is_leaked, config.evaluate.leaked)
     return {'questions': len(questions), 'seen': int(is_leaked.sum())}
@@ -120,11 +119,11 @@ def check_questions(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]
 def compare_sources(
     config: ConfigDict, folder: Path, inputs: Mapping[str, Path]
 ) -> sources.Comparison | None:
-    """Compare the data set's files with those that a stage has read; see prepare.compare_sources.
+    """Compare the data set's files with those that a stage has read; see sources.compare_sources.
 
     It serves test_questions, which reads the annotation files, and test_prepare.
     """
-    return prepare.compare_sources(_test_config(config), folder, {}, ('test',))
+    return sources.compare_sources(_test_config(config), folder, {}, ('test',))
 
 
 def read_videos(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from amuse_jax.annotate import stage as annotate
 from amuse_jax.ask import asker
 from amuse_jax.config import PARTS
+from amuse_jax.data import sources
 from amuse_jax.data import stage as prepare
 from amuse_jax.errors import StageError, first_few
 from amuse_jax.evaluation import ablations, other_data, report
@@ -67,7 +68,7 @@ def build_stages(config: ConfigDict) -> dict[str, Stage]:
                 'data.rephrased',
                 *RECORD_SETTINGS,
             ),
-            compare_sources=prepare.compare_sources,
+            compare_sources=sources.compare_sources,
         ),
         Stage(
             'annotate',
@@ -157,7 +158,7 @@ def run(config: ConfigDict, workdir: Path, names: Sequence[str], redo: Sequence[
     parts.check(config, names)
     if hosts.is_first() and has_format_1(workdir, stages):
         with lock.held(workdir):
-            adopt(config, workdir, stages, prepare.record_sources)
+            adopt(config, workdir, stages, sources.record_sources)
     _check(config, workdir, names, redo)
     if config.data.part:
         parts.run(config, workdir, stages, names)
@@ -286,7 +287,7 @@ def run_ablations(config: ConfigDict, workdir: Path) -> None:
     for part, variant in _ablation_configs(config).items():
         stages = build_stages(variant)
         if hosts.is_first():
-            adopt(variant, workdir, stages, prepare.record_sources)
+            adopt(variant, workdir, stages, sources.record_sources)
         for stage in stages.values():
             run_stage(stage, variant, workdir, stages)
         folders[part] = stages['evaluate'].path(workdir)
