@@ -50,3 +50,11 @@ class Stage:
     def inputs(self, workdir: Path, stages: Mapping[str, 'Stage']) -> dict[str, Path]:
         """Return the folders of the stages that it reads, by name."""
         return {name: stages[name].path(workdir) for name in self.needs if name in stages}
+
+    def compare(
+        self, config: ConfigDict, workdir: Path, stages: Mapping[str, 'Stage']
+    ) -> Comparison | None:
+        """Call `compare_sources`; return None for a stage that has none."""
+        if self.compare_sources is None:
+            return None
+        return self.compare_sources(config, self.path(workdir), self.inputs(workdir, stages))

@@ -267,10 +267,7 @@ def _has_new_sources(
     stage: Stage, config: ConfigDict, workdir: Path, stages: Mapping[str, Stage]
 ) -> bool:
     """Return whether files of the data set have changed since the stage has read them."""
-    if stage.compare_sources is None:
-        return False
-    inputs = stage.inputs(workdir, stages)
-    compared = stage.compare_sources(config, stage.path(workdir), inputs)
+    compared = stage.compare(config, workdir, stages)
     if compared is None or not compared.changed:
         return False
     logging.warning(

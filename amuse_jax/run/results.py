@@ -17,9 +17,8 @@ from amuse_jax.run import format_1, made_from, set_aside
 from amuse_jax.run.definition import Stage
 from amuse_jax.system import formats
 from amuse_jax.system.files import write_json
-from amuse_jax.system.manifest import read_manifest
+from amuse_jax.system.manifest import MANIFEST, read_manifest
 
-STARTED = 'started'
 RecordSources = Callable[[ConfigDict, Path, Mapping[str, Path]], bool]
 
 
@@ -40,7 +39,7 @@ class Results:
         stages: Mapping[str, Stage],
         needs_data: bool = True,
     ):
-        self.config, self._workdir, self._stages = config, workdir, stages
+        self._config, self._workdir, self._stages = config, workdir, stages
         self._needs_data = needs_data
         self._wanted: dict[str, dict] = {}
         self._recorded: dict[Path, dict | None] = {}
@@ -69,12 +68,13 @@ class Results:
     def unfinished_place(self, name: str) -> Path | None:
         """Return the folder of an unfinished result that goes on with this config, or None."""
         for folder in self._folders(name):
-            if self.manifest(name, folder) is not None or not (folder / STARTED).is_file():
+            started = folder / set_aside.STARTED
+            if self.manifest(name, folder) is not None or not started.is_file():
                 continue
             if self.recorded(name, folder) is None:
                 wanted = self.wanted(name)
                 needs = {need: self._identities(need)[1] for need in wanted['needs']}
-                text = (folder / STARTED).read_text('utf-8', errors='replace')
+                text = started.read_text('utf-8', errors='replace')
                 if format_1.fits_begun(text, name, wanted, needs):
                     return folder
             elif not self.reasons(name, folder):
@@ -118,7 +118,7 @@ class Results:
             stage, folder = self._stages[name], self.folder(name)
             recorded = self.recorded(name, folder) or {}
             self._wanted[name] = made_from.describe(
-                self.config,
+                self._config,
                 stage.settings,
                 {need: self.identity(need) for need in stage.needs if need in self._stages},
                 self._sources(name),
@@ -187,7 +187,7 @@ class Results:
         Rendered videos follow from the settings of the stage `render`.
         """
         stage = self._stages[name]
-        is_rendered = 'render' in stage.needs and not self.config.data.root
+        is_rendered = 'render' in stage.needs and not self._config.data.root
         return stage.compare_sources is not None and not is_rendered
 
     def _reasons_of_need(self, need: str) -> list[str]:
@@ -198,7 +198,7 @@ class Results:
 
 def _read_started(folder: Path) -> dict | None:
     """Read what an unfinished result is being made from; None if it is not recorded."""
-    path = folder / STARTED
+    path = folder / set_aside.STARTED
     if not path.is_file():
         return None
     try:
@@ -246,5 +246,5 @@ def adopt(
         if moved_to is not None:
             manifest['settings']['data.root'] = moved_to
         if 'unknown' not in manifest['needs'].values():
-            write_json(folder / 'manifest.json', manifest)
+            write_json(folder / MANIFEST, manifest)
             logging.info('%s: the result of an earlier version is used (%s)', stage.name, folder)

@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 
 from amuse_jax.system.files import rename
+from amuse_jax.system.manifest import MANIFEST
 
 _SUFFIX = re.compile(r'\.(\d{4}-\d{2}-\d{2})-(\d+)')
-_RECORDS = ('manifest.json', 'started')
+STARTED = 'started'  # describes an unfinished result, as the manifest a finished one
+_RECORDS = (MANIFEST, STARTED)
 
 
 def folders(folder: Path) -> list[Path]:
@@ -29,10 +31,7 @@ def all_folders(workdir: Path) -> list[Path]:
     """Return all folders that were set aside in a workdir, also by runs with other configs."""
     paths = [*workdir.glob('*.*'), *workdir.glob('*/*.*')]
     return sorted(
-        path
-        for path in paths
-        if re.search(rf'{_SUFFIX.pattern}$', path.name)
-        and any((path / record).is_file() for record in _RECORDS)
+        path for path in paths if re.search(rf'{_SUFFIX.pattern}$', path.name) and has_record(path)
     )
 
 
@@ -47,11 +46,15 @@ def move(folder: Path) -> Path:
     return aside
 
 
+def has_record(folder: Path) -> bool:
+    """Return whether a folder says what its result was made from."""
+    return any((folder / record).is_file() for record in _RECORDS)
+
+
 def holds_work(folder: Path) -> bool:
     """Return whether a folder holds more than the records with which a stage begins."""
     return folder.is_dir() and any(
-        path.name not in ('started',) and not path.name.startswith('.tmp-')
-        for path in folder.iterdir()
+        path.name != STARTED and not path.name.startswith('.tmp-') for path in folder.iterdir()
     )
 
 

@@ -18,11 +18,10 @@ from amuse_jax.data import sources
 from amuse_jax.errors import StageError, first_few
 from amuse_jax.run import made_from, set_aside
 from amuse_jax.run.definition import Stage
-from amuse_jax.run.results import STARTED, Results
+from amuse_jax.run.results import Results
 from amuse_jax.system import formats, hosts, preemption
 from amuse_jax.system.files import full_disk_as_error, rename, write_json
-
-MANIFEST = 'manifest.json'
+from amuse_jax.system.manifest import MANIFEST
 
 
 def run_stage(
@@ -171,7 +170,7 @@ def _write_started(
     """Record what the stage is being made from."""
     wanted = Results(config, workdir, stages).wanted(stage.name) | {'redo': redo}
     wanted['fingerprint'] = made_from.fingerprint(wanted)
-    write_json(stage.path(workdir) / STARTED, _header(stage) | wanted)
+    write_json(stage.path(workdir) / set_aside.STARTED, _header(stage) | wanted)
 
 
 def _header(stage: Stage) -> dict:
@@ -194,7 +193,7 @@ def _make_way(stage: Stage, folder: Path, reason: str) -> None:
     if not set_aside.holds_work(folder):
         set_aside.remove(folder)
         return
-    if not any((folder / record).exists() for record in (MANIFEST, STARTED)):
+    if not set_aside.has_record(folder):
         raise StageError(
             f'{folder} holds files that amuse_jax did not write; move them away or use another '
             '--workdir'
@@ -220,11 +219,11 @@ def _refuse_to_lose(
     """
     folder, results = stage.path(workdir), Results(config, workdir, stages)
     recorded = results.recorded(stage.name, folder)
-    if stage.compare_sources is None or recorded is None:
+    if recorded is None:
         return
     if made_from.moved_roots(recorded, results.wanted(stage.name)):  # another data set
         return
-    compared = stage.compare_sources(config, folder, stage.inputs(workdir, stages))
+    compared = stage.compare(config, workdir, stages)
     if compared and len(compared.gone) > config.data.max_broken_share * len(compared.entries):
         raise StageError(
             f'{stage.name} cannot be made again: {len(compared.gone)} of the '
@@ -241,10 +240,7 @@ def _source_changes(
 
     New times of files with the same content are recorded, and so is another place of the data set.
     """
-    folder = stage.path(workdir)
-    compared = None
-    if stage.compare_sources is not None:
-        compared = stage.compare_sources(config, folder, stage.inputs(workdir, stages))
+    folder, compared = stage.path(workdir), stage.compare(config, workdir, stages)
     if compared is None:
         return False
     if compared.gone:

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from amuse_jax.errors import StageError, first_few
 from amuse_jax.run import set_aside
 from amuse_jax.run.definition import Stage
-from amuse_jax.run.results import STARTED, Results
+from amuse_jax.run.results import Results
 
 
 def table(config: ConfigDict, workdir: Path, stages: Mapping[str, Stage]) -> str:
@@ -20,36 +20,37 @@ def table(config: ConfigDict, workdir: Path, stages: Mapping[str, Stage]) -> str
       stages: the run's stages by name, in order.
     """
     results = Results(config, workdir, stages)
-    lines, aside, size = [], [], 0
+    lines, aside = [], {}
     for name, stage in stages.items():
         folder = stage.path(workdir)
-        lines.append(_line(folder, workdir, _state(results, stage, workdir, stages)))
+        state = _state(config, results, stage, workdir, stages)
+        lines.append(_line(folder, workdir, state))
         for kept in set_aside.folders(folder) if stage.is_kept else ():
-            aside.append(_line(kept, workdir, _difference(results, name, kept)))
-            size += set_aside.size(kept)
+            aside[kept] = _difference(results, name, kept)
     for kept in set_aside.all_folders(workdir):
-        if not any(line.split()[0] == str(kept.relative_to(workdir)) for line in aside):
-            aside.append(_line(kept, workdir, 'of another config, such as an ablation'))
-            size += set_aside.size(kept)
+        aside.setdefault(kept, 'of another config, such as an ablation')
     text = [f'{workdir}', '', *lines]
     if aside:
+        size = sum(map(set_aside.size, aside))
         text += [
             '',
             f'set aside ({_size_text(size)}); a result returns when its settings do, and no run '
             'deletes it:',
-            *aside,
+            *(_line(kept, workdir, state) for kept, state in aside.items()),
         ]
     return '\n'.join(text)
 
 
-def _state(results: Results, stage: Stage, workdir: Path, stages: Mapping[str, Stage]) -> str:
+def _state(
+    config: ConfigDict, results: Results, stage: Stage, workdir: Path, stages: Mapping[str, Stage]
+) -> str:
     name, folder = stage.name, stage.path(workdir)
     try:
         place, manifest = results.place(name), results.manifest(name, folder)
     except StageError as error:
         return str(error)
     if place == folder:
-        return 'complete' + _source_state(results, stage, workdir, stages)
+        return 'complete' + _source_state(config, stage, workdir, stages)
     if place is not None:
         return f'will be {place.name} again'
     if manifest is not None:
@@ -57,19 +58,16 @@ def _state(results: Results, stage: Stage, workdir: Path, stages: Mapping[str, S
         return f'will be {fate}: {_difference(results, name, folder)}'
     if results.unfinished_place(name) is not None:
         return 'unfinished, goes on'
-    if (folder / STARTED).exists():
+    if (folder / set_aside.STARTED).exists():
         return _difference(results, name, folder)
     return 'missing'
 
 
 def _source_state(
-    results: Results, stage: Stage, workdir: Path, stages: Mapping[str, Stage]
+    config: ConfigDict, stage: Stage, workdir: Path, stages: Mapping[str, Stage]
 ) -> str:
     """Return what has happened to the data set's files since the stage has read them."""
-    if stage.compare_sources is None:
-        return ''
-    inputs = stage.inputs(workdir, stages)
-    compared = stage.compare_sources(results.config, stage.path(workdir), inputs)
+    compared = stage.compare(config, workdir, stages)
     if compared is None:
         return ''
     changed = f'; files have changed: {first_few(compared.changed, ", ")}'

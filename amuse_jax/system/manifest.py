@@ -7,6 +7,8 @@ from pathlib import Path
 from amuse_jax.errors import StageError
 from amuse_jax.system.formats import FORMAT, refuse_newer
 
+MANIFEST = 'manifest.json'
+
 
 def read_manifest(folder: Path) -> dict | None:
     """Read the manifest of a finished stage; return None where there is none.
@@ -14,7 +16,7 @@ def read_manifest(folder: Path) -> dict | None:
     Raises:
       StageError: the file is not a manifest, or a newer version wrote it.
     """
-    path = folder / 'manifest.json'
+    path = folder / MANIFEST
     if not path.exists():
         return None
     try:
