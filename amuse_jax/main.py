@@ -91,8 +91,7 @@ def main(argv: list[str]) -> None:
             devices.start()
             plan.ask(config, workdir, VIDEO.value, QUESTION.value)
         else:
-            batches.store(workdir, sizes)
-            plan.run(config, workdir, STAGES.value, REDO.value)
+            plan.run(config, workdir, STAGES.value, REDO.value, sizes)
     except StageError as error:
         hosts.exit_at_once(f'amuse_jax: {error}')
     except preemption.Preempted:

@@ -6,7 +6,7 @@ the same command on other devices, or one that only asks the trained model, uses
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from absl import logging
@@ -22,11 +22,12 @@ FILE = 'batches.json'
 
 def resolve(
     config: ConfigDict, workdir: Path, count_devices: Callable[[], int]
-) -> tuple[ConfigDict, dict]:
+) -> tuple[ConfigDict, dict[str, dict]]:
     """Return the config with the batch sizes that `batch_per_device` stands for, and these sizes.
 
-    A run passes the sizes to `store`. In the returned config `batch_per_device` is 0, so it equals
-    a config with these `batch_size`s. All processes of a run must call this.
+    A run passes the sizes to `store` when it holds the lock of the workdir. In the returned config
+    `batch_per_device` is 0, so it equals a config with these `batch_size`s. All processes of a run
+    must call this.
 
     Args:
       config: the run's config.
@@ -60,10 +61,10 @@ def resolve(
     return config, sizes
 
 
-def store(workdir: Path, sizes: dict) -> None:
-    """Let the first process write the sizes that `resolve` has returned into the workdir."""
+def store(workdir: Path, sizes: Mapping[str, Mapping]) -> None:
+    """Write the sizes that `resolve` has returned into the workdir."""
     stored = _read(workdir / FILE)
-    if hosts.is_first() and stored | sizes != stored:
+    if stored | sizes != stored:
         write_json(workdir / FILE, stored | sizes)
 
 
@@ -73,8 +74,8 @@ def _read(path: Path) -> dict:
     try:
         stored = json.loads(path.read_text('utf-8'))
         return {
-            name: {key: int(stored[name][key]) for key in ('per_device', 'batch_size')}
-            for name, _ in stored.items()
+            name: {key: int(sizes[key]) for key in ('per_device', 'batch_size')}
+            for name, sizes in stored.items()
         }
     except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise StageError(

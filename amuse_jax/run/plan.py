@@ -1,6 +1,7 @@
 """The stages of a run, in order, and the commands that run them or use their results."""
 
 import contextlib
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from amuse_jax.evaluation import ablations, other_data, report
 from amuse_jax.evaluation import stage as evaluate
 from amuse_jax.models import summary
 from amuse_jax.regions import stage as regions
-from amuse_jax.run import disk, hours, lock, parts, preflight, settings, status
+from amuse_jax.run import batches, disk, hours, lock, parts, preflight, settings, status
 from amuse_jax.run.definition import Stage
 from amuse_jax.run.results import Results, adopt, has_format_1
 from amuse_jax.run.stage import check_input, run_stage
@@ -141,7 +142,13 @@ def build_stages(config: ConfigDict) -> dict[str, Stage]:
     }
 
 
-def run(config: ConfigDict, workdir: Path, names: Sequence[str], redo: Sequence[str] = ()) -> None:
+def run(
+    config: ConfigDict,
+    workdir: Path,
+    names: Sequence[str],
+    redo: Sequence[str] = (),
+    batch_sizes: Mapping[str, Mapping] | None = None,
+) -> None:
     """Run the named stages, or every stage whose result is missing or out of date.
 
     Args:
@@ -149,6 +156,7 @@ def run(config: ConfigDict, workdir: Path, names: Sequence[str], redo: Sequence[
       workdir: the run's folder.
       names: names of stages, and 'ablations'; empty for all stages.
       redo: names of stages that are made again although they are complete.
+      batch_sizes: the sizes that `batches.resolve` returned; the workdir stores them.
 
     Raises:
       StageError: a name is unknown, another run uses the workdir, a check fails, or a stage fails.
@@ -163,10 +171,11 @@ def run(config: ConfigDict, workdir: Path, names: Sequence[str], redo: Sequence[
     if config.data.part:
         parts.run(config, workdir, stages, names)
         return
-    if hosts.is_first():
-        parts.refuse_while_working(workdir)
     xla.enable_compilation_cache(workdir / 'compiled')
     with lock.held(workdir) if hosts.is_first() else contextlib.nullcontext():
+        if hosts.is_first():
+            parts.refuse_while_working(workdir)
+            batches.store(workdir, batch_sizes or {})
         for stage in stages.values():
             if not names or stage.name in names:
                 run_stage(stage, config, workdir, stages, redo)
@@ -186,13 +195,10 @@ def shares_gpus(
     if names == ['ask']:
         return True
     using = {'rois', 'test_rois'} | ({'annotate'} if config.sources.stems != 'truth' else set())
-    stages = build_stages(config)
-    results = Results(config, workdir, stages)
-    return any(
-        name in redo or results.place(name) is None
-        for name in using & set(stages)
-        if not names or name in names
-    )
+    if names and not {*using, 'ablations'}.intersection(names):
+        return False
+    pending = _all_pending_stages(config, workdir, names, redo)
+    return any(stage.name in using for _, stages in pending for stage in stages)
 
 
 def _check_names(stages: Mapping[str, Stage], names: Sequence[str], redo: Sequence[str]) -> None:
@@ -217,10 +223,7 @@ def _check(config: ConfigDict, workdir: Path, names: Sequence[str], redo: Sequen
         devices.start()  # together on all hosts
     if not hosts.is_first():  # which checks on behalf of all hosts
         return
-    pending = [(config, _pending_stages(config, workdir, names, redo))]
-    if 'ablations' in names:
-        variants = _ablation_configs(config).values()
-        pending += [(variant, _pending_stages(variant, workdir)) for variant in variants]
+    pending = _all_pending_stages(config, workdir, names, redo)
     if any(stages for _, stages in pending):
         count, is_alone = devices.count(), hosts.count() == 1
         for variant, stages in pending:
@@ -240,6 +243,17 @@ def _check(config: ConfigDict, workdir: Path, names: Sequence[str], redo: Sequen
         logging.info('%s', hours.describe(config, names_of_pending, disk.count_videos(config)))
     for variant, stages in pending:
         preflight.check(variant, {stage.name for stage in stages})
+
+
+def _all_pending_stages(
+    config: ConfigDict, workdir: Path, names: Sequence[str], redo: Sequence[str]
+) -> list[tuple[ConfigDict, list[Stage]]]:
+    """Return the stages that will run, with their config: the run's, or that of an ablation."""
+    pending = [(config, _pending_stages(config, workdir, names, redo))]
+    if 'ablations' in names:
+        variants = _ablation_configs(config).values()
+        pending += [(variant, _pending_stages(variant, workdir)) for variant in variants]
+    return pending
 
 
 def _pending_stages(
@@ -270,12 +284,14 @@ def _has_new_sources(
     compared = stage.compare(config, workdir, stages)
     if compared is None or not compared.changed:
         return False
-    logging.warning(
-        '%s: files have changed since it was made: %s',
-        stage.name,
-        first_few(compared.changed, ', '),
-    )
+    _warn_of_changes(stage.path(workdir), stage.name, compared.changed)
     return True
+
+
+@functools.cache
+def _warn_of_changes(folder: Path, name: str, changed: tuple[str, ...]) -> None:
+    """Log what has changed since the result in the folder was made, once for each process."""
+    logging.warning('%s: files have changed since it was made: %s', name, first_few(changed, ', '))
 
 
 def run_ablations(config: ConfigDict, workdir: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from amuse_jax.errors import StageError
-from amuse_jax.run import batches, plan
+from amuse_jax.run import batches
 from configs import v1
 
 
@@ -58,13 +58,3 @@ def test_a_damaged_file_is_one_sentence(tmp_path, text):
     (tmp_path / batches.FILE).write_text(text)
     with pytest.raises(StageError, match=r'batches.json does not hold the batch sizes'):
         batches.resolve(per_device(1), tmp_path, lambda: 8)
-
-
-def test_gpus_are_shared_while_other_processes_need_them(tmp_path):
-    config = v1.get_config()
-    assert plan.shares_gpus(config, tmp_path, [])
-    assert plan.shares_gpus(config, tmp_path, ['annotate'])
-    assert plan.shares_gpus(config, tmp_path, ['ask'])
-    assert not plan.shares_gpus(config, tmp_path, ['pretrain', 'train', 'evaluate'])
-    config.sources.stems = 'truth'
-    assert not plan.shares_gpus(config, tmp_path, ['annotate'])

@@ -5,7 +5,7 @@ import pytest
 from amuse_jax.run import format_1, plan
 from amuse_jax.run.results import Results
 from amuse_jax.run.stage import write_manifest
-from configs import demo
+from configs import demo, v1
 
 STAGES = ['render', 'prepare', 'annotate', 'rois', 'pretrain', 'train', 'evaluate']
 TEST_STAGES = ['test_questions', 'test_prepare', 'test_rois', 'test_features']
@@ -106,3 +106,24 @@ def test_the_first_command_on_results_of_format_1_keeps_them(tmp_path):
     assert missing(config, tmp_path) == []
     config.train.epochs = 9
     assert missing(config, tmp_path) == ['train', 'evaluate']
+
+
+def test_gpus_are_shared_while_other_processes_need_them(tmp_path):
+    config = v1.get_config()
+    assert plan.shares_gpus(config, tmp_path, [])
+    assert plan.shares_gpus(config, tmp_path, ['annotate'])
+    assert plan.shares_gpus(config, tmp_path, ['ask'])
+    assert not plan.shares_gpus(config, tmp_path, ['pretrain', 'train', 'evaluate'])
+    config.sources.stems = 'truth'
+    assert not plan.shares_gpus(config, tmp_path, ['annotate'])
+    assert not plan.shares_gpus(config, tmp_path, ['status'])
+
+
+def test_ablations_and_stages_that_are_made_again_share_the_gpus(tmp_path):
+    config = demo.get_config()
+    assert plan.shares_gpus(config, tmp_path, ['ablations'])
+    finish(config, tmp_path)
+    assert not plan.shares_gpus(config, tmp_path, ['ablations'])
+    assert not plan.shares_gpus(config, tmp_path, [])
+    assert plan.shares_gpus(config, tmp_path, [], ['rois'])
+    assert not plan.shares_gpus(config, tmp_path, [], ['train'])
