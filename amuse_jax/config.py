@@ -49,6 +49,13 @@ def parse_steps(text: str) -> range:
     return steps
 
 
+def setting(config: ConfigDict, name: str):
+    """Return the value or the section of a config that a dotted name stands for."""
+    for part in name.split('.'):
+        config = config[part]
+    return config
+
+
 def default_config() -> ConfigDict:
     """Return the default settings, at the size of the paper's models."""
     c = ConfigDict()

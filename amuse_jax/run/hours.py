@@ -5,6 +5,7 @@ from collections.abc import Collection
 from ml_collections import ConfigDict
 
 from amuse_jax.system import cpus, gpus
+from amuse_jax.system.sharded import part_slice
 
 # Seconds of one CPU for a minute of 640x360 pixels and 25 frames per second, measured: decoding and
 # log-mel; librosa's beat tracker; ten pictures through YOLOv8n at 640 pixels.
@@ -27,7 +28,7 @@ def estimate(
       cpu_count: number of CPUs that this process may use.
     """
     if config.data.part:
-        videos = -(-videos // int(config.data.part.partition('/')[2]))
+        videos = -(-videos // part_slice(config.data.part).step)
     cpu_workers = config.data.workers or cpu_count
     hours = {}
     for name in CPU_SECONDS:

@@ -29,13 +29,17 @@ LEASE_SECONDS = 60.0
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
 
+class InUse(StageError):
+    """Another run uses the workdir."""
+
+
 @contextlib.contextmanager
 def held(workdir: Path) -> Iterator[None]:
     """Hold the lock of the workdir, so that no other run works in it.
 
     Raises:
-      StageError: another run holds the lock, which the message names, or nothing can be written
-        into the workdir.
+      InUse: another run holds the lock; the message names it.
+      StageError: nothing can be written into the workdir.
     """
     path = workdir / FILE
     try:
@@ -45,7 +49,7 @@ def held(workdir: Path) -> Iterator[None]:
         path.write_text(f'process {this_process()} since {since} ({" ".join(sys.argv)})\n', 'utf-8')
     except filelock.Timeout as error:
         holder = path.read_text('utf-8').strip() if os.access(path, os.R_OK) else ''
-        raise StageError(
+        raise InUse(
             f'{workdir} is in use by {holder or "another run"}; wait until it ends, stop it, or '
             'use another --workdir'
         ) from error

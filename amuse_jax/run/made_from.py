@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from amuse_jax.config import default_config
+from amuse_jax.config import default_config, setting
 from amuse_jax.system import contents
 
 # Settings that may name a file or a folder. Most of them may also be a name on the hub.
@@ -54,7 +54,7 @@ def describe(
       redo: the number that `--redo` drew.
       known: earlier `contents`; a file whose size and time are the same is not read again.
     """
-    settings = _json({name: _value(config, name) for name in names})
+    settings = _json({name: _plain(setting(config, name)) for name in names})
     flat = flatten(settings)
     made = {
         'settings': settings,
@@ -142,25 +142,6 @@ def flatten(settings: Mapping, prefix: str = '') -> dict:
     return flat
 
 
-def _is_same_path(name: str, recorded: Mapping, wanted: Mapping) -> bool:
-    """Return whether two paths lead to the same content, as far as can be told."""
-    if name not in PATHS:
-        return False
-    before, now = (made['contents'].get(name) for made in (recorded, wanted))
-    if before and now:
-        return before[2] == now[2]
-    old, new = (Path(flatten(made['settings'])[name]) for made in (recorded, wanted))
-    if old.resolve() == new.resolve():
-        return True
-    # Format 1 recorded no contents, and the old path may be gone, such as another mount point.
-    is_moved = not before and old.is_absolute() and not old.exists() and now is not None
-    return is_moved and old.name == new.name
-
-
-def _shown(name: str, flat: Mapping) -> str:
-    return repr(flat[name]) if name in flat else 'not set'
-
-
 def measure_paths(flat: Mapping, known: Mapping) -> dict[str, contents.Entry]:
     """Return the entries of the files and folders that flat settings name.
 
@@ -180,15 +161,31 @@ def is_chosen(name: str, value) -> bool:
     return name not in defaults or defaults[name] != value
 
 
+def _is_same_path(name: str, recorded: Mapping, wanted: Mapping) -> bool:
+    """Return whether two paths lead to the same content, as far as can be told."""
+    if name not in PATHS:
+        return False
+    before, now = (made['contents'].get(name) for made in (recorded, wanted))
+    if before and now:
+        return before[2] == now[2]
+    old, new = (Path(flatten(made['settings'])[name]) for made in (recorded, wanted))
+    if old.resolve() == new.resolve():
+        return True
+    # Format 1 recorded no contents, and the old path may be gone, such as another mount point.
+    is_moved = not before and old.is_absolute() and not old.exists() and now is not None
+    return is_moved and old.name == new.name
+
+
+def _shown(name: str, flat: Mapping) -> str:
+    return repr(flat[name]) if name in flat else 'not set'
+
+
 @functools.cache
 def _defaults() -> dict:
     return flatten(_json(default_config().to_dict()))
 
 
-def _value(config: ConfigDict, name: str):
-    value = config
-    for part in name.split('.'):
-        value = value[part]
+def _plain(value):
     return value.to_dict() if isinstance(value, ConfigDict) else value
 
 

@@ -111,7 +111,7 @@ def _lock_of_workdir(workdir: Path) -> Iterator[None]:
             try:
                 held.enter_context(lock.held(workdir))
                 break
-            except StageError:
+            except lock.InUse:
                 if time.monotonic() > until:
                     raise
             time.sleep(0.5)

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from amuse_jax import music_avqa
 from amuse_jax.annotate import sources
-from amuse_jax.config import PARTS, parse_steps
+from amuse_jax.config import PARTS, parse_steps, setting
 from amuse_jax.errors import StageError
 from amuse_jax.run import made_from, needs
 from amuse_jax.system import paths
@@ -30,16 +30,15 @@ def expand_paths(config: ConfigDict) -> None:
     Raises:
       StageError: a setting is an address such as gs://BUCKET/DIR.
     """
+
+    def expand(name: str, text: str) -> str:
+        return str(paths.from_user(text, f'config.{name}')) if text else ''
+
     for name in (*made_from.PATHS, *made_from.ROOTS):
-        section, _, last = name.rpartition('.')
-        text = _value(config, name)
-        if text:
-            _value(config, section)[last] = str(paths.from_user(text, f'config.{name}'))
+        config.update_from_flattened_dict({name: expand(name, setting(config, name))})
     for name in made_from.VIDEO_FOLDERS:
-        section, _, last = name.rpartition('.')
-        folders = filter(None, _value(config, name).split(','))
-        found = [str(paths.from_user(folder, f'config.{name}')) for folder in folders]
-        _value(config, section)[last] = ','.join(found)
+        folders = [expand(name, folder.strip()) for folder in setting(config, name).split(',')]
+        config.update_from_flattened_dict({name: ','.join(filter(None, folders))})
 
 
 def check(config: ConfigDict) -> None:
@@ -54,20 +53,20 @@ def check(config: ConfigDict) -> None:
     _one_of('train.cache', config.train.cache, CACHES)
     _one_of('train.towers_from', config.train.towers_from, TOWERS_FROM)
     for name in ('data.annotations', 'evaluate.data.annotations'):
-        _one_of(name, _value(config, name), music_avqa.SCHEMES)
+        _one_of(name, setting(config, name), music_avqa.SCHEMES)
     _one_of('loop.remat_policy', config.loop.remat_policy, REMAT_POLICIES)
     _one_of('evaluate.leaked', config.evaluate.leaked, LEAKED)
     _one_of('model.dtype', config.model.dtype, ('float32', 'bfloat16'))
     for name in POSITIVE:
-        value = _value(config, name)
+        value = setting(config, name)
         if not value > 0:  # nor NaN
             raise StageError(f'config.{name} is {value}; expected a positive number')
     for name in NOT_NEGATIVE:
-        value = _value(config, name)
+        value = setting(config, name)
         if not value >= 0:
             raise StageError(f'config.{name} is {value}; expected 0 or a positive number')
     for name in SHARES:
-        value = _value(config, name)
+        value = setting(config, name)
         if not 0 <= value <= 1:
             raise StageError(f'config.{name} is {value}; expected a share, from 0 to 1')
     if config.train.batch_size % (config.train.parts or 1):
@@ -208,12 +207,6 @@ SHARES = (
     'train.time_shift',
     'train.head_final_share',
 )
-
-
-def _value(config: ConfigDict, name: str):
-    for part in name.split('.'):
-        config = config[part]
-    return config
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

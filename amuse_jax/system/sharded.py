@@ -66,9 +66,7 @@ def map_shards(
     """
     groups = [items[start : start + shard_size] for start in range(0, len(items), shard_size)]
     paths = [folder / f'{index:05d}-of-{len(groups):05d}{suffix}' for index in range(len(groups))]
-    chosen = slice(None)
-    if part:
-        chosen = part_slice(part)
+    chosen = part_slice(part) if part else slice(None)
     map_files(
         work,
         groups[chosen],
