@@ -79,7 +79,6 @@ def refuse_while_working(workdir: Path) -> None:
 @contextlib.contextmanager
 def _working(workdir: Path, part: str) -> Iterator[None]:
     path = workdir / FOLDER / f'{part.replace("/", "-of-")}.lock'
-    path.parent.mkdir(parents=True, exist_ok=True)
     with _held(path, f'another job with data.part={part} is working in {workdir}; wait for it'):
         try:
             yield
@@ -89,10 +88,15 @@ def _working(workdir: Path, part: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _held(path: Path, refusal: str) -> Iterator[None]:
-    """Hold the lock `path`, or raise a `StageError` with the message `refusal`."""
+    """Hold the lock `path`.
+
+    Raises:
+      StageError: another process holds it, with the message `refusal`, or it cannot be locked.
+    """
+    held = filelock.FileLock(path, blocking=False, fallback_to_soft=False)
     try:
-        with filelock.FileLock(path, blocking=False, fallback_to_soft=False):
-            yield
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held.acquire()
     except filelock.Timeout as error:
         raise StageError(refusal) from error
     except (OSError, NotImplementedError) as error:
@@ -100,6 +104,10 @@ def _held(path: Path, refusal: str) -> Iterator[None]:
             f'{path} cannot be locked ({error}); jobs with data.part need a --workdir on a file '
             'system with file locks'
         ) from error
+    try:
+        yield
+    finally:
+        held.release()
 
 
 @contextlib.contextmanager

@@ -86,6 +86,23 @@ def test_a_part_that_is_working_keeps_other_runs_out(tmp_path):
     parts.refuse_while_working(tmp_path)
 
 
+def test_errors_of_the_work_are_not_taken_for_errors_of_the_lock(tmp_path):
+    with pytest.raises(FileNotFoundError, match='gone'), parts._working(tmp_path, '1/2'):
+        raise FileNotFoundError('gone')
+    with parts._held(tmp_path / 'a.lock', 'held'):
+        pass
+    with parts._held(tmp_path / 'a.lock', 'still held'):  # it was freed
+        pass
+
+
+def test_a_part_does_not_wait_for_a_workdir_that_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts.time, 'sleep', lambda _: pytest.fail('it waits'))
+    (tmp_path / 'run').touch()
+    with pytest.raises(StageError, match='run/.lock cannot be written'):
+        with parts._lock_of_workdir(tmp_path / 'run'):
+            pass
+
+
 @pytest.mark.parametrize(
     'names', [(), ('render',), ('prepare', 'annotate'), ('rois', 'train'), ('ablations',)]
 )
