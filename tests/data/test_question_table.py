@@ -7,17 +7,7 @@ import pytest
 from amuse_jax.data import question_table
 from amuse_jax.errors import StageError
 from amuse_jax.music_avqa import Question, vocabulary
-
-
-class Sides:
-    """A tokenizer that counts how often a question says left and right."""
-
-    def encode(self, texts):
-        words = np.array([[text.count('left'), text.count('right')] for text in texts], np.int32)
-        return words, words > 0
-
-    def losses(self, text):
-        return []
+from tests.data.small_questions import Sides
 
 
 def question(template='Where is the <Object>?', values=('tuba',), answer='left', text=''):
