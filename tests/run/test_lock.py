@@ -1,7 +1,7 @@
+import contextlib
 import errno
 import fcntl
 import os
-import signal
 import sys
 
 import pytest
@@ -24,18 +24,40 @@ def test_a_second_holder_is_refused_and_told_who_has_it(tmp_path):
         pass
 
 
-def test_a_killed_process_leaves_no_lock(tmp_path):
-    code = 'import sys, time\nfrom pathlib import Path\nfrom amuse_jax.run import lock\n'
-    code += "with lock.held(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(999)"
-    command = [sys.executable, '-c', code, tmp_path]
-    holder = processes.start(command, tmp_path / 'log', cwd=ROOT)
+# Holds the lock of the folder until it is killed.
+HOLDER = """
+import sys, time
+from pathlib import Path
+from amuse_jax.run import lock
+with lock.held(Path(sys.argv[1])):
+    print('held', flush=True)
+    time.sleep(999)
+"""
+WITHOUT_LOCKS = """
+import errno, fcntl
+from amuse_jax.run import lock
+def flock(*_): raise OSError(errno.ENOLCK, 'no locks')
+fcntl.flock = flock
+lock.LEASE_SECONDS = 1.0
+"""
+
+
+@contextlib.contextmanager
+def other_process(folder, code=HOLDER):
+    """A process that holds the lock of the folder; it is killed at the end."""
+    holder = processes.start([sys.executable, '-c', code, folder], folder / 'log', cwd=ROOT)
     try:
         processes.wait_until(lambda: 'held' in holder.log.read_text(), [holder])
+        yield holder
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path):
+    with other_process(tmp_path) as holder:
         with pytest.raises(StageError, match=f':{holder.pid} since'), lock.held(tmp_path):
             raise AssertionError('both hold it')
-    finally:
-        os.kill(holder.pid, signal.SIGKILL)
-        holder.wait()
     with lock.held(tmp_path):
         assert f':{os.getpid()} since' in (tmp_path / lock.FILE).read_text()
 
@@ -62,42 +84,18 @@ def test_on_a_file_system_without_locks_a_run_holds_a_lease(tmp_path, without_lo
         pass
 
 
-# Holds the lock of the folder on a file system without locks.
-HOLDER = """
-import errno, fcntl, sys, time
-from pathlib import Path
-from amuse_jax.run import lock
-def flock(*_): raise OSError(errno.ENOLCK, 'no locks')
-fcntl.flock = flock
-lock.LEASE_SECONDS = 1.0
-with lock.held(Path(sys.argv[1])):
-    print('held', flush=True)
-    time.sleep(999)
-"""
-
-
 def test_a_killed_run_leaves_a_lease_that_ends(tmp_path, without_locks):
-    holder = processes.start([sys.executable, '-c', HOLDER, tmp_path], tmp_path / 'log', cwd=ROOT)
-    try:
-        processes.wait_until(lambda: 'held' in holder.log.read_text(), [holder])
+    with other_process(tmp_path, WITHOUT_LOCKS + HOLDER) as holder:
         with pytest.raises(StageError, match=f':{holder.pid} since'), lock.held(tmp_path):
             raise AssertionError('both hold it')
-    finally:
-        os.kill(holder.pid, signal.SIGKILL)
-        holder.wait()
     with lock.held(tmp_path):
         pass
 
 
 def test_a_run_that_loses_its_lease_ends(tmp_path):
-    holder = processes.start([sys.executable, '-c', HOLDER, tmp_path], tmp_path / 'log', cwd=ROOT)
-    try:
-        processes.wait_until(lambda: 'held' in holder.log.read_text(), [holder])
+    with other_process(tmp_path, WITHOUT_LOCKS + HOLDER) as holder:
         (tmp_path / lock.LEASE_FILE).unlink()
         assert holder.wait(30) == 1
-    finally:
-        holder.kill()
-        holder.wait()
     assert 'amuse_jax: the lease' in holder.log.read_text()
 
 

@@ -66,6 +66,24 @@ def with_changes(**changes):
     return config
 
 
+@pytest.fixture
+def next_version(monkeypatch):
+    """A function that gives this version other defaults of `train`; it returns them as a config."""
+
+    def change(**train):
+        def next_defaults():
+            config = defaults.default_config()
+            config.train.update(train)
+            return config
+
+        monkeypatch.setattr(made_from, 'default_config', next_defaults)
+        made_from._defaults.cache_clear()
+        return next_defaults()
+
+    yield change
+    made_from._defaults.cache_clear()
+
+
 def day_of(path):
     return set_aside._SUFFIX.search(path.name)[1]
 
@@ -119,7 +137,7 @@ def test_a_stage_that_left_nothing_leaves_no_folder_behind(work):
 
 
 @pytest.mark.parametrize('is_renamed', [True, False])
-def test_a_kill_between_the_renames_loses_nothing(work, monkeypatch, is_renamed):
+def test_a_kill_between_the_renames_loses_nothing(work, is_renamed):
     """The earlier result is aside, and the one that returns is not in its place yet (or is)."""
     work.run(with_changes())
     work.run(with_changes(train__epochs=3))
@@ -131,51 +149,28 @@ def test_a_kill_between_the_renames_loses_nothing(work, monkeypatch, is_renamed)
     assert (work.workdir / 'learn/artefact').read_text() == '10 20\n'
 
 
-def test_the_next_version_may_have_more_settings_and_other_defaults(work, monkeypatch):
+def test_the_next_version_may_have_more_settings_and_other_defaults(work, next_version):
     work.run(with_changes(train__batch_size=4))
-    later = defaults.default_config
-
-    def next_version():
-        config = later()
-        config.train.update(clip=1.0, learning_rate=5e-5)
-        return config
-
-    monkeypatch.setattr(made_from, 'default_config', next_version)
-    made_from._defaults.cache_clear()
-    try:
-        config = next_version()
-        config.train.batch_size = 4
-        assert work.run(config) == []
-        config.train.learning_rate = 1e-4  # what was the default
-        assert work.run(config) == []
-        config.train.clip = 2.0
-        assert work.run(config) == ['learn', 'score']
-    finally:
-        made_from._defaults.cache_clear()
+    config = next_version(clip=1.0, learning_rate=5e-5)
+    config.train.batch_size = 4
+    assert work.run(config) == []
+    config.train.learning_rate = 1e-4  # what was the default
+    assert work.run(config) == []
+    config.train.clip = 2.0
+    assert work.run(config) == ['learn', 'score']
 
 
-def test_an_unfinished_training_does_not_go_on_with_another_default(work, monkeypatch):
+def test_an_unfinished_training_does_not_go_on_with_another_default(work, next_version):
     work.killed = ('learn',)
     with pytest.raises(KeyboardInterrupt):
         work.run(with_changes())
     work.killed = ()
-
-    def next_version():
-        config = defaults.default_config()
-        config.train.update(epochs=30, clip=1.0)
-        return config
-
-    monkeypatch.setattr(made_from, 'default_config', next_version)
-    made_from._defaults.cache_clear()
-    try:
-        assert work.run(next_version()) == ['learn', 'score']
-        assert (work.workdir / 'learn/artefact').read_text() == '10 30\n'
-        config = next_version()
-        config.train.epochs = 20
-        assert work.run(config) == ['learn', 'score']
-        assert (work.workdir / 'learn/artefact').read_text() == '10 20\n10 20\n'
-    finally:
-        made_from._defaults.cache_clear()
+    config = next_version(epochs=30, clip=1.0)
+    assert work.run(config) == ['learn', 'score']
+    assert (work.workdir / 'learn/artefact').read_text() == '10 30\n'
+    config.train.epochs = 20
+    assert work.run(config) == ['learn', 'score']
+    assert (work.workdir / 'learn/artefact').read_text() == '10 20\n10 20\n'
 
 
 def test_a_file_counts_by_its_content(work, tmp_path):
@@ -280,7 +275,7 @@ def test_status_lists_states_sizes_and_what_is_set_aside(work):
 NEW = 'batch_per_device', 'warmup_epochs', 'clip_norm'  # settings of train since format 1
 
 
-def make_format_1(work, config):
+def make_format_1(work):
     """Rewrite the manifests as version 1 wrote them."""
     hashes = {}
     for name, stage in work.stages.items():
@@ -303,7 +298,7 @@ def make_format_1(work, config):
 
 def test_results_of_format_1_are_used_set_aside_and_found_again(work):
     work.run(with_changes())
-    make_format_1(work, with_changes())
+    make_format_1(work)
     assert work.run(with_changes()) == []
     results.adopt(with_changes(), work.workdir, work.stages, lambda *_: True)
     assert json.loads((work.workdir / 'learn/manifest.json').read_text())['format'] == 2
@@ -312,32 +307,20 @@ def test_results_of_format_1_are_used_set_aside_and_found_again(work):
     assert work.run(with_changes()) == ['cut']
 
 
-def test_half_a_training_of_format_1_goes_on(work, monkeypatch):
+def test_half_a_training_of_format_1_goes_on(work, next_version):
     work.run(with_changes(train__epochs=3))
-    make_format_1(work, None)
+    make_format_1(work)
     (work.workdir / 'learn/manifest.json').unlink()  # it was killed
-    later = defaults.default_config
-
-    def next_version():
-        config = later()
-        config.train.update(clip=1.0)
-        return config
-
-    monkeypatch.setattr(made_from, 'default_config', next_version)
-    made_from._defaults.cache_clear()
-    try:
-        config = next_version()
-        config.train.epochs = 3
-        assert work.run(config) == ['learn', 'score']
-        assert (work.workdir / 'learn/artefact').read_text() == '10 3\n10 3\n'
-        assert set_aside.folders(work.workdir / 'learn') == []
-    finally:
-        made_from._defaults.cache_clear()
+    config = next_version(clip=1.0)
+    config.train.epochs = 3
+    assert work.run(config) == ['learn', 'score']
+    assert (work.workdir / 'learn/artefact').read_text() == '10 3\n10 3\n'
+    assert set_aside.folders(work.workdir / 'learn') == []
 
 
 def test_half_a_training_of_format_1_with_other_settings_is_set_aside(work):
     work.run(with_changes(train__epochs=3))
-    make_format_1(work, None)
+    make_format_1(work)
     (work.workdir / 'learn/manifest.json').unlink()
     assert work.run(with_changes(train__epochs=4)) == ['learn', 'score']
     (aside,) = set_aside.folders(work.workdir / 'learn')
@@ -348,7 +331,7 @@ def test_half_a_training_of_format_1_with_other_settings_is_set_aside(work):
 
 def test_a_result_of_format_1_from_another_input_is_not_used(work):
     work.run(with_changes())
-    make_format_1(work, with_changes())
+    make_format_1(work)
     shutil.rmtree(work.workdir / 'cut')
     assert work.run(with_changes(data__segments=5)) == ['cut', 'learn', 'score']
     assert len(set_aside.folders(work.workdir / 'learn')) == 1
@@ -359,7 +342,7 @@ def test_another_mount_point_in_format_1(work, tmp_path):
     weights.parent.mkdir()
     weights.write_bytes(b'weights')
     work.run(with_changes(rois__weights=str(weights)))
-    make_format_1(work, None)
+    make_format_1(work)
     weights.parent.rename(tmp_path / 'other')
     assert work.run(with_changes(rois__weights=f'{tmp_path}/other/weights.pt')) == []
 
