@@ -9,13 +9,7 @@ import pytest
 
 from amuse_jax.system import cpus
 from tests.paths import ROOT
-
-
-def write(root, **files):
-    for name, text in files.items():
-        path = root / name.replace('__', '/')
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+from tests.system.control_groups import write
 
 
 @pytest.fixture

@@ -1,8 +1,12 @@
+import json
+import math
 import os
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from amuse_jax.system import contents, files
+from amuse_jax.system import files
 
 
 @pytest.fixture
@@ -49,20 +53,22 @@ def test_a_writer_that_fails_leaves_the_earlier_file(tmp_path):
     assert path.read_text() == '[\n 1\n]\n' and len(list(tmp_path.iterdir())) == 1
 
 
-def test_contents_of_files_and_folders(tmp_path):
-    file, folder = tmp_path / 'file', tmp_path / 'folder'
-    assert contents.measure(file) is None and contents.measure(folder) is None
-    file.write_bytes(b'abc')
-    first = contents.measure(file)
-    assert first[0] == 3 and first[2].startswith('ba7816bf8f01cfea')  # SHA-256 of abc
-    assert contents.measure(file, [*first[:2], 'known']) == [*first[:2], 'known']
-    file.write_bytes(b'abd')
-    assert contents.measure(file, first)[2] != first[2]
-    os.mkfifo(tmp_path / 'pipe')
-    assert contents.measure(tmp_path / 'pipe') is None  # without waiting for a writer
-    (folder / 'inner').mkdir(parents=True)
-    assert contents.measure(folder) is None  # it has no content
-    (folder / 'inner/x').write_bytes(b'abc')
-    with_x = contents.measure(folder)
-    (folder / 'inner/x').rename(folder / 'inner/y')
-    assert contents.measure(folder)[2] != with_x[2]
+def test_json_has_no_nan(tmp_path):
+    value = {'a': [1.5, math.nan, (math.inf, 2)], 'b': np.float64('nan'), 'c': {'d': -math.inf}}
+    files.write_json(tmp_path / 'a.json', value)
+    found = json.loads((tmp_path / 'a.json').read_text(), parse_constant=pytest.fail)
+    assert found == {'a': [1.5, None, [None, 2]], 'b': None, 'c': {'d': None}}
+
+
+def test_a_file_from_outside_is_read_within_limits(tmp_path):
+    path = tmp_path / 'a'
+    path.write_bytes(b'123')
+    assert files.read_bytes(path, 3, 60) == b'123'
+    with pytest.raises(OSError, match='it has more than 2 bytes'):
+        files.read_bytes(path, 2, 60)
+    with pytest.raises(FileNotFoundError):
+        files.read_bytes(tmp_path / 'b', 2, 60)
+    os.mkfifo(tmp_path / 'pipe')  # nobody writes to it
+    for other in (tmp_path, tmp_path / 'pipe', Path('/dev/zero')):
+        with pytest.raises(OSError, match='it is a folder, a pipe or a device'):
+            files.read_bytes(other, 2, 60)

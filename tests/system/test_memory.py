@@ -6,6 +6,7 @@ import pytest
 
 from amuse_jax.errors import StageError
 from amuse_jax.system import memory
+from tests.system.control_groups import write
 
 PROGRAM = """
 import sys
@@ -33,13 +34,6 @@ def test_freed_memory_stays_with_the_process(size):
         for how in ('keep', 'no')
     )
     assert with_setting >= size - 4 and default <= 10
-
-
-def write(root, **files):
-    for name, text in files.items():
-        path = root / name.replace('__', '/')
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
 
 
 MEMINFO = 'MemTotal:       24000 kB\nMemFree:         1000 kB\nMemAvailable:    8000 kB\n'
