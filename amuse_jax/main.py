@@ -30,7 +30,10 @@ STAGES = flags.DEFINE_list(
     'stages', [], 'Stages to run; if empty, all whose results are missing or out of date.'
 )
 REDO = flags.DEFINE_list(
-    'redo', [], 'Stages to make again although they are complete; the earlier results are kept.'
+    'redo',
+    [],
+    'Stages to make again although they are complete; earlier results are set aside or replaced as '
+    'after a change of settings.',
 )
 VIDEO = flags.DEFINE_string('video', '', 'For --stages=ask: a video file.')
 COORDINATOR = flags.DEFINE_string(
@@ -55,7 +58,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f'unexpected argument {argv[1]!r}; settings are given as --config.x=y')
     environment.set_up()
-    from amuse_jax.run import batches, settings
+    from amuse_jax.run import settings
     from amuse_jax.system import devices, hosts
 
     memory.keep_freed()
@@ -65,7 +68,7 @@ def main(argv: list[str]) -> None:
         settings.expand_paths(config)
         settings.check(config)
         settings.check_workdir(workdir)
-        from amuse_jax.run import plan
+        from amuse_jax.run import batches, plan
 
         xla.set_environment(shares_gpus=plan.shares_gpus(config, workdir, STAGES.value, REDO.value))
         if COORDINATOR.value:

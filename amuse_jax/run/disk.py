@@ -53,8 +53,9 @@ def remaining_bytes(
         for stage in stages:
             folder = stage.path(workdir)
             size = stage_bytes[stage.name](config, videos)
-            is_free = stage.name in begun or not stage.is_kept
-            remaining[folder] = max(size - is_free * set_aside.size(folder), 0)
+            is_reused = stage.name in begun or not stage.is_kept
+            present = set_aside.size(folder) if is_reused else 0
+            remaining[folder] = max(size - present, 0)
     return remaining
 
 

@@ -99,7 +99,7 @@ class Results:
         """
         recorded = self.recorded(name, folder)
         if recorded is None:
-            return [f'{folder} does not say what it was made from']
+            return ['an earlier version began it and did not record its settings']
         wanted = self.wanted(name)
         is_finished = self.manifest(name, folder) is not None
         reasons = made_from.differences(recorded, wanted, is_finished)

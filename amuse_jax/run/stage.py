@@ -147,7 +147,7 @@ def _find_or_make_way(
         _make_way(stage, folder, '--redo names it')
     elif (place := results.place(name) or results.unfinished_place(name)) is not None:
         if place != folder:
-            _make_way(stage, folder, _why(results, name, folder))
+            _make_way(stage, folder, ', '.join(results.reasons(name, folder)))
             rename(place, folder)
             logging.info('%s: %s fits these settings and is %s again', name, place, folder)
         results = Results(config, workdir, stages)
@@ -159,7 +159,7 @@ def _find_or_make_way(
             (folder / MANIFEST).unlink()
     else:
         _refuse_to_lose(stage, config, workdir, stages)
-        _make_way(stage, folder, _why(results, name, folder))
+        _make_way(stage, folder, ', '.join(results.reasons(name, folder)))
     _write_started(stage, config, workdir, stages, redo)
     return False
 
@@ -175,13 +175,6 @@ def _write_started(
 
 def _header(stage: Stage) -> dict:
     return {'format': formats.FORMAT, 'stage': stage.name}
-
-
-def _why(results: Results, name: str, folder: Path) -> str:
-    """Return why the result in the folder is not the one that the config asks for."""
-    if results.recorded(name, folder) is None:
-        return 'an earlier version began it and did not record its settings'
-    return ', '.join(results.reasons(name, folder))
 
 
 def _make_way(stage: Stage, folder: Path, reason: str) -> None:

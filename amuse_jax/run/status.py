@@ -76,9 +76,6 @@ def _source_state(
 
 
 def _difference(results: Results, name: str, folder: Path) -> str:
-    recorded = results.recorded(name, folder)
-    if recorded is None:
-        return 'unfinished; an earlier version began it and did not record its settings'
     unfinished = '' if results.manifest(name, folder) else 'unfinished; '
     return unfinished + (first_few(results.reasons(name, folder), ', ') or 'fits these settings')
 
