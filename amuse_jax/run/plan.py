@@ -166,7 +166,7 @@ def run(
     parts.check(config, names)
     if hosts.is_first() and has_format_1(workdir, stages):
         with lock.held(workdir):
-            adopt(config, workdir, stages, sources.record_sources)
+            adopt(config, workdir, stages)
     _check(config, workdir, names, redo)
     if config.data.part:
         parts.run(config, workdir, stages, names)
@@ -300,7 +300,7 @@ def run_ablations(config: ConfigDict, workdir: Path) -> None:
     for part, variant in _ablation_configs(config).items():
         stages = build_stages(variant)
         if hosts.is_first():
-            adopt(variant, workdir, stages, sources.record_sources)
+            adopt(variant, workdir, stages)
         for stage in stages.values():
             run_stage(stage, variant, workdir, stages)
         folders[part] = stages['evaluate'].path(workdir)

@@ -5,7 +5,7 @@ A result is in its stage's folder, or in a folder beside it that an earlier run 
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from absl import logging
@@ -18,8 +18,6 @@ from amuse_jax.run.definition import Stage
 from amuse_jax.system import formats
 from amuse_jax.system.files import write_json
 from amuse_jax.system.manifest import MANIFEST, read_manifest
-
-RecordSources = Callable[[ConfigDict, Path, Mapping[str, Path]], bool]
 
 
 class Results:
@@ -217,18 +215,15 @@ def has_format_1(workdir: Path, stages: Mapping[str, Stage]) -> bool:
     return any(manifest and manifest['format'] < formats.FORMAT for manifest in manifests)
 
 
-def adopt(
-    config: ConfigDict, workdir: Path, stages: Mapping[str, Stage], record_sources: RecordSources
-) -> None:
+def adopt(config: ConfigDict, workdir: Path, stages: Mapping[str, Stage]) -> None:
     """Rewrite the manifests of format 1 in the present format, so that the results stay in use.
+
+    The source files of records from before `sources.json` are recorded.
 
     Args:
       config: the run's config.
       workdir: the run's folder.
       stages: the run's stages by name, in order.
-      record_sources: `record_sources(config, folder, inputs)` writes `sources.json` for records
-        that were made before there was one. It returns whether the data set has all of their
-        videos.
     """
     for stage in stages.values():
         folder = stage.path(workdir)
@@ -240,7 +235,7 @@ def adopt(
             root = Path(manifest['settings'].get('data.root') or config.data.root)
             is_same = root.resolve() == Path(config.data.root).resolve()
             if is_same or not root.exists():  # gone, as after a move to another mount point
-                if record_sources(config, folder, stage.inputs(workdir, stages)):
+                if sources.record_sources(config, folder, stage.inputs(workdir, stages)):
                     moved_to = config.data.root
         manifest = Results(config, workdir, stages).upgraded(stage.name, manifest)
         if moved_to is not None:

@@ -300,7 +300,7 @@ def test_results_of_format_1_are_used_set_aside_and_found_again(work):
     work.run(with_changes())
     make_format_1(work)
     assert work.run(with_changes()) == []
-    results.adopt(with_changes(), work.workdir, work.stages, lambda *_: True)
+    results.adopt(with_changes(), work.workdir, work.stages)
     assert json.loads((work.workdir / 'learn/manifest.json').read_text())['format'] == 2
     assert work.run(with_changes()) == []
     assert work.run(with_changes(data__segments=5)) == ['cut', 'learn', 'score']

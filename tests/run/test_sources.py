@@ -6,7 +6,6 @@ import shutil
 
 import pytest
 
-from amuse_jax.data import sources
 from amuse_jax.errors import StageError
 from amuse_jax.run import format_1, plan, results, status
 from amuse_jax.run.stage import run_stage
@@ -150,7 +149,7 @@ def make_format_1(workdir):
 
 def adopt(root, workdir):
     config = small_set.settings(root)
-    results.adopt(config, workdir, plan.build_stages(config), sources.record_sources)
+    results.adopt(config, workdir, plan.build_stages(config))
 
 
 def test_records_of_format_1_move_with_their_data_set(root, tmp_path):
