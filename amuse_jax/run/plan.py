@@ -191,14 +191,15 @@ def shares_gpus(
     """Return whether other processes will use the GPUs while this process runs.
 
     They look for sources and regions. JAX then must not take all memory of the GPUs at its start.
+    The files of the data set are not compared here, because every host calls this.
     """
     if names == ['ask']:
         return True
     using = {'rois', 'test_rois'} | ({'annotate'} if config.sources.stems != 'truth' else set())
-    if names and not {*using, 'ablations'}.intersection(names):
-        return False
-    pending = _all_pending_stages(config, workdir, names, redo)
-    return any(stage.name in using for _, stages in pending for stage in stages)
+    if 'ablations' in names:
+        names = ()  # an ablation runs every stage
+    running = _stages_to_run(config, workdir, build_stages(config), redo)
+    return any(name in using and (not names or name in names) for name in running)
 
 
 def _check_names(stages: Mapping[str, Stage], names: Sequence[str], redo: Sequence[str]) -> None:
@@ -223,7 +224,10 @@ def _check(config: ConfigDict, workdir: Path, names: Sequence[str], redo: Sequen
         devices.start()  # together on all hosts
     if not hosts.is_first():  # which checks on behalf of all hosts
         return
-    pending = _all_pending_stages(config, workdir, names, redo)
+    pending = [(config, _pending_stages(config, workdir, names, redo))]
+    if 'ablations' in names:
+        variants = _ablation_configs(config).values()
+        pending += [(variant, _pending_stages(variant, workdir)) for variant in variants]
     if any(stages for _, stages in pending):
         count, is_alone = devices.count(), hosts.count() == 1
         for variant, stages in pending:
@@ -245,17 +249,6 @@ def _check(config: ConfigDict, workdir: Path, names: Sequence[str], redo: Sequen
         preflight.check(variant, {stage.name for stage in stages})
 
 
-def _all_pending_stages(
-    config: ConfigDict, workdir: Path, names: Sequence[str], redo: Sequence[str]
-) -> list[tuple[ConfigDict, list[Stage]]]:
-    """Return the stages that will run, with their config: the run's, or that of an ablation."""
-    pending = [(config, _pending_stages(config, workdir, names, redo))]
-    if 'ablations' in names:
-        variants = _ablation_configs(config).values()
-        pending += [(variant, _pending_stages(variant, workdir)) for variant in variants]
-    return pending
-
-
 def _pending_stages(
     config: ConfigDict, workdir: Path, names: Sequence[str] = (), redo: Sequence[str] = ()
 ) -> list[Stage]:
@@ -265,16 +258,38 @@ def _pending_stages(
     `redo` names, whose data set has changed, or that depend on such a stage.
     """
     stages = build_stages(config)
+    changed = [
+        stage.name for stage in stages.values() if _has_new_sources(stage, config, workdir, stages)
+    ]
+    running = _stages_to_run(config, workdir, stages, redo, changed)
+    return [stages[name] for name in running if not names or name in names]
+
+
+def _stages_to_run(
+    config: ConfigDict,
+    workdir: Path,
+    stages: Mapping[str, Stage],
+    redo: Sequence[str],
+    changed: Sequence[str] = (),
+) -> list[str]:
+    """Return the names of the stages that a run of all stages makes.
+
+    Args:
+      config: the run's config.
+      workdir: the run's folder.
+      stages: the run's stages by name, in order.
+      redo: names of stages that are made again although they are complete.
+      changed: names of the stages whose data set has changed.
+    """
     results = Results(config, workdir, stages)
-    pending, changed = [], set()
+    running, new = [], set(changed)
     for name, stage in stages.items():
-        if _has_new_sources(stage, config, workdir, stages) or changed.intersection(stage.needs):
-            changed.add(name)
-        if name in redo and not stage.compare_sources:  # else the content of the files decides
-            changed.add(name)
-        if results.place(name) is None or name in changed or name in redo:
-            pending.append(stage)
-    return [stage for stage in pending if not names or stage.name in names]
+        # After a redone stage that reads the data set, the content of the files decides.
+        if new.intersection(stage.needs) or (name in redo and not stage.compare_sources):
+            new.add(name)
+        if results.place(name) is None or name in new or name in redo:
+            running.append(name)
+    return running
 
 
 def _has_new_sources(

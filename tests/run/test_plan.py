@@ -126,4 +126,5 @@ def test_ablations_and_stages_that_are_made_again_share_the_gpus(tmp_path):
     assert not plan.shares_gpus(config, tmp_path, ['ablations'])
     assert not plan.shares_gpus(config, tmp_path, [])
     assert plan.shares_gpus(config, tmp_path, [], ['rois'])
+    assert plan.shares_gpus(config, tmp_path, [], ['render'])
     assert not plan.shares_gpus(config, tmp_path, [], ['train'])
