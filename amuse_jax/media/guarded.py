@@ -35,7 +35,7 @@ _END_SECONDS = 5.0
 _LONGEST_HEADER = 65_536  # bytes; a header names the arrays of a reply, or holds a reason
 _LONGEST_REASON = 1000  # characters
 _MOST_ARRAYS = 16
-_KINDS = 'biuf'  # kinds of dtypes that arrays have: bool, int, unsigned int and float
+_DTYPES = frozenset(np.dtype(code).str for code in '?' + np.typecodes['AllInteger'] + 'efd')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,14 +140,17 @@ class Reader:
         try:
             reply = json.loads(self._receive(_LONGEST_HEADER, deadline))
             reason = reply.get('reason')
-            arrays = [(np.dtype(dtype), tuple(shape)) for dtype, shape in reply.get('arrays', ())]
-            sizes = [math.prod(map(int, shape)) * dtype.itemsize for dtype, shape in arrays]
-        except (ValueError, TypeError, AttributeError, RecursionError):
+            arrays = [(dtype, tuple(map(int, shape))) for dtype, shape in reply.get('arrays', ())]
+            is_plain = all(
+                dtype in _DTYPES and min(shape, default=0) >= 0 for dtype, shape in arrays
+            )
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             raise _BadReply('a reply that cannot be read') from None
         if isinstance(reason, str):
             raise MediaError(reason)
-        if any(dtype.kind not in _KINDS for dtype, _ in arrays) or min(sizes, default=0) < 0:
+        if not is_plain:
             raise _BadReply('something else than arrays')
+        sizes = [math.prod(shape) * np.dtype(dtype).itemsize for dtype, shape in arrays]
         if len(sizes) > _MOST_ARRAYS or sum(sizes) > self._limits.gigabytes * 1e9:
             raise _BadReply('arrays that are too large')
         received = []
@@ -155,7 +158,10 @@ class Reader:
             content = self._receive(size, deadline)
             if len(content) != size:
                 raise _BadReply('an array of another size than it announced')
-            received.append(np.frombuffer(content, dtype).reshape(tuple(map(int, shape))))
+            try:
+                received.append(np.frombuffer(content, dtype).reshape(shape))
+            except ValueError:  # too many dimensions, or a huge one beside one of 0
+                raise _BadReply('an array of an impossible shape') from None
         return received
 
     def _receive(self, size: int, deadline: float) -> bytes:

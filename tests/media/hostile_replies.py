@@ -39,8 +39,32 @@ def pickled_objects():
     return ()
 
 
+def unparsable_dtype():
+    _pipe().send_bytes(json.dumps({'arrays': [['(1 2)f8, f8', [1]]]}).encode())
+    return ()
+
+
 def huge_array():
     _pipe().send_bytes(json.dumps({'arrays': [['<f8', [10**12]]]}).encode())
+    return ()
+
+
+def infinite_size():
+    _pipe().send_bytes(json.dumps({'arrays': [['<f8', [float('inf')]]]}).encode())
+    return ()
+
+
+def two_unknown_sizes():
+    pipe = _pipe()
+    pipe.send_bytes(json.dumps({'arrays': [['<f8', [-1, -1]]]}).encode())
+    pipe.send_bytes(bytes(8))
+    return ()
+
+
+def impossible_shape():
+    pipe = _pipe()
+    pipe.send_bytes(json.dumps({'arrays': [['<f8', [0, 10**30]]]}).encode())
+    pipe.send_bytes(b'')
     return ()
 
 
