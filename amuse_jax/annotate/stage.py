@@ -78,7 +78,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     try:
         paths = _annotate_all(job, sound_ids, folder / 'shards', config)
     finally:
-        guarded.close_shared_readers()  # this process has one if it annotated the sounds itself
+        guarded.close_readers()  # this process has one if it annotated the sounds itself
     arrays, reasons = _merge(paths, len(records))
     unreadable = {sound_id: reason for sound_id, reason in zip(sound_ids, reasons) if reason}
     for sound_id, reason in unreadable.items():

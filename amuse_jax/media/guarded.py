@@ -204,8 +204,8 @@ class Reader:
 def read(limits: Limits, function: Callable, *arguments) -> list[np.ndarray]:
     """Call `function(*arguments)` in one of this process's readers; see `Reader.read`.
 
-    Several threads may call this at once; each gets a reader of its own. The readers end with this
-    process or with `close_shared_readers`.
+    Later calls use the same reader again. Several threads may call this at once; each gets a reader
+    of its own. The readers end with this process or with `close_readers`.
     """
     idle = _IDLE.setdefault(limits, [])
     try:
@@ -218,23 +218,13 @@ def read(limits: Limits, function: Callable, *arguments) -> list[np.ndarray]:
         idle.append(reader)
 
 
-def shared_reader(limits: Limits) -> Reader:
-    """Return this process's reader with these limits, so that successive shards share one.
-
-    It ends with this process or with `close_shared_readers`.
-    """
-    return _SHARED.setdefault(limits, Reader(limits))
-
-
-def close_shared_readers() -> None:
-    """End all readers that `shared_reader` and `read` have started in this process."""
-    for reader in [*_SHARED.values(), *(each for idle in _IDLE.values() for each in idle)]:
+def close_readers() -> None:
+    """End all readers that `read` has started in this process. No thread may be using one."""
+    for reader in (each for idle in _IDLE.values() for each in idle):
         reader.close()
-    _SHARED.clear()
     _IDLE.clear()
 
 
-_SHARED: dict[Limits, Reader] = {}
 _IDLE: dict[Limits, list[Reader]] = {}  # readers that no thread uses now
 
 

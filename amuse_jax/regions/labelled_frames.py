@@ -73,15 +73,16 @@ def read(
       StageError: a truth file does not have this form, or no picture could be read.
     """
     read_one = _Reader(root, videos, list(names), frames, image_size, limits)
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        parts = list(
-            tqdm(
-                pool.map(read_one, video_ids), total=len(video_ids), desc=description, unit='video'
-            )
-        )
+    count = len(video_ids)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+            found = pool.map(read_one, video_ids)
+            parts = list(tqdm(found, total=count, desc=description, unit='video'))
+    finally:
+        guarded.close_readers()  # the detector is trained next, and needs the memory
     parts = [part for part in parts if part is not None and len(part)]
     if not parts:
-        raise StageError(f'rois: none of the {len(video_ids)} videos in {root} could be read')
+        raise StageError(f'rois: none of the {count} videos in {root} could be read')
     height = max(part.pictures.shape[1] for part in parts)
     width = max(part.pictures.shape[2] for part in parts)
     return LabelledFrames(

@@ -135,8 +135,8 @@ def test_a_hanging_reader_costs_prepare_one_video(beam, media, film, tmp_path):
     run(root, tmp_path / 'clean')
     assert not reader_processes()
     changes = dict(read_seconds=8.0, max_broken_share=0.2, beam=beam)
-    shared = guarded.shared_reader(guarded.Limits.from_settings(settings(root, **changes).data))
-    shared.read(video.read_frames, film, [0.5], 16)
+    limits = guarded.Limits.from_settings(settings(root, **changes).data)
+    guarded.read(limits, video.read_frames, film, [0.5], 16)
     os.kill(reader_processes()[0].pid, signal.SIGSTOP)
     summary = run(root, tmp_path / 'out', **changes)
     assert not reader_processes()
@@ -150,7 +150,7 @@ def test_shards_with_videos_set_aside_are_written_again_under_other_limits(media
     root = tmp_path / 'set'
     write_small_set(root, media, 4)
     limits = guarded.Limits.from_settings(settings(root, read_seconds=3.0).data)
-    guarded.shared_reader(limits).read(video.read_frames, film, [0.5], 16)
+    guarded.read(limits, video.read_frames, film, [0.5], 16)
     os.kill(reader_processes()[0].pid, signal.SIGSTOP)
     with pytest.raises(StageError, match='1 of 4 videos .*v0 .reading it took longer'):
         run(root, tmp_path / 'out', read_seconds=3.0)
@@ -204,5 +204,5 @@ def test_threads_read_at_the_same_time(tmp_path):
             )
         assert len(reader_processes()) == 2
     finally:
-        guarded.close_shared_readers()
+        guarded.close_readers()
     assert not reader_processes()
