@@ -25,7 +25,7 @@ from amuse_jax import music_avqa
 from amuse_jax.annotate import rhythm, sources, truth
 from amuse_jax.data.prepared import Prepared
 from amuse_jax.errors import StageError
-from amuse_jax.media import container, guarded, video
+from amuse_jax.media import audio, container, guarded
 from amuse_jax.music_avqa.vocabulary import INSTRUMENTS
 from amuse_jax.system import gpus, hosts, memory
 from amuse_jax.system.files import write_atomically, write_json
@@ -201,7 +201,7 @@ def _read_sound(job: Job, sound_id: str, sample_rate: int) -> np.ndarray:
     """Read the sound of a video, (samples,) float32, without padding."""
     path = music_avqa.video_path(job.root, sound_id, job.videos)
     length = job.segments * job.segment_seconds
-    samples, seconds = guarded.read(job.limits, video.read_audio, path, sample_rate, length)
+    samples, seconds = guarded.read(job.limits, audio.read_audio, path, sample_rate, length)
     return samples[: round(float(seconds) * sample_rate)]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from amuse_jax.media import guarded, video
+from amuse_jax.media import audio, guarded, video
 from amuse_jax.media.log_mel import LogMel
 
 
@@ -36,7 +36,7 @@ def read_video(
         'seconds': length of the sound, in seconds.
 
     Raises:
-      MediaError: a file cannot be used; see `video.read_frames`, `video.read_audio` and
+      MediaError: a file cannot be used; see `video.read_frames`, `audio.read_audio` and
         `guarded.read`.
     """
     segments, length = log_mel.segments, log_mel.segment_seconds
@@ -47,7 +47,7 @@ def read_video(
         raise video.MediaError(f'it shows nothing in its first {segments * length:g} s')
     try:
         samples, seconds = guarded.read(
-            limits, video.read_audio, sound, log_mel.sample_rate, segments * length
+            limits, audio.read_audio, sound, log_mel.sample_rate, segments * length
         )
     except video.MediaError as error:
         if sound == picture:

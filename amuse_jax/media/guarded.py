@@ -86,7 +86,7 @@ class Reader:
 
         Args:
           function: a module-level function that returns arrays and numbers, such as
-            `video.read_audio`.
+            `audio.read_audio`.
           *arguments: its arguments.
 
         Returns:

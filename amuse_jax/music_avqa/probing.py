@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from amuse_jax.errors import StageError, first_few
-from amuse_jax.media import container, guarded, video
+from amuse_jax.media import audio, container, guarded, video
 from amuse_jax.music_avqa import video_files
 from amuse_jax.music_avqa.videos import AdditionalVideo
 from amuse_jax.system import cpus
@@ -57,8 +57,8 @@ def probe(limits: guarded.Limits, path: Path, seconds: float) -> Probe:
         return Probe(MISSING)
     try:
         moments = [_TOLERANCE_SECONDS, seconds - _TOLERANCE_SECONDS]
-        _, frame_mask = guarded.read(limits, video.read_frames, path, moments, 8)
-        _, sound_seconds = guarded.read(limits, video.read_audio, path, 8000, seconds)
+        _, frame_mask, _ = guarded.read(limits, video.read_frames, path, moments, 8)
+        _, sound_seconds = guarded.read(limits, audio.read_audio, path, 8000, seconds)
     except container.MediaError as error:
         return Probe(UNREADABLE, error.reason)
     if not frame_mask.any():
