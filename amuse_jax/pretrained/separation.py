@@ -186,7 +186,7 @@ class Separator:
 @functools.cache
 def load_classifier(weights: str) -> Classifier:
     """Load the classifier once for each process; arguments and errors are those of `load`."""
-    return Classifier(Path(weights) if weights else None)
+    return Classifier(_folder(weights))
 
 
 @functools.cache
@@ -199,7 +199,7 @@ def load(weights: str) -> Separator:
     Raises:
       StageError: see Separator.
     """
-    return Separator(paths.from_user(weights, 'config.sources.weights') if weights else None)
+    return Separator(_folder(weights))
 
 
 def check(weights: str, *, only_classify: bool = False) -> None:
@@ -214,8 +214,12 @@ def check(weights: str, *, only_classify: bool = False) -> None:
     """
     _require_package()
     if weights:
-        folder = paths.from_user(weights, 'config.sources.weights')
-        _weight_files(folder, (TAGGER,) if only_classify else (CHECKPOINT, TAGGER))
+        _weight_files(_folder(weights), (TAGGER,) if only_classify else (CHECKPOINT, TAGGER))
+
+
+def _folder(weights: str) -> Path | None:
+    """Return the folder that config.sources.weights names, or None for the package's downloads."""
+    return paths.from_user(weights, 'config.sources.weights') if weights else None
 
 
 def _import_package(weights: Path | None) -> None:

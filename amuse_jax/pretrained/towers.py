@@ -46,7 +46,7 @@ def load(config: ConfigDict, part: str) -> Arrays:
     if not where:
         return {}
     if _is_converted(where):
-        return _read_converted(config, part, _user_path(where).absolute())
+        return _read_converted(config, part, _user_path(where))
     return from_source(config, part, where)
 
 
@@ -65,7 +65,7 @@ def check(config: ConfigDict, part: str) -> None:
     """
     where = config.checkpoints[part]
     if where and _is_converted(where):
-        _check_converted(config, part, Path(where).expanduser().absolute())
+        _check_converted(config, part, _user_path(where))
     elif where:
         key_mapping.convert(*_translation(config, part, where))
 
@@ -130,7 +130,7 @@ def _is_converted(where: str) -> bool:
 
 
 def _user_path(where: str) -> Path:
-    return paths.from_user(where, 'the checkpoint')
+    return paths.from_user(where, 'the checkpoint').absolute()
 
 
 def _check_converted(config: ConfigDict, part: str, folder: Path) -> None:
