@@ -15,7 +15,6 @@ from amuse_jax.media import guarded, video
 from amuse_jax.music_avqa import rows
 from amuse_jax.music_avqa.vocabulary import INSTRUMENTS
 from amuse_jax.regions import pictures
-from amuse_jax.system import files
 
 CLASSES = (*INSTRUMENTS, 'player')  # the classes of a detector that is trained here
 
@@ -126,8 +125,7 @@ class _Reader:
     def _labels(self, video_id: str) -> tuple[list[float], list[tuple[np.ndarray, np.ndarray]]]:
         path = _truth(self.root, video_id)
         try:
-            content = files.read_bytes(path, rows.MAX_FILE_BYTES, rows.READ_SECONDS)
-            known = json.loads(content)['boxes']
+            known = json.loads(rows.read_file(path))['boxes']
             labels = [self._parse_boxes(boxes) for boxes in known['boxes']]
             if len(labels) != len(known['seconds']):
                 raise ValueError(f'{len(known["seconds"])} seconds but boxes at {len(labels)}')
