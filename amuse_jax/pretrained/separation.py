@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from amuse_jax.errors import StageError, first_line
-from amuse_jax.pretrained import audioset
+from amuse_jax.pretrained import audioset, contents
 from amuse_jax.pretrained.tagging import SoundTags
 from amuse_jax.system import environment, memory, paths
 
@@ -314,7 +314,9 @@ def _read(path: Path, key: str) -> dict:
     # Apart from the weights, the files of PANNs hold NumPy arrays: the state of the sampler.
     reconstruct = np.empty(0).__reduce__()[0]
     arrays = [np.ndarray, np.dtype, _codecs.encode, *map(type, map(np.dtype, '?ilqfd'))]
-    arrays += [(reconstruct, f'{module}.multiarray._reconstruct') for module in _NUMPY_CORES]
+    arrays += [
+        (reconstruct, f'{module}.multiarray._reconstruct') for module in contents.NUMPY_CORES
+    ]
     try:
         with torch.serialization.safe_globals(arrays):
             content = torch.load(path, map_location='cpu', weights_only=True)
@@ -324,9 +326,6 @@ def _read(path: Path, key: str) -> dict:
             f'{path} cannot be read as the published weights ({first_line(error)}); '
             'download it again'
         ) from error
-
-
-_NUMPY_CORES = ('numpy.core', 'numpy._core')  # before NumPy 2, and since
 
 
 def _strip_prefix(prefix: str, state: dict) -> dict:
