@@ -92,16 +92,13 @@ def _translation(
     config: ConfigDict, part: str, where: str
 ) -> tuple[nnx.Module, Arrays, key_mapping.Table]:
     """Return an abstract tower, the arrays of a public checkpoint, and the table between them."""
-    model, source = _tower(config, part), files.read(where)
+    model = _tower(config, part)
     if part == 'visual':
-        trained = swin_v2.stated_windows(where, files.description(where))
-        swin_v2.check_windows(model.config, where, trained)
-        table = swin_v2.table(model.config, source)
-    elif part == 'audio':
-        table = htsat.table(model.config, source)
-    else:
-        table = bert.table(model.config, source)
-    return model, source, table
+        source = swin_v2.read(where, model.config)
+        return model, source, swin_v2.table(model.config, source)
+    source = files.read(where)
+    table = htsat.table if part == 'audio' else bert.table
+    return model, source, table(model.config, source)
 
 
 def write_converted(config: ConfigDict, part: str, arrays: Arrays, folder: Path) -> None:
