@@ -19,7 +19,6 @@ import soundfile
 from amuse_jax.errors import StageError
 from amuse_jax.music_avqa import rows
 from amuse_jax.music_avqa.vocabulary import INSTRUMENTS
-from amuse_jax.system import files
 
 
 def frequencies(
@@ -135,7 +134,7 @@ def read_truth(root: Path, video_id: str) -> dict:
     """
     path = root / 'truth' / f'{video_id}.json'
     try:
-        return json.loads(files.read_bytes(path, rows.MAX_FILE_BYTES, rows.READ_SECONDS))
+        return json.loads(rows.read_file(path))
     except FileNotFoundError as error:
         found = f'has no {path.relative_to(root)}' if path.parent.is_dir() else 'has no truth/'
         raise StageError(

@@ -25,12 +25,12 @@ from amuse_jax import music_avqa
 from amuse_jax.annotate import rhythm, sources, truth
 from amuse_jax.data.prepared import Prepared
 from amuse_jax.errors import StageError
-from amuse_jax.media import container, guarded, video
+from amuse_jax.media import audio, container, guarded
 from amuse_jax.music_avqa.vocabulary import INSTRUMENTS
 from amuse_jax.system import gpus, hosts, memory
 from amuse_jax.system.files import write_atomically, write_json
 from amuse_jax.system.processes import end_with_parent
-from amuse_jax.system.sharded import THREADS, map_shards
+from amuse_jax.system.sharded import THREADS, map_shards, part_slice
 
 ARRAYS = ('rhythm', 'bpm', 'sources')
 _ADVICE = 'end other programs on this device, and run the same command again to continue'
@@ -78,7 +78,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     try:
         paths = _annotate_all(job, sound_ids, folder / 'shards', config)
     finally:
-        guarded.close_shared_readers()  # this process has one if it annotated the sounds itself
+        guarded.close_readers()  # this process has one if it annotated the sounds itself
     arrays, reasons = _merge(paths, len(records))
     unreadable = {sound_id: reason for sound_id, reason in zip(sound_ids, reasons) if reason}
     for sound_id, reason in unreadable.items():
@@ -105,21 +105,21 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
 def annotate_shard(job: Job, sound_ids: Sequence[str], path: Path) -> None:
     """Write the annotations of some sounds to an .npz file with the arrays named in ARRAYS.
 
-    The array 'reasons' says why a sound could not be read; it is '' for all others.
+    The array 'reasons' says for each sound why it could not be read; '' if it could.
     """
     rhythms, frequencies, reasons = [], [], []
     for sound_id in sound_ids:
         reason = ''
         try:
-            labels = _rhythm(job, sound_id), _frequencies(job, sound_id)
+            changes, heard = _rhythm(job, sound_id), _frequencies(job, sound_id)
         except container.MediaError as error:
             _check_exists(job, sound_id, error)
-            labels, reason = _no_labels(job), error.reason
+            (changes, heard), reason = _no_labels(job), error.reason
         except Exception as error:
             error.add_note(f'annotate stopped at the sound of {sound_id}')
             raise
-        rhythms.append(labels[0])
-        frequencies.append(labels[1])
+        rhythms.append(changes)
+        frequencies.append(heard)
         reasons.append(reason)
     bpm = [np.append(each.bpm, np.float32(each.mean_bpm)) for each in rhythms]
     labels = [each.labels for each in rhythms]
@@ -128,7 +128,7 @@ def annotate_shard(job: Job, sound_ids: Sequence[str], path: Path) -> None:
 
 
 def _check_exists(job: Job, sound_id: str, error: container.MediaError) -> None:
-    """Raise StageError if a video is gone: then its disk may be, and all others with it."""
+    """Raise StageError if a video is gone, because the disk of all videos may be gone with it."""
     path = music_avqa.video_path(job.root, sound_id, job.videos)
     if not path.is_file():
         raise StageError(
@@ -140,8 +140,8 @@ def _check_exists(job: Job, sound_id: str, error: container.MediaError) -> None:
 def _no_labels(job: Job) -> tuple[rhythm.Rhythm, np.ndarray]:
     """Return the labels of a sound that cannot be read."""
     zeros = np.zeros(job.segments, np.float32)
-    sources = np.zeros((job.segments, len(INSTRUMENTS)), np.float32)
-    return rhythm.Rhythm(zeros, zeros, 0.0), sources
+    silent = np.zeros((job.segments, len(INSTRUMENTS)), np.float32)
+    return rhythm.Rhythm(zeros, zeros, 0.0), silent
 
 
 def _rhythm(job: Job, sound_id: str) -> rhythm.Rhythm:
@@ -159,25 +159,7 @@ def _rhythm(job: Job, sound_id: str) -> rhythm.Rhythm:
 
 def _frequencies(job: Job, sound_id: str) -> np.ndarray:
     if job.sources['stems'] in ('tags', 'uss-tags'):
-        from amuse_jax.annotate import sources_tags
-        from amuse_jax.pretrained import separation, tagging
-
-        rate = separation.SAMPLE_RATE  # the same for both
-        if job.sources['stems'] == 'tags':
-            tagger = tagging.load(job.sources['weights'])
-        else:
-            tagger = separation.load_classifier(job.sources['weights'])
-        samples = _read_sound(job, sound_id, rate)
-        samples = np.pad(samples, (0, max(tagging.SHORTEST - len(samples), 0)))
-        with memory.shortage_as_error('annotate: tags', _ADVICE):
-            tags = tagger(samples)
-        return sources_tags.frequencies(
-            tags,
-            segments=job.segments,
-            segment_seconds=job.segment_seconds,
-            window_seconds=job.sources['window_seconds'],
-            threshold=job.sources['threshold_score'],
-        )
+        return _frequencies_by_tags(job, sound_id)
     if job.sources['stems'] == 'truth':
         stems, owners, rate = sources.truth_stems(job.root, sound_id)
     else:
@@ -197,11 +179,33 @@ def _frequencies(job: Job, sound_id: str) -> np.ndarray:
     )
 
 
+def _frequencies_by_tags(job: Job, sound_id: str) -> np.ndarray:
+    """Return the frequencies by the classes that HTS-AT ('tags') or Cnn14 ('uss-tags') finds."""
+    from amuse_jax.annotate import sources_tags
+    from amuse_jax.pretrained import separation, tagging
+
+    if job.sources['stems'] == 'tags':
+        tagger = tagging.load(job.sources['weights'])
+    else:
+        tagger = separation.load_classifier(job.sources['weights'])
+    samples = _read_sound(job, sound_id, separation.SAMPLE_RATE)  # HTS-AT has the same rate
+    samples = np.pad(samples, (0, max(tagging.SHORTEST - len(samples), 0)))
+    with memory.shortage_as_error('annotate: tags', _ADVICE):
+        tags = tagger(samples)
+    return sources_tags.frequencies(
+        tags,
+        segments=job.segments,
+        segment_seconds=job.segment_seconds,
+        window_seconds=job.sources['window_seconds'],
+        threshold=job.sources['threshold_score'],
+    )
+
+
 def _read_sound(job: Job, sound_id: str, sample_rate: int) -> np.ndarray:
     """Read the sound of a video, (samples,) float32, without padding."""
     path = music_avqa.video_path(job.root, sound_id, job.videos)
     length = job.segments * job.segment_seconds
-    samples, seconds = guarded.read(job.limits, video.read_audio, path, sample_rate, length)
+    samples, seconds = guarded.read(job.limits, audio.read_audio, path, sample_rate, length)
     return samples[: round(float(seconds) * sample_rate)]
 
 
@@ -251,7 +255,7 @@ def _log_estimate(
     written = len([*folder.glob('0*.npz')]) * config.data.shard_videos
     sounds = max(len(sound_ids) - written, 0)
     if config.data.part:
-        sounds = -(-sounds // int(config.data.part.partition('/')[2]))
+        sounds = -(-sounds // part_slice(config.data.part).step)
     if not sounds:
         return
     context = multiprocessing.get_context('spawn')

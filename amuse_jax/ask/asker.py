@@ -54,12 +54,13 @@ def run(
             'question in plain English, such as "Is there a voiceover?"'
         )
     try:
-        with guarded.Reader(guarded.Limits.from_settings(config.data)) as reader:
-            log_mel = LogMel.from_settings(config)
-            record = video_arrays.read_video(reader, video, video, config.data.image_size, log_mel)
+        limits, log_mel = guarded.Limits.from_settings(config.data), LogMel.from_settings(config)
+        record = video_arrays.read_video(limits, video, video, config.data.image_size, log_mel)
         regions = rois.find_in_video(config, folders['rois'], video)
     except MediaError as error:
         raise StageError(f'{video} cannot be used: {error.reason}') from error
+    finally:
+        guarded.close_readers()
     features = _encode(config, folders['pretrain'], record)
     batch = make_batch(record, regions, features, tokenizer, question)
     probabilities, importance = _answer(config, folders, batch)

@@ -130,7 +130,7 @@ def run(
             part=config.data.part,
         )
     finally:
-        guarded.close_shared_readers()  # this process has one if it wrote the shards itself
+        guarded.close_readers()  # this process has one if it wrote the shards itself
     entries = {
         name: entry
         for path in paths
@@ -150,7 +150,6 @@ def write_records(settings: WorkerSettings, pairs: Sequence[Pair], path: Path) -
     if this_process() != settings.launcher:
         _use_one_cpu_thread()
     videos, quarantine, entries = [], [], {}
-    reader = guarded.shared_reader(settings.limits)
     writer = records.ShardWriter(path)
     for pair in pairs:
         names = {'video_id': pair.video_id, 'sound_id': pair.sound_id}
@@ -161,7 +160,7 @@ def write_records(settings: WorkerSettings, pairs: Sequence[Pair], path: Path) -
             entries[f'{sources.VIDEOS}{name}'] = file_contents.measure(file)
         try:
             arrays = video_arrays.read_video(
-                reader, picture, sound, settings.image_size, settings.log_mel
+                settings.limits, picture, sound, settings.image_size, settings.log_mel
             )
         except video.MediaError as error:
             _check_disk((picture, sound), pair.sizes)

@@ -9,17 +9,17 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from amuse_jax.media import guarded, video
+from amuse_jax.media import audio, guarded, video
 from amuse_jax.media.log_mel import LogMel
 
 
 def read_video(
-    reader: guarded.Reader, picture: Path, sound: Path, image_size: int, log_mel: LogMel
+    limits: guarded.Limits, picture: Path, sound: Path, image_size: int, log_mel: LogMel
 ) -> dict[str, np.ndarray | float]:
     """Read the frame at the middle of each segment, and the log-mel of each segment's sound.
 
     Args:
-      reader: the process that reads the files.
+      limits: limits for reading a file, in another process.
       picture: the file with the frames.
       sound: the file with the sound; usually the same file.
       image_size: S, height and width of the frames in pixels.
@@ -36,18 +36,18 @@ def read_video(
         'seconds': length of the sound, in seconds.
 
     Raises:
-      MediaError: a file cannot be used; see `video.read_frames`, `video.read_audio` and
-        `guarded.Reader.read`.
+      MediaError: a file cannot be used; see `video.read_frames`, `audio.read_audio` and
+        `guarded.read`.
     """
     segments, length = log_mel.segments, log_mel.segment_seconds
-    frames, frame_mask, shape = reader.read(
-        video.read_segment_frames, picture, segments, length, image_size
+    frames, frame_mask, shape = guarded.read(
+        limits, video.read_segment_frames, picture, segments, length, image_size
     )
     if not frame_mask.any():
         raise video.MediaError(f'it shows nothing in its first {segments * length:g} s')
     try:
-        samples, seconds = reader.read(
-            video.read_audio, sound, log_mel.sample_rate, segments * length
+        samples, seconds = guarded.read(
+            limits, audio.read_audio, sound, log_mel.sample_rate, segments * length
         )
     except video.MediaError as error:
         if sound == picture:

@@ -35,7 +35,7 @@ _END_SECONDS = 5.0
 _LONGEST_HEADER = 65_536  # bytes; a header names the arrays of a reply, or holds a reason
 _LONGEST_REASON = 1000  # characters
 _MOST_ARRAYS = 16
-_KINDS = 'biuf'  # kinds of dtypes that arrays have: bool, int, unsigned int and float
+_DTYPES = frozenset(np.dtype(code).str for code in '?' + np.typecodes['AllInteger'] + 'efd')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Reader:
 
         Args:
           function: a module-level function that returns arrays and numbers, such as
-            `video.read_audio`.
+            `audio.read_audio`.
           *arguments: its arguments.
 
         Returns:
@@ -140,14 +140,17 @@ class Reader:
         try:
             reply = json.loads(self._receive(_LONGEST_HEADER, deadline))
             reason = reply.get('reason')
-            arrays = [(np.dtype(dtype), tuple(shape)) for dtype, shape in reply.get('arrays', ())]
-            sizes = [math.prod(map(int, shape)) * dtype.itemsize for dtype, shape in arrays]
-        except (ValueError, TypeError, AttributeError, RecursionError):
+            arrays = [(dtype, tuple(map(int, shape))) for dtype, shape in reply.get('arrays', ())]
+            is_plain = all(
+                dtype in _DTYPES and min(shape, default=0) >= 0 for dtype, shape in arrays
+            )
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             raise _BadReply('a reply that cannot be read') from None
         if isinstance(reason, str):
             raise MediaError(reason)
-        if any(dtype.kind not in _KINDS for dtype, _ in arrays) or min(sizes, default=0) < 0:
+        if not is_plain:
             raise _BadReply('something else than arrays')
+        sizes = [math.prod(shape) * np.dtype(dtype).itemsize for dtype, shape in arrays]
         if len(sizes) > _MOST_ARRAYS or sum(sizes) > self._limits.gigabytes * 1e9:
             raise _BadReply('arrays that are too large')
         received = []
@@ -155,7 +158,10 @@ class Reader:
             content = self._receive(size, deadline)
             if len(content) != size:
                 raise _BadReply('an array of another size than it announced')
-            received.append(np.frombuffer(content, dtype).reshape(tuple(map(int, shape))))
+            try:
+                received.append(np.frombuffer(content, dtype).reshape(shape))
+            except ValueError:  # too many dimensions, or a huge one beside one of 0
+                raise _BadReply('an array of an impossible shape') from None
         return received
 
     def _receive(self, size: int, deadline: float) -> bytes:
@@ -198,8 +204,8 @@ class Reader:
 def read(limits: Limits, function: Callable, *arguments) -> list[np.ndarray]:
     """Call `function(*arguments)` in one of this process's readers; see `Reader.read`.
 
-    Several threads may call this at once; each gets a reader of its own. The readers end with this
-    process or with `close_shared_readers`.
+    Later calls use the same reader again. Several threads may call this at once; each gets a reader
+    of its own. The readers end with this process or with `close_readers`.
     """
     idle = _IDLE.setdefault(limits, [])
     try:
@@ -212,23 +218,13 @@ def read(limits: Limits, function: Callable, *arguments) -> list[np.ndarray]:
         idle.append(reader)
 
 
-def shared_reader(limits: Limits) -> Reader:
-    """Return this process's reader with these limits, so that successive shards share one.
-
-    It ends with this process or with `close_shared_readers`.
-    """
-    return _SHARED.setdefault(limits, Reader(limits))
-
-
-def close_shared_readers() -> None:
-    """End all readers that `shared_reader` and `read` have started in this process."""
-    for reader in [*_SHARED.values(), *(each for idle in _IDLE.values() for each in idle)]:
+def close_readers() -> None:
+    """End all readers that `read` has started in this process. No thread may be using one."""
+    for reader in (each for idle in _IDLE.values() for each in idle):
         reader.close()
-    _SHARED.clear()
     _IDLE.clear()
 
 
-_SHARED: dict[Limits, Reader] = {}
 _IDLE: dict[Limits, list[Reader]] = {}  # readers that no thread uses now
 
 

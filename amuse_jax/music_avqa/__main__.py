@@ -43,17 +43,14 @@ def main(argv: list[str]) -> None:
     from amuse_jax.music_avqa import check
     from amuse_jax.system.files import write_json
 
-    try:
-        root = paths.from_user(ROOT.value, '--root')
-        report_file = paths.from_user(JSON.value, '--json')
-    except StageError as error:
-        sys.exit(f'amuse_jax: {error}')
-    if not ROOT.value or not root.is_dir():
-        sys.exit(f'amuse_jax: --root is {ROOT.value!r}; expected the folder of the data set')
     data = default_config().data
     allowed, limits = MAX_BROKEN_SHARE.value, guarded.Limits.from_settings(data)
     allowed = data.max_broken_share if allowed is None else allowed
     try:
+        root = paths.from_user(ROOT.value, '--root')
+        report_file = paths.from_user(JSON.value, '--json')
+        if not ROOT.value or not root.is_dir():
+            raise StageError(f'--root is {ROOT.value!r}; expected the folder of the data set')
         report = check.check(
             root, ANNOTATIONS.value, REPHRASED.value, allowed, limits, WORKERS.value, VIDEOS.value
         )

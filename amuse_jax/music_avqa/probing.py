@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from amuse_jax.errors import StageError, first_few
-from amuse_jax.media import container, guarded, video
+from amuse_jax.media import audio, container, guarded, video
 from amuse_jax.music_avqa import video_files
 from amuse_jax.music_avqa.videos import AdditionalVideo
 from amuse_jax.system import cpus
@@ -55,11 +55,10 @@ def probe(limits: guarded.Limits, path: Path, seconds: float) -> Probe:
     """
     if not path.is_file():
         return Probe(MISSING)
-    reader = guarded.shared_reader(limits)
     try:
         moments = [_TOLERANCE_SECONDS, seconds - _TOLERANCE_SECONDS]
-        _, frame_mask = reader.read(video.read_frames, path, moments, 8)
-        _, sound_seconds = reader.read(video.read_audio, path, 8000, seconds)
+        _, frame_mask, _ = guarded.read(limits, video.read_frames, path, moments, 8)
+        _, sound_seconds = guarded.read(limits, audio.read_audio, path, 8000, seconds)
     except container.MediaError as error:
         return Probe(UNREADABLE, error.reason)
     if not frame_mask.any():
@@ -103,7 +102,7 @@ def probe_all(
         try:
             return dict(zip(names, list(progress(map(probe_one, paths, lengths)))))
         finally:
-            guarded.close_shared_readers()
+            guarded.close_readers()
     context = multiprocessing.get_context('spawn')
     with concurrent.futures.ProcessPoolExecutor(
         workers, mp_context=context, initializer=end_with_parent

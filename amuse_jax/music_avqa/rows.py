@@ -27,7 +27,7 @@ REPHRASED = 'rephrased'  # the split of MUSIC-AVQA-R's questions
 FREQUENCIES = ('head', 'tail')
 
 MAX_FILE_BYTES = 300_000_000  # MUSIC-AVQA-R, the largest known file, has about 60 MB
-READ_SECONDS = 300.0
+_READ_SECONDS = 300.0
 _LONGEST_ID = 200  # bytes; with '.mp4' this is a valid file name on every system
 
 # Shortens values in messages, because a damaged row may hold megabytes.
@@ -151,6 +151,15 @@ def read_rows(path: Path, split: str) -> Rows:
     return found
 
 
+def read_file(path: Path) -> bytes:
+    """Read an annotation file, or another file of a data set that is no video.
+
+    Raises:
+      OSError: see `files.read_bytes`.
+    """
+    return files.read_bytes(path, MAX_FILE_BYTES, _READ_SECONDS)
+
+
 def plain_name(value, key: str) -> str:
     """Return `value` unchanged if it is a plain file name, which cannot lead out of its folder.
 
@@ -179,7 +188,7 @@ def plain_name(value, key: str) -> str:
 
 def _rows_of(path: Path) -> list:
     try:
-        content = files.read_bytes(path, MAX_FILE_BYTES, READ_SECONDS)
+        content = read_file(path)
         rows = json.loads(content.decode('utf-8-sig'))  # utf-8-sig skips a byte order mark
     except FileNotFoundError:
         raise StageError(f'the annotation file {path} does not exist') from None

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from amuse_jax.errors import StageError
 from amuse_jax.music_avqa import rows
+from amuse_jax.system import paths
 
 SUFFIX = '.mp4'
 # One of the authors' archives is called MUCIS-AVQA-videos-Synthetic.
@@ -36,10 +37,11 @@ def video_path(root: Path, video_id: str, videos: str = '') -> Path:
 
     Raises:
       ValueError: `video_id` is not a plain file name.
-      StageError: `videos` names a folder that does not exist.
+      StageError: `videos` names a folder that does not exist, or an address.
     """
     name = rows.plain_name(video_id, 'video_id')
-    expected = _first_folder(root, videos) / f'{name}{SUFFIX}'
+    first = next(iter(_chosen_folders(root, videos)), root / 'videos')
+    expected = first / f'{name}{SUFFIX}'
     if expected.is_file():
         return expected
     found = _index(root, videos)
@@ -68,7 +70,7 @@ def exist(root: Path, videos: str = '') -> bool:
     """Return whether there is a folder of videos, or a video directly in the data set's folder.
 
     Raises:
-      StageError: `videos` names a folder that does not exist.
+      StageError: `videos` names a folder that does not exist, or an address.
     """
     return bool(folders(root, videos) or _index(root, videos))
 
@@ -82,7 +84,7 @@ def folders(root: Path, videos: str = '') -> list[Path]:
         absolute; '' for the usual ones.
 
     Raises:
-      StageError: `videos` names a folder that does not exist.
+      StageError: `videos` names a folder that does not exist, or an address.
     """
     if not videos:
         parents = [parent for parent in (root, root / 'data') if parent.is_dir()]
@@ -93,7 +95,7 @@ def folders(root: Path, videos: str = '') -> list[Path]:
             if _USUAL_FOLDER.fullmatch(folder.name) and folder.is_dir()
         ]
         return sorted(usual, key=lambda folder: folder != root / 'videos')
-    chosen = [root / Path(name.strip()).expanduser() for name in videos.split(',') if name.strip()]
+    chosen = _chosen_folders(root, videos)
     for folder in chosen:
         if not folder.is_dir():
             raise StageError(
@@ -120,9 +122,10 @@ def describe_doubles(root: Path, videos: str = '') -> str:
     )
 
 
-def _first_folder(root: Path, videos: str) -> Path:
-    first = videos.partition(',')[0].strip()
-    return root / Path(first).expanduser() if first else root / 'videos'
+def _chosen_folders(root: Path, videos: str) -> list[Path]:
+    """Return the folders that the setting `data.videos` names, which may not exist."""
+    names = filter(None, map(str.strip, videos.split(',')))
+    return [root / paths.from_user(name, 'config.data.videos') for name in names]
 
 
 @functools.lru_cache(maxsize=8)

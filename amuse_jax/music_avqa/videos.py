@@ -17,7 +17,6 @@ from pathlib import Path
 
 from amuse_jax.errors import StageError
 from amuse_jax.music_avqa import rows
-from amuse_jax.system import files
 
 SECONDS = 60.0  # length of every video, except a few in version 2's table
 _YOUTUBE = re.compile(r'([\w-]{11})(_#\d\d)?(_flip)?', re.ASCII)
@@ -64,7 +63,7 @@ def read_additional(path: Path) -> tuple[dict[str, AdditionalVideo], list[str]]:
       StageError: the file does not exist, or it is not this table.
     """
     try:
-        content = files.read_bytes(path, rows.MAX_FILE_BYTES, rows.READ_SECONDS)
+        content = rows.read_file(path)
         reader = csv.DictReader(io.StringIO(content.decode('utf-8-sig'), newline=''))
         columns, table = set(reader.fieldnames or ()), list(reader)
     except (OSError, UnicodeError, csv.Error) as error:

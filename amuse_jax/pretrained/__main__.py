@@ -61,7 +61,7 @@ def convert() -> None:
 def tag() -> None:
     """Print the AudioSet classes with the highest scores in a file, and when they sound."""
     from amuse_jax.config import default_config
-    from amuse_jax.media import container, guarded, video
+    from amuse_jax.media import audio, container, guarded
     from amuse_jax.pretrained import tagging
 
     if not SOURCE.value or not AUDIO.value:
@@ -70,7 +70,7 @@ def tag() -> None:
     try:
         with guarded.Reader(guarded.Limits.from_settings(default_config().data)) as reader:
             samples, seconds = reader.read(
-                video.read_audio, paths.from_user(AUDIO.value, '--audio'), rate, LONGEST_SECONDS
+                audio.read_audio, paths.from_user(AUDIO.value, '--audio'), rate, LONGEST_SECONDS
             )
     except container.MediaError as error:
         raise StageError(f'{AUDIO.value}: {error.reason}') from error

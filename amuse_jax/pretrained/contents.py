@@ -22,6 +22,7 @@ from amuse_jax.errors import StageError
 # the weights over the training (EMA) where a trainer saved it.
 AVERAGED = ('state_dict_ema', 'model_ema')
 WRAPPERS = (*AVERAGED, 'state_dict', 'model', 'module')
+NUMPY_CORES = ('numpy.core', 'numpy._core')  # before NumPy 2, and since
 _SAFETENSORS = 'BF16 F16 F32 F64 BOOL I8 I16 I32 I64 U8 U16 U32 U64'.split()
 _AGAIN = 'download or copy it again'
 
@@ -128,8 +129,7 @@ def _harmless() -> list:
     None of these runs code from the file.
     """
     scalar = np.float64(0).__reduce__()[0]
-    cores = ('numpy.core', 'numpy._core')  # before NumPy 2, and since
-    numbers = [(scalar, f'{core}.multiarray.scalar') for core in cores]
+    numbers = [(scalar, f'{core}.multiarray.scalar') for core in NUMPY_CORES]
     return [argparse.Namespace, np.dtype, *numbers, *map(type, map(np.dtype, '?ilqefd'))]
 
 

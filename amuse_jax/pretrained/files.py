@@ -56,14 +56,12 @@ def fetch(where: str) -> list[Path]:
     on_hub = not path.exists() and not path.name.endswith((*ENDINGS, INDEX))
     if on_hub:
         path = _from_hub(where)
-    if not path.is_file():
-        raise StageError(f'no checkpoint at {path}; expected a file or a folder')
-    if path.name.endswith(INDEX):
-        beside = [path.with_name(name) for name in _shards(path)]
-        found = [(on_hub and _download(where, each.name)) or each for each in beside]
-    else:
+    if not path.name.endswith(INDEX):
+        _check(path)
         _refuse_single_shard(path)
-        found = [path]
+        return [path]
+    beside = [path.with_name(name) for name in _shards(path)]
+    found = [(on_hub and _download(where, each.name)) or each for each in beside]
     for each in found:
         _check(each)
     return found
@@ -94,6 +92,7 @@ def _in_folder(folder: Path) -> Path:
 
 def _shards(index: Path) -> list[str]:
     """Return the names of the files that an index lists."""
+    _check_exists(index)
     try:
         names = sorted(set(json.loads(index.read_text('utf-8'))['weight_map'].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -118,8 +117,7 @@ def _refuse_single_shard(path: Path) -> None:
 
 def _check(path: Path) -> None:
     """Refuse a file that is missing, of another kind, or unreadable without PyTorch."""
-    if not path.is_file():
-        raise StageError(f'no checkpoint at {path}; expected a file')
+    _check_exists(path)
     if not path.name.endswith(ENDINGS):
         raise StageError(
             f'{path} has the ending {path.suffix!r}; expected one of {", ".join(ENDINGS)}'
@@ -129,6 +127,11 @@ def _check(path: Path) -> None:
             f"reading {path} needs PyTorch: run pip install '.[offline]', or convert the file on a "
             'machine with PyTorch (python -m amuse_jax.pretrained convert)'
         )
+
+
+def _check_exists(path: Path) -> None:
+    if not path.is_file():
+        raise StageError(f'no checkpoint at {path}; expected a file or a folder')
 
 
 def _from_hub(name: str) -> Path:

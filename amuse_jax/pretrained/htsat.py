@@ -19,7 +19,7 @@ from amuse_jax.pretrained.key_mapping import (
     norm,
     patches,
     rules,
-    same,  # fmt: skip
+    same,
 )
 
 _CONSTANTS = {

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from amuse_jax.errors import StageError, first_line
-from amuse_jax.pretrained import audioset
+from amuse_jax.pretrained import audioset, contents
 from amuse_jax.pretrained.tagging import SoundTags
 from amuse_jax.system import environment, memory, paths
 
@@ -186,7 +186,7 @@ class Separator:
 @functools.cache
 def load_classifier(weights: str) -> Classifier:
     """Load the classifier once for each process; arguments and errors are those of `load`."""
-    return Classifier(Path(weights) if weights else None)
+    return Classifier(_folder(weights))
 
 
 @functools.cache
@@ -199,7 +199,7 @@ def load(weights: str) -> Separator:
     Raises:
       StageError: see Separator.
     """
-    return Separator(paths.from_user(weights, 'config.sources.weights') if weights else None)
+    return Separator(_folder(weights))
 
 
 def check(weights: str, *, only_classify: bool = False) -> None:
@@ -214,8 +214,12 @@ def check(weights: str, *, only_classify: bool = False) -> None:
     """
     _require_package()
     if weights:
-        folder = paths.from_user(weights, 'config.sources.weights')
-        _weight_files(folder, (TAGGER,) if only_classify else (CHECKPOINT, TAGGER))
+        _weight_files(_folder(weights), (TAGGER,) if only_classify else (CHECKPOINT, TAGGER))
+
+
+def _folder(weights: str) -> Path | None:
+    """Return the folder that config.sources.weights names, or None for the package's downloads."""
+    return paths.from_user(weights, 'config.sources.weights') if weights else None
 
 
 def _import_package(weights: Path | None) -> None:
@@ -310,7 +314,9 @@ def _read(path: Path, key: str) -> dict:
     # Apart from the weights, the files of PANNs hold NumPy arrays: the state of the sampler.
     reconstruct = np.empty(0).__reduce__()[0]
     arrays = [np.ndarray, np.dtype, _codecs.encode, *map(type, map(np.dtype, '?ilqfd'))]
-    arrays += [(reconstruct, f'{module}.multiarray._reconstruct') for module in _NUMPY_CORES]
+    arrays += [
+        (reconstruct, f'{module}.multiarray._reconstruct') for module in contents.NUMPY_CORES
+    ]
     try:
         with torch.serialization.safe_globals(arrays):
             content = torch.load(path, map_location='cpu', weights_only=True)
@@ -320,9 +326,6 @@ def _read(path: Path, key: str) -> dict:
             f'{path} cannot be read as the published weights ({first_line(error)}); '
             'download it again'
         ) from error
-
-
-_NUMPY_CORES = ('numpy.core', 'numpy._core')  # before NumPy 2, and since
 
 
 def _strip_prefix(prefix: str, state: dict) -> dict:

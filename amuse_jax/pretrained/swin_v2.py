@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from flax import nnx
 
 from amuse_jax.errors import StageError
@@ -100,8 +101,7 @@ def load(source: str, config: SwinV2Config, classes: int = 0) -> SwinV2 | SwinV2
         windows than `config` says.
       ConversionError: the checkpoint has other sizes.
     """
-    check_windows(config, source, stated_windows(source, files.description(source)))
-    arrays = files.read(source)
+    arrays = read(source, config)
 
     def build():
         if classes:
@@ -109,6 +109,12 @@ def load(source: str, config: SwinV2Config, classes: int = 0) -> SwinV2 | SwinV2
         return SwinV2(config, rngs=nnx.Rngs(0))
 
     return fill(nnx.eval_shape(build), arrays, table(config, arrays, bool(classes)))
+
+
+def read(source: str, config: SwinV2Config) -> dict[str, np.ndarray]:
+    """Read the arrays of a checkpoint by name; arguments and errors are those of `load`."""
+    check_windows(config, source, stated_windows(source, files.description(source)))
+    return files.read(source)
 
 
 def check_windows(config: SwinV2Config, source: str, trained: tuple[int, ...]) -> None:

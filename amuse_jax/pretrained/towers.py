@@ -46,7 +46,7 @@ def load(config: ConfigDict, part: str) -> Arrays:
     if not where:
         return {}
     if _is_converted(where):
-        return _read_converted(config, part, _user_path(where).absolute())
+        return _read_converted(config, part, _user_path(where))
     return from_source(config, part, where)
 
 
@@ -65,7 +65,7 @@ def check(config: ConfigDict, part: str) -> None:
     """
     where = config.checkpoints[part]
     if where and _is_converted(where):
-        _check_converted(config, part, Path(where).expanduser().absolute())
+        _check_converted(config, part, _user_path(where))
     elif where:
         key_mapping.convert(*_translation(config, part, where))
 
@@ -92,16 +92,13 @@ def _translation(
     config: ConfigDict, part: str, where: str
 ) -> tuple[nnx.Module, Arrays, key_mapping.Table]:
     """Return an abstract tower, the arrays of a public checkpoint, and the table between them."""
-    model, source = _tower(config, part), files.read(where)
+    model = _tower(config, part)
     if part == 'visual':
-        trained = swin_v2.stated_windows(where, files.description(where))
-        swin_v2.check_windows(model.config, where, trained)
-        table = swin_v2.table(model.config, source)
-    elif part == 'audio':
-        table = htsat.table(model.config, source)
-    else:
-        table = bert.table(model.config, source)
-    return model, source, table
+        source = swin_v2.read(where, model.config)
+        return model, source, swin_v2.table(model.config, source)
+    source = files.read(where)
+    table = htsat.table if part == 'audio' else bert.table
+    return model, source, table(model.config, source)
 
 
 def write_converted(config: ConfigDict, part: str, arrays: Arrays, folder: Path) -> None:
@@ -130,7 +127,7 @@ def _is_converted(where: str) -> bool:
 
 
 def _user_path(where: str) -> Path:
-    return paths.from_user(where, 'the checkpoint')
+    return paths.from_user(where, 'the checkpoint').absolute()
 
 
 def _check_converted(config: ConfigDict, part: str, folder: Path) -> None:

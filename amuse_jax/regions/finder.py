@@ -107,11 +107,9 @@ class Finder:
             return error
 
     def _read(self, path: Path) -> pictures.Pictures:
-        middles = [(index + 0.5) * self.segment_seconds for index in range(self.segments)]
-        return pictures.read(
-            self.limits, path, middles, self.image_size, self.segment_seconds / 2,
-            until_sound_ends=True,
-        )  # fmt: skip
+        return pictures.read_segments(
+            self.limits, path, self.segments, self.segment_seconds, self.image_size
+        )
 
     def _detect(self, videos: Sequence[pictures.Pictures]) -> list[dict[str, np.ndarray]]:
         """Run the detector on the pictures of all videos of one shape at once."""

@@ -15,7 +15,6 @@ from amuse_jax.media import guarded, video
 from amuse_jax.music_avqa import rows
 from amuse_jax.music_avqa.vocabulary import INSTRUMENTS
 from amuse_jax.regions import pictures
-from amuse_jax.system import files
 
 CLASSES = (*INSTRUMENTS, 'player')  # the classes of a detector that is trained here
 
@@ -73,15 +72,16 @@ def read(
       StageError: a truth file does not have this form, or no picture could be read.
     """
     read_one = _Reader(root, videos, list(names), frames, image_size, limits)
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        parts = list(
-            tqdm(
-                pool.map(read_one, video_ids), total=len(video_ids), desc=description, unit='video'
-            )
-        )
+    count = len(video_ids)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+            found = pool.map(read_one, video_ids)
+            parts = list(tqdm(found, total=count, desc=description, unit='video'))
+    finally:
+        guarded.close_readers()  # the detector is trained next, and needs the memory
     parts = [part for part in parts if part is not None and len(part)]
     if not parts:
-        raise StageError(f'rois: none of the {len(video_ids)} videos in {root} could be read')
+        raise StageError(f'rois: none of the {count} videos in {root} could be read')
     height = max(part.pictures.shape[1] for part in parts)
     width = max(part.pictures.shape[2] for part in parts)
     return LabelledFrames(
@@ -125,8 +125,7 @@ class _Reader:
     def _labels(self, video_id: str) -> tuple[list[float], list[tuple[np.ndarray, np.ndarray]]]:
         path = _truth(self.root, video_id)
         try:
-            content = files.read_bytes(path, rows.MAX_FILE_BYTES, rows.READ_SECONDS)
-            known = json.loads(content)['boxes']
+            known = json.loads(rows.read_file(path))['boxes']
             labels = [self._parse_boxes(boxes) for boxes in known['boxes']]
             if len(labels) != len(known['seconds']):
                 raise ValueError(f'{len(known["seconds"])} seconds but boxes at {len(labels)}')

@@ -3,7 +3,6 @@
 They keep the video's proportions, and their longer side has a given length.
 """
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +37,6 @@ def read(
     path: Path,
     seconds: Sequence[float],
     image_size: int,
-    hold_seconds: float = 0.0,
-    *,
-    until_sound_ends: bool = False,
 ) -> Pictures:
     """Decode the pictures at the given times, upright and with the video's proportions.
 
@@ -49,16 +45,37 @@ def read(
       path: the video.
       seconds: n times from the beginning of the file.
       image_size: the longer side in pixels.
-      hold_seconds, until_sound_ends: how long the last picture stays; see
-        `video.read_frames_and_shape`.
 
     Raises:
-      video.MediaError: as `video.read_frames_and_shape` and `guarded.read`.
+      video.MediaError: as `video.read_frames` and `guarded.read`.
     """
-    read_frames = functools.partial(video.read_frames_and_shape, until_sound_ends=until_sound_ends)
-    squares, mask, (height, width) = guarded.read(
-        limits, read_frames, path, list(seconds), image_size, hold_seconds
+    return _with_proportions(
+        *guarded.read(limits, video.read_frames, path, list(seconds), image_size)
     )
+
+
+def read_segments(
+    limits: guarded.Limits, path: Path, segments: int, segment_seconds: float, image_size: int
+) -> Pictures:
+    """Decode the picture of each segment like `read`; they are those of the video's record.
+
+    Args:
+      limits, path, image_size: as for `read`.
+      segments, segment_seconds: as for `video.read_segment_frames`.
+    """
+    return _with_proportions(
+        *guarded.read(
+            limits, video.read_segment_frames, path, segments, segment_seconds, image_size
+        )
+    )
+
+
+def _with_proportions(squares: np.ndarray, mask: np.ndarray, shape: np.ndarray) -> Pictures:
+    """Give square pictures (n, S, S, 3) the proportions of a video, the longer side S pixels.
+
+    `shape` is the video's height and width.
+    """
+    image_size, (height, width) = squares.shape[1], shape
     scale = image_size / max(height, width)
     content_shape = max(1, round(height * scale)), max(1, round(width * scale))
     if content_shape != squares.shape[1:3]:

@@ -12,8 +12,9 @@ def read(tmp_path):
     """read(picture, sound) reads three segments of two seconds from these files."""
     config = settings(tmp_path)
     log_mel = LogMel.from_settings(config)
-    with guarded.Reader(guarded.Limits.from_settings(config.data)) as reader:
-        yield lambda picture, sound: video_arrays.read_video(reader, picture, sound, 16, log_mel)
+    limits = guarded.Limits.from_settings(config.data)
+    yield lambda picture, sound: video_arrays.read_video(limits, picture, sound, 16, log_mel)
+    guarded.close_readers()
 
 
 def test_arrays_of_a_video_whose_sound_ends_early(read, media, tmp_path):

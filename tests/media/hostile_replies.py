@@ -14,6 +14,13 @@ def _pipe():
     return frame.f_locals['pipe']
 
 
+def _announce(*arrays):
+    """Announce arrays of these dtypes and shapes, and return the pipe."""
+    pipe = _pipe()
+    pipe.send_bytes(json.dumps({'arrays': arrays}).encode())
+    return pipe
+
+
 def meet(mine, other):
     """Wait for another reader, which must run at the same time."""
     mine.touch()
@@ -35,30 +42,50 @@ def no_json():
 
 
 def pickled_objects():
-    _pipe().send_bytes(json.dumps({'arrays': [['|O', [1]]]}).encode())
+    _announce(['|O', [1]])
+    return ()
+
+
+def unparsable_dtype():
+    _announce(['(1 2)f8, f8', [1]])
     return ()
 
 
 def huge_array():
-    _pipe().send_bytes(json.dumps({'arrays': [['<f8', [10**12]]]}).encode())
+    _announce(['<f8', [10**12]])
+    return ()
+
+
+def infinite_size():
+    _announce(['<f8', [float('inf')]])
+    return ()
+
+
+def two_unknown_sizes():
+    pipe = _announce(['<f8', [-1, -1]])
+    pipe.send_bytes(bytes(8))
+    return ()
+
+
+def impossible_shape():
+    pipe = _announce(['<f8', [0, 10**30]])
+    pipe.send_bytes(b'')
     return ()
 
 
 def negative_size():
-    _pipe().send_bytes(json.dumps({'arrays': [['<f8', [-1]], ['<f8', [9]]]}).encode())
+    _announce(['<f8', [-1]], ['<f8', [9]])
     return ()
 
 
 def longer_array_than_announced():
-    pipe = _pipe()
-    pipe.send_bytes(json.dumps({'arrays': [['<f8', [1]]]}).encode())
+    pipe = _announce(['<f8', [1]])
     pipe.send_bytes(bytes(10_000_000))
     return ()
 
 
 def shorter_array_than_announced():
-    pipe = _pipe()
-    pipe.send_bytes(json.dumps({'arrays': [['<f8', [1]]]}).encode())
+    pipe = _announce(['<f8', [1]])
     pipe.send_bytes(bytes(4))
     return ()
 
@@ -69,7 +96,6 @@ def half_a_message():
 
 
 def half_an_array():
-    pipe = _pipe()
-    pipe.send_bytes(json.dumps({'arrays': [['<f8', [1000]]]}).encode())
+    pipe = _announce(['<f8', [1000]])
     os.write(pipe.fileno(), struct.pack('!i', 8000) + b'abc')
     time.sleep(600)

@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from amuse_jax.media import container, video
+from amuse_jax.media import audio, container, video
 
 RATE = 32000
 
@@ -51,7 +51,7 @@ LISTS = {
 def test_a_list_of_other_files_is_not_followed(name, ending, secret, tmp_path):
     path = tmp_path / f'list.{ending}'
     path.write_text(LISTS[name])
-    for read in (lambda: video.read_frames(path, [0.5], 16), lambda: video.read_audio(path, 8, 1)):
+    for read in (lambda: video.read_frames(path, [0.5], 16), lambda: audio.read_audio(path, 8, 1)):
         with pytest.raises(container.MediaError, match='its format is not read|not a video'):
             read()
 
@@ -99,7 +99,7 @@ def write_two(path, first, second, default=0):
 
 
 def amplitude(path):
-    samples, _ = video.read_audio(path, RATE, 1.0)
+    samples, _ = audio.read_audio(path, RATE, 1.0)
     return float(samples[RATE // 4 : RATE // 2].std() * np.sqrt(2))
 
 
@@ -146,7 +146,7 @@ def test_a_file_of_which_nothing_can_be_decoded_gives_the_first_reason(tmp_path)
     path = write_two(tmp_path / 'a.mp4', 0.1, 0.3)
     path.write_bytes(forget_codec(path.read_bytes(), 2))
     with pytest.raises(container.MediaError, match='^its sound has an unknown codec$'):
-        video.read_audio(path, RATE, 1.0)
+        audio.read_audio(path, RATE, 1.0)
 
 
 def test_an_encrypted_file_is_refused(media, tmp_path):
@@ -157,6 +157,6 @@ def test_an_encrypted_file_is_refused(media, tmp_path):
     }
     path = media.write(tmp_path / 'a.mp4', media.Picture(), media.Sound(), options=options)
     with pytest.raises(container.MediaError, match='^its sound is encrypted$'):
-        video.read_audio(path, RATE, 3.0)
+        audio.read_audio(path, RATE, 3.0)
     with pytest.raises(container.MediaError, match='^its picture is encrypted$'):
         video.read_frames(path, [0.5], 16)

@@ -10,7 +10,7 @@ import pytest
 
 from amuse_jax.data import records
 from amuse_jax.errors import StageError
-from amuse_jax.media import guarded, video
+from amuse_jax.media import audio, guarded, video
 from tests.data.small_set import run, settings, write_small_set
 from tests.media import hostile_replies
 
@@ -37,7 +37,7 @@ def reader_processes():
 def test_the_arrays_are_the_same_as_in_this_process(reader, film):
     for function, *arguments in (
         (video.read_segment_frames, 4, 1.0, 16),
-        (video.read_audio, 16000, 4.0),
+        (audio.read_audio, 16000, 4.0),
     ):
         found = reader.read(function, film, *arguments)
         for array, expected in zip(found, function(film, *arguments), strict=True):
@@ -62,14 +62,14 @@ def test_a_file_that_kills_its_reader(number, reader, film):
     for _ in range(2):  # with a new reader, and with one that has read a file before
         with pytest.raises(video.MediaError, match=expected):
             reader.read(signal.raise_signal, number)
-        assert len(reader.read(video.read_frames, film, [0.5], 16)) == 2
+        assert len(reader.read(video.read_frames, film, [0.5], 16)) == 3
 
 
 def test_an_unexpected_error_costs_only_its_file(reader, film, capfd):
     with pytest.raises(video.MediaError, match='ended with exit status 1'):
         reader.read(os.listdir, 'no such folder')
     assert 'FileNotFoundError' in capfd.readouterr().err
-    assert len(reader.read(video.read_frames, film, [0.5], 16)) == 2
+    assert len(reader.read(video.read_frames, film, [0.5], 16)) == 3
 
 
 def test_a_reader_killed_from_outside_costs_no_file(reader, film):
@@ -102,15 +102,15 @@ def endless_sound(path):
 def test_a_file_that_takes_too_much_memory(film, tmp_path):
     with guarded.Reader(guarded.Limits(seconds=300, gigabytes=0.2)) as reader:
         with pytest.raises(video.MediaError, match='allocate|memory'):
-            reader.read(video.read_audio, endless_sound(tmp_path / 'a.wav'), 32000, 2.0)
-        assert len(reader.read(video.read_audio, film, 32000, 2.0)) == 2
+            reader.read(audio.read_audio, endless_sound(tmp_path / 'a.wav'), 32000, 2.0)
+        assert len(reader.read(audio.read_audio, film, 32000, 2.0)) == 2
 
 
 def test_a_file_that_takes_too_long(tmp_path):
     path = endless_sound(tmp_path / 'a.wav')
     with guarded.Reader(guarded.Limits(seconds=0.05, gigabytes=4)) as reader:
         with pytest.raises(video.MediaError, match='took longer than 0.05 s'):
-            reader.read(video.read_audio, path, 32000, 2.0)
+            reader.read(audio.read_audio, path, 32000, 2.0)
 
 
 def test_a_pipe_is_not_waited_for(reader, tmp_path):
@@ -135,8 +135,8 @@ def test_a_hanging_reader_costs_prepare_one_video(beam, media, film, tmp_path):
     run(root, tmp_path / 'clean')
     assert not reader_processes()
     changes = dict(read_seconds=8.0, max_broken_share=0.2, beam=beam)
-    shared = guarded.shared_reader(guarded.Limits.from_settings(settings(root, **changes).data))
-    shared.read(video.read_frames, film, [0.5], 16)
+    limits = guarded.Limits.from_settings(settings(root, **changes).data)
+    guarded.read(limits, video.read_frames, film, [0.5], 16)
     os.kill(reader_processes()[0].pid, signal.SIGSTOP)
     summary = run(root, tmp_path / 'out', **changes)
     assert not reader_processes()
@@ -150,7 +150,7 @@ def test_shards_with_videos_set_aside_are_written_again_under_other_limits(media
     root = tmp_path / 'set'
     write_small_set(root, media, 4)
     limits = guarded.Limits.from_settings(settings(root, read_seconds=3.0).data)
-    guarded.shared_reader(limits).read(video.read_frames, film, [0.5], 16)
+    guarded.read(limits, video.read_frames, film, [0.5], 16)
     os.kill(reader_processes()[0].pid, signal.SIGSTOP)
     with pytest.raises(StageError, match='1 of 4 videos .*v0 .reading it took longer'):
         run(root, tmp_path / 'out', read_seconds=3.0)
@@ -164,7 +164,11 @@ HOSTILE = (
     hostile_replies.long_header,
     hostile_replies.no_json,
     hostile_replies.pickled_objects,
+    hostile_replies.unparsable_dtype,
     hostile_replies.huge_array,
+    hostile_replies.infinite_size,
+    hostile_replies.two_unknown_sizes,
+    hostile_replies.impossible_shape,
     hostile_replies.negative_size,
     hostile_replies.longer_array_than_announced,
     hostile_replies.shorter_array_than_announced,
@@ -176,7 +180,7 @@ def test_replies_that_are_too_large_or_no_arrays(reader, film):
         with pytest.raises(video.MediaError, match='^its reader sent '):
             reader.read(function)
         assert not reader_processes()
-    assert len(reader.read(video.read_frames, film, [0.5], 16)) == 2
+    assert len(reader.read(video.read_frames, film, [0.5], 16)) == 3
 
 
 @pytest.mark.parametrize(
@@ -188,7 +192,7 @@ def test_a_reply_that_stops_in_the_middle(function, film):
         with pytest.raises(video.MediaError, match='^reading it took longer than 3 s$'):
             reader.read(function)
         assert time.monotonic() - begun < 60
-        assert len(reader.read(video.read_frames, film, [0.5], 16)) == 2
+        assert len(reader.read(video.read_frames, film, [0.5], 16)) == 3
 
 
 def test_threads_read_at_the_same_time(tmp_path):
@@ -200,5 +204,5 @@ def test_threads_read_at_the_same_time(tmp_path):
             )
         assert len(reader_processes()) == 2
     finally:
-        guarded.close_shared_readers()
+        guarded.close_readers()
     assert not reader_processes()

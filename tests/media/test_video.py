@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from amuse_jax.media import video
+from amuse_jax.media import audio, video
 
 FIXED = 1 << 16  # 1.0 in a display matrix
 LAST = 1 << 30
@@ -51,7 +51,7 @@ def test_frames_equal_those_of_a_full_decode(name, media, tmp_path):
     with av.open(str(path)) as container:
         zero = container.start_time / 1e6
     moments = [3.05, 0.0, 0.31, 0.32, 1.77, 1.77, 2.46, 2.95, 3.85]
-    pictures, mask = video.read_frames(path, moments, 32)
+    pictures, mask, _ = video.read_frames(path, moments, 32)
     assert mask.all()
     expected = frames_one_by_one(path, np.array(moments) + zero, 32)
     np.testing.assert_array_equal(pictures, expected)
@@ -63,7 +63,7 @@ def test_any_moments_in_any_order(media, tmp_path):
     @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.floats(0, 3.99), min_size=1, max_size=6))
     def check(moments):
-        pictures, mask = video.read_frames(path, moments, 16)
+        pictures, mask, _ = video.read_frames(path, moments, 16)
         assert mask.all()
         np.testing.assert_array_equal(pictures, frames_one_by_one(path, moments, 16))
 
@@ -73,10 +73,10 @@ def test_any_moments_in_any_order(media, tmp_path):
 def test_one_frame_a_second_and_the_end(media, tmp_path):
     path = media.write(tmp_path / 'a.mp4', media.Picture(seconds=3, fps=1), media.Sound())
     moments = [0.5, 2.9, 3.0, 3.5, 7.0]
-    pictures, mask = video.read_frames(path, moments, 16)
+    pictures, mask, _ = video.read_frames(path, moments, 16)
     assert mask.tolist() == [True, True, False, False, False]
     assert not pictures[2:].any() and pictures[:2].any()
-    held, mask = video.read_frames(path, moments, 16, hold_seconds=1.0)
+    held, mask, _ = video.read_frames(path, moments, 16, hold_seconds=1.0)
     assert mask.tolist() == [True, True, True, True, False]
     np.testing.assert_array_equal(held[2], held[1])
 
@@ -106,7 +106,7 @@ def test_pictures_are_upright(name, media, tmp_path):
         rotation = next(container.decode(video=0)).rotation
     expected = {'quarter': -90, 'half': -180, 'three quarters': 90, 'mirrored': rotation}[name]
     assert rotation == expected
-    pictures, _ = video.read_frames(path, [0.2], 16)
+    pictures, _, _ = video.read_frames(path, [0.2], 16)
     corners = (slice(3, 14, 9), slice(3, 14, 9))  # away from the soft edges
     small = upright[2::4, 2::4]
     difference = pictures[0][corners].astype(int) - small[corners]
@@ -124,7 +124,7 @@ def test_white_stays_white(media, tmp_path):
 def test_a_picture_that_starts_late(media, tmp_path):
     picture = media.Picture(seconds=2, start=2.0)
     path = media.write(tmp_path / 'a.mp4', picture, media.Sound(seconds=4))
-    _, mask = video.read_frames(path, [0.5, 1.95, 3.0], 16)
+    _, mask, _ = video.read_frames(path, [0.5, 1.95, 3.0], 16)
     assert mask.tolist() == [False, True, True]
 
 
@@ -155,7 +155,7 @@ def test_sound_is_the_mean_of_its_channels_at_its_time(file, changes, tolerance,
         changes = {'format': 's16', **changes}
     sound = media.Sound(seconds=2.0, **changes)
     path = media.write(tmp_path / file, None, sound)
-    samples, seconds = video.read_audio(path, 32000, 3.0)
+    samples, seconds = audio.read_audio(path, 32000, 3.0)
     assert samples.shape == (96000,) and samples.dtype == np.float32
     assert seconds == pytest.approx(2.0, abs=0.06)
     found = tones(samples, sound, 32000)
@@ -167,7 +167,7 @@ def test_sound_is_the_mean_of_its_channels_at_its_time(file, changes, tolerance,
 
 def test_long_sound_is_cut_and_its_length_is_returned(media, tmp_path):
     path = media.write(tmp_path / 'a.mp4', None, media.Sound(seconds=5.0))
-    samples, seconds = video.read_audio(path, 16000, 2.0)
+    samples, seconds = audio.read_audio(path, 16000, 2.0)
     assert samples.shape == (32000,)
     assert seconds == pytest.approx(5.0, abs=0.1)
     assert abs(tones(samples, media.Sound(), 16000)[0] - 0.3) < 0.01
@@ -176,7 +176,7 @@ def test_long_sound_is_cut_and_its_length_is_returned(media, tmp_path):
 def test_sound_that_starts_late(media, tmp_path):
     sound = media.Sound(seconds=2.0, start=1.0)
     path = media.write(tmp_path / 'a.mp4', media.Picture(seconds=3), sound)
-    samples, _ = video.read_audio(path, 32000, 3.0)
+    samples, _ = audio.read_audio(path, 32000, 3.0)
     assert np.abs(samples[:31000]).max() < 1e-3
     assert abs(tones(samples, sound, 32000, start=1.5)[0] - 0.3) < 0.01
 
@@ -204,7 +204,7 @@ def test_files_that_cannot_be_used(media, tmp_path):
         path = tmp_path / f'{name}.mp4'
         with pytest.raises(video.MediaError) as caught:
             video.read_frames(path, [1.0, 5.0], 16)
-            video.read_audio(path, 32000, 6.0)
+            audio.read_audio(path, 32000, 6.0)
         reasons[name] = caught.value.reason
     assert reasons['missing'] == 'the file does not exist'
     assert reasons['empty'] == 'the file is empty'
@@ -221,8 +221,8 @@ def test_damaged_data_in_the_middle_is_skipped(media, tmp_path):
     middle = len(data) // 3
     data[middle : middle + 400] = bytes(400)
     path.write_bytes(data)
-    pictures, mask = video.read_frames(path, [0.5, 5.5], 16)
-    samples, _ = video.read_audio(path, 32000, 6.0)
+    pictures, mask, _ = video.read_frames(path, [0.5, 5.5], 16)
+    samples, _ = audio.read_audio(path, 32000, 6.0)
     assert mask.all() and pictures.any() and samples.any()
 
 
@@ -270,15 +270,15 @@ def test_one_sample_that_is_no_sound_is_a_reason(name, place, media, tmp_path):
     sound = float_sound(media, **{place: BAD[name]})
     path = media.write(tmp_path / 'a.mov', media.Picture(seconds=1), sound)
     with pytest.raises(video.MediaError, match='not finite|too loud to be one'):
-        video.read_audio(path, 32000, 1.0)
+        audio.read_audio(path, 32000, 1.0)
 
 
 def test_forty_times_full_scale_is_a_sound(media, tmp_path):
     path = media.write(tmp_path / 'a.mov', None, float_sound(media, at30000=-40.0))
-    samples, _ = video.read_audio(path, 44100, 1.0)
+    samples, _ = audio.read_audio(path, 44100, 1.0)
     assert samples[30000] == -40.0
 
 
 def test_the_length_of_a_longer_sound_is_known_without_a_stream_length(media, tmp_path):
     path = media.write(tmp_path / 'a.mkv', media.Picture(seconds=9), media.Sound(seconds=9))
-    assert video.read_audio(path, 16000, 2.0)[1] == pytest.approx(9, abs=0.2)
+    assert audio.read_audio(path, 16000, 2.0)[1] == pytest.approx(9, abs=0.2)

@@ -118,8 +118,7 @@ def test_a_file_that_hangs_its_reader_costs_no_other_file(film, write, run):
     for name in 'abc':
         path = film(name)
         write(f'avqa-{dict(a="train", b="val", c="test")[name]}.json', row(name))
-    shared = guarded.shared_reader(guarded.Limits(8.0, gigabytes=4.0))
-    shared.read(video.read_frames, path, [0.5], 8)
+    guarded.read(guarded.Limits(8.0, gigabytes=4.0), video.read_frames, path, [0.5], 8)
     (process,) = (p for p in multiprocessing.active_children() if p.name == guarded.PROCESS_NAME)
     os.kill(process.pid, signal.SIGSTOP)
     report = run(allowed=0.5, seconds=8.0)

@@ -70,6 +70,15 @@ def test_the_setting_names_folders_and_all_folders_in_them(setting, touch, tmp_p
     assert video_files.video_path(tmp_path, 'c', setting) != ignored
 
 
+def test_the_setting_may_name_the_home_folder(touch, tmp_path, monkeypatch):
+    path = touch('home/films/a.mp4')
+    monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+    (tmp_path / 'set').mkdir()
+    assert video_files.video_path(tmp_path / 'set', 'a', ' ~/films') == path
+    with pytest.raises(StageError, match='config.data.videos is .*expected a folder or file of'):
+        video_files.search(tmp_path / 'set', 'gs://bucket/films')
+
+
 def test_a_folder_that_does_not_exist_is_named(touch, tmp_path):
     touch('videos/a.mp4')
     with pytest.raises(StageError, match='data.videos names .*/nowhere, which is not a folder'):

@@ -99,12 +99,17 @@ def test_a_part_of_the_config_is_filled_from_a_file(config, checkpoints, part):
     np.testing.assert_array_equal(arrays[ours], files.read(config.checkpoints[part])[theirs])
 
 
-@pytest.mark.parametrize('part', towers.PARTS)
-def test_bfloat16_safetensors_give_the_rounded_tower(config, checkpoints, tmp_path, part):
+def load_part(config, checkpoints, part):
+    """Return a copy of the config that names this checkpoint, its tower and its own arrays."""
     config = config.copy_and_resolve_references()
     config.checkpoints[part] = str(checkpoints / f'{part}.pt')
-    exact = towers.load(config, part)
-    state = torch.load(config.checkpoints[part], weights_only=True)
+    arrays = torch.load(config.checkpoints[part], weights_only=True)
+    return config, towers.load(config, part), arrays
+
+
+@pytest.mark.parametrize('part', towers.PARTS)
+def test_bfloat16_safetensors_give_the_rounded_tower(config, checkpoints, tmp_path, part):
+    config, exact, state = load_part(config, checkpoints, part)
     halves = {n: t.bfloat16() if t.is_floating_point() else t for n, t in state.items()}
     config.checkpoints[part] = str(tmp_path / 'model.safetensors')
     safetensors.torch.save_file(halves, config.checkpoints[part])
@@ -117,10 +122,7 @@ def test_bfloat16_safetensors_give_the_rounded_tower(config, checkpoints, tmp_pa
 
 @pytest.mark.parametrize('part', towers.PARTS)
 def test_a_model_under_a_prefix_beside_others_is_one_line(config, checkpoints, tmp_path, part):
-    config = config.copy_and_resolve_references()
-    config.checkpoints[part] = str(checkpoints / f'{part}.pt')
-    expected = towers.load(config, part)
-    state = torch.load(config.checkpoints[part], weights_only=True)
+    config, expected, state = load_part(config, checkpoints, part)
     config.checkpoints[part] = str(tmp_path / 'x.pth')
     shared = {f'module.backbone.{name}': tensor for name, tensor in state.items()}
     torch.save({'epoch': 1, 'state_dict': shared}, tmp_path / 'x.pth')

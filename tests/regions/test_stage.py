@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import subprocess
 import sys
 import zipfile
@@ -305,6 +306,8 @@ def test_pictures_keep_their_proportions_and_boxes_are_scaled_with_them(data_set
         limits=LIMITS,
         description='',
     )
+    children = multiprocessing.active_children()
+    assert not any(child.name == guarded.PROCESS_NAME for child in children)
     assert len(frames) == 2
     x0, y0, x1, y1 = frames.boxes[1][0].round().astype(int)  # in video b, enlarged by 2
     assert (x0, y0, x1, y1) == (20, 20, 60, 60)
