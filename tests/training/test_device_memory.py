@@ -10,7 +10,7 @@ import pytest
 from absl import logging
 
 from amuse_jax.errors import StageError
-from amuse_jax.training import device_memory, loop, sharding, token_cache
+from amuse_jax.training import device_memory, loop, sharding
 from tests.training.processes import read_metrics
 
 SCRIPT = Path(__file__).with_name('toy_job.py')
@@ -48,18 +48,18 @@ def compile_step(parts):
 
 
 def choose(room, candidates=(1, 2, 4, 8, 16, 32, 64)):
-    return device_memory.choose_parts(compile_step, token_cache.step_bytes, candidates, room)
+    return device_memory.choose_parts(compile_step, candidates, room)
 
 
 @pytest.mark.parametrize('parts', [1, 4, 32])
 def test_as_few_parts_as_fit_are_chosen_and_logged(parts, lines):
-    needed = token_cache.step_bytes(compile_step(parts))
-    fewer = token_cache.step_bytes(compile_step(max(parts // 2, 1)))
-    room = int(needed / token_cache.USABLE) + 1
+    needed = device_memory.step_bytes(compile_step(parts))
+    fewer = device_memory.step_bytes(compile_step(max(parts // 2, 1)))
+    room = int(needed / device_memory.USABLE) + 1
     assert parts == 1 or fewer > room  # the test's premise
     found, compiled = choose(room)
     assert found == parts
-    assert token_cache.step_bytes(compiled) == needed
+    assert device_memory.step_bytes(compiled) == needed
     assert len(lines) == 1
     assert lines[0].startswith(f'train.parts=0 chooses {parts}; a step takes ')
     assert f'free on each device: {room / 1e9:.3g} GB' in lines[0]
@@ -78,7 +78,7 @@ def test_unknown_room_takes_the_first(lines):
 def test_a_host_shares_its_memory_among_its_devices():
     mesh = sharding.single_device_mesh()
     assert device_memory.room_for_step(mesh) == pytest.approx(
-        token_cache.measure_room(mesh).host, rel=0.2
+        device_memory.measure_room(mesh).host, rel=0.2
     )
 
 
