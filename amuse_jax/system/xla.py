@@ -39,12 +39,12 @@ def set_environment(*, shares_gpus: bool = False) -> None:
     """Set the environment variables that the user has not set. Call this before JAX starts.
 
     Args:
-      shares_gpus: whether other processes, of PyTorch or with a JAX of their own, will use the GPUs
-        while this one runs. JAX then takes their memory only as it needs it.
+      shares_gpus: whether PyTorch, or other processes with a JAX of their own, will use the GPUs
+        while this process runs. JAX then takes their memory only as it needs it.
     """
     os.environ.setdefault('XLA_PYTHON_CLIENT_MEM_FRACTION', MEM_FRACTION)
     if shares_gpus:
-        os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
+        os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 
 
 def run_cpu_programs_in_place() -> None:
