@@ -5,6 +5,7 @@
 #
 #   MASTER   address of the cluster: HOST:8081 for Flink, HOST:7077 for the job server of Spark
 #   WORKERS  (8) number of processes for local, number of parallel files for Flink
+#   PYTHON   (python) the interpreter of this host
 #
 # Every task manager or executor needs a worker pool beside it, started from an environment that
 # launch/install.sh beam,offline,uss has made:

@@ -6,11 +6,11 @@
 #   IMAGE                   name of the image in your registry, REGISTRY/PROJECT/amuse_jax
 #
 # Runs pretrain, train and evaluate (or the --stages that are given); launch/offline.sh runs the
-# stages before them. --workdir and the data must be on storage that all hosts mount (xpk storage create
-# --auto-mount=true). The script builds and pushes the image, starts the job, follows its log and
-# deletes the job. After a preemption or the loss of a host, the job is restarted up to 20 times and
-# resumes. A permanent error (exit status 1) is restarted too, because xpk cannot distinguish it;
-# check the log.
+# stages before them. --workdir and the data must be on storage that all hosts mount (xpk storage
+# create --auto-mount=true). The script builds and pushes the image, starts the job, follows its log
+# and deletes the job. After a preemption or the loss of a host, the job is restarted up to 20 times
+# and resumes. A permanent error (exit status 1) is restarted too, because xpk cannot distinguish
+# it; check the log.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=launch/dry_run.sh

@@ -2,7 +2,8 @@
 # Installs pinned versions into VENV (.venv):  launch/install.sh [--dry-run] EXTRAS
 #
 #   EXTRAS  what the host runs: offline,uss for the stages before training on a host without GPUs;
-#           cuda,offline,uss for all stages on NVIDIA GPUs; cuda or tpu for training alone
+#           beam,offline,uss for launch/beam.sh; cuda,offline,uss for all stages on NVIDIA GPUs;
+#           cuda or tpu for training alone
 #
 # The environment must be on a disk that all hosts of a launch see.
 set -euo pipefail

@@ -3,8 +3,9 @@
 #
 # Runs pretrain, train and evaluate (or the --stages that are given); launch/offline.sh runs the
 # stages before them. Starts one process per GPU. The environment VENV (.venv), which
-# launch/install.sh makes, and --workdir must be on a disk that all nodes see. The job is requeued and resumes after a preemption, after the loss of a node or a
-# process, and at its time limit. After a permanent error (exit status 1) it is not requeued.
+# launch/install.sh makes, and --workdir must be on a disk that all nodes see. The job is requeued
+# and resumes after a preemption, after the loss of a node or a process, and at its time limit.
+# After a permanent error (exit status 1) it is not requeued.
 # launch/slurm.sh --dry-run ARGUMENTS-OF-MAIN... prints the command without running it.
 #SBATCH --job-name=amuse_jax
 #SBATCH --nodes=1

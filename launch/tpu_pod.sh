@@ -7,16 +7,16 @@
 #
 # The script creates the pod if it does not exist, copies this commit to it, installs the extra tpu
 # (pinned, no PyTorch), runs pretrain, train and evaluate (or the --stages that are given) on all
-# workers, follows their log and deletes the pod. launch/offline.sh runs the stages before them. The
-# commit travels in a file of a new folder that no other launch sees. A preempted pod or a
-# failed request is created again, and the run resumes. Any other failure, including a permanent
-# error, is tried three times in one pod; then the script exits and keeps the pod for inspection.
+# workers, follows their log and deletes the pod. launch/offline.sh runs the stages before them. A
+# preempted pod or a failed request is created again, and the run resumes. Any other failure,
+# including a permanent error, is tried three times in one pod; then the script exits and keeps the
+# pod for inspection.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=launch/dry_run.sh
 source launch/dry_run.sh
 name=$1 failures=0 tpus=(gcloud compute tpus) where=("$1" --zone="$ZONE")
-folder=$(mktemp -d) # only this user can read it
+folder=$(mktemp -d) # of this launch alone; only this user can read it
 trap 'rm -rf "$folder"' EXIT
 shift
 

@@ -131,9 +131,8 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # JAX logs every accelerator that it does not find
     if FREED_MEMORY.value == 'kept':
         memory.keep_freed()
-    xla.set_environment()
+    xla.set_environment(shares_gpus=True)  # with PyTorch
     xla.run_cpu_programs_in_place()
-    os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # leaves memory for PyTorch
     from amuse_jax.errors import StageError
     from amuse_jax.run import settings
 

@@ -11,8 +11,8 @@ class DataNorm(nnx.Module):
     """A batch norm in inference mode: scale (x - mean) / sqrt(variance + epsilon) + bias.
 
     The mean and variance of each channel are statistics of the training data and are not trained.
-    They come from a public checkpoint or are measured once with `fit`. Before that the mean is 0
-    and the variance 1.
+    They come from a public checkpoint or are measured once, by the stage pretrain. Before that the
+    mean is 0 and the variance 1.
     """
 
     def __init__(self, width: int):
@@ -20,11 +20,6 @@ class DataNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((width,)))
         self.mean = nnx.BatchStat(jnp.zeros((width,)))
         self.variance = nnx.BatchStat(jnp.ones((width,)))
-
-    def fit(self, mean: jax.Array, variance: jax.Array):
-        """Store the mean and variance of each channel over the training data, both (width,)."""
-        self.mean[...] = jnp.asarray(mean, jnp.float32)
-        self.variance[...] = jnp.asarray(variance, jnp.float32)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalise x: [..., width] -> float32 of the same shape."""

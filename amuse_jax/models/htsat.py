@@ -201,10 +201,6 @@ class HTSAT(hierarchy.Tower):
             config, (config.image_size, config.image_size), block, PatchMerging, remat_policy, rngs
         )
 
-    def fit_norm(self, mean: Array, variance: Array):
-        """Store the training data's mean in dB and variance in dB^2 per mel band, (mels,) each."""
-        self.mel_norm.fit(mean, variance)
-
     def embed(self, x: Array) -> Array:
         """Return the tokens that enter stage 1: (b, frames, mels) -> (b, n1, d1).
 

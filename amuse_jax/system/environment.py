@@ -1,4 +1,4 @@
-"""Environment variables of other programs that must not change what a command does.
+"""Environment variables of a command: what it sets, and what it ignores.
 
 Notebooks and their hosts export variables for their own Python. A command that they start inherits
 them, and so do its worker processes.
@@ -15,16 +15,28 @@ MATPLOTLIB = ('MPLBACKEND', 'MATPLOTLIBRC', 'MPLCONFIGDIR')
 def set_up() -> None:
     """Set up the environment of a command. Call this first in its process.
 
-    Matplotlib's variables are removed; JAX computes in 32 bits, as the checkpoints are stored; and
-    letters that the terminal does not have are replaced instead of ending the command.
+    Matplotlib's variables are removed; OpenMP's threads wait passively; JAX computes in 32 bits, as
+    the checkpoints are stored; and letters that the terminal does not have are replaced instead of
+    ending the command.
     """
     ignore_matplotlib()
+    wait_passively()
     os.environ['JAX_ENABLE_X64'] = 'false'
     if 'jax' in sys.modules:  # a config file may have imported it
         sys.modules['jax'].config.update('jax_enable_x64', False)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors='replace')
+
+
+def wait_passively() -> None:
+    """Let OpenMP's threads, such as those of PyTorch and MKL, sleep while they wait for work.
+
+    Threads that wait actively keep the cores from XLA and from other processes: MKL's products are
+    then no faster than XLA's, and with several processes a training step takes ten times as long.
+    Call this before PyTorch or MKL is loaded. What the user has set stays as it is.
+    """
+    os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 
 
 def ignore_matplotlib() -> None:

@@ -31,7 +31,7 @@ def is_available() -> bool:
         return False
     try:
         _register(ctypes.CDLL(str(path)).sgemm_)
-    except (AttributeError, ImportError, OSError, ValueError) as error:
+    except (AttributeError, ImportError, OSError, RuntimeError, ValueError) as error:
         logging.warning('XLA computes all products: MKL in %s cannot be called (%s)', path, error)
         return False
     return True

@@ -31,26 +31,20 @@ GPU_OPTIONS_OF_SEVERAL: dict[str, Any] = {
     # Starts the exchange of the gradients early and does other work meanwhile.
     'xla_gpu_enable_latency_hiding_scheduler': True,
 }
-# Environment variables of JAX and of the libraries that it calls, read when they start.
-ENVIRONMENT = {
-    # MKL's threads would wait actively for the next product and keep the cores from XLA.
-    'OMP_WAIT_POLICY': 'passive',
-    # JAX takes three quarters of a GPU's memory by default. Stored tokens and a step need more.
-    'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.9',
-}
+# JAX takes three quarters of a GPU's memory by default. Stored tokens and a step need more.
+MEM_FRACTION = '0.9'
 
 
 def set_environment(*, shares_gpus: bool = False) -> None:
     """Set the environment variables that the user has not set. Call this before JAX starts.
 
     Args:
-      shares_gpus: whether other processes, of PyTorch or with a JAX of their own, will use the GPUs
-        while this one runs. JAX then takes their memory only as it needs it.
+      shares_gpus: whether PyTorch, or other processes with a JAX of their own, will use the GPUs
+        while this process runs. JAX then takes their memory only as it needs it.
     """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    os.environ.setdefault('XLA_PYTHON_CLIENT_MEM_FRACTION', MEM_FRACTION)
     if shares_gpus:
-        os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
+        os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 
 
 def run_cpu_programs_in_place() -> None:

@@ -25,7 +25,6 @@ from amuse_jax.training import (
     sharding,
     state,
     throughput,
-    token_cache,
 )
 from amuse_jax.training.jobs import Job, Phase
 from amuse_jax.training.state import Arrays
@@ -210,24 +209,23 @@ class _Run:
         videos = len(batch['record'])
         batch |= tokens.shapes(videos) if tokens else {}
 
-        def compile_step(parts: int):
+        def compile_step(parts: int) -> jax.stages.Compiled:
             self.watchdog.heartbeat(f'the compilation of the step in {parts} parts')
             traced = build_step(parts=parts).trace(self.state, self.frozen, batch, self.key)
-            return traced.lower().compile(), flops.count_matmul_flops(traced.jaxpr)
+            self.throughput.start_phase(flops.count_matmul_flops(traced.jaxpr))
+            return traced.lower().compile()
 
         if self.phase.parts:
-            compiled, count = compile_step(self.phase.parts)
+            compiled = compile_step(self.phase.parts)
         else:
-            self.parts, (compiled, count) = device_memory.choose_parts(
+            self.parts, compiled = device_memory.choose_parts(
                 compile_step,
-                lambda found: token_cache.step_bytes(found[0]),
                 sharding.possible_parts(videos, self.mesh, at_least=self.parts),
                 device_memory.room_for_step(self.mesh),
             )
-        self.throughput.start_phase(count)
         if tokens:
             self.watchdog.heartbeat('the stored tokens')
-            tokens.place(videos, token_cache.step_bytes(compiled))
+            tokens.place(videos, device_memory.step_bytes(compiled))
         return compiled
 
     def _iterate(self, batches: grain.MapDataset) -> Iterator[tuple[np.ndarray, Arrays]]:

@@ -5,7 +5,6 @@ that it may have to read. On the devices, each device holds an equal share of th
 step's batch is gathered there. The batches are the same in all three places.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,41 +15,17 @@ from absl import logging
 from jax.sharding import Mesh, PartitionSpec
 
 from amuse_jax.data import pipeline
-from amuse_jax.system import hosts, memory
-from amuse_jax.training import sharding
+from amuse_jax.system import hosts
+from amuse_jax.training import device_memory, sharding
+from amuse_jax.training.device_memory import USABLE, Room, in_gb
 from amuse_jax.training.state import Arrays
 
 PLACES = ('device', 'host', 'disk')
-USABLE = 0.9  # share of the free memory that the tokens may take; the rest is for fragmentation
 CHUNK_BYTES = 2**28  # moved to a device at once
 # Tokens that the devices exchange for one batch: every device sends all of them. With more, a host
 # reads its own few videos faster than the devices exchange them.
 EXCHANGE_BYTES = 2**30
 ROWS, SEGMENTS = 'token_rows', 'segments'  # arrays of a batch whose tokens are on the devices
-
-
-@dataclasses.dataclass(frozen=True)
-class Room:
-    """Free memory in bytes; None: unknown.
-
-    Attributes:
-      device: on each device, beside what it holds already.
-      host: in this host, for each of its processes.
-    """
-
-    device: int | None
-    host: int | None
-
-
-def measure_room(mesh: Mesh) -> Room:
-    """Return the free memory of this process's devices and of its host."""
-    devices = [d for d in mesh.devices.flat if d.process_index == jax.process_index()]
-    stats = [device.memory_stats() or {} for device in devices]
-    free = None
-    if all('bytes_limit' in each for each in stats):
-        free = min(each['bytes_limit'] - each.get('bytes_in_use', 0) for each in stats)
-    host = memory.available()
-    return Room(free, None if host is None else host // hosts.count_on_this_host())
 
 
 class TokenCache:
@@ -125,17 +100,17 @@ class TokenCache:
         if room.device is None:
             why = "the devices' memory is unknown"
         elif need > USABLE * room.device:
-            why = f'with a step each device needs {_gb(need)}, and {_gb(room.device)} are free'
+            why = f'with a step each device needs {in_gb(need)}, and {in_gb(room.device)} are free'
         elif self._shards > 1 and batch > EXCHANGE_BYTES:
-            why = f'the devices would exchange {_gb(batch)} in every step'
+            why = f'the devices would exchange {in_gb(batch)} in every step'
         else:
-            return 'device', f'each device needs {_gb(need)} of {_gb(room.device)} with a step'
+            return 'device', f'each device needs {in_gb(need)} of {in_gb(room.device)} with a step'
         if room.host is None:
             return 'disk', f"{why}; the host's memory is unknown"
         # On CPUs, a device's memory is that of the host.
         taken = step_bytes * self._mesh.size if room.device is None else 0
         place = 'host' if self.nbytes + taken <= USABLE * room.host else 'disk'
-        return place, f'{why}; the host has {_gb(room.host)} for each process'
+        return place, f'{why}; the host has {in_gb(room.host)} for each process'
 
     def place(self, videos: int, step_bytes: int) -> None:
         """Move the tokens to where the setting, or the free memory, says; log where that is.
@@ -143,10 +118,10 @@ class TokenCache:
         All processes must call this together. Arguments are those of `choose`.
         """
         self.release()
-        name, why = self.choose(videos, step_bytes, measure_room(self._mesh))
+        name, why = self.choose(videos, step_bytes, device_memory.measure_room(self._mesh))
         # If one process has less memory than the others, all of them do without.
         name = PLACES[hosts.largest(PLACES.index(name))]
-        logging.info('stored tokens: %s, %s (%s)', _gb(self.nbytes), DESCRIPTIONS[name], why)
+        logging.info('stored tokens: %s, %s (%s)', in_gb(self.nbytes), DESCRIPTIONS[name], why)
         if name == 'host':
             self._held = {n: array[self._records] for n, array in self.arrays.items()}
         elif name == 'device':
@@ -225,10 +200,6 @@ DESCRIPTIONS = {
 }
 
 
-def _gb(size: int) -> str:
-    return f'{size / 1e9:.3g} GB'
-
-
 def _copy_segments(target: np.ndarray, source: np.ndarray, order: np.ndarray) -> None:
     """Write `source` with its segments in this order to `target`; both are (T, ...)."""
     if (order[1:] > order[:-1]).all():
@@ -275,12 +246,3 @@ def _compile_gather(mesh: Mesh) -> Callable[..., Arrays]:
             check_vma=False,
         )
     )
-
-
-def step_bytes(compiled: Any) -> int:
-    """Return the bytes that a compiled step takes on a device beside its arguments."""
-    analysis = compiled.memory_analysis()
-    if analysis is None:
-        return 0
-    results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-    return results + analysis.temp_size_in_bytes + analysis.generated_code_size_in_bytes

@@ -63,25 +63,28 @@ def test_every_template_has_a_row_of_marks(tmp_path):
     assert len(many) > len(few) + 20 * (len(rows) - 3)
 
 
-@pytest.mark.parametrize('segments', [10, 3])
-def test_a_page_shows_frames_boxes_and_answers(tmp_path, segments):
+def make_evidence(segments, shape=(9, 16)):
     random = np.random.default_rng(0)
-    evidence = example_page.Evidence(
+    return example_page.Evidence(
         frames=random.integers(0, 255, (segments, 32, 32, 3), dtype=np.uint8),
         boxes=np.tile(np.array([0.1, 0.2, 0.5, 0.9], np.float16), (segments, 2, 1)),
         classes=np.array([[20, -1]] * segments, np.int16),
         class_names=[*vocabulary.INSTRUMENTS, 'player'],
-        shape=(9, 16),
+        shape=shape,
         sources=random.random((segments, 22)).astype(np.float32),
         rhythm=np.zeros(segments, np.float32),
         labels_from='annotated',
         segment_seconds=6.0,
     )
-    probabilities = random.dirichlet(np.ones(42))
-    example_page.draw(
-        evidence, 'Which?', probabilities, {'visual': 0.4, 'audio': 0.6}, 'yes', tmp_path / 'p.png'
-    )
-    assert _colours(tmp_path / 'p.png') > 1000
+
+
+@pytest.mark.parametrize('segments', [10, 3])
+def test_a_page_shows_frames_boxes_and_answers(tmp_path, segments):
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(42))
+    importance = {'visual': 0.4, 'audio': 0.6}
+    path = tmp_path / 'p.png'
+    example_page.draw(make_evidence(segments), 'Which?', probabilities, importance, 'yes', path)
+    assert _colours(path) > 1000
 
 
 @pytest.mark.parametrize('test_set', ['', 'v1'])
@@ -115,13 +118,8 @@ def test_ablations_collect_the_five_rows(tmp_path, test_set):
 
 @pytest.mark.parametrize('shape', [(9, 16), (16, 9), (48, 64)])
 def test_frames_of_a_page_have_the_shape_of_the_video(shape):
-    evidence = example_page.Evidence(
-        frames=np.zeros((4, 32, 32, 3), np.uint8), shape=shape, boxes=np.zeros((4, 1, 4)),
-        classes=np.full((4, 1), -1), class_names=['player'], sources=np.zeros((4, 22)),
-        rhythm=np.zeros(4), labels_from='annotated', segment_seconds=6.0,
-    )  # fmt: skip
     figure = Figure(figsize=(13, 3), layout='constrained')
-    example_page._frames(figure, evidence)
+    example_page._frames(figure, make_evidence(4, shape))
     FigureCanvasAgg(figure).draw()
     for axes in figure.axes:
         drawn = axes.get_window_extent()

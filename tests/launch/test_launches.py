@@ -224,21 +224,25 @@ def test_the_lines_of_the_page_train_on_a_mesh_of_their_size(script, tmp_path):
     assert 'nodes=4' in line or 'slurm' not in script
     arguments = [word for word in settings if not word.startswith('--config.data.root')]
     arguments += [f'--config.data.root={tmp_path}', f'--workdir={tmp_path}/run']
-    environment = processes.environment(DEVICES[script])
-    command = [sys.executable, '-m', 'amuse_jax.main', *arguments]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 1 and 'Traceback' not in done.stderr
-    assert 'the annotation file avqa-train.json does not exist' in done.stderr
     devices = DEVICES[script]
-    assert f'mesh: {devices} of {devices} devices' in done.stderr
-    without = [word for word in command if 'batch_per_device' not in word]
-    done = subprocess.run(
-        without, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 1
-    assert f'cannot be divided evenly over {devices} devices' in done.stderr
+
+    def messages(arguments):
+        done = subprocess.run(
+            [sys.executable, '-m', 'amuse_jax.main', *arguments],
+            cwd=ROOT,
+            env=processes.environment(devices),
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 1 and 'Traceback' not in done.stderr
+        return done.stderr
+
+    found = messages(arguments)
+    assert 'the annotation file avqa-train.json does not exist' in found
+    assert f'mesh: {devices} of {devices} devices' in found
+    found = messages([word for word in arguments if 'batch_per_device' not in word])
+    assert f'cannot be divided evenly over {devices} devices' in found
 
 
 def test_on_a_gpu_takes_eight_minutes_and_installs_nothing():

@@ -75,6 +75,15 @@ def test_without_pytorch_or_on_other_processors_xla_multiplies(monkeypatch):
     assert not mkl.is_available.__wrapped__()
 
 
+def test_numba_that_has_no_folder_for_its_cache_leaves_the_products_to_xla(monkeypatch):
+    def fail(sgemm):
+        raise RuntimeError("cannot cache function 'call': no locator available")
+
+    monkeypatch.setattr(mkl, '_is_intel', lambda: True)
+    monkeypatch.setattr(mkl, '_register', fail)
+    assert not mkl.is_available.__wrapped__()
+
+
 def test_another_library_is_refused(monkeypatch, tmp_path):
     (tmp_path / 'libtorch_cpu.so').write_bytes(b'no library')
     monkeypatch.setattr(mkl, '_library', lambda: tmp_path / 'libtorch_cpu.so')

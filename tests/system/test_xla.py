@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import jax
+import pytest
 
 from amuse_jax.system import xla
 
@@ -29,13 +30,20 @@ def test_one_device_hides_no_exchange(monkeypatch):
     assert xla.gpu_options(8) == xla.GPU_OPTIONS | xla.GPU_OPTIONS_OF_SEVERAL
 
 
-def test_variables_of_the_environment_win(monkeypatch):
-    monkeypatch.setenv('XLA_PYTHON_CLIENT_MEM_FRACTION', '0.5')
-    xla.set_environment()
-    assert os.environ['XLA_PYTHON_CLIENT_MEM_FRACTION'] == '0.5'
-    monkeypatch.delenv('XLA_PYTHON_CLIENT_MEM_FRACTION')
-    xla.set_environment()
-    assert os.environ['XLA_PYTHON_CLIENT_MEM_FRACTION'] == '0.9'
+@pytest.mark.parametrize(
+    ('name', 'users', 'ours'),
+    [
+        ('XLA_PYTHON_CLIENT_MEM_FRACTION', '0.5', '0.9'),
+        ('XLA_PYTHON_CLIENT_PREALLOCATE', 'true', 'false'),
+    ],
+)
+def test_variables_of_the_environment_win(monkeypatch, name, users, ours):
+    monkeypatch.setenv(name, users)
+    xla.set_environment(shares_gpus=True)
+    assert os.environ[name] == users
+    monkeypatch.delenv(name)
+    xla.set_environment(shares_gpus=True)
+    assert os.environ[name] == ours
 
 
 COMPILE = """

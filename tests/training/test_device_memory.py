@@ -1,7 +1,5 @@
 import dataclasses
 import functools
-import runpy
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +8,11 @@ import pytest
 from absl import logging
 
 from amuse_jax.errors import StageError
-from amuse_jax.training import device_memory, loop, sharding, token_cache
+from amuse_jax.training import device_memory, loop, sharding
+from tests.training import toy_job
 from tests.training.processes import read_metrics
 
-SCRIPT = Path(__file__).with_name('toy_job.py')
 ROWS, WIDTH = 64, 256
-
-
-@pytest.fixture(scope='module')
-def toy():
-    return runpy.run_path(str(SCRIPT))
 
 
 @pytest.fixture
@@ -48,18 +41,18 @@ def compile_step(parts):
 
 
 def choose(room, candidates=(1, 2, 4, 8, 16, 32, 64)):
-    return device_memory.choose_parts(compile_step, token_cache.step_bytes, candidates, room)
+    return device_memory.choose_parts(compile_step, candidates, room)
 
 
 @pytest.mark.parametrize('parts', [1, 4, 32])
 def test_as_few_parts_as_fit_are_chosen_and_logged(parts, lines):
-    needed = token_cache.step_bytes(compile_step(parts))
-    fewer = token_cache.step_bytes(compile_step(max(parts // 2, 1)))
-    room = int(needed / token_cache.USABLE) + 1
+    needed = device_memory.step_bytes(compile_step(parts))
+    fewer = device_memory.step_bytes(compile_step(max(parts // 2, 1)))
+    room = int(needed / device_memory.USABLE) + 1
     assert parts == 1 or fewer > room  # the test's premise
     found, compiled = choose(room)
     assert found == parts
-    assert token_cache.step_bytes(compiled) == needed
+    assert device_memory.step_bytes(compiled) == needed
     assert len(lines) == 1
     assert lines[0].startswith(f'train.parts=0 chooses {parts}; a step takes ')
     assert f'free on each device: {room / 1e9:.3g} GB' in lines[0]
@@ -78,7 +71,7 @@ def test_unknown_room_takes_the_first(lines):
 def test_a_host_shares_its_memory_among_its_devices():
     mesh = sharding.single_device_mesh()
     assert device_memory.room_for_step(mesh) == pytest.approx(
-        token_cache.measure_room(mesh).host, rel=0.2
+        device_memory.measure_room(mesh).host, rel=0.2
     )
 
 
@@ -91,30 +84,30 @@ def test_possible_parts_divide_the_videos_of_every_device():
         sharding.check_parts(12, parts, mesh)
 
 
-def automatic(toy, folder, **options):
+def automatic(folder, **options):
     """Return a toy job that chooses its parts itself, and its initial parameters."""
     folder.mkdir(exist_ok=True)
-    job, params = toy['job'](folder, **options)
+    job, params = toy_job.job(folder, **options)
     phases = [dataclasses.replace(phase, parts=0) for phase in job.phases]
     return dataclasses.replace(job, phases=phases), params
 
 
-def test_a_job_with_room_trains_as_in_one_part(toy, tmp_path, lines):
+def test_a_job_with_room_trains_as_in_one_part(tmp_path, lines):
     plain, folder = tmp_path / 'plain', tmp_path / 'automatic'
     plain.mkdir()
-    expected = loop.fit(*toy['job'](plain, epochs=(1, 1)))
-    found = loop.fit(*automatic(toy, folder, epochs=(1, 1)))
+    expected = loop.fit(*toy_job.job(plain, epochs=(1, 1)))
+    found = loop.fit(*automatic(folder, epochs=(1, 1)))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
     assert read_metrics(folder) == read_metrics(plain)
     assert len([line for line in lines if 'train.parts=0 chooses 1;' in line]) == 2
 
 
 def test_a_job_without_room_takes_more_parts_and_a_resumed_one_as_many(
-    toy, tmp_path, monkeypatch, lines
+    tmp_path, monkeypatch, lines
 ):
-    chosen = functools.partial(automatic, toy, tmp_path / 'a', epochs=(2, 1))
+    chosen = functools.partial(automatic, tmp_path / 'a', epochs=(2, 1))
     monkeypatch.setattr(device_memory, 'room_for_step', lambda mesh: 1)
-    calm = loop.fit(*automatic(toy, tmp_path / 'calm', epochs=(2, 1)))
+    calm = loop.fit(*automatic(tmp_path / 'calm', epochs=(2, 1)))
     write = loop._Run._write_checkpoint
 
     def write_and_die(run):
@@ -142,8 +135,8 @@ def huge(model, batch, rngs):
     return value, sums
 
 
-def test_full_memory_ends_the_run_with_advice(toy, tmp_path):
-    job, params = toy['job'](tmp_path, epochs=(1, 1))
+def test_full_memory_ends_the_run_with_advice(tmp_path):
+    job, params = toy_job.job(tmp_path, epochs=(1, 1))
     phases = [dataclasses.replace(phase, loss=huge) for phase in job.phases]
     job = dataclasses.replace(job, phases=phases, memory_advice='train smaller batches')
     with pytest.raises(StageError, match='toy does not fit into the memory of the device') as error:

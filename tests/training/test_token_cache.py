@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from amuse_jax.training import sharding, token_cache
-from amuse_jax.training.token_cache import Room, TokenCache
+from amuse_jax.training.device_memory import Room
+from amuse_jax.training.token_cache import TokenCache
 
 RECORDS, SEGMENTS = 13, 4
 HERE = Path(__file__).parent

@@ -23,7 +23,6 @@ from amuse_jax.models.attention.bounds import SMALLEST
 from amuse_jax.models.attention.tpu_sizes import LANES, PACKED_ROWS, Sizes, Tile
 
 DISTANCE = 6  # number of tiles between a step of a tile and its next step
-
 EMPTY = -1e30  # lower bound of a query's largest score, far above the score of a masked key
 
 

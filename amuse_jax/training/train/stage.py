@@ -74,7 +74,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
         seed=config.seed,
         video_ids=[video['video_id'] for video in source.reader().videos],
         best_by='accuracy',
-        memory_advice=memory_advice(config),
+        memory_advice=_memory_advice(config),
     )
     trained = loop.fit(job, params)
     _, record = checkpoints.read_best(folder / 'best', trained)
@@ -84,16 +84,6 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
         'frozen_parameters': sum(array.size for array in frozen.values()),
         'best': record,
     }
-
-
-def memory_advice(config: ConfigDict) -> str:
-    """Return how a step of training takes less memory."""
-    return (
-        'compute a batch in more parts (--config.train.parts=0 finds how many are needed; it is '
-        f'{config.train.parts}), keep fewer values for the gradient '
-        f'(--config.loop.remat_policy=inputs; it is {config.loop.remat_policy!r}), or lower '
-        'train.batch_size or train.questions'
-    )
 
 
 def towers_are_frozen(params: state.Arrays) -> bool:
@@ -153,6 +143,16 @@ def encode(
     )
     with device_memory.full_as_error('encode', 'lower train.batch_size'):
         stored.compute_and_store(folder, wanted, len(reader), batches, compute, 'encode', watchdog)
+
+
+def _memory_advice(config: ConfigDict) -> str:
+    """Return how a step of training takes less memory."""
+    return (
+        'compute a batch in more parts (--config.train.parts=0 finds how many are needed; it is '
+        f'{config.train.parts}), keep fewer values for the gradient '
+        f'(--config.loop.remat_policy=inputs; it is {config.loop.remat_policy!r}), or lower '
+        'train.batch_size or train.questions'
+    )
 
 
 def _phases(config: ConfigDict, source: answering.BatchSource) -> list[jobs.Phase]:

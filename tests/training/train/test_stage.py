@@ -78,10 +78,10 @@ def test_stored_tokens_equal_those_of_the_towers(trained):
 def test_full_memory_names_the_settings_that_need_less(pretrained, tmp_path, monkeypatch):
     config, inputs, _ = pretrained
 
-    def fail(*arguments):
+    def fail(*arguments, is_open):
         raise MemoryError('RESOURCE_EXHAUSTED: Out of memory allocating 5 bytes')
 
-    monkeypatch.setattr(answering, 'loss', lambda *arguments, is_open: fail())
+    monkeypatch.setattr(answering, 'loss', fail)
     with pytest.raises(StageError, match='train does not fit into the memory of the device') as e:
         train.run(config, tmp_path, inputs)
     for name in ('--config.train.parts=0', '--config.loop.remat_policy=inputs', 'batch_size'):
