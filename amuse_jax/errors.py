@@ -12,6 +12,23 @@ class StageError(Exception):
     """
 
 
+class VideoError(StageError):
+    """A video cannot be used.
+
+    Attributes:
+      path: the file.
+      reason: why; a sentence that does not name the file.
+    """
+
+    def __init__(self, path, reason: str):
+        super().__init__(f'{path} cannot be used: {reason}')
+        self.path, self.reason = path, reason
+
+
+class QuestionError(StageError):
+    """A question cannot be answered."""
+
+
 class PartDone(Exception):
     """The part of a stage that `data.part` names is done; another run puts the parts together."""
 

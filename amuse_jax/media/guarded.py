@@ -24,7 +24,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from amuse_jax.media.container import MediaError
-from amuse_jax.system.processes import end_with_parent
+from amuse_jax.system.processes import end_with_parent, without_main_module
 
 PROCESS_NAME = 'reader of video files'
 
@@ -181,7 +181,8 @@ class Reader:
         self._process = context.Process(
             target=_serve, args=(child_end, self._limits), name=PROCESS_NAME, daemon=True
         )
-        self._process.start()
+        with without_main_module():
+            self._process.start()
         child_end.close()
         try:
             ready = self._pipe.poll(_START_SECONDS) and self._pipe.recv_bytes()

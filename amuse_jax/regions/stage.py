@@ -4,20 +4,15 @@ This process does not import PyTorch. A spawned process (worker.py) does the wor
 before training in JAX begins.
 """
 
-import concurrent.futures
 import json
-import multiprocessing
-from collections.abc import Callable, Mapping
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from amuse_jax import music_avqa
 from amuse_jax.data.prepared import Prepared
-from amuse_jax.regions import environment
-from amuse_jax.system.processes import end_with_parent
+from amuse_jax.regions import environment, process
 
 
 def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
@@ -51,7 +46,8 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
         prepared = Prepared(inputs['prepare'])
         video_ids = [video['video_id'] for video in prepared.videos]
         split_of = splits_of_videos(prepared)
-        _call_in_new_process(_run_worker, config, folder, root, video_ids, split_of)
+        with process.Process() as worker:
+            worker.call(_run_worker, config, folder, root, video_ids, split_of)
     summary = json.loads(report.read_text('utf-8'))
     if summary['map50'] is not None:
         print(f'rois: mAP50 {summary["map50"]:.3f} on the videos of the val split')
@@ -72,43 +68,9 @@ def splits_of_videos(prepared: Prepared) -> dict[str, str]:
     return splits
 
 
-def find_in_video(config: ConfigDict, folder: Path, path: Path) -> dict[str, np.ndarray]:
-    """Find the regions of one more video with the detector in the stage's folder.
-
-    Args:
-      config: the whole config; `rois` and `data` are read.
-      folder: the folder of the finished stage.
-      path: the video.
-
-    Returns:
-      'boxes' (T, K, 4), 'classes' (T, K), 'scores' (T, K) and 'features' (T, K, D), with the dtypes
-      of the stage's arrays.
-
-    Raises:
-      MediaError: the video cannot be read.
-    """
-    return _call_in_new_process(_find, config, folder / 'detector.pt', path)
-
-
 def class_names(folder: Path) -> list[str]:
     """Read the names of the detector's classes from the stage's folder, in index order."""
     return json.loads((folder / 'classes.json').read_text('utf-8'))
-
-
-def _call_in_new_process(function: Callable, *arguments):
-    """Call a module-level function in a new process, which ends no later than this one."""
-    context = multiprocessing.get_context('spawn')
-    with concurrent.futures.ProcessPoolExecutor(
-        1, mp_context=context, initializer=end_with_parent
-    ) as pool:
-        try:
-            return pool.submit(function, *arguments).result()
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                'rois: the process that runs the detector died, probably because memory ran out; '
-                'run the same command again to continue, with a smaller rois.image_size if it dies '
-                'again'
-            ) from error
 
 
 def _run_worker(
@@ -118,10 +80,3 @@ def _run_worker(
     from amuse_jax.regions import worker  # imports PyTorch
 
     worker.run(config, folder, root, video_ids, split_of)
-
-
-def _find(config: ConfigDict, detector_path: Path, path: Path) -> dict[str, np.ndarray]:
-    environment.set_up()
-    from amuse_jax.regions.finder import Finder  # imports PyTorch
-
-    return Finder.from_settings(config, detector_path).find(path)

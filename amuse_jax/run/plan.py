@@ -9,7 +9,8 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from amuse_jax.annotate import stage as annotate
-from amuse_jax.ask import asker
+from amuse_jax.ask import loading, terminal
+from amuse_jax.ask.model import Model
 from amuse_jax.config import PARTS
 from amuse_jax.data import sources
 from amuse_jax.data import stage as prepare
@@ -171,7 +172,7 @@ def run(
     if config.data.part:
         parts.run(config, workdir, stages, names)
         return
-    xla.enable_compilation_cache(workdir / 'compiled')
+    xla.enable_compilation_cache()
     with lock.held(workdir) if hosts.is_first() else contextlib.nullcontext():
         if hosts.is_first():
             parts.refuse_while_working(workdir)
@@ -339,21 +340,22 @@ def summarise(config: ConfigDict) -> None:
 
 
 def ask(config: ConfigDict, workdir: Path, video: str, question: str) -> None:
-    """Print the answer to a question about a video file, and the path of its figure.
+    """Print the answer to a question about a video file, and draw its page in the workdir.
 
     Raises:
       StageError: a flag is missing, the workdir holds no trained model, or the video is unreadable.
     """
     if not video or not question.strip():
         raise StageError('--stages=ask needs --video=FILE and --question="..."')
-    path = paths.from_user(video, '--video')
+    paths.from_user(video, '--video')
     if hosts.count() > 1:
         raise StageError('--stages=ask runs in one process; omit --coordinator')
-    xla.enable_compilation_cache(workdir / 'compiled')
+    xla.enable_compilation_cache()
     stages = build_stages(config)
     results = Results(config, workdir, stages, needs_data=False)
-    folders = {name: check_input(stages[name], 'ask', results) for name in asker.NEEDED}
-    print(asker.run(config, folders, path, question, workdir / 'ask'))
+    folders = {name: check_input(stages[name], 'ask', results) for name in loading.NEEDED}
+    with Model(loading.from_folders(config, folders)) as model:
+        terminal.answer_all(model, video, [question], workdir / 'ask')
 
 
 def show_status(config: ConfigDict, workdir: Path) -> None:

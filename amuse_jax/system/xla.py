@@ -7,11 +7,14 @@ What the user sets in XLA_FLAGS, or in one of JAX's own variables, stays as it i
 
 import contextlib
 import functools
+import hashlib
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import platformdirs
 
 # Options of a program for CPUs. They exist in jaxlib 0.10.2.
 CPU_OPTIONS: dict[str, Any] = {
@@ -33,6 +36,8 @@ GPU_OPTIONS_OF_SEVERAL: dict[str, Any] = {
 }
 # JAX takes three quarters of a GPU's memory by default. Stored tokens and a step need more.
 MEM_FRACTION = '0.9'
+CACHE_BYTES = 4 * 2**30  # of compiled programs; a step at v1's size takes about 20 MB
+CACHED_SECONDS = 0.2  # a program that compiles faster is compiled again
 
 
 def set_environment(*, shares_gpus: bool = False) -> None:
@@ -57,19 +62,39 @@ def run_cpu_programs_in_place() -> None:
     jax.config.update('jax_cpu_enable_async_dispatch', False)
 
 
-def enable_compilation_cache(folder: Path) -> None:
+def enable_compilation_cache(folder: Path | None = None) -> None:
     """Store compiled programs in a folder, so that later runs need not compile them.
 
     The choice of kernels by measurement (autotuning) on GPUs is stored there as well. It serves
-    other programs with the same products, too.
+    other programs with the same products, too. A folder that the user has chosen with
+    JAX_COMPILATION_CACHE_DIR stays.
+
+    Args:
+      folder: the folder; None for the one that all runs of this user share on this kind of
+        processor. The programs that were used least recently leave it when it is full.
     """
     import jax
 
+    if jax.config.jax_compilation_cache_dir:
+        return
+    if folder is None:
+        folder = _shared_cache()
+        jax.config.update('jax_compilation_cache_max_size', CACHE_BYTES)
     jax.config.update('jax_compilation_cache_dir', str(folder))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', CACHED_SECONDS)
     with contextlib.suppress(AttributeError):  # a newer JAX may name it differently
         jax.config.update(
             'jax_persistent_cache_enable_xla_caches', 'xla_gpu_per_fusion_autotune_cache_dir'
         )
+
+
+def _shared_cache() -> Path:
+    """Return this user's folder for compiled programs; programs for CPUs fit one kind alone."""
+    from llvmlite import binding  # numba's
+
+    features = f'{binding.get_host_cpu_name()} {binding.get_host_cpu_features().flatten()}'
+    kind = hashlib.sha256(features.encode()).hexdigest()[:8]
+    return platformdirs.user_cache_path('amuse_jax') / f'compiled-{kind}'
 
 
 def cpu_options() -> dict[str, Any]:

@@ -103,6 +103,7 @@ JOB = """
 import json, sys
 from pathlib import Path
 from amuse_jax.regions import stage as rois
+from amuse_jax.regions.process import RegionProcess
 from amuse_jax.config import default_config
 if __name__ == '__main__':
     folder, render, prepare = map(Path, sys.argv[1:4])
@@ -111,7 +112,9 @@ if __name__ == '__main__':
     config.rois.update(image_size=96, regions=3, feature_size=224, min_score=0.0)
     config.rois.detector.update(width=0.125, epochs=2, batch_size=2)
     rois.run(config, folder, {'render': render, 'prepare': prepare})
-    found = rois.find_in_video(config, folder, render / 'videos' / 'a.mp4')
+    finder = RegionProcess(config, folder / 'detector.pt')
+    found = finder.find(render / 'videos' / 'a.mp4')
+    finder.close()
     assert found['features'].shape == (2, 3, 224)
     assert not {'torch', 'ultralytics'} & set(sys.modules)
 """

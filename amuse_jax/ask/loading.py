@@ -1,0 +1,145 @@
+"""Reads a trained model, with all that its answers depend on, from the folders of a run.
+
+The settings are those with which each stage was made, never those of a command line.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from amuse_jax.ask.familiar import Familiar
+from amuse_jax.config import default_config
+from amuse_jax.data.prepared import Prepared
+from amuse_jax.errors import StageError
+from amuse_jax.models.amuse import Amuse
+from amuse_jax.models.universal_encoder import UniversalEncoder
+from amuse_jax.regions import stage as rois
+from amuse_jax.system import paths
+from amuse_jax.system.manifest import MANIFEST, read_manifest
+from amuse_jax.training.pretrain import stage as pretrain
+from amuse_jax.training.train import predict
+
+NEEDED = ('prepare', 'rois', 'pretrain', 'train')
+# Settings of the data sets and of the machine, which no answer depends on.
+_OF_A_MACHINE = ('data.root', 'data.videos', 'data.rephrased', 'mesh')
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained model.
+
+    Attributes:
+      config: the settings that it was made with.
+      amuse: the model.
+      encoder: the pretrained universal encoder, whose features the model reads.
+      class_names: names of the detector's classes, in index order.
+      detector: the detector's weights.
+      familiar: the words and forms of its training questions.
+    """
+
+    config: ConfigDict
+    amuse: Amuse
+    encoder: UniversalEncoder
+    class_names: tuple[str, ...]
+    detector: Path
+    familiar: Familiar
+
+
+def read(source: str) -> Trained:
+    """Read the model in a run's workdir.
+
+    Raises:
+      StageError: there is none.
+    """
+    path = paths.from_user(source, 'the model')
+    if not path.is_dir():
+        raise StageError(f'there is no folder {path}; expected the workdir of a finished run')
+    return from_workdir(path)
+
+
+def from_workdir(workdir: Path) -> Trained:
+    """Read the model in the folder `train` of a run's workdir.
+
+    Raises:
+      StageError: the folder holds no finished training, or a result that it was made from is gone.
+    """
+    train = workdir / 'train'
+    manifest = read_manifest(train)
+    if manifest is None:
+        raise StageError(
+            f'{workdir} holds no trained model: there is no {train / MANIFEST}; expected the '
+            'workdir of a finished run, such as runs/demo, or a folder that `amuse export` made'
+        )
+    needs = manifest.get('needs', {})  # format 1 has none
+    folders = {'train': train} | {
+        name: _find(workdir, name, needs.get(name)) for name in NEEDED if name != 'train'
+    }
+    return from_folders(saved_config(folders), folders)
+
+
+def from_folders(config: ConfigDict, folders: Mapping[str, Path]) -> Trained:
+    """Read a model.
+
+    Args:
+      config: the config that it was trained with.
+      folders: the folders of the finished stages in NEEDED, by name.
+
+    Raises:
+      StageError: a folder does not hold what the config describes.
+    """
+    structure, arrays = pretrain.load(config, folders['pretrain'])
+    return Trained(
+        config=config,
+        amuse=predict.load_best(config, folders),
+        encoder=structure.merge(arrays),
+        class_names=tuple(rois.class_names(folders['rois'])),
+        detector=folders['rois'] / 'detector.pt',
+        familiar=Familiar.from_questions(Prepared(folders['prepare']).questions('train')),
+    )
+
+
+def saved_config(folders: Mapping[str, Path]) -> ConfigDict:
+    """Return the default settings, changed to those that finished stages were made with.
+
+    Args:
+      folders: the folders of the stages, by name.
+    """
+    config = default_config()
+    with config.unlocked():
+        for folder in folders.values():
+            for name, value in (read_manifest(folder) or {}).get('settings', {}).items():
+                if not name.startswith(_OF_A_MACHINE):
+                    _set(config, name, value)
+    return config
+
+
+def _set(config: ConfigDict, name: str, value) -> None:
+    """Set a value, or all values of a section, by a dotted name; lists become tuples."""
+    *sections, last = name.split('.')
+    for section in sections:
+        config = config[section]
+    if isinstance(value, dict):
+        for inner, each in value.items():
+            _set(config[last], inner, each)
+    else:
+        config[last] = tuple(value) if isinstance(value, list) else value
+
+
+def _find(workdir: Path, name: str, fingerprint: str | None) -> Path:
+    """Return the folder of the result with this fingerprint, which may have been set aside.
+
+    Args:
+      workdir: the run's folder.
+      name: the stage.
+      fingerprint: the fingerprint; None for one that is not known.
+    """
+    for folder in (workdir / name, *sorted(workdir.glob(f'{name}.*'))):
+        manifest = read_manifest(folder)
+        if manifest is not None and fingerprint in (None, manifest['fingerprint']):
+            return folder
+    raise StageError(
+        f'{workdir} holds no result of the stage {name} that the model in {workdir / "train"} was '
+        'made from; run the stages again with the settings of this model'
+    )

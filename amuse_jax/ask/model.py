@@ -1,0 +1,361 @@
+"""A trained model that watches videos and answers questions about them."""
+
+import contextlib
+import dataclasses
+import operator
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.special import softmax
+
+from amuse_jax.ask import answer as answers
+from amuse_jax.ask import loading
+from amuse_jax.ask.answer import Answer
+from amuse_jax.ask.loading import Trained
+from amuse_jax.data import video_arrays
+from amuse_jax.data.records import segment_mask
+from amuse_jax.data.tokenizer import QuestionTokenizer
+from amuse_jax.errors import QuestionError, StageError, VideoError
+from amuse_jax.evaluation import example_page
+from amuse_jax.media import guarded
+from amuse_jax.media.log_mel import LogMel
+from amuse_jax.media.video import MediaError
+from amuse_jax.models import platform
+from amuse_jax.models.amuse import Amuse, AmuseInputs, AmuseOutput
+from amuse_jax.models.universal_encoder import UniversalEncoder
+from amuse_jax.music_avqa import vocabulary
+from amuse_jax.regions.process import RegionProcess
+from amuse_jax.system import environment, paths, xla
+from amuse_jax.training import state
+
+# Questions are answered in groups of these sizes, so that few programs are compiled.
+GROUPS = (1, 4)
+# The dtypes of the arrays of the rois stage.
+_REGION_DTYPES = {
+    'boxes': 'float16',
+    'classes': 'int16',
+    'scores': 'float16',
+    'features': 'float16',
+}
+
+
+class UnfamiliarQuestion(UserWarning):
+    """The model has met no such question in training, so its answer is less reliable."""
+
+
+def load(source: str | Path) -> 'Model':
+    """Load a trained model; see `amuse_jax.load`.
+
+    JAX gets a cache of compiled programs, if it has none, and takes the memory of GPUs only as it
+    needs it, if it has not started yet.
+    """
+    environment.wait_passively()
+    xla.set_environment(shares_gpus=True)
+    xla.enable_compilation_cache()
+    return Model(loading.read(str(source)))
+
+
+class Model:
+    """A trained model; `amuse_jax.load` makes it.
+
+    It is a context manager, which ends the process of its detector. Several threads may use it.
+
+    Attributes:
+      trained: the model's parts and the settings that it was made with.
+      streams: names of the streams of `Answer.importance`.
+    """
+
+    def __init__(self, trained: Trained):
+        self.trained = trained
+        config = trained.config
+        self.streams: tuple[str, ...] = trained.amuse.streams
+        self._tokenizer = QuestionTokenizer(config.model.text)
+        self._log_mel = LogMel.from_settings(config)
+        self._limits = guarded.Limits.from_settings(config.data)
+        self._is_open = config.train.epochs > 0
+        self._precision = platform.matmul_precision(config.model.dtype)
+        self._finder: RegionProcess | None = None
+        self._lock = threading.Lock()
+        amuse, *amuse_arrays = state.split(trained.amuse, '')
+        encoder, *encoder_arrays = state.split(trained.encoder, '')
+        self._amuse_arrays = amuse_arrays[0] | amuse_arrays[1]
+        self._encoder_arrays = encoder_arrays[0] | encoder_arrays[1]
+        self._encode = jax.jit(lambda arrays, *inputs: _encode(encoder.merge(arrays), *inputs))
+        self._see = jax.jit(
+            lambda arrays, *inputs: _see(amuse.merge(arrays), *inputs, is_open=self._is_open)
+        )
+        self._answer = jax.jit(lambda arrays, inputs: amuse.merge(arrays)(inputs))
+
+    def __enter__(self) -> 'Model':
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process of the detector. The next video that needs it starts another one."""
+        with self._lock:
+            if self._finder is not None:
+                self._finder.close()
+                self._finder = None
+
+    def start_detector(self) -> None:
+        """Start the process of the detector, if the model needs one, without waiting for it."""
+        with self._lock:
+            if 'regions' in self.streams and self._finder is None:
+                self._finder = RegionProcess(self.trained.config, self.trained.detector)
+
+    def watch(self, path: str | Path, regions: Mapping[str, np.ndarray] | None = None) -> 'Video':
+        """Read a video once, and compute everything that does not depend on a question.
+
+        Args:
+          path: any file that FFmpeg can read. Only its beginning counts, up to the number of
+            segments that the model was trained with.
+          regions: the regions of the video, as the stage rois writes them: 'boxes' (T, K, 4),
+            'classes' (T, K), 'scores' (T, K), 'features' (T, K, D). None: the model's detector
+            finds them, in a process of its own, with PyTorch.
+
+        Raises:
+          VideoError: the file cannot be used; `reason` says why.
+          StageError: the detector's packages are not installed, or `regions` has other shapes.
+        """
+        path = paths.from_user(str(path), 'the video')
+        if regions is None:
+            self.start_detector()
+        elif 'regions' in self.streams:
+            regions = self._check_regions(regions)
+        try:
+            data = self.trained.config.data
+            record = video_arrays.read_video(
+                self._limits, path, path, data.image_size, self._log_mel
+            )
+            if 'regions' not in self.streams:
+                regions = {}
+            elif regions is None:
+                regions = self._finder.find(path)
+        except MediaError as error:
+            raise VideoError(path, error.reason) from error
+        frames, log_mel = record['frames'][None], record['log_mel'][None]
+        with self._numerics():
+            features = jax.device_get(self._encode(self._encoder_arrays, frames, log_mel))
+            tokens = {}
+            if 'visual' in self.streams:
+                tokens = self._see(self._amuse_arrays, frames, log_mel)
+        return Video(self, path, record, regions, features, tokens)
+
+    def _answer_all(
+        self, inputs: Mapping[str, Any], questions: Sequence[str]
+    ) -> tuple[np.ndarray, AmuseOutput]:
+        """Answer questions about one video.
+
+        Returns:
+          Probabilities (Q, 42), and the output with arrays [Q, ...].
+        """
+        words, mask = self._tokenizer.encode(questions)
+        outputs, start = [], 0
+        while start < len(questions):
+            size = next((n for n in GROUPS if n >= len(questions) - start), GROUPS[-1])
+            rows = np.minimum(np.arange(start, start + size), len(questions) - 1)
+            asked = AmuseInputs(words=words[rows][None], word_mask=mask[rows][None], **inputs)
+            with self._numerics():
+                output = jax.device_get(self._answer(self._amuse_arrays, asked))
+            outputs.append(jax.tree.map(operator.itemgetter(0), output))
+            start += size
+        output = jax.tree.map(lambda *parts: np.concatenate(parts)[: len(questions)], *outputs)
+        return softmax(output.logits, axis=-1), output
+
+    def _check_regions(self, regions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the regions with the dtypes of the stage rois.
+
+        Raises:
+          StageError: an array is missing or has another shape.
+        """
+        config = self.trained.config
+        lead = (config.data.segments, config.rois.regions)
+        shapes = {
+            'boxes': (*lead, 4), 'classes': lead, 'scores': lead,
+            'features': (*lead, config.rois.feature_size),
+        }  # fmt: skip
+        found = {name: np.shape(array) for name, array in regions.items()}
+        if found != shapes:
+            raise StageError(f'the regions of the video have the shapes {found}; expected {shapes}')
+        return {name: np.asarray(regions[name], dtype) for name, dtype in _REGION_DTYPES.items()}
+
+    @contextlib.contextmanager
+    def _numerics(self):
+        """Compute as in training: in 32 bits, with the precision of the model's dtype."""
+        with jax.enable_x64(False), jax.default_matmul_precision(self._precision):
+            yield
+
+
+class Video:
+    """A video that a model has watched; `Model.watch` makes it.
+
+    Attributes:
+      path: the file.
+      seconds: length of its sound, in seconds.
+      notes: what of the video does not count, as sentences.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        path: Path,
+        record: Mapping,
+        regions: Mapping[str, np.ndarray],
+        features: Mapping[str, np.ndarray],
+        tokens: Mapping[str, Any],
+    ):
+        """Keep what no question changes.
+
+        Args:
+          model: the model.
+          path: the file.
+          record: the arrays of the video, from `video_arrays.read_video`.
+          regions: the regions, (T, K, ...) by name; {} for a model without regions.
+          features: features and labels of the universal encoder, [1, T, ...] by name.
+          tokens: `question_free` or `closed` of AmuseInputs; {} for a model without towers.
+        """
+        self.path, self.seconds = path, float(record['seconds'])
+        self._model, self._record, self._regions = model, record, regions
+        self._inputs = dict(tokens) | {
+            'segment_mask': jnp.asarray(segment_mask(record)[None]),
+            **{name: _to_device(array) for name, array in features.items()},
+            **{name: _to_device(array[None]) for name, array in regions.items()},
+        }
+        self._sources, self._rhythm = (
+            np.clip(features[name][0].astype(np.float32), 0, 1) for name in ('sources', 'rhythm')
+        )
+        data = model.trained.config.data
+        self._segment_seconds = data.segment_seconds
+        used = data.segments * data.segment_seconds
+        self.notes: tuple[str, ...] = ()
+        if video_arrays.is_cut(self.seconds, used):
+            length = f'its sound lasts {self.seconds:.0f} s'
+            self.notes = (f'only the first {used:g} s of the video count; {length}',)
+
+    @overload
+    def ask(self, question: str) -> Answer: ...
+
+    @overload
+    def ask(self, question: Sequence[str]) -> list[Answer]: ...
+
+    def ask(self, question: str | Sequence[str]) -> Answer | list[Answer]:
+        """Answer a question, or several at once.
+
+        Args:
+          question: a question in plain English, or a list of them. A question that the model has
+            not met in training is answered with the warning UnfamiliarQuestion.
+
+        Returns:
+          The answer, or a list of answers.
+
+        Raises:
+          QuestionError: a question has no word that the model knows, or the model has no answer.
+        """
+        questions = [question] if isinstance(question, str) else list(question)
+        if not questions:
+            return []
+        notes = []
+        for text in questions:  # in a comprehension the warning would name another line
+            notes.append(self._notes_on(text))
+        probabilities, output = self._model._answer_all(self._inputs, questions)
+        if not np.isfinite(probabilities).all():
+            raise QuestionError(
+                f'the model has no answer about {self.path}: its probabilities are not finite; '
+                'train it again, or ask about another video'
+            )
+        found = [
+            self._make_answer(text, probabilities[index], output, index, notes[index])
+            for index, text in enumerate(questions)
+        ]
+        return found[0] if isinstance(question, str) else found
+
+    def _notes_on(self, question: str) -> list[str]:
+        tokenizer, familiar = self._model._tokenizer, self._model.trained.familiar
+        if tokenizer.is_blank(question):
+            raise QuestionError(
+                f'the question {question!r} has no word that the model knows; expected a question '
+                'in plain English, such as "Is there a voiceover?"'
+            )
+        notes = tokenizer.losses(question)
+        new = familiar.describe_new(question)
+        for note in (*notes, *new):
+            warnings.warn(f'{question!r}: {note}', UnfamiliarQuestion, stacklevel=3)
+        return [*notes, *new]
+
+    def _make_answer(
+        self,
+        question: str,
+        probabilities: np.ndarray,
+        output: AmuseOutput,
+        index: int,
+        notes: Sequence[str],
+    ) -> Answer:
+        class_names = self._model.trained.class_names
+        order = np.argsort(-probabilities, kind='stable')
+        importance = output.importance[index]
+        weights = importance @ output.time_weights[index]
+        regions: tuple[answers.Region, ...] = ()
+        if self._regions:
+            shares = output.region_weights[index].reshape(self._regions['classes'].shape)
+            regions = answers.regions(self._regions, shares, class_names, self._segment_seconds)
+        return Answer(
+            question=question,
+            text=vocabulary.ANSWERS[order[0]],
+            probabilities={vocabulary.ANSWERS[i]: float(probabilities[i]) for i in order},
+            importance=dict(zip(self._model.streams, importance.tolist())),
+            regions=regions,
+            timeline=answers.timeline(
+                self._sources, self._rhythm, weights / weights.sum(), self._segment_seconds
+            ),
+            notes=(*notes, *self.notes),
+            _evidence=self._evidence(),
+        )
+
+    def _evidence(self) -> example_page.Evidence:
+        segments = len(self._record['frames'])
+        return example_page.Evidence(
+            frames=self._record['frames'],
+            shape=self._record['shape'],
+            boxes=self._regions.get('boxes', np.zeros((segments, 0, 4))),
+            classes=self._regions.get('classes', np.zeros((segments, 0), int)),
+            class_names=self._model.trained.class_names,
+            sources=self._sources,
+            rhythm=self._rhythm,
+            labels_from='predicted by the universal encoder',
+            segment_seconds=self._segment_seconds,
+        )
+
+
+def _encode(
+    encoder: UniversalEncoder, frames: jax.Array, log_mel: jax.Array
+) -> dict[str, jax.Array]:
+    """Compute the universal encoder's features and labels of one video, with a batch axis.
+
+    They are rounded as those that training and evaluation read from the disk.
+    """
+    output = encoder(frames, log_mel)
+    return {
+        field.name: getattr(output, field.name).astype(jnp.float16)
+        for field in dataclasses.fields(output)
+    }
+
+
+def _see(amuse: Amuse, frames: jax.Array, log_mel: jax.Array, *, is_open: bool) -> dict[str, Any]:
+    """Return the inputs of Amuse that come from its own towers."""
+    question_free = amuse.encoder.question_free(frames, log_mel)
+    if is_open:
+        return {'question_free': question_free}
+    return {'closed': amuse.encoder.closed(question_free)}
+
+
+def _to_device(array: np.ndarray) -> jax.Array:
+    """Move an array to the device; float16, the dtype of stored arrays, becomes float32."""
+    return jnp.asarray(array, jnp.float32 if array.dtype == np.float16 else array.dtype)

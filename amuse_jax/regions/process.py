@@ -1,0 +1,115 @@
+"""The process that runs the detector. PyTorch is imported there alone, not beside JAX."""
+
+import concurrent.futures
+import importlib.util
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from amuse_jax.errors import StageError
+from amuse_jax.regions import environment
+from amuse_jax.system.processes import end_with_parent, without_main_module
+
+_PACKAGES = ('torch', 'torchvision', 'ultralytics')
+
+
+class Process:
+    """A process that calls one function after another and ends no later than this one."""
+
+    def __init__(self):
+        self._pool = concurrent.futures.ProcessPoolExecutor(
+            1, mp_context=multiprocessing.get_context('spawn'), initializer=end_with_parent
+        )
+
+    def __enter__(self) -> 'Process':
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def submit(self, function: Callable, *arguments) -> concurrent.futures.Future:
+        """Start a call of a module-level function; the process itself starts with the first one."""
+        with without_main_module():
+            return self._pool.submit(function, *arguments)
+
+    def call(self, function: Callable, *arguments):
+        """Call a module-level function and return its result.
+
+        Raises:
+          RuntimeError: the process died.
+        """
+        try:
+            return self.submit(function, *arguments).result()
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                'rois: the process that runs the detector died, probably because memory ran out; '
+                'run the same command again to continue, with a smaller rois.image_size if it dies '
+                'again'
+            ) from error
+
+    def close(self) -> None:
+        """End the process after the call that it is busy with."""
+        self._pool.shutdown()
+
+
+class RegionProcess:
+    """Finds the regions of one video after another with a trained detector.
+
+    Args:
+      config: the whole config; `rois` and `data` are read.
+      detector_path: the detector's weights.
+
+    Raises:
+      StageError: a package that the detector needs is not installed.
+    """
+
+    def __init__(self, config: ConfigDict, detector_path: Path):
+        missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+        if missing:
+            raise StageError(
+                f'this model looks at regions of interest, and its detector needs the package '
+                f'{" and ".join(missing)}; install them (pip install "amuse_jax[offline]"), or '
+                'give the regions of the video'
+            )
+        self._config, self._detector_path = config, detector_path
+        self._process = Process()
+        self._process.submit(_load, config, detector_path)
+
+    def find(self, path: Path) -> dict[str, np.ndarray]:
+        """Find the regions of a video.
+
+        Returns:
+          'boxes' (T, K, 4), 'classes' (T, K), 'scores' (T, K) and 'features' (T, K, D), with the
+          dtypes of the stage's arrays.
+
+        Raises:
+          MediaError: the video cannot be read.
+          RuntimeError: the process died; the next call starts another one.
+        """
+        try:
+            return self._process.call(_find, self._config, self._detector_path, path)
+        except RuntimeError:
+            self._process = Process()
+            raise
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.close()
+
+
+def _load(config: ConfigDict, detector_path: Path) -> None:
+    environment.set_up()
+    from amuse_jax.regions.finder import Finder  # imports PyTorch
+
+    Finder.from_settings(config, detector_path).no_regions()
+
+
+def _find(config: ConfigDict, detector_path: Path, path: Path) -> dict[str, np.ndarray]:
+    environment.set_up()
+    from amuse_jax.regions.finder import Finder  # imports PyTorch
+
+    return Finder.from_settings(config, detector_path).find(path)
