@@ -33,10 +33,10 @@ def write(folder: Path, evaluated: Mapping[str, Path]) -> str:
     intervals = {name: test['intervals']['Amuse'] for name, test in tests.items()}
     printed = published.ablations(scores['']['test_set']['published'])
     margins = bootstrap.margins(intervals)
-    printed_rows = {row.method: row.row for row in printed}
+    printed_rows = published.with_verdicts(printed)
     displayed = tables.with_margins(rows, margins, report.MARGIN) | published.marked(printed)
     csv_rows = tables.with_bounds(rows, intervals) | printed_rows
-    notes = [report.INTERVAL_NOTE, *([report.published_note(printed)] if printed else [])]
+    notes = [report.INTERVAL_NOTE, *published.notes(printed)]
     text = tables.write(folder, [displayed], csv_rows, notes, 'accuracy.png')
     figures.accuracy_bars(rows, folder / 'accuracy.png', margins, printed_rows)
     return f'\n{text}\n\ntable: {folder / "table.md"}'

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import jinja2
 
-from amuse_jax.evaluation import bootstrap, figures, published, tables
+from amuse_jax.evaluation import bootstrap, figures, published, tables, test_sets
+from amuse_jax.music_avqa import REPHRASED, published_files
 from amuse_jax.system.manifest import read_manifest
 
 MARGIN = '± 95 %'
@@ -33,12 +34,21 @@ def write(
       predictions: lines of predictions.jsonl for the test questions.
     """
     peers = published.methods(scores['test_set']['published'])
-    notes = [*_notes(scores), *([published_note(peers)] if peers else [])]
+    later = other_results(scores)
+    notes = [*_notes(scores), *published.notes(peers)]
     others = {name: part for name, part in scores['parts'].items() if name != 'test'}
     displayed = [_rows({'test': scores['parts']['test']}) | published.marked(peers)]
     displayed += [_rows(others)] if others else []
     picture = 'figures/accuracy.png'
-    tables.write(folder, displayed, _csv_rows(scores, peers), notes, picture)
+    tables.write(
+        folder,
+        [*displayed, *([published.other_table(later)] if later else [])],
+        _csv_rows(scores, peers),
+        [*notes, *published.other_notes(later)],
+        picture,
+    )
+    if later:
+        notes.append(f'table.md lists {len(later)} other published results.')
     tables.write_templates(folder, templates)
     figures.training_curves(inputs['train'] / 'metrics.jsonl', folder / 'figures/training.png')
     figures.importance(predictions, folder / 'figures/importance.png')
@@ -48,7 +58,7 @@ def write(
         test['rows'],
         folder / picture,
         bootstrap.margins(test['intervals']),
-        {row.method: row.row for row in peers},
+        published.with_verdicts(peers),
     )
     _write_page(
         folder, inputs, scores, [tables.as_markdown(rows) + '\n' for rows in displayed], notes
@@ -82,19 +92,18 @@ def _rows(parts: Mapping[str, Mapping]) -> dict[str, Mapping[str, float | str]]:
     return tables.with_margins(labelled(parts, 'rows'), own_margins(parts), MARGIN)
 
 
-def published_note(peers: Sequence[published.Published]) -> str:
-    """Say where the published rows come from and what their mark means."""
-    sources = ' and '.join(dict.fromkeys(row.source for row in peers))
-    return (
-        f'Rows with authors are as printed in {sources}. {published.MARK}: an average that is not '
-        "the one over the test set's questions."
-    )
+def other_results(scores: Mapping) -> list[published.Published]:
+    """Return the results of other papers on the test set, and on MUSIC-AVQA-R if it was asked."""
+    asked = scores['parts'].get(REPHRASED, {'questions': {'Avg': 0}})['questions']['Avg']
+    is_whole = asked >= (1 - test_sets.MAX_MISSING) * published_files.REPHRASED_ROWS
+    rephrased = published.others(published.MUSIC_AVQA_R) if is_whole else []
+    return published.others(scores['test_set']['published']) + rephrased
 
 
 def _csv_rows(scores: Mapping, peers: Sequence[published.Published]) -> dict[str, tables.Row]:
     """Return all rows with the bounds of their intervals, and the published rows as printed."""
     rows = tables.with_bounds(*(labelled(scores['parts'], key) for key in ('rows', 'intervals')))
-    return rows | {row.method: row.row for row in peers}
+    return rows | published.with_verdicts(peers)
 
 
 def _notes(scores: Mapping) -> list[str]:
