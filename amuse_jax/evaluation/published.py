@@ -16,12 +16,13 @@ import dataclasses
 import functools
 import math
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 
 import numpy as np
 
 from amuse_jax.evaluation import tables, test_sets
+from amuse_jax.music_avqa import REPHRASED, published_files
 
 MARK = '*'  # stands after an inconsistent average
 _TOLERANCE = 0.05  # percentage points; rounding of the parts explains only 0.01
@@ -96,6 +97,20 @@ def ablations(test_set: str) -> list[Published]:
 def others(test_set: str) -> list[Published]:
     """Return the rows that other papers print for a test set; [] for '' and unknown test sets."""
     return [row for row in read() if row.test_set == test_set and not row.table]
+
+
+def others_asked(scores: Mapping) -> list[Published]:
+    """Return the rows of `others` for the questions that a model was asked.
+
+    These are the test set and, if nearly all of MUSIC-AVQA-R was asked, its questions.
+
+    Args:
+      scores: content of scores.json.
+    """
+    part = scores['parts'].get(REPHRASED)
+    least = (1 - test_sets.MAX_MISSING) * published_files.REPHRASED_ROWS
+    is_whole = part is not None and part['questions']['Avg'] >= least
+    return others(scores['test_set']['published']) + (others(MUSIC_AVQA_R) if is_whole else [])
 
 
 def inconsistent_averages(row: Published) -> set[str]:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import jinja2
 
-from amuse_jax.evaluation import bootstrap, figures, published, tables, test_sets
-from amuse_jax.music_avqa import REPHRASED, published_files
+from amuse_jax.evaluation import bootstrap, figures, published, tables
 from amuse_jax.system.manifest import read_manifest
 
 MARGIN = '± 95 %'
@@ -34,7 +33,7 @@ def write(
       predictions: lines of predictions.jsonl for the test questions.
     """
     peers = published.methods(scores['test_set']['published'])
-    later = other_results(scores)
+    later = published.others_asked(scores)
     notes = [*_notes(scores), *published.notes(peers)]
     others = {name: part for name, part in scores['parts'].items() if name != 'test'}
     displayed = [_rows({'test': scores['parts']['test']}) | published.marked(peers)]
@@ -90,14 +89,6 @@ def own_margins(parts: Mapping[str, Mapping]) -> dict[str, dict[str, float]]:
 def _rows(parts: Mapping[str, Mapping]) -> dict[str, Mapping[str, float | str]]:
     """Return the rows of every method for the parts, and Amuse's margins."""
     return tables.with_margins(labelled(parts, 'rows'), own_margins(parts), MARGIN)
-
-
-def other_results(scores: Mapping) -> list[published.Published]:
-    """Return the results of other papers on the test set, and on MUSIC-AVQA-R if it was asked."""
-    asked = scores['parts'].get(REPHRASED, {'questions': {'Avg': 0}})['questions']['Avg']
-    is_whole = asked >= (1 - test_sets.MAX_MISSING) * published_files.REPHRASED_ROWS
-    rephrased = published.others(published.MUSIC_AVQA_R) if is_whole else []
-    return published.others(scores['test_set']['published']) + rephrased
 
 
 def _csv_rows(scores: Mapping, peers: Sequence[published.Published]) -> dict[str, tables.Row]:

@@ -202,3 +202,15 @@ def test_rows_are_shown_only_for_their_own_test_set():
     assert {row.table for row in published.ablations('v1')} == {4}
     assert published.methods('') == published.ablations('') == published.ablations('v2') == []
     assert published.methods('v2-bias') == published.others('') == []
+
+
+def test_results_on_rephrased_questions_stand_beside_all_of_them():
+    scores = {'test_set': {'published': 'v1'}, 'parts': {}}
+    on_v1 = published.others_asked(scores)
+    for asked, is_whole in ((211_572, True), (50_000, False)):
+        scores['parts']['rephrased'] = {'questions': {'Avg': asked}}
+        rows = published.others_asked(scores)
+        assert (rows != on_v1) == is_whole and rows[: len(on_v1)] == on_v1
+    rows = published.others('v1') + published.others('R')
+    shown = published.other_table(rows)
+    assert len(shown) == len(rows) and shown['MCCD (NeurIPS 2024): rephrased']['Avg'] == 67.59
