@@ -211,6 +211,8 @@ def test_results_on_rephrased_questions_stand_beside_all_of_them():
         scores['parts']['rephrased'] = {'questions': {'Avg': asked}}
         rows = published.others_asked(scores)
         assert (rows != on_v1) == is_whole and rows[: len(on_v1)] == on_v1
+    biased = published.others_asked({'test_set': {'published': 'v2-bias'}, 'parts': {}})
+    assert biased == published.others('v2-bias') and published.notes([]) == []
     rows = published.others('v1') + published.others('R')
     shown = published.other_table(rows)
     assert len(shown) == len(rows) and shown['MCCD (NeurIPS 2024): rephrased']['Avg'] == 67.59
