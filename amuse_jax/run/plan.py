@@ -346,6 +346,8 @@ def ask(config: ConfigDict, workdir: Path, video: str, question: str) -> None:
     """
     if not video or not question.strip():
         raise StageError('--stages=ask needs --video=FILE and --question="..."')
+    if not paths.is_utf_8(question):
+        raise StageError(f'--question is {question!a}, which is not UTF-8; use a UTF-8 terminal')
     path = paths.from_user(video, '--video')
     if hosts.count() > 1:
         raise StageError('--stages=ask runs in one process; omit --coordinator')
