@@ -102,6 +102,11 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     }
 
 
+def truth_files(config: ConfigDict) -> str:
+    """Return the pattern of the files in truth/ that the labels come from; '' if none."""
+    return '*' if config.sources.stems == 'truth' else ''
+
+
 def annotate_shard(job: Job, sound_ids: Sequence[str], path: Path) -> None:
     """Write the annotations of some sounds to an .npz file with the arrays named in ARRAYS.
 

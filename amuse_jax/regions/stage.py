@@ -58,6 +58,11 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     return summary
 
 
+def truth_files(config: ConfigDict) -> str:
+    """Return the pattern of the files in truth/ that the detector learns from; '' if none."""
+    return '' if config.rois.weights else '*.json'
+
+
 def splits_of_videos(prepared: Prepared) -> dict[str, str]:
     """Return the split of every video that has questions.
 

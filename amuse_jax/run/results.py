@@ -27,7 +27,8 @@ class Results:
       config: the run's config.
       workdir: the run's folder.
       stages: the run's stages by name, in order.
-      needs_data: whether the folder of the data set must be the one that the results are from.
+      needs_data: whether the data set must be the one that the results are from: its folder, and
+        its files in truth/.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class Results:
         if name not in self._wanted:
             stage, folder = self._stages[name], self.folder(name)
             recorded = self.recorded(name, folder) or {}
+            truth = stage.truth(self._config) if stage.truth and self._needs_data else ''
             self._wanted[name] = made_from.describe(
                 self._config,
                 stage.settings,
@@ -122,6 +124,7 @@ class Results:
                 self._sources(name),
                 recorded.get('redo', ''),
                 recorded.get('contents'),
+                truth,
             )
         return self._wanted[name]
 
