@@ -5,6 +5,7 @@ before training in JAX begins.
 """
 
 import concurrent.futures
+import functools
 import json
 import multiprocessing
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from ml_collections import ConfigDict
 from amuse_jax import music_avqa
 from amuse_jax.data.prepared import Prepared
 from amuse_jax.regions import environment
+from amuse_jax.system import contents, paths
 from amuse_jax.system.processes import end_with_parent
 
 
@@ -56,6 +58,22 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     if summary['map50'] is not None:
         print(f'rois: mAP50 {summary["map50"]:.3f} on the videos of the val split')
     return summary
+
+
+def check_weights(config: ConfigDict) -> None:
+    """Make sure that the stage can use the detector in `rois.weights`, before hours of work.
+
+    Raises:
+      StageError: the file cannot be used, or the detector's features do not have the size
+        `rois.feature_size`.
+    """
+    path = paths.from_user(config.rois.weights, 'config.rois.weights')
+    _check_weights(path, contents.stat(path), config.rois.feature_size)
+
+
+@functools.cache  # the configs of all ablations have the same detector
+def _check_weights(path: Path, size_and_time: tuple[int, int] | None, feature_size: int) -> None:
+    _call_in_new_process(_load_weights, path, feature_size)
 
 
 def truth_files(config: ConfigDict) -> str:
@@ -114,6 +132,13 @@ def _call_in_new_process(function: Callable, *arguments):
                 'run the same command again to continue, with a smaller rois.image_size if it dies '
                 'again'
             ) from error
+
+
+def _load_weights(path: Path, feature_size: int) -> None:
+    environment.set_up()
+    from amuse_jax.regions import detector_setup  # imports PyTorch
+
+    detector_setup.load_weights(path, feature_size)
 
 
 def _run_worker(
