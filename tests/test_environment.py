@@ -185,13 +185,23 @@ def test_a_platform_that_is_not_here_is_one_sentence(module, arguments, platform
 
 
 @pytest.mark.parametrize('before', ['', 'import jax\n'])
-def test_jax_computes_in_32_bits_also_if_a_config_has_imported_it(before):
+def test_jax_computes_by_its_defaults_also_if_a_config_has_imported_it(before):
+    exported = X64 | {
+        'JAX_NUMPY_RANK_PROMOTION': 'raise',
+        'JAX_NUMPY_DTYPE_PROMOTION': 'strict',
+        'JAX_DEFAULT_PRNG_IMPL': 'rbg',
+        'JAX_DEFAULT_MATMUL_PRECISION': 'bfloat16',
+    }
     code = (
         f'{before}from amuse_jax.system import environment; environment.set_up()\n'
-        'import jax.numpy as jnp; assert jnp.ones(1).dtype == jnp.float32\n'
-        'assert jnp.asarray(1).dtype == jnp.int32'
+        'import jax, jax.numpy as jnp; assert jnp.ones(1).dtype == jnp.float32\n'
+        'assert jnp.asarray(1).dtype == jnp.int32\n'
+        'assert (jnp.ones((2, 3)) + jnp.ones(3, jnp.int32)).shape == (2, 3)\n'
+        'assert jax.random.PRNGKey(0).shape == (2,)  # threefry\n'
+        'assert jax.config.jax_default_matmul_precision is None'
     )
-    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=processes.environment() | X64)
+    variables = processes.environment() | exported
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=variables)
     assert done.returncode == 0
 
 

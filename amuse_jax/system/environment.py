@@ -12,21 +12,31 @@ import threading
 
 # Figures are only written to files, so the backend of a notebook is of no use here.
 MATPLOTLIB = ('MPLBACKEND', 'MATPLOTLIBRC', 'MPLCONFIGDIR')
+# JAX's own defaults of the settings that change results or refuse programs. They can be exported as
+# JAX_ENABLE_X64 and so on.
+JAX = {
+    'jax_enable_x64': False,
+    'jax_numpy_dtype_promotion': 'standard',
+    'jax_numpy_rank_promotion': 'allow',
+    'jax_default_prng_impl': 'threefry2x32',
+    'jax_default_matmul_precision': None,
+}
 
 
 def set_up() -> None:
     """Set up the environment of a command. Call this first in its process.
 
     File names are UTF-8; Matplotlib's variables are removed; OpenMP's threads wait passively; JAX
-    computes in 32 bits, as the checkpoints are stored; and letters that the terminal does not have
-    are replaced instead of ending the command.
+    computes by its own defaults, so in 32 bits, as the checkpoints are stored; and letters that the
+    terminal does not have are replaced instead of ending the command.
     """
     use_utf_8()
     ignore_matplotlib()
     wait_passively()
-    os.environ['JAX_ENABLE_X64'] = 'false'
-    if 'jax' in sys.modules:  # a config file may have imported it
-        sys.modules['jax'].config.update('jax_enable_x64', False)
+    for name, value in JAX.items():
+        os.environ.pop(name.upper(), None)
+        if 'jax' in sys.modules:  # a config file may have imported it
+            sys.modules['jax'].config.update(name, value)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors='replace')
