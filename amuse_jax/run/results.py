@@ -109,7 +109,7 @@ class Results:
             before = recorded['needs'].get(need, identity)
             if identity is not None and before != identity:
                 reasons += self._reasons_of_need(need)
-        return reasons
+        return list(dict.fromkeys(reasons))  # several stages may have the same setting
 
     def wanted(self, name: str) -> dict:
         """Return what the stage's result must be made from (made_from.py)."""
