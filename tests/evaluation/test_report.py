@@ -44,8 +44,8 @@ def test_published_rows_stand_beside_the_same_test_set(tmp_path):
 
 
 def test_verdicts_stand_below_the_table_and_later_systems_in_a_table_of_their_own(tmp_path):
-    write(tmp_path, {'test': part(V1.counts)})
-    for name in ('table.txt', 'table.md', 'report.md'):
+    write(tmp_path, {'test': make_part(V1.counts)})
+    for name in ('table.txt', 'table.md', 'report.md', 'report.html'):
         text = (tmp_path / name).read_text()
         assert '[b] Not comparable: it is a result on other questions. Validation answers' in text
     text = (tmp_path / 'table.txt').read_text()
