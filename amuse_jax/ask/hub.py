@@ -41,8 +41,8 @@ def download(name: str, revision: str | None = None, **options) -> Path:
     except Exception as error:  # errors of the network and the hub have no common class
         raise StageError(
             f'there is no folder {name}, and no model of that name could be fetched from the '
-            f'Hugging Face hub ({type(error).__name__}: {first_line(error)}); check the name, or download '
-            'the folder on a machine with a network and give its path'
+            f'Hugging Face hub ({type(error).__name__}: {first_line(error)}); check the name, or '
+            'download the folder on a machine with a network and give its path'
         ) from error
     if not exported.is_exported(folder):
         raise StageError(
