@@ -1,12 +1,14 @@
-"""The report of the evaluate stage: tables (text, Markdown, CSV), figures and report.md."""
+"""The report of the evaluate stage: tables (text, Markdown, CSV), figures, report.{html,md}."""
 
-import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
 
-import jinja2
+from tabulate import tabulate
 
-from amuse_jax.evaluation import bootstrap, figures, published, tables
+from amuse_jax.evaluation import bootstrap, figures, published, quality, report_html, tables
 from amuse_jax.system.manifest import read_manifest
 
 MARGIN = '± 95 %'
@@ -16,29 +18,49 @@ INTERVAL_NOTE = (
 )
 
 
+class Example(NamedTuple):
+    """An example: its line of predictions.jsonl, and the PNG of its page."""
+
+    line: Mapping
+    page: Path
+
+
 def write(
     folder: Path,
     inputs: Mapping[str, Path],
     scores: Mapping,
     templates: Sequence[Mapping],
     predictions: Sequence[Mapping],
+    examples: Sequence[Example],
 ) -> None:
-    """Write table.{txt,md,csv}, templates.{txt,md,csv}, figures/ and report.md, which shows them.
+    """Write table.{txt,md,csv}, templates.{txt,md,csv}, figures/, and report.{html,md}.
+
+    report.html shows everything and needs no other file; report.md refers to the other files.
 
     Args:
-      folder: folder of the evaluate stage, which holds examples/ already.
+      folder: folder of the evaluate stage.
       inputs: folders of annotate, rois, pretrain and train, by stage.
       scores: content of scores.json.
       templates: rows of tables.per_template.
       predictions: lines of predictions.jsonl for the test questions.
+      examples: the examples, whose pages lie in the folder already.
     """
     peers = published.methods(scores['test_set']['published'])
-    notes = [*table_notes(scores), *([published_note(peers)] if peers else [])]
+    later = published.others_asked(scores)
+    notes = [*table_notes(scores), *published.notes(peers)]
     others = {name: part for name, part in scores['parts'].items() if name != 'test'}
     displayed = [_rows({'test': scores['parts']['test']}) | published.marked(peers)]
     displayed += [_rows(others)] if others else []
     picture = 'figures/accuracy.png'
-    tables.write(folder, displayed, _csv_rows(scores, peers), notes, picture)
+    tables.write(
+        folder,
+        [*displayed, *([published.other_table(later)] if later else [])],
+        _csv_rows(scores, peers),
+        [*notes, *published.other_notes(later)],
+        picture,
+    )
+    if later:
+        notes.append(f'table.md lists {len(later)} other published results.')
     tables.write_templates(folder, templates)
     figures.training_curves(inputs['train'] / 'metrics.jsonl', folder / 'figures/training.png')
     figures.importance(predictions, folder / 'figures/importance.png')
@@ -48,10 +70,22 @@ def write(
         test['rows'],
         folder / picture,
         bootstrap.margins(test['intervals']),
-        {row.method: row.row for row in peers},
+        published.with_verdicts(peers),
     )
-    _write_page(
-        folder, inputs, scores, [tables.as_markdown(rows) + '\n' for rows in displayed], notes
+    markdown_tables = [tables.as_markdown(rows) + '\n' for rows in displayed]
+    qualities = quality.make_tables(
+        {name: read_manifest(inputs[name])['summary'] for name in ('annotate', 'rois', 'pretrain')}
+    )
+    _write_markdown(folder, markdown_tables, notes, qualities, examples, scores['test_set'])
+    report_html.write(
+        folder / 'report.html',
+        scores['parts'],
+        peers,
+        notes,
+        templates,
+        qualities,
+        examples,
+        folder / 'figures',
     )
 
 
@@ -82,19 +116,10 @@ def _rows(parts: Mapping[str, Mapping]) -> dict[str, Mapping[str, float | str]]:
     return tables.with_margins(labelled(parts, 'rows'), own_margins(parts), MARGIN)
 
 
-def published_note(peers: Sequence[published.Published]) -> str:
-    """Say where the published rows come from and what their mark means."""
-    sources = ' and '.join(dict.fromkeys(row.source for row in peers))
-    return (
-        f'Rows with authors are as printed in {sources}. {published.MARK}: an average that is not '
-        "the one over the test set's questions."
-    )
-
-
 def _csv_rows(scores: Mapping, peers: Sequence[published.Published]) -> dict[str, tables.Row]:
     """Return all rows with the bounds of their intervals, and the published rows as printed."""
     rows = tables.with_bounds(*(labelled(scores['parts'], key) for key in ('rows', 'intervals')))
-    return rows | {row.method: row.row for row in peers}
+    return rows | published.with_verdicts(peers)
 
 
 def markdown_tables(scores: Mapping) -> list[str]:
@@ -129,39 +154,54 @@ def table_notes(scores: Mapping) -> list[str]:
     return notes
 
 
-def _write_page(
+def _write_markdown(
     folder: Path,
-    inputs: Mapping[str, Path],
-    scores: Mapping,
     markdown_tables: Sequence[str],
     notes: Sequence[str],
+    qualities: Sequence[quality.Table],
+    examples: Sequence[Example],
+    test_set: Mapping,
 ) -> None:
-    """Write report.md, which shows all results of the run on one page.
+    """Write report.md.
 
     `markdown_tables` are the table of the test questions and, where there are any, of their parts.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader('amuse_jax.evaluation', ''),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    summaries = {
-        name: json.dumps(read_manifest(inputs[name])['summary'], indent=1)
-        for name in ('annotate', 'rois', 'pretrain')
-    }
-    page = environment.get_template('report.md.jinja').render(
-        questions=scores['test_set']['questions'],
-        tables=markdown_tables,
-        notes=notes,
-        summaries=summaries,
-        templates=(folder / 'templates.md').read_text('utf-8'),
-        examples=sorted((folder / 'examples').glob('*')),  # none if evaluate.examples is 0
+    page = (
+        report_html.make_environment()
+        .get_template('report.md.jinja')
+        .render(
+            questions=test_set['questions'],
+            tables=markdown_tables,
+            notes=notes,
+            quality=qualities,
+            templates=(folder / 'templates.md').read_text('utf-8'),
+            examples=_list_examples(folder, examples),
+        )
     )
     (folder / 'report.md').write_text(page, 'utf-8')
 
 
+def _list_examples(folder: Path, examples: Sequence[Example]) -> str:
+    """Return a Markdown table of the examples with links to their pages; '' if there is none."""
+    rows = []
+    for line, page in examples:
+        address = quote(page.relative_to(folder).as_posix())
+        rows.append(
+            {
+                'question': f'[{_escape(line["question"])}]({address})',
+                'type': f'{line["modality"]} {line["kind"]}',
+                'answer': line['predicted'],
+                'true answer': line['answer'],
+            }
+        )
+    return tabulate(rows, headers='keys', tablefmt='github', disable_numparse=True) if rows else ''
+
+
+def _escape(text: str) -> str:
+    """Return text for a cell of a Markdown table, where it means nothing but itself."""
+    return re.sub(r'([\\`*_\[\]<>|&])', r'\\\1', ' '.join(text.split()))
+
+
 def format_summary(folder: Path) -> str:
     """Return the table and the path of the report, for the terminal."""
-    return f'\n{(folder / "table.txt").read_text("utf-8")}\nreport: {folder / "report.md"}'
+    return f'\n{(folder / "table.txt").read_text("utf-8")}\nreport: {folder / "report.html"}'
