@@ -1,7 +1,6 @@
 """A trained model that watches videos and answers questions about them."""
 
 import contextlib
-import dataclasses
 import operator
 import threading
 import warnings
@@ -12,12 +11,14 @@ from typing import Any, overload
 import jax
 import jax.numpy as jnp
 import numpy as np
+from huggingface_hub import ModelHubMixin
+from safetensors.numpy import save_file
 from scipy.special import softmax
 
 from amuse_jax.ask import answer as answers
-from amuse_jax.ask import loading
+from amuse_jax.ask import exported, hub, loading, video_model
 from amuse_jax.ask.answer import Answer
-from amuse_jax.ask.loading import Trained
+from amuse_jax.ask.trained import Trained
 from amuse_jax.data import video_arrays
 from amuse_jax.data.records import segment_mask
 from amuse_jax.data.tokenizer import QuestionTokenizer
@@ -27,11 +28,10 @@ from amuse_jax.media import guarded
 from amuse_jax.media.log_mel import LogMel
 from amuse_jax.media.video import MediaError
 from amuse_jax.models import platform
-from amuse_jax.models.amuse import Amuse, AmuseInputs, AmuseOutput
-from amuse_jax.models.universal_encoder import UniversalEncoder
+from amuse_jax.models.amuse import AmuseInputs, AmuseOutput
 from amuse_jax.music_avqa import vocabulary
 from amuse_jax.regions.process import RegionProcess
-from amuse_jax.system import environment, paths, xla
+from amuse_jax.system import environment, files, paths, xla
 from amuse_jax.training import state
 
 # Questions are answered in groups of these sizes, so that few programs are compiled.
@@ -49,27 +49,34 @@ class UnfamiliarQuestion(UserWarning):
     """The model has met no such question in training, so its answer is less reliable."""
 
 
-def load(source: str | Path) -> 'Model':
+def load(source: str | Path, revision: str | None = None) -> 'Model':
     """Load a trained model; see `amuse_jax.load`.
 
     JAX gets a cache of compiled programs, if it has none, and takes the memory of GPUs only as it
     needs it, if it has not started yet.
     """
+    _prepare_jax()
+    return Model(loading.read(str(source), revision))
+
+
+def _prepare_jax() -> None:
     environment.wait_passively()
     xla.set_environment(shares_gpus=True)
     xla.enable_compilation_cache()
-    return Model(loading.read(str(source)))
 
 
-class Model:
+class Model(ModelHubMixin, library_name='amuse_jax'):
     """A trained model; `amuse_jax.load` makes it.
 
     It is a context manager, which ends the process of its detector. Several threads may use it.
+    `push_to_hub('USER/NAME')` and `from_pretrained` are those of huggingface_hub.ModelHubMixin.
 
     Attributes:
       trained: the model's parts and the settings that it was made with.
       streams: names of the streams of `Answer.importance`.
     """
+
+    _hub_mixin_config: dict = {}  # the mixin would make one from a copy of all arrays
 
     def __init__(self, trained: Trained):
         self.trained = trained
@@ -86,9 +93,13 @@ class Model:
         encoder, *encoder_arrays = state.split(trained.encoder, '')
         self._amuse_arrays = amuse_arrays[0] | amuse_arrays[1]
         self._encoder_arrays = encoder_arrays[0] | encoder_arrays[1]
-        self._encode = jax.jit(lambda arrays, *inputs: _encode(encoder.merge(arrays), *inputs))
+        self._encode = jax.jit(
+            lambda arrays, *inputs: video_model.encode(encoder.merge(arrays), *inputs)
+        )
         self._see = jax.jit(
-            lambda arrays, *inputs: _see(amuse.merge(arrays), *inputs, is_open=self._is_open)
+            lambda arrays, *inputs: video_model.see(
+                amuse.merge(arrays), *inputs, is_open=self._is_open
+            )
         )
         self._answer = jax.jit(lambda arrays, inputs: amuse.merge(arrays)(inputs))
 
@@ -97,6 +108,32 @@ class Model:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+    def save_pretrained(self, save_directory: str | Path, **options) -> str | None:
+        """Write the model to a folder that `amuse_jax.load` reads on any machine.
+
+        Args:
+          save_directory: a folder that does not exist or is empty.
+          **options: see ModelHubMixin.save_pretrained.
+
+        Raises:
+          StageError: the folder holds something, or the detector's packages are not installed.
+        """
+        folder = paths.from_user(str(save_directory), 'the folder')
+        exported.refuse_used(folder)  # the mixin would delete a config.json
+        return super().save_pretrained(folder, **options)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        exported.write(self.trained, save_directory)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, revision: str | None, **options) -> 'Model':
+        _prepare_jax()
+        if Path(model_id).is_dir():
+            return cls(exported.read(Path(model_id)))
+        known = ('cache_dir', 'force_download', 'local_files_only', 'token')
+        options = {name: options[name] for name in known}
+        return cls(exported.read(hub.download(model_id, revision, **options)))
 
     def close(self) -> None:
         """End the process of the detector. The next video that needs it starts another one."""
@@ -240,6 +277,19 @@ class Video:
             length = f'its sound lasts {self.seconds:.0f} s'
             self.notes = (f'only the first {used:g} s of the video count; {length}',)
 
+    def save(self, path: str | Path) -> None:
+        """Write the frames, log-mels and regions as safetensors.
+
+        The programs of an exported model (`amuse export --stablehlo`) read this file.
+        """
+        arrays = {
+            **{name: self._record[name][None] for name in ('frames', 'log_mel')},
+            'segment_mask': segment_mask(self._record)[None],
+            **{name: array[None] for name, array in self._regions.items()},
+        }
+        target = paths.from_user(str(path), 'the file')
+        files.write_atomically(target, lambda beside: save_file(arrays, beside))
+
     @overload
     def ask(self, question: str) -> Answer: ...
 
@@ -332,28 +382,6 @@ class Video:
             labels_from='predicted by the universal encoder',
             segment_seconds=self._segment_seconds,
         )
-
-
-def _encode(
-    encoder: UniversalEncoder, frames: jax.Array, log_mel: jax.Array
-) -> dict[str, jax.Array]:
-    """Compute the universal encoder's features and labels of one video, with a batch axis.
-
-    They are rounded as those that training and evaluation read from the disk.
-    """
-    output = encoder(frames, log_mel)
-    return {
-        field.name: getattr(output, field.name).astype(jnp.float16)
-        for field in dataclasses.fields(output)
-    }
-
-
-def _see(amuse: Amuse, frames: jax.Array, log_mel: jax.Array, *, is_open: bool) -> dict[str, Any]:
-    """Return the inputs of Amuse that come from its own towers."""
-    question_free = amuse.encoder.question_free(frames, log_mel)
-    if is_open:
-        return {'question_free': question_free}
-    return {'closed': amuse.encoder.closed(question_free)}
 
 
 def _to_device(array: np.ndarray) -> jax.Array:

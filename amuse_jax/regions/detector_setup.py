@@ -51,7 +51,10 @@ def create(config: ConfigDict, folder: Path, root: Path, video_ids: Sequence[str
     """
     if config.rois.weights:
         weights = paths.from_user(config.rois.weights, 'config.rois.weights')
-        load_weights(weights, config.rois.feature_size)
+        model = load_weights(weights, config.rois.feature_size)
+        if weights.suffix == detector.PORTABLE:
+            detector.save(model, folder / DETECTOR_FILE)
+            return
         write_atomically(folder / DETECTOR_FILE, lambda beside: shutil.copyfile(weights, beside))
     else:
         _train(config, folder, root, video_ids)
