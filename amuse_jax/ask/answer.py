@@ -1,13 +1,16 @@
 """The answer to a question about a video, and what it rests on."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from amuse_jax.evaluation import example_page
 from amuse_jax.music_avqa import vocabulary
+
+if TYPE_CHECKING:
+    from amuse_jax.evaluation.example_page import Evidence
 
 SHOWN = 5  # answers that a terminal shows
 
@@ -71,7 +74,7 @@ class Answer:
     regions: tuple[Region, ...]
     timeline: tuple[Segment, ...]
     notes: tuple[str, ...]
-    _evidence: example_page.Evidence = dataclasses.field(repr=False, compare=False)
+    _evidence: Callable[[], 'Evidence'] = dataclasses.field(repr=False, compare=False)
 
     def page(self, path: str | Path) -> Path:
         """Draw frames, regions, timeline, probabilities and importance as a PNG.
@@ -79,17 +82,19 @@ class Answer:
         Returns:
           The path of the file.
         """
+        from amuse_jax.evaluation import example_page  # Matplotlib takes a while to import
+
         path = Path(path)
         values = np.array([self.probabilities[name] for name in vocabulary.ANSWERS])
-        example_page.draw(self._evidence, self.question, values, self.importance, None, path)
+        example_page.draw(self._evidence(), self.question, values, self.importance, None, path)
         return path
 
     def to_json(self) -> dict:
         """Return everything but the pictures as JSON values."""
         names = (field.name for field in dataclasses.fields(self) if field.name[0] != '_')
         content = {name: getattr(self, name) for name in names}
-        for name in ('regions', 'timeline'):
-            content[name] = [dataclasses.asdict(each) for each in content[name]]
+        content['regions'] = [vars(each) | {'box': list(each.box)} for each in self.regions]
+        content['timeline'] = [dataclasses.asdict(each) for each in self.timeline]
         return content | {'notes': list(self.notes)}
 
     def __str__(self) -> str:

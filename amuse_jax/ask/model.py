@@ -2,17 +2,17 @@
 
 import contextlib
 import dataclasses
+import functools
 import operator
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import softmax
 
 from amuse_jax.ask import answer as answers
 from amuse_jax.ask import loading
@@ -22,17 +22,19 @@ from amuse_jax.data import video_arrays
 from amuse_jax.data.records import segment_mask
 from amuse_jax.data.tokenizer import QuestionTokenizer
 from amuse_jax.errors import QuestionError, StageError, VideoError
-from amuse_jax.evaluation import example_page
 from amuse_jax.media import guarded
 from amuse_jax.media.log_mel import LogMel
 from amuse_jax.media.video import MediaError
-from amuse_jax.models import platform
+from amuse_jax.models import building, platform
 from amuse_jax.models.amuse import Amuse, AmuseInputs, AmuseOutput
 from amuse_jax.models.universal_encoder import UniversalEncoder
 from amuse_jax.music_avqa import vocabulary
 from amuse_jax.regions.process import RegionProcess
 from amuse_jax.system import environment, paths, xla
 from amuse_jax.training import state
+
+if TYPE_CHECKING:
+    from amuse_jax.evaluation.example_page import Evidence
 
 # Questions are answered in groups of these sizes, so that few programs are compiled.
 GROUPS = (1, 4)
@@ -82,15 +84,16 @@ class Model:
         self._precision = platform.matmul_precision(config.model.dtype)
         self._finder: RegionProcess | None = None
         self._lock = threading.Lock()
-        amuse, *amuse_arrays = state.split(trained.amuse, '')
-        encoder, *encoder_arrays = state.split(trained.encoder, '')
-        self._amuse_arrays = amuse_arrays[0] | amuse_arrays[1]
-        self._encoder_arrays = encoder_arrays[0] | encoder_arrays[1]
-        self._encode = jax.jit(lambda arrays, *inputs: _encode(encoder.merge(arrays), *inputs))
-        self._see = jax.jit(
+        amuse, self._amuse_arrays = state.flatten(trained.amuse)
+        encoder, self._encoder_arrays = state.flatten(trained.encoder)
+        # As in training: where a lower level compiles faster, so do these programs.
+        options = building.compiler_options(config.loop.optimization_level)
+        jit = functools.partial(jax.jit, compiler_options=options)
+        self._encode = jit(lambda arrays, *inputs: _encode(encoder.merge(arrays), *inputs))
+        self._see = jit(
             lambda arrays, *inputs: _see(amuse.merge(arrays), *inputs, is_open=self._is_open)
         )
-        self._answer = jax.jit(lambda arrays, inputs: amuse.merge(arrays)(inputs))
+        self._answer = jit(lambda arrays, inputs: _answer(amuse.merge(arrays), inputs))
 
     def __enter__(self) -> 'Model':
         return self
@@ -158,17 +161,16 @@ class Model:
           Probabilities (Q, 42), and the output with arrays [Q, ...].
         """
         words, mask = self._tokenizer.encode(questions)
-        outputs, start = [], 0
+        answered, start = [], 0
         while start < len(questions):
             size = next((n for n in GROUPS if n >= len(questions) - start), GROUPS[-1])
             rows = np.minimum(np.arange(start, start + size), len(questions) - 1)
             asked = AmuseInputs(words=words[rows][None], word_mask=mask[rows][None], **inputs)
             with self._numerics():
-                output = jax.device_get(self._answer(self._amuse_arrays, asked))
-            outputs.append(jax.tree.map(operator.itemgetter(0), output))
+                result = jax.device_get(self._answer(self._amuse_arrays, asked))
+            answered.append(jax.tree.map(operator.itemgetter(0), result))
             start += size
-        output = jax.tree.map(lambda *parts: np.concatenate(parts)[: len(questions)], *outputs)
-        return softmax(output.logits, axis=-1), output
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(questions)], *answered)
 
     def _check_regions(self, regions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the regions with the dtypes of the stage rois.
@@ -316,12 +318,14 @@ class Video:
                 self._sources, self._rhythm, weights / weights.sum(), self._segment_seconds
             ),
             notes=(*notes, *self.notes),
-            _evidence=self._evidence(),
+            _evidence=self._evidence,
         )
 
-    def _evidence(self) -> example_page.Evidence:
+    def _evidence(self) -> 'Evidence':
+        from amuse_jax.evaluation.example_page import Evidence
+
         segments = len(self._record['frames'])
-        return example_page.Evidence(
+        return Evidence(
             frames=self._record['frames'],
             shape=self._record['shape'],
             boxes=self._regions.get('boxes', np.zeros((segments, 0, 4))),
@@ -354,6 +358,12 @@ def _see(amuse: Amuse, frames: jax.Array, log_mel: jax.Array, *, is_open: bool) 
     if is_open:
         return {'question_free': question_free}
     return {'closed': amuse.encoder.closed(question_free)}
+
+
+def _answer(amuse: Amuse, inputs: AmuseInputs) -> tuple[jax.Array, AmuseOutput]:
+    """Return the probabilities of all answers, [..., 42], and the output that they come from."""
+    output = amuse(inputs)
+    return jax.nn.softmax(output.logits), output
 
 
 def _to_device(array: np.ndarray) -> jax.Array:

@@ -9,7 +9,6 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from scipy.special import softmax
 
 from amuse_jax.data import pipeline
 from amuse_jax.models.amuse import Amuse
@@ -77,6 +76,8 @@ def predict(
         other.
       Preempted: there are several processes and a notice of preemption arrived.
     """
+    from scipy.special import softmax  # takes a while to import, and `load_best` needs none
+
     mesh = sharding.mesh(config.mesh)
     structure, params, frozen = load_parts(config, inputs, mesh)
     streams = structure.merge(params | frozen).streams
