@@ -1,5 +1,6 @@
 """A trained model that watches videos and answers questions about them."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
@@ -29,7 +30,7 @@ from amuse_jax.models import building, platform
 from amuse_jax.models.amuse import Amuse, AmuseInputs, AmuseOutput
 from amuse_jax.models.universal_encoder import UniversalEncoder
 from amuse_jax.music_avqa import vocabulary
-from amuse_jax.regions.process import RegionProcess
+from amuse_jax.regions.process import Process, RegionProcess
 from amuse_jax.system import environment, paths, xla
 from amuse_jax.training import state
 
@@ -51,16 +52,21 @@ class UnfamiliarQuestion(UserWarning):
     """The model has met no such question in training, so its answer is less reliable."""
 
 
-def load(source: str | Path) -> 'Model':
+def load(source: str | Path, process: Process | None = None) -> 'Model':
     """Load a trained model; see `amuse_jax.load`.
 
     JAX gets a cache of compiled programs, if it has none, and takes the memory of GPUs only as it
     needs it, if it has not started yet.
+
+    Args:
+      source: see `amuse_jax.load`.
+      process: a process for the detector, from `regions.process.start_early`; None to start one
+        with the first video that needs it.
     """
     environment.wait_passively()
     xla.set_environment(shares_gpus=True)
     xla.enable_compilation_cache()
-    return Model(loading.read(str(source)))
+    return Model(loading.read(str(source)), process)
 
 
 class Model:
@@ -73,8 +79,8 @@ class Model:
       streams: names of the streams of `Answer.importance`.
     """
 
-    def __init__(self, trained: Trained):
-        self.trained = trained
+    def __init__(self, trained: Trained, process: Process | None = None):
+        self.trained, self._process = trained, process
         config = trained.config
         self.streams: tuple[str, ...] = trained.amuse.streams
         self._tokenizer = QuestionTokenizer(config.model.text)
@@ -84,6 +90,7 @@ class Model:
         self._precision = platform.matmul_precision(config.model.dtype)
         self._finder: RegionProcess | None = None
         self._lock = threading.Lock()
+        self._is_compiled = False
         amuse, self._amuse_arrays = state.flatten(trained.amuse)
         encoder, self._encoder_arrays = state.flatten(trained.encoder)
         # As in training: where a lower level compiles faster, so do these programs.
@@ -104,15 +111,18 @@ class Model:
     def close(self) -> None:
         """End the process of the detector. The next video that needs it starts another one."""
         with self._lock:
-            if self._finder is not None:
-                self._finder.close()
-                self._finder = None
+            for process in filter(None, (self._finder, self._process)):
+                process.close()
+            self._finder = self._process = None
 
     def start_detector(self) -> None:
         """Start the process of the detector, if the model needs one, without waiting for it."""
         with self._lock:
             if 'regions' in self.streams and self._finder is None:
-                self._finder = RegionProcess(self.trained.config, self.trained.detector)
+                self._finder = RegionProcess(
+                    self.trained.config, self.trained.detector, self._process
+                )
+                self._process = None
 
     def watch(self, path: str | Path, regions: Mapping[str, np.ndarray] | None = None) -> 'Video':
         """Read a video once, and compute everything that does not depend on a question.
@@ -129,21 +139,26 @@ class Model:
           StageError: the detector's packages are not installed, or `regions` has other shapes.
         """
         path = paths.from_user(str(path), 'the video')
-        if regions is None:
+        if 'regions' not in self.streams:
+            regions = {}
+        elif regions is None:
             self.start_detector()
-        elif 'regions' in self.streams:
+        else:
             regions = self._check_regions(regions)
-        try:
-            data = self.trained.config.data
-            record = video_arrays.read_video(
-                self._limits, path, path, data.image_size, self._log_mel
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            if regions is None:
+                finding = pool.submit(self._finder.find, path)
+            image_size = self.trained.config.data.image_size
+            reading = pool.submit(
+                video_arrays.read_video, self._limits, path, path, image_size, self._log_mel
             )
-            if 'regions' not in self.streams:
-                regions = {}
-            elif regions is None:
-                regions = self._finder.find(path)
-        except MediaError as error:
-            raise VideoError(path, error.reason) from error
+            self._compile()  # while other processes read the video
+            try:
+                record = reading.result()
+                if regions is None:
+                    regions = finding.result()
+            except MediaError as error:
+                raise VideoError(path, error.reason) from error
         frames, log_mel = record['frames'][None], record['log_mel'][None]
         with self._numerics():
             features = jax.device_get(self._encode(self._encoder_arrays, frames, log_mel))
@@ -151,6 +166,26 @@ class Model:
             if 'visual' in self.streams:
                 tokens = self._see(self._amuse_arrays, frames, log_mel)
         return Video(self, path, record, regions, features, tokens)
+
+    def _compile(self) -> None:
+        """Compile the programs for a video and a question, unless this has been done."""
+        with self._lock:
+            if self._is_compiled:
+                return
+            data, log_mel = self.trained.config.data, self._log_mel
+            media = (
+                (data.segments, data.image_size, data.image_size, 3),
+                (data.segments, log_mel.frames, log_mel.mels),
+            )
+            frames, sound = (
+                jax.ShapeDtypeStruct((1, *shape), dtype)
+                for shape, dtype in zip(media, ('uint8', 'float16'))
+            )
+            with self._numerics():
+                self._encode.lower(self._encoder_arrays, frames, sound).compile()
+                if 'visual' in self.streams:
+                    self._see.lower(self._amuse_arrays, frames, sound).compile()
+            self._is_compiled = True
 
     def _answer_all(
         self, inputs: Mapping[str, Any], questions: Sequence[str]

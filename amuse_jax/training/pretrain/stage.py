@@ -145,7 +145,7 @@ def load(config: ConfigDict, folder: Path) -> tuple[state.Structure, state.Array
     Raises:
       StageError: there is no checkpoint, or the config has other sizes.
     """
-    model = nnx.eval_shape(lambda: build(config, nnx.Rngs(0)))
+    model = building.shapes(functools.partial(build, config))
     structure, *parts = state.split(model, '')
     everywhere = sharding.replicated(sharding.mesh(config.mesh))
     params, frozen = (sharding.abstract_arrays(part, everywhere) for part in parts)
