@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from amuse_jax.evaluation import example_page
+from amuse_jax.evaluation.page.evidence import Evidence
 from amuse_jax.music_avqa import vocabulary
 
 SHOWN = 5  # answers that a terminal shows
@@ -71,7 +72,7 @@ class Answer:
     regions: tuple[Region, ...]
     timeline: tuple[Segment, ...]
     notes: tuple[str, ...]
-    _evidence: example_page.Evidence = dataclasses.field(repr=False, compare=False)
+    _evidence: Evidence = dataclasses.field(repr=False, compare=False)
 
     def page(self, path: str | Path) -> Path:
         """Draw frames, regions, timeline, probabilities and importance as a PNG.

@@ -5,7 +5,7 @@ import dataclasses
 import operator
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -22,7 +22,7 @@ from amuse_jax.data import video_arrays
 from amuse_jax.data.records import segment_mask
 from amuse_jax.data.tokenizer import QuestionTokenizer
 from amuse_jax.errors import QuestionError, StageError, VideoError
-from amuse_jax.evaluation import example_page
+from amuse_jax.evaluation.page.evidence import Evidence
 from amuse_jax.media import guarded
 from amuse_jax.media.log_mel import LogMel
 from amuse_jax.media.video import MediaError
@@ -36,6 +36,9 @@ from amuse_jax.training import state
 
 # Questions are answered in groups of these sizes, so that few programs are compiled.
 GROUPS = (1, 4)
+# The steps of `Model.watch`: decoding, the pretrained encoder of rhythm and sources, and the
+# regions and towers.
+WATCH_STEPS = ('reading', 'listening', 'looking')
 # The dtypes of the arrays of the rois stage.
 _REGION_DTYPES = {
     'boxes': 'float16',
@@ -111,7 +114,12 @@ class Model:
             if 'regions' in self.streams and self._finder is None:
                 self._finder = RegionProcess(self.trained.config, self.trained.detector)
 
-    def watch(self, path: str | Path, regions: Mapping[str, np.ndarray] | None = None) -> 'Video':
+    def watch(
+        self,
+        path: str | Path,
+        regions: Mapping[str, np.ndarray] | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> 'Video':
         """Read a video once, and compute everything that does not depend on a question.
 
         Args:
@@ -120,6 +128,7 @@ class Model:
           regions: the regions of the video, as the stage rois writes them: 'boxes' (T, K, 4),
             'classes' (T, K), 'scores' (T, K), 'features' (T, K, D). None: the model's detector
             finds them, in a process of its own, with PyTorch.
+          progress: called with each of WATCH_STEPS when that step begins.
 
         Raises:
           VideoError: the file cannot be used; `reason` says why.
@@ -130,22 +139,27 @@ class Model:
             self.start_detector()
         elif 'regions' in self.streams:
             regions = self._check_regions(regions)
+        begin = progress or (lambda step: None)
+        data = self.trained.config.data
         try:
-            data = self.trained.config.data
+            begin('reading')
             record = video_arrays.read_video(
                 self._limits, path, path, data.image_size, self._log_mel
             )
+            frames, log_mel = record['frames'][None], record['log_mel'][None]
+            begin('listening')
+            with self._numerics():
+                features = jax.device_get(self._encode(self._encoder_arrays, frames, log_mel))
+            begin('looking')
             if 'regions' not in self.streams:
                 regions = {}
             elif regions is None:
                 regions = self._finder.find(path)
         except MediaError as error:
             raise VideoError(path, error.reason) from error
-        frames, log_mel = record['frames'][None], record['log_mel'][None]
-        with self._numerics():
-            features = jax.device_get(self._encode(self._encoder_arrays, frames, log_mel))
-            tokens = {}
-            if 'visual' in self.streams:
+        tokens = {}
+        if 'visual' in self.streams:
+            with self._numerics():
                 tokens = self._see(self._amuse_arrays, frames, log_mel)
         return Video(self, path, record, regions, features, tokens)
 
@@ -268,7 +282,7 @@ class Video:
         probabilities, output = self._model._answer_all(self._inputs, questions)
         if not np.isfinite(probabilities).all():
             raise QuestionError(
-                f'the model has no answer about {self.path}: its probabilities are not finite; '
+                'the model has no answer about this video: its probabilities are not finite; '
                 'train it again, or ask about another video'
             )
         found = [
@@ -303,9 +317,11 @@ class Video:
         importance = output.importance[index]
         weights = importance @ output.time_weights[index]
         regions: tuple[answers.Region, ...] = ()
+        shares = np.zeros((len(weights), 0))
         if self._regions:
             shares = output.region_weights[index].reshape(self._regions['classes'].shape)
             regions = answers.regions(self._regions, shares, class_names, self._segment_seconds)
+        time_weights = dict(zip(self._model.streams, output.time_weights[index]))
         return Answer(
             question=question,
             text=vocabulary.ANSWERS[order[0]],
@@ -316,12 +332,14 @@ class Video:
                 self._sources, self._rhythm, weights / weights.sum(), self._segment_seconds
             ),
             notes=(*notes, *self.notes),
-            _evidence=self._evidence(),
+            _evidence=self._evidence(shares, time_weights),
         )
 
-    def _evidence(self) -> example_page.Evidence:
+    def _evidence(
+        self, region_weights: np.ndarray, time_weights: Mapping[str, np.ndarray]
+    ) -> Evidence:
         segments = len(self._record['frames'])
-        return example_page.Evidence(
+        return Evidence(
             frames=self._record['frames'],
             shape=self._record['shape'],
             boxes=self._regions.get('boxes', np.zeros((segments, 0, 4))),
@@ -331,6 +349,9 @@ class Video:
             rhythm=self._rhythm,
             labels_from='predicted by the universal encoder',
             segment_seconds=self._segment_seconds,
+            segment_mask=segment_mask(self._record),
+            region_weights=region_weights,
+            time_weights=time_weights,
         )
 
 
