@@ -63,6 +63,7 @@ class Answer:
       regions: the regions of interest, those with the most attention first.
       timeline: the segments of the video, in order.
       notes: what the model did not see or never met, as sentences.
+      evidence: what `page` draws.
     """
 
     question: str
@@ -72,7 +73,7 @@ class Answer:
     regions: tuple[Region, ...]
     timeline: tuple[Segment, ...]
     notes: tuple[str, ...]
-    _evidence: Evidence = dataclasses.field(repr=False, compare=False)
+    evidence: Evidence = dataclasses.field(repr=False, compare=False)
 
     def page(self, path: str | Path) -> Path:
         """Draw frames, regions, timeline, probabilities and importance as a PNG.
@@ -82,12 +83,12 @@ class Answer:
         """
         path = Path(path)
         values = np.array([self.probabilities[name] for name in vocabulary.ANSWERS])
-        example_page.draw(self._evidence, self.question, values, self.importance, None, path)
+        example_page.draw(self.evidence, self.question, values, self.importance, None, path)
         return path
 
     def to_json(self) -> dict:
         """Return everything but the pictures as JSON values."""
-        names = (field.name for field in dataclasses.fields(self) if field.name[0] != '_')
+        names = (field.name for field in dataclasses.fields(self) if field.name != 'evidence')
         content = {name: getattr(self, name) for name in names}
         for name in ('regions', 'timeline'):
             content[name] = [dataclasses.asdict(each) for each in content[name]]

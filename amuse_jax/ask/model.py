@@ -332,7 +332,7 @@ class Video:
                 self._sources, self._rhythm, weights / weights.sum(), self._segment_seconds
             ),
             notes=(*notes, *self.notes),
-            _evidence=self._evidence(shares, time_weights),
+            evidence=self._evidence(shares, time_weights),
         )
 
     def _evidence(
