@@ -41,6 +41,9 @@ COMMANDS = {
     ),
     'tag': Command('amuse_jax.pretrained', ('tag',), 'Name the sounds in an audio or video file.'),
     'synthetic': Command('amuse_jax.synthetic', (), 'Render performances with questions.'),
+    'serve': Command(
+        'amuse_jax.serve', (), 'Ask a model about videos in the browser: amuse serve runs/demo.'
+    ),
     'seeds': Command(
         'amuse_jax.evaluation', ('seeds',), 'Average the tables of runs with other seeds.'
     ),

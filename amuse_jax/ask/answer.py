@@ -1,16 +1,13 @@
 """The answer to a question about a video, and what it rests on."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from amuse_jax.evaluation.page.evidence import Evidence
 from amuse_jax.music_avqa import vocabulary
-
-if TYPE_CHECKING:
-    from amuse_jax.evaluation.example_page import Evidence
 
 SHOWN = 5  # answers that a terminal shows
 
@@ -65,6 +62,7 @@ class Answer:
       regions: the regions of interest, those with the most attention first.
       timeline: the segments of the video, in order.
       notes: what the model did not see or never met, as sentences.
+      evidence: what `page` draws.
     """
 
     question: str
@@ -74,7 +72,7 @@ class Answer:
     regions: tuple[Region, ...]
     timeline: tuple[Segment, ...]
     notes: tuple[str, ...]
-    _evidence: Callable[[], 'Evidence'] = dataclasses.field(repr=False, compare=False)
+    evidence: Evidence = dataclasses.field(repr=False, compare=False)
 
     def page(self, path: str | Path) -> Path:
         """Draw frames, regions, timeline, probabilities and importance as a PNG.
@@ -86,12 +84,12 @@ class Answer:
 
         path = Path(path)
         values = np.array([self.probabilities[name] for name in vocabulary.ANSWERS])
-        example_page.draw(self._evidence(), self.question, values, self.importance, None, path)
+        example_page.draw(self.evidence, self.question, values, self.importance, None, path)
         return path
 
     def to_json(self) -> dict:
         """Return everything but the pictures as JSON values."""
-        names = (field.name for field in dataclasses.fields(self) if field.name[0] != '_')
+        names = (field.name for field in dataclasses.fields(self) if field.name != 'evidence')
         content = {name: getattr(self, name) for name in names}
         content['regions'] = [vars(each) | {'box': list(each.box)} for each in self.regions]
         content['timeline'] = [dataclasses.asdict(each) for each in self.timeline]

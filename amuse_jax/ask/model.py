@@ -7,9 +7,9 @@ import functools
 import operator
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from amuse_jax.data import video_arrays
 from amuse_jax.data.records import segment_mask
 from amuse_jax.data.tokenizer import QuestionTokenizer
 from amuse_jax.errors import QuestionError, StageError, VideoError
+from amuse_jax.evaluation.page.evidence import Evidence
 from amuse_jax.media import guarded
 from amuse_jax.media.log_mel import LogMel
 from amuse_jax.media.video import MediaError
@@ -34,11 +35,11 @@ from amuse_jax.regions.process import Process, RegionProcess
 from amuse_jax.system import environment, paths, xla
 from amuse_jax.training import state
 
-if TYPE_CHECKING:
-    from amuse_jax.evaluation.example_page import Evidence
-
 # Questions are answered in groups of these sizes, so that few programs are compiled.
 GROUPS = (1, 4)
+# The steps of `Model.watch`: decoding, the pretrained encoder of rhythm and sources, and the
+# regions and towers.
+WATCH_STEPS = ('reading', 'listening', 'looking')
 # The dtypes of the arrays of the rois stage.
 _REGION_DTYPES = {
     'boxes': 'float16',
@@ -124,7 +125,12 @@ class Model:
                 )
                 self._process = None
 
-    def watch(self, path: str | Path, regions: Mapping[str, np.ndarray] | None = None) -> 'Video':
+    def watch(
+        self,
+        path: str | Path,
+        regions: Mapping[str, np.ndarray] | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> 'Video':
         """Read a video once, and compute everything that does not depend on a question.
 
         Args:
@@ -133,6 +139,7 @@ class Model:
           regions: the regions of the video, as the stage rois writes them: 'boxes' (T, K, 4),
             'classes' (T, K), 'scores' (T, K), 'features' (T, K, D). None: the model's detector
             finds them, in a process of its own, with PyTorch.
+          progress: called with each of WATCH_STEPS when that step begins.
 
         Raises:
           VideoError: the file cannot be used; `reason` says why.
@@ -145,25 +152,30 @@ class Model:
             self.start_detector()
         else:
             regions = self._check_regions(regions)
+        begin = progress or (lambda step: None)
+        image_size = self.trained.config.data.image_size
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            begin('reading')
             if regions is None:
                 finding = pool.submit(self._finder.find, path)
-            image_size = self.trained.config.data.image_size
             reading = pool.submit(
                 video_arrays.read_video, self._limits, path, path, image_size, self._log_mel
             )
             self._compile()  # while other processes read the video
             try:
                 record = reading.result()
+                frames, log_mel = record['frames'][None], record['log_mel'][None]
+                begin('listening')
+                with self._numerics():
+                    features = jax.device_get(self._encode(self._encoder_arrays, frames, log_mel))
+                begin('looking')
                 if regions is None:
                     regions = finding.result()
             except MediaError as error:
                 raise VideoError(path, error.reason) from error
-        frames, log_mel = record['frames'][None], record['log_mel'][None]
-        with self._numerics():
-            features = jax.device_get(self._encode(self._encoder_arrays, frames, log_mel))
-            tokens = {}
-            if 'visual' in self.streams:
+        tokens = {}
+        if 'visual' in self.streams:
+            with self._numerics():
                 tokens = self._see(self._amuse_arrays, frames, log_mel)
         return Video(self, path, record, regions, features, tokens)
 
@@ -305,7 +317,7 @@ class Video:
         probabilities, output = self._model._answer_all(self._inputs, questions)
         if not np.isfinite(probabilities).all():
             raise QuestionError(
-                f'the model has no answer about {self.path}: its probabilities are not finite; '
+                'the model has no answer about this video: its probabilities are not finite; '
                 'train it again, or ask about another video'
             )
         found = [
@@ -340,9 +352,11 @@ class Video:
         importance = output.importance[index]
         weights = importance @ output.time_weights[index]
         regions: tuple[answers.Region, ...] = ()
+        shares = np.zeros((len(weights), 0))
         if self._regions:
             shares = output.region_weights[index].reshape(self._regions['classes'].shape)
             regions = answers.regions(self._regions, shares, class_names, self._segment_seconds)
+        time_weights = dict(zip(self._model.streams, output.time_weights[index]))
         return Answer(
             question=question,
             text=vocabulary.ANSWERS[order[0]],
@@ -353,12 +367,12 @@ class Video:
                 self._sources, self._rhythm, weights / weights.sum(), self._segment_seconds
             ),
             notes=(*notes, *self.notes),
-            _evidence=self._evidence,
+            evidence=self._evidence(shares, time_weights),
         )
 
-    def _evidence(self) -> 'Evidence':
-        from amuse_jax.evaluation.example_page import Evidence
-
+    def _evidence(
+        self, region_weights: np.ndarray, time_weights: Mapping[str, np.ndarray]
+    ) -> Evidence:
         segments = len(self._record['frames'])
         return Evidence(
             frames=self._record['frames'],
@@ -370,6 +384,9 @@ class Video:
             rhythm=self._rhythm,
             labels_from='predicted by the universal encoder',
             segment_seconds=self._segment_seconds,
+            segment_mask=segment_mask(self._record),
+            region_weights=region_weights,
+            time_weights=time_weights,
         )
 
 

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from amuse_jax.benchmark import whole
 from amuse_jax.benchmark.comparison import Comparison
-from amuse_jax.evaluation import figures
+from amuse_jax.evaluation.page import canvas
 from amuse_jax.models import remat
 
 # At all these resolutions, a map that is larger than one window of 12 tokens holds whole windows.
@@ -72,4 +72,4 @@ def plot(points_by_axis: Mapping[str, Sequence[Mapping]], path: Path) -> None:
         axes.set_ylim(bottom=0)
     panels[0].set_ylabel('seconds')
     panels[0].legend(frameon=False, fontsize=7)
-    figures.save(figure, path)
+    canvas.save(figure, path)

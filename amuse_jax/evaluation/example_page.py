@@ -1,123 +1,151 @@
-"""Example page in the style of Fig. 4: one question with its video, sounds and answer."""
+"""Example page in the style of Fig. 4: one question with its video, sounds and answer.
 
-import dataclasses
-from collections.abc import Sequence
+`draw` writes the whole page. `video_figure`, `answers_figure` and `importance_figure` return its
+parts, for a page that lays them out itself.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-from amuse_jax.evaluation import figures
+from amuse_jax.evaluation.page import bars, canvas, frames, timeline
+from amuse_jax.evaluation.page.evidence import Evidence, attention_over_time
 from amuse_jax.music_avqa import vocabulary
 
-USUAL_SHAPE = (9, 16)  # of videos whose records do not say their shape
-
-
-@dataclasses.dataclass(frozen=True)
-class Evidence:
-    """What the page shows of the video, for T segments and K regions.
-
-    Attributes:
-      frames: (T, S, S, 3) uint8, one frame per segment, stretched to a square.
-      shape: height and width of the video, in pixels.
-      boxes: (T, K, 4), xyxy in [0, 1] of the picture.
-      classes: (T, K), index into class_names; -1 for no region.
-      class_names: names of the detector's classes.
-      sources: (T, 22), how often each instrument sounds.
-      rhythm: (T,), 1 if the tempo changes from this segment to the next.
-      labels_from: where sources and rhythm come from, such as 'annotated'.
-      segment_seconds: length of a segment.
-    """
-
-    frames: np.ndarray
-    shape: Sequence[int]
-    boxes: np.ndarray
-    classes: np.ndarray
-    class_names: Sequence[str]
-    sources: np.ndarray
-    rhythm: np.ndarray
-    labels_from: str
-    segment_seconds: float
+WIDTH, MARGIN = 1280, 24  # pixels of the page
+BARS_WIDTH = 400
+QUESTION_LINE, ANSWER_LINE = 32, 34
 
 
 def draw(
     evidence: Evidence,
     question: str,
     probabilities: np.ndarray,
-    importance: dict[str, float],
+    importance: Mapping[str, float],
     answer: str | None,
-    path: Path,
+    file: Path | BinaryIO,
 ) -> None:
     """Write the page as PNG.
 
     Args:
-      evidence: frames, regions and labels of the video.
+      evidence: frames, regions and labels of the video, and where the answer looked.
       question: the text of the question.
       probabilities: (42,) over vocabulary.ANSWERS.
       importance: importance score of each stream; they sum to one.
       answer: the true answer; None if it is not known.
-      path: the PNG to write.
+      file: the PNG to write: a path, or a file that is open for writing bytes.
     """
-    figure = Figure(figsize=(13, 8), layout='constrained')
-    top, middle, bottom = figure.subfigures(3, 1, height_ratios=(2.4, 2.4, 2))
-    top.suptitle(question, fontsize=14, weight='bold')
-    _frames(top, evidence)
-    _timeline(middle.subplots(), evidence)
-    answers, streams = bottom.subplots(1, 2)
-    _answers(answers, probabilities, answer)
-    names = list(importance)
-    streams.barh(names[::-1], [importance[name] for name in names[::-1]], color='#4878a8')
-    streams.set_title('importance of each stream', fontsize=10)
-    streams.set_xlim(0, 1)
-    figures.save(figure, path)
+    lines = canvas.wrap(question, 76, 3)
+    head = MARGIN / 2 + len(lines) * QUESTION_LINE + ANSWER_LINE
+    grid = _grid(evidence)
+    answers = bars.answers_height(probabilities, answer)
+    column = answers + MARGIN + bars.importance_height(importance)
+    lower = max(column, timeline.least_height(evidence))
+    below = head + grid.total_height + MARGIN
+    figure = canvas.new_figure(WIDTH, below + lower + MARGIN)
+
+    _head(figure, lines, probabilities, answer)
+    size = (WIDTH - 3 * MARGIN - BARS_WIDTH, lower)
+    _video(figure, head, grid, evidence, importance, size)
+    left = WIDTH - MARGIN - BARS_WIDTH
+    box = canvas.Box(left, below, BARS_WIDTH, answers)
+    bars.draw_answers(figure, box, probabilities, answer)
+    box = canvas.Box(left, below + answers + MARGIN, BARS_WIDTH, column - answers - MARGIN)
+    bars.draw_importance(figure, box, importance)
+    canvas.save(figure, file)
 
 
-def _frames(panel, evidence: Evidence) -> None:
-    segments = len(evidence.frames)
-    grid = panel.subplots(2, -(-segments // 2), squeeze=False).ravel()
-    size = evidence.frames.shape[1]
-    height, width = evidence.shape
-    palette = [f'C{index}' for index in range(10)]
-    for index, axes in enumerate(grid):
-        axes.set_axis_off()
-        if index >= segments:
-            continue
-        axes.imshow(evidence.frames[index], aspect=height / width)
-        seconds = (index + 0.5) * evidence.segment_seconds
-        axes.set_title(f'{seconds:.0f} s', fontsize=8, pad=1)
-        for box, kind in zip(evidence.boxes[index].astype(float) * size, evidence.classes[index]):
-            name = evidence.class_names[kind] if kind >= 0 else 'player'
-            if name == 'player':  # the instrument shows who plays; fewer boxes read better
-                continue
-            colour = palette[kind % 10]
-            x0, y0, x1, y1 = box
-            axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=colour, lw=1.2))
-            axes.text(x0, y0 - 1, name.replace('_', ' '), color=colour, fontsize=6, weight='bold')
+def video_figure(evidence: Evidence, importance: Mapping[str, float]) -> Figure:
+    """Return the frames with their regions and, below them, the timeline.
+
+    Args:
+      evidence: frames, regions and labels of the video, and where the answer looked.
+      importance: importance score of each stream, which weights its attention over time.
+    """
+    grid = _grid(evidence)
+    box = _timeline_box(grid, evidence)
+    figure = canvas.new_figure(WIDTH, box.top + box.height + MARGIN)
+    _video(figure, MARGIN, grid, evidence, importance, (box.width, box.height))
+    return figure
 
 
-def _timeline(axes, evidence: Evidence) -> None:
-    audible = [c for c in range(evidence.sources.shape[1]) if evidence.sources[:, c].max() > 0.2]
-    names = [vocabulary.INSTRUMENTS[c].replace('_', ' ') for c in audible]
-    strength = np.clip(evidence.sources[:, audible].T.astype(float), 0, 1)
-    change = np.clip(evidence.rhythm.astype(float), 0, 1)
-    seconds = evidence.segment_seconds
-    rows = np.vstack([strength, change[None]])
-    axes.imshow(
-        rows, aspect='auto', cmap='Blues', vmin=0, vmax=1, origin='lower',
-        extent=(0, len(evidence.sources) * seconds, -0.5, len(rows) - 0.5),
-    )  # fmt: skip
-    axes.set_yticks(range(len(rows)), [*names, 'rhythm changes'])
-    axes.set_xticks(np.arange(0, len(evidence.sources) + 1) * seconds)
-    axes.set_xlabel('seconds')
-    axes.set_title(f'sources and rhythm per segment ({evidence.labels_from})', fontsize=10)
+def segment_boxes(evidence: Evidence) -> list[tuple[canvas.Box, canvas.Box]]:
+    """Return where `video_figure` shows each segment: its frame, and its part of the timeline."""
+    grid = _grid(evidence)
+    frame_area = canvas.Box(MARGIN, MARGIN, WIDTH - 2 * MARGIN, grid.total_height)
+    timeline_area = _timeline_box(grid, evidence)
+    return [
+        (
+            frames.frame_box(frame_area, grid, index),
+            timeline.segment_box(timeline_area, evidence, index),
+        )
+        for index in range(evidence.segments)
+    ]
 
 
-def _answers(axes, probabilities: np.ndarray, answer: str | None) -> None:
-    best = np.argsort(probabilities)[::-1][:5][::-1]
-    names = [vocabulary.ANSWERS[index] for index in best]
-    colours = ['#2f9e44' if name == answer else '#adb5bd' for name in names]
-    axes.barh([name.replace('_', ' ') for name in names], probabilities[best], color=colours)
-    axes.set_xlim(0, 1)
-    truth = '' if answer is None else f'; the true one is {answer.replace("_", " ")}'
-    axes.set_title(f'answer: {names[-1].replace("_", " ")}{truth}', fontsize=10)
+def answers_figure(probabilities: np.ndarray, answer: str | None) -> Figure:
+    """Return the bars of the most probable answers; see `draw` for the arguments."""
+    height = bars.answers_height(probabilities, answer)
+    figure = canvas.new_figure(BARS_WIDTH + 2 * MARGIN, height + 2 * MARGIN)
+    box = canvas.Box(MARGIN, MARGIN, BARS_WIDTH, height)
+    bars.draw_answers(figure, box, probabilities, answer)
+    return figure
+
+
+def importance_figure(importance: Mapping[str, float]) -> Figure:
+    """Return the bars of the streams' importance; see `draw` for the argument."""
+    height = bars.importance_height(importance)
+    figure = canvas.new_figure(BARS_WIDTH + 2 * MARGIN, height + 2 * MARGIN)
+    bars.draw_importance(figure, canvas.Box(MARGIN, MARGIN, BARS_WIDTH, height), importance)
+    return figure
+
+
+def _grid(evidence: Evidence) -> frames.Grid:
+    return frames.arrange(evidence.segments, evidence.shape, WIDTH - 2 * MARGIN)
+
+
+def _timeline_box(grid: frames.Grid, evidence: Evidence) -> canvas.Box:
+    """Return where the timeline stands in `video_figure`."""
+    top = MARGIN + grid.total_height + MARGIN
+    return canvas.Box(MARGIN, top, WIDTH - 2 * MARGIN, timeline.least_height(evidence))
+
+
+def _head(figure: Figure, lines: list[str], probabilities: np.ndarray, answer: str | None) -> None:
+    """Write the question and, below it, the answer."""
+    for index, line in enumerate(lines):
+        top = MARGIN / 2 + index * QUESTION_LINE
+        canvas.add_text(figure, MARGIN, top, line, fontsize=17, weight='bold')
+    best = int(np.argmax(probabilities))
+    name = vocabulary.ANSWERS[best]
+    text = f'Answer: {name.replace("_", " ")} ({canvas.percent(probabilities[best])})'
+    colour = canvas.INK
+    if answer is not None:
+        is_right = name == answer
+        colour = canvas.RIGHT if is_right else canvas.WRONG
+        text += (
+            ', correct' if is_right else f', wrong: the true answer is {answer.replace("_", " ")}'
+        )
+    top = MARGIN / 2 + len(lines) * QUESTION_LINE
+    canvas.add_text(figure, MARGIN, top, text, fontsize=13, color=colour)
+
+
+def _video(
+    figure: Figure,
+    top: float,
+    grid: frames.Grid,
+    evidence: Evidence,
+    importance: Mapping[str, float],
+    timeline_size: tuple[float, float],
+) -> None:
+    """Draw the frames across the figure, and below them the timeline."""
+    attention = attention_over_time(evidence, importance)
+    names = [*timeline.source_names(evidence), *frames.shown_names(evidence)]
+    colours = canvas.class_colours(names)
+    box = canvas.Box(MARGIN, top, WIDTH - 2 * MARGIN, grid.total_height)
+    total = sum(attention.values()) if attention else None
+    frames.draw(figure, box, grid, evidence, colours, total)
+    below = top + grid.total_height + MARGIN
+    timeline.draw(figure, canvas.Box(MARGIN, below, *timeline_size), evidence, colours, attention)

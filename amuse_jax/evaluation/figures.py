@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from amuse_jax.evaluation import tables
+from amuse_jax.evaluation.page import canvas
 from amuse_jax.music_avqa import vocabulary
 
 
@@ -37,7 +37,7 @@ def training_curves(metrics: Path, path: Path) -> None:
             axes.legend(frameon=False)
     loss.set_ylabel('cross-entropy')
     accuracy.set_ylabel('accuracy')
-    save(figure, path)
+    canvas.save(figure, path)
 
 
 def importance(predictions: Sequence[Mapping], path: Path) -> None:
@@ -58,14 +58,16 @@ def importance(predictions: Sequence[Mapping], path: Path) -> None:
         figsize=(1.1 * len(streams) + 2.5, 0.45 * len(rows) + 1.6), layout='constrained'
     )
     axes = figure.subplots()
-    image = axes.imshow(rows, cmap='viridis', vmin=0, aspect='auto')
+    image = axes.imshow(rows, cmap='Blues', vmin=0, aspect='auto')
     axes.set_xticks(range(len(streams)), [s.replace('_', '\n') for s in streams])
     axes.set_yticks(range(len(names)), names)
+    darkest = 0.55 * np.max(rows)  # text on darker cells is white
     for y, row in enumerate(rows):
         for x, value in enumerate(row):
-            axes.text(x, y, f'{value:.2f}', ha='center', va='center', color='w', fontsize=8)
+            style = {'color': 'w' if value > darkest else canvas.INK, 'fontsize': 8}
+            axes.text(x, y, f'{value:.2f}', ha='center', va='center', **style)
     figure.colorbar(image, label='importance')
-    save(figure, path)
+    canvas.save(figure, path)
 
 
 def accuracy_bars(
@@ -104,7 +106,7 @@ def accuracy_bars(
     axes.set_ylim(0, 100)
     figure.legend(loc='outside upper center', frameon=False, ncols=4)
     axes.spines[['top', 'right']].set_visible(False)
-    save(figure, path)
+    canvas.save(figure, path)
 
 
 def template_marks(rows: Sequence[Mapping], path: Path) -> None:
@@ -130,10 +132,4 @@ def template_marks(rows: Sequence[Mapping], path: Path) -> None:
     axes.grid(axis='y', lw=0.4)
     figure.legend(loc='outside upper center', frameon=False, ncols=4)
     axes.spines[['top', 'right']].set_visible(False)
-    save(figure, path)
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write the figure as PNG, without the global state of pyplot."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    FigureCanvasAgg(figure).print_png(path)
+    canvas.save(figure, path)

@@ -27,6 +27,7 @@ from amuse_jax.evaluation import (
     test_sets,
 )
 from amuse_jax.evaluation.other_data import TestData
+from amuse_jax.evaluation.page.evidence import USUAL_SHAPE, Evidence
 from amuse_jax.music_avqa import REPHRASED, Question, vocabulary
 from amuse_jax.regions import stage as rois
 from amuse_jax.system import hosts
@@ -300,9 +301,9 @@ def _draw_examples(
     for number, (question, line) in enumerate(examples):
         record = line['record']
         content = reader[record]
-        evidence = example_page.Evidence(
+        evidence = Evidence(
             frames=content['frames'],
-            shape=content.get('shape', example_page.USUAL_SHAPE),
+            shape=content.get('shape', USUAL_SHAPE),
             boxes=regions['boxes'][record],
             classes=regions['classes'][record],
             class_names=class_names,

@@ -3,11 +3,9 @@ import math
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 
-from amuse_jax.evaluation import ablations, example_page, figures, tables
+from amuse_jax.evaluation import ablations, figures, tables
 from amuse_jax.music_avqa import vocabulary
 from tests.evaluation.read_back import from_csv
 
@@ -63,30 +61,6 @@ def test_every_template_has_a_row_of_marks(tmp_path):
     assert len(many) > len(few) + 20 * (len(rows) - 3)
 
 
-def make_evidence(segments, shape=(9, 16)):
-    random = np.random.default_rng(0)
-    return example_page.Evidence(
-        frames=random.integers(0, 255, (segments, 32, 32, 3), dtype=np.uint8),
-        boxes=np.tile(np.array([0.1, 0.2, 0.5, 0.9], np.float16), (segments, 2, 1)),
-        classes=np.array([[20, -1]] * segments, np.int16),
-        class_names=[*vocabulary.INSTRUMENTS, 'player'],
-        shape=shape,
-        sources=random.random((segments, 22)).astype(np.float32),
-        rhythm=np.zeros(segments, np.float32),
-        labels_from='annotated',
-        segment_seconds=6.0,
-    )
-
-
-@pytest.mark.parametrize('segments', [10, 3])
-def test_a_page_shows_frames_boxes_and_answers(tmp_path, segments):
-    probabilities = np.random.default_rng(0).dirichlet(np.ones(42))
-    importance = {'visual': 0.4, 'audio': 0.6}
-    path = tmp_path / 'p.png'
-    example_page.draw(make_evidence(segments), 'Which?', probabilities, importance, 'yes', path)
-    assert _colours(path) > 1000
-
-
 @pytest.mark.parametrize('test_set', ['', 'v1'])
 def test_ablations_collect_the_five_rows(tmp_path, test_set):
     folders = {}
@@ -114,13 +88,3 @@ def test_ablations_collect_the_five_rows(tmp_path, test_set):
     assert rows['w/o RoIs, 95 % from'] == _row(11.0) and rows['w/o RoIs, 95 % to'] == _row(15.0)
     assert rows['w/o RoIs'] == _row(13.0) and (published in rows) == (test_set == 'v1')
     assert _colours(tmp_path / 'ablations' / 'accuracy.png') > 10
-
-
-@pytest.mark.parametrize('shape', [(9, 16), (16, 9), (48, 64)])
-def test_frames_of_a_page_have_the_shape_of_the_video(shape):
-    figure = Figure(figsize=(13, 3), layout='constrained')
-    example_page._frames(figure, make_evidence(4, shape))
-    FigureCanvasAgg(figure).draw()
-    for axes in figure.axes:
-        drawn = axes.get_window_extent()
-        assert drawn.height / drawn.width == pytest.approx(shape[0] / shape[1], rel=0.01)
