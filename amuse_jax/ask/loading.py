@@ -1,62 +1,54 @@
-"""Reads a trained model, with all that its answers depend on, from the folders of a run.
+"""Reads a trained model, with all that its answers depend on, from wherever it was saved.
 
-The settings are those with which each stage was made, never those of a command line.
+The settings are those that were saved with the model, never those of a command line: in a run's
+workdir, those with which each stage was made.
 """
 
-import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from amuse_jax.ask import card, exported, hub
 from amuse_jax.ask.familiar import Familiar
+from amuse_jax.ask.trained import Trained
 from amuse_jax.config import default_config
 from amuse_jax.data.prepared import Prepared
 from amuse_jax.errors import StageError
-from amuse_jax.models.amuse import Amuse
-from amuse_jax.models.universal_encoder import UniversalEncoder
 from amuse_jax.regions import stage as rois
 from amuse_jax.system import paths
 from amuse_jax.system.manifest import MANIFEST, read_manifest
 from amuse_jax.training.pretrain import stage as pretrain
-from amuse_jax.training.train import predict
+from amuse_jax.training.train import leakage, predict
 
 NEEDED = ('prepare', 'rois', 'pretrain', 'train')
 # Settings of the data sets and of the machine, which no answer depends on.
 _OF_A_MACHINE = ('data.root', 'data.videos', 'data.rephrased', 'mesh')
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """A trained model.
+def read(source: str, revision: str | None = None) -> Trained:
+    """Read a model from the workdir of a run, from an exported folder, or from the hub.
 
-    Attributes:
-      config: the settings that it was made with.
-      amuse: the model.
-      encoder: the pretrained universal encoder, whose features the model reads.
-      class_names: names of the detector's classes, in index order.
-      detector: the detector's weights.
-      familiar: the words and forms of its training questions.
-    """
-
-    config: ConfigDict
-    amuse: Amuse
-    encoder: UniversalEncoder
-    class_names: tuple[str, ...]
-    detector: Path
-    familiar: Familiar
-
-
-def read(source: str) -> Trained:
-    """Read the model in a run's workdir.
+    Args:
+      source: the path of a folder, or a name on the Hugging Face hub, USER/NAME. A folder comes
+        first if there are both.
+      revision: a branch, a tag or a commit of the name on the hub; None for the newest version.
 
     Raises:
-      StageError: there is none.
+      StageError: there is no model, or it cannot be read.
     """
     path = paths.from_user(source, 'the model')
-    if not path.is_dir():
-        raise StageError(f'there is no folder {path}; expected the workdir of a finished run')
-    return from_workdir(path)
+    if path.is_dir():
+        if revision is not None:
+            raise StageError(f'{path} is a folder, which has no revision {revision!r}')
+        return exported.read(path) if exported.is_exported(path) else from_workdir(path)
+    if hub.is_name(source):
+        return exported.read(hub.download(source, revision))
+    raise StageError(
+        f'there is no folder {path}; expected the workdir of a finished run, a folder that `amuse '
+        'export` made, or a name on the Hugging Face hub, USER/NAME'
+    )
 
 
 def from_workdir(workdir: Path) -> Trained:
@@ -76,6 +68,8 @@ def from_workdir(workdir: Path) -> Trained:
     folders = {'train': train} | {
         name: _find(workdir, name, needs.get(name)) for name in NEEDED if name != 'train'
     }
+    if card.is_about(workdir / 'evaluate', manifest['fingerprint']):
+        folders['evaluate'] = workdir / 'evaluate'
     return from_folders(saved_config(folders), folders)
 
 
@@ -84,7 +78,8 @@ def from_folders(config: ConfigDict, folders: Mapping[str, Path]) -> Trained:
 
     Args:
       config: the config that it was trained with.
-      folders: the folders of the finished stages in NEEDED, by name.
+      folders: the folders of the finished stages in NEEDED, by name, and that of `evaluate`, if
+        the model was evaluated.
 
     Raises:
       StageError: a folder does not hold what the config describes.
@@ -97,6 +92,8 @@ def from_folders(config: ConfigDict, folders: Mapping[str, Path]) -> Trained:
         class_names=tuple(rois.class_names(folders['rois'])),
         detector=folders['rois'] / 'detector.pt',
         familiar=Familiar.from_questions(Prepared(folders['prepare']).questions('train')),
+        seen=folders['train'] / leakage.FILE,
+        card=functools.partial(card.from_folders, dict(folders)),
     )
 
 

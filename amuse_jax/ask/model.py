@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import contextlib
-import dataclasses
 import functools
 import operator
 import threading
@@ -14,11 +13,13 @@ from typing import Any, overload
 import jax
 import jax.numpy as jnp
 import numpy as np
+from huggingface_hub import ModelHubMixin
+from safetensors.numpy import save_file
 
 from amuse_jax.ask import answer as answers
-from amuse_jax.ask import loading
+from amuse_jax.ask import exported, hub, loading, video_model
 from amuse_jax.ask.answer import Answer
-from amuse_jax.ask.loading import Trained
+from amuse_jax.ask.trained import Trained
 from amuse_jax.data import video_arrays
 from amuse_jax.data.records import segment_mask
 from amuse_jax.data.tokenizer import QuestionTokenizer
@@ -29,10 +30,9 @@ from amuse_jax.media.log_mel import LogMel
 from amuse_jax.media.video import MediaError
 from amuse_jax.models import building, platform
 from amuse_jax.models.amuse import Amuse, AmuseInputs, AmuseOutput
-from amuse_jax.models.universal_encoder import UniversalEncoder
 from amuse_jax.music_avqa import vocabulary
 from amuse_jax.regions.process import Process, RegionProcess
-from amuse_jax.system import environment, paths, xla
+from amuse_jax.system import environment, files, paths, xla
 from amuse_jax.training import state
 
 # Questions are answered in groups of these sizes, so that few programs are compiled.
@@ -53,32 +53,41 @@ class UnfamiliarQuestion(UserWarning):
     """The model has met no such question in training, so its answer is less reliable."""
 
 
-def load(source: str | Path, process: Process | None = None) -> 'Model':
+def load(
+    source: str | Path, revision: str | None = None, process: Process | None = None
+) -> 'Model':
     """Load a trained model; see `amuse_jax.load`.
 
     JAX gets a cache of compiled programs, if it has none, and takes the memory of GPUs only as it
     needs it, if it has not started yet.
 
     Args:
-      source: see `amuse_jax.load`.
+      source, revision: see `amuse_jax.load`.
       process: a process for the detector, from `regions.process.start_early`; None to start one
         with the first video that needs it.
     """
+    _prepare_jax()
+    return Model(loading.read(str(source), revision), process)
+
+
+def _prepare_jax() -> None:
     environment.wait_passively()
     xla.set_environment(shares_gpus=True)
     xla.enable_compilation_cache()
-    return Model(loading.read(str(source)), process)
 
 
-class Model:
+class Model(ModelHubMixin, library_name='amuse_jax'):
     """A trained model; `amuse_jax.load` makes it.
 
     It is a context manager, which ends the process of its detector. Several threads may use it.
+    `push_to_hub('USER/NAME')` and `from_pretrained` are those of huggingface_hub.ModelHubMixin.
 
     Attributes:
       trained: the model's parts and the settings that it was made with.
       streams: names of the streams of `Answer.importance`.
     """
+
+    _hub_mixin_config: dict = {}  # the mixin would make one from a copy of all arrays
 
     def __init__(self, trained: Trained, process: Process | None = None):
         self.trained, self._process = trained, process
@@ -97,9 +106,13 @@ class Model:
         # As in training: where a lower level compiles faster, so do these programs.
         options = building.compiler_options(config.loop.optimization_level)
         jit = functools.partial(jax.jit, compiler_options=options)
-        self._encode = jit(lambda arrays, *inputs: _encode(encoder.merge(arrays), *inputs))
+        self._encode = jit(
+            lambda arrays, *inputs: video_model.encode(encoder.merge(arrays), *inputs)
+        )
         self._see = jit(
-            lambda arrays, *inputs: _see(amuse.merge(arrays), *inputs, is_open=self._is_open)
+            lambda arrays, *inputs: video_model.see(
+                amuse.merge(arrays), *inputs, is_open=self._is_open
+            )
         )
         self._answer = jit(lambda arrays, inputs: _answer(amuse.merge(arrays), inputs))
 
@@ -108,6 +121,32 @@ class Model:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+    def save_pretrained(self, save_directory: str | Path, **options) -> str | None:
+        """Write the model to a folder that `amuse_jax.load` reads on any machine.
+
+        Args:
+          save_directory: a folder that does not exist or is empty.
+          **options: see ModelHubMixin.save_pretrained.
+
+        Raises:
+          StageError: the folder holds something, or the detector's packages are not installed.
+        """
+        folder = paths.from_user(str(save_directory), 'the folder')
+        exported.refuse_used(folder)  # the mixin would delete a config.json
+        return super().save_pretrained(folder, **options)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        exported.write(self.trained, save_directory)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, revision: str | None, **options) -> 'Model':
+        _prepare_jax()
+        if Path(model_id).is_dir():
+            return cls(exported.read(Path(model_id)))
+        known = ('cache_dir', 'force_download', 'local_files_only', 'token')
+        options = {name: options[name] for name in known}
+        return cls(exported.read(hub.download(model_id, revision, **options)))
 
     def close(self) -> None:
         """End the process of the detector. The next video that needs it starts another one."""
@@ -289,6 +328,19 @@ class Video:
             length = f'its sound lasts {self.seconds:.0f} s'
             self.notes = (f'only the first {used:g} s of the video count; {length}',)
 
+    def save(self, path: str | Path) -> None:
+        """Write the frames, log-mels and regions as safetensors.
+
+        The programs of an exported model (`amuse export --stablehlo`) read this file.
+        """
+        arrays = {
+            **{name: self._record[name][None] for name in ('frames', 'log_mel')},
+            'segment_mask': segment_mask(self._record)[None],
+            **{name: array[None] for name, array in self._regions.items()},
+        }
+        target = paths.from_user(str(path), 'the file')
+        files.write_atomically(target, lambda beside: save_file(arrays, beside))
+
     @overload
     def ask(self, question: str) -> Answer: ...
 
@@ -388,28 +440,6 @@ class Video:
             region_weights=region_weights,
             time_weights=time_weights,
         )
-
-
-def _encode(
-    encoder: UniversalEncoder, frames: jax.Array, log_mel: jax.Array
-) -> dict[str, jax.Array]:
-    """Compute the universal encoder's features and labels of one video, with a batch axis.
-
-    They are rounded as those that training and evaluation read from the disk.
-    """
-    output = encoder(frames, log_mel)
-    return {
-        field.name: getattr(output, field.name).astype(jnp.float16)
-        for field in dataclasses.fields(output)
-    }
-
-
-def _see(amuse: Amuse, frames: jax.Array, log_mel: jax.Array, *, is_open: bool) -> dict[str, Any]:
-    """Return the inputs of Amuse that come from its own towers."""
-    question_free = amuse.encoder.question_free(frames, log_mel)
-    if is_open:
-        return {'question_free': question_free}
-    return {'closed': amuse.encoder.closed(question_free)}
 
 
 def _answer(amuse: Amuse, inputs: AmuseInputs) -> tuple[jax.Array, AmuseOutput]:

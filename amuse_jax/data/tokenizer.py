@@ -118,6 +118,13 @@ class QuestionTokenizer:
         """Return the tokens of one row of ids as strings."""
         return [self._tokenizer.id_to_token(int(index)) for index in ids]
 
+    def save(self, path: Path) -> None:
+        """Write a `tokenizer.json`, which pads and truncates to max_words by itself."""
+        saved = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
+        token = saved.id_to_token(self.pad_id)
+        saved.enable_padding(pad_id=self.pad_id, pad_token=token, length=self.max_words)
+        saved.save(str(path))
+
     def _pad(self, rows: list[list[int]], length: int) -> tuple[np.ndarray, np.ndarray]:
         ids = np.full((len(rows), length), self.pad_id, np.int32)
         mask = np.zeros((len(rows), length), bool)

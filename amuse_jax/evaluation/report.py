@@ -33,7 +33,7 @@ def write(
       predictions: lines of predictions.jsonl for the test questions.
     """
     peers = published.methods(scores['test_set']['published'])
-    notes = [*_notes(scores), *([published_note(peers)] if peers else [])]
+    notes = [*table_notes(scores), *([published_note(peers)] if peers else [])]
     others = {name: part for name, part in scores['parts'].items() if name != 'test'}
     displayed = [_rows({'test': scores['parts']['test']}) | published.marked(peers)]
     displayed += [_rows(others)] if others else []
@@ -97,7 +97,17 @@ def _csv_rows(scores: Mapping, peers: Sequence[published.Published]) -> dict[str
     return rows | {row.method: row.row for row in peers}
 
 
-def _notes(scores: Mapping) -> list[str]:
+def markdown_tables(scores: Mapping) -> list[str]:
+    """Return the table of the test questions, and one of the other parts if there are any.
+
+    They have the rows of Amuse with its margins and those of the baselines.
+    """
+    others = {name: part for name, part in scores['parts'].items() if name != 'test'}
+    groups = [{'test': scores['parts']['test']}, *([others] if others else [])]
+    return [tables.as_markdown(_rows(parts)) + '\n' for parts in groups]
+
+
+def table_notes(scores: Mapping) -> list[str]:
     """Return the notes under the table, one or two sentences each."""
     notes = [INTERVAL_NOTE]
     test_set = scores['test_set']

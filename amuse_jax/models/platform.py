@@ -22,7 +22,7 @@ _batch_sharding: contextvars.ContextVar[tuple[Mesh, tuple[str, ...]] | None] = (
 
 
 def current() -> str:
-    """Return the platform of the program being traced: 'cpu', 'gpu' or 'tpu'."""
+    """Return the platform of the program being traced: 'cpu', 'gpu', 'tpu', or 'any' of them."""
     return _platform.get() or jax.default_backend()
 
 
@@ -48,7 +48,10 @@ def matmul_precision(name: str) -> str:
 
 
 def compiling_for(platform: str) -> contextlib.ContextDecorator:
-    """Trace programs for 'cpu', 'gpu' or 'tpu' inside this context, whatever JAX runs on."""
+    """Trace programs for 'cpu', 'gpu' or 'tpu' inside this context, whatever JAX runs on.
+
+    'any' traces a program that runs on each of them, without the kernels that only one of them has.
+    """
     return _set(_platform, platform)
 
 

@@ -5,11 +5,14 @@ trains in JAX never imports PyTorch.
 """
 
 import copy
+import json
 import tempfile
 from pathlib import Path
 from pickle import UnpicklingError  # noqa: TID251, raised by PyTorch's safe load
 
 import numpy as np
+import safetensors
+import safetensors.torch
 import torch
 import ultralytics
 from ultralytics.nn.modules import Detect
@@ -25,9 +28,14 @@ from amuse_jax.system.files import write_atomically
 LOSS_GAINS = {'box': 7.5, 'cls': 2.0, 'dfl': 1.5}
 # Ultralytics uses 0.03, which is too slow for the statistics of a training of a few hundred steps.
 BATCH_NORM_MOMENTUM = 0.1
+PORTABLE = '.safetensors'  # ending of the files of `save_portable`
+_SIZES = 'yolov8'  # key of the sizes in the metadata of such a file
+# The largest YOLOv8, YOLOv8x, has 1.25, 1.0 and 512; the smallest ones have 1024 channels.
+_LARGEST = {'width': 2.0, 'depth': 2.0, 'max_channels': 2048}
+_MOST_CLASSES = 10_000
 
 
-def build(names: list[str], width: float, depth: float) -> DetectionModel:
+def build(names: list[str], width: float, depth: float, max_channels: int = 1024) -> DetectionModel:
     """Build a YOLOv8 detector with random weights.
 
     Args:
@@ -35,9 +43,11 @@ def build(names: list[str], width: float, depth: float) -> DetectionModel:
       width: factor on YOLOv8's channels: 0.25 for YOLOv8n, 0.5 for YOLOv8s. The three maps have
         256, 512 and 1024 times `width` channels.
       depth: factor on the number of layers per block: 0.33 for YOLOv8n and YOLOv8s.
+      max_channels: largest number of channels before the factor is applied: 1024 for YOLOv8n and
+        YOLOv8s.
     """
     architecture = yaml_model_load('yolov8n.yaml')
-    architecture |= {'scales': {'n': [depth, width, 1024]}, 'nc': len(names)}
+    architecture |= {'scales': {'n': [depth, width, max_channels]}, 'nc': len(names)}
     model = DetectionModel(architecture, verbose=False)
     model.names = dict(enumerate(names))
     model.args = IterableSimpleNamespace(**LOSS_GAINS)
@@ -55,12 +65,87 @@ def save(model: DetectionModel, path: Path) -> None:
     write_atomically(path, lambda beside: torch.save(checkpoint, beside))
 
 
-def load(path: Path) -> DetectionModel:
-    """Read a YOLOv8 checkpoint, in float32 and in evaluation mode.
+def save_portable(model: DetectionModel, path: Path) -> None:
+    """Write the weights as safetensors, with the sizes and class names in the metadata.
 
-    This is ultralytics' restricted loading: `torch.load(weights_only=True)` with an allow-list of
-    the layer classes of PyTorch and ultralytics. A checkpoint that names any other class is
-    refused, so that no code from the file runs. `require_safe_load` makes sure of it.
+    Raises:
+      StageError: the detector is not YOLOv8 at any width and depth, so the weights and these sizes
+        do not determine it.
+    """
+    sizes = _sizes(model) | {'classes': [model.names[index] for index in sorted(model.names)]}
+    arrays = {name: x.detach().cpu().contiguous() for name, x in model.state_dict().items()}
+    try:
+        rebuilt = _from_sizes(sizes, arrays)
+        original = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format)
+        picture = torch.linspace(0, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)
+        with torch.inference_mode():
+            is_same = torch.equal(rebuilt(picture)[0], original(picture)[0])
+    except (ValueError, RuntimeError):
+        is_same = False
+    if not is_same:
+        raise StageError(
+            'the detector has layers that YOLOv8 does not have, so it cannot be exported; expected '
+            'YOLOv8n, s, m, l or x, or one that this package has trained'
+        )
+    metadata = {'format': 'pt', _SIZES: json.dumps(sizes)}
+    write_atomically(path, lambda beside: safetensors.torch.save_file(arrays, beside, metadata))
+
+
+def _sizes(model: DetectionModel) -> dict[str, float]:
+    """Return the width, depth and largest number of channels of a YOLOv8 detector."""
+    found = model.yaml
+    if found.get('scales'):
+        scale = found.get('scale') or next(iter(found['scales']))
+        depth, width, max_channels = found['scales'][scale]
+    else:  # checkpoints of ultralytics 8.0
+        depth, width = found.get('depth_multiple', 1.0), found.get('width_multiple', 1.0)
+        max_channels = 512 if depth >= 1 else 768 if depth > 0.5 else 1024
+    return {'width': width, 'depth': depth, 'max_channels': max_channels}
+
+
+def _from_sizes(sizes: dict, arrays: dict[str, torch.Tensor]) -> DetectionModel:
+    """Return the detector with these sizes, from `save_portable`, and weights.
+
+    Raises:
+      ValueError: the sizes are not those of a YOLOv8 detector.
+      RuntimeError: the weights have other names or shapes.
+    """
+    for name, largest in _LARGEST.items():
+        value = sizes.get(name)
+        if not isinstance(value, int | float) or not 0 < value <= largest:
+            raise ValueError(f'{name} is {value!r}, expected a number up to {largest}')
+    classes = sizes.get('classes')
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError('its classes are not a list of names')
+    if not 0 < len(classes) <= _MOST_CLASSES:
+        raise ValueError(f'it has {len(classes)} classes, expected 1 to {_MOST_CLASSES}')
+    model = build(classes, sizes['width'], sizes['depth'], sizes['max_channels'])
+    model.load_state_dict(arrays)
+    return model.float().eval()
+
+
+def _load_portable(path: Path) -> DetectionModel:
+    try:
+        with safetensors.safe_open(path, 'pt') as file:
+            sizes = json.loads((file.metadata() or {})[_SIZES])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+        return _from_sizes(dict(sizes), arrays)
+    except (
+        safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError,
+    ) as error:  # fmt: skip
+        raise StageError(
+            f'{path} is no exported detector ({first_line(error)}); expected the '
+            'detector.safetensors of an exported model, complete and unchanged; copy it again'
+        ) from error
+
+
+def load(path: Path) -> DetectionModel:
+    """Read a YOLOv8 checkpoint or a file of `save_portable`, in float32 and in evaluation mode.
+
+    For a checkpoint this is ultralytics' restricted loading: `torch.load(weights_only=True)` with
+    an allow-list of the layer classes of PyTorch and ultralytics. A checkpoint that names any other
+    class is refused, so that no code from the file runs. `require_safe_load` makes sure of it. A
+    file of `save_portable` holds nothing but arrays, and sizes that are checked.
 
     Returns:
       The detector; its attribute `names` maps a class index to a class name.
@@ -74,6 +159,8 @@ def load(path: Path) -> DetectionModel:
     )
     if not path.is_file():
         raise StageError(f'rois.weights: there is no file {path}; {advice}')
+    if path.suffix == PORTABLE:
+        return _load_portable(path)
     if path.suffix != '.pt':
         raise StageError(f'rois.weights: {path} does not end in .pt; {advice}')
     require_safe_load()

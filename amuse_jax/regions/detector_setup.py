@@ -40,7 +40,11 @@ def create(config: ConfigDict, folder: Path, root: Path, video_ids: Sequence[str
     """
     if config.rois.weights:
         weights = paths.from_user(config.rois.weights, 'config.rois.weights')
-        _check_feature_size(detector.load(weights), config.rois.feature_size)
+        model = detector.load(weights)
+        _check_feature_size(model, config.rois.feature_size)
+        if weights.suffix == detector.PORTABLE:
+            detector.save(model, folder / DETECTOR_FILE)
+            return
         write_atomically(folder / DETECTOR_FILE, lambda beside: shutil.copyfile(weights, beside))
     else:
         _train(config, folder, root, video_ids)

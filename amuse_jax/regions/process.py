@@ -74,13 +74,7 @@ class RegionProcess:
     """
 
     def __init__(self, config: ConfigDict, detector_path: Path, process: Process | None = None):
-        missing = _missing_packages()
-        if missing:
-            raise StageError(
-                f'this model looks at regions of interest, and its detector needs the package '
-                f'{" and ".join(missing)}; install them (pip install "amuse_jax[offline]"), or '
-                'give the regions of the video'
-            )
+        _require_packages('give the regions of the video')
         self._config, self._detector_path = config, detector_path
         self._process = process or Process()
         self._process.submit(_load, config, detector_path)
@@ -122,8 +116,41 @@ def start_early() -> Process | None:
     return process
 
 
+def make_portable(source: Path, target: Path) -> None:
+    """Write a detector's weights as safetensors, with its sizes and class names (detector.py).
+
+    Args:
+      source: a checkpoint of ultralytics.
+      target: the .safetensors file.
+
+    Raises:
+      StageError: the packages of the detector are not installed, or `source` is no detector that
+        can be written so.
+    """
+    _require_packages('export the model on a machine that has them')
+    with Process() as process:
+        process.call(_make_portable, source, target)
+
+
 def _missing_packages() -> list[str]:
     return [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+
+
+def _require_packages(alternative: str) -> None:
+    missing = _missing_packages()
+    if missing:
+        raise StageError(
+            f'this model looks at regions of interest, and its detector needs the package '
+            f'{" and ".join(missing)}; install them (pip install "amuse_jax[offline]"), or '
+            f'{alternative}'
+        )
+
+
+def _make_portable(source: Path, target: Path) -> None:
+    environment.set_up()
+    from amuse_jax.regions import detector  # imports PyTorch
+
+    detector.save_portable(detector.load(source), target)
 
 
 def _import() -> None:

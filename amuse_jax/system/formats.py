@@ -9,6 +9,7 @@ from amuse_jax.errors import NewerFormat
 
 FORMAT = 2  # of stages and their manifests; format 1 is read too (run/results.py)
 RECORD_FORMAT = 1  # data/records.py
+EXPORT_FORMAT = 1  # ask/exported.py
 CHECKPOINT_FORMAT = 2  # training/checkpoints.py, pretrained/towers.py
 
 

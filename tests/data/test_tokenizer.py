@@ -3,6 +3,7 @@ import re
 
 import numpy as np
 import pytest
+import tokenizers
 import transformers
 from ml_collections import ConfigDict
 
@@ -91,10 +92,15 @@ def test_berts_vocabulary_gives_berts_tokens(tmp_path):
 def test_a_saved_tokenizer_encodes_the_same(tmp_path):
     reader = make()
     path = tmp_path / 'tokenizer.json'
-    reader._tokenizer.save(str(path))
+    reader.save(path)
     again = make(str(path))
-    for ours, theirs in zip(reader.encode(['Is it?']), again.encode(['Is it?'])):
+    texts = ['Is it?', 'How many violins are there ' * 9, 'Zither_player\uff1f', '']
+    for ours, theirs in zip(reader.encode(texts), again.encode(texts)):
         np.testing.assert_array_equal(ours, theirs)
+    alone = tokenizers.Tokenizer.from_file(str(path)).encode_batch(texts[:2])  # without our code
+    ids, mask = reader.encode(texts[:2])
+    assert ids.tolist() == [each.ids for each in alone]
+    assert mask.tolist() == [[bool(x) for x in each.attention_mask] for each in alone]
 
 
 @pytest.mark.parametrize('name', ['nowhere/vocab.txt', 'nowhere/tokenizer.json', '/a/b/c'])

@@ -1,5 +1,8 @@
+import json
+
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from amuse_jax.errors import StageError
@@ -87,6 +90,59 @@ def test_a_saved_detector_loads_and_gives_the_same_output(tmp_path):
     picture = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
         torch.testing.assert_close(loaded(picture)[0], model(picture)[0])
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+def test_a_portable_detector_gives_the_same_output(tmp_path, memory_format):
+    model = detector.build(['b', 'a'], 0.125, 0.33, max_channels=512).eval()
+    detector.save_portable(model.to(memory_format=memory_format), tmp_path / 'a.safetensors')
+    loaded = detector.load(tmp_path / 'a.safetensors')
+    assert loaded.names == {0: 'b', 1: 'a'} and not loaded.training
+    picture = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        expected = model.to(memory_format=torch.contiguous_format)(picture)[0]
+        assert torch.equal(loaded(picture)[0], expected)
+
+
+def test_a_detector_with_other_layers_is_not_made_portable(tmp_path):
+    model = detector.build(['a'], 0.125, 0.33).eval()
+    model.model[0].act = torch.nn.ReLU()
+    with pytest.raises(StageError, match='cannot be exported; expected YOLOv8n'):
+        detector.save_portable(model, tmp_path / 'a.safetensors')
+    assert not list(tmp_path.iterdir())
+
+
+SIZES = {'width': 0.125, 'depth': 0.33, 'max_channels': 1024, 'classes': ['a']}
+
+
+@pytest.mark.parametrize(
+    'changed',
+    [
+        {'width': 0.25}, {'depth': 1.0}, {'width': 1e9}, {'width': 'wide'}, {'max_channels': None},
+        {'depth': float('nan')}, {'classes': []}, {'classes': ['a', 'b']}, {'classes': [1]},
+        {'classes': ['a'] * 20_000},
+    ],
+)  # fmt: skip
+def test_a_portable_detector_of_other_sizes_is_refused(tmp_path, changed):
+    arrays = detector.build(['a'], 0.125, 0.33).state_dict()
+    path, metadata = tmp_path / 'a.safetensors', {'yolov8': json.dumps(SIZES | changed)}
+    safetensors.torch.save_file(arrays, path, metadata)
+    with pytest.raises(StageError, match='is no exported detector') as error:
+        detector.load(path)
+    assert str(path) in str(error.value) and '\n' not in str(error.value)
+
+
+def test_a_broken_portable_detector_is_refused(tmp_path):
+    path = tmp_path / 'a.safetensors'
+    detector.save_portable(detector.build(['a'], 0.125, 0.33).eval(), path)
+    whole = path.read_bytes()
+    for content in (whole[:-5], whole[:100], b'', b'no weights'):
+        path.write_bytes(content)
+        with pytest.raises(StageError, match='is no exported detector'):
+            detector.load(path)
+    safetensors.torch.save_file({'a': torch.zeros(2)}, path)  # no sizes
+    with pytest.raises(StageError, match='is no exported detector'):
+        detector.load(path)
 
 
 class Payload:
