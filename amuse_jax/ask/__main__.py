@@ -60,7 +60,7 @@ def _ask(source: str, path: str, questions: list[str]) -> bool:
     from amuse_jax.ask import model, terminal
 
     devices.start()
-    with model.load(source, process) as loaded:
+    with model.load(source, process=process) as loaded:
         video = loaded.watch(path)
         gc.freeze()
         gc.enable()

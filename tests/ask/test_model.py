@@ -1,5 +1,6 @@
 """A model answers about a video as the evaluation does."""
 
+import functools
 import itertools
 import json
 import re
@@ -13,7 +14,7 @@ import soundfile
 from flax import nnx
 
 import amuse_jax
-from amuse_jax.ask import loading
+from amuse_jax.ask import card, trained
 from amuse_jax.ask.familiar import Familiar
 from amuse_jax.ask.model import Model, UnfamiliarQuestion, Video
 from amuse_jax.data import pipeline, records
@@ -23,7 +24,7 @@ from amuse_jax.music_avqa import vocabulary
 from amuse_jax.regions.stage import class_names
 from amuse_jax.run import plan
 from amuse_jax.training.pretrain import stage as pretrain
-from amuse_jax.training.train import answering, predict
+from amuse_jax.training.train import answering, leakage, predict
 from tests.data.small_set import row, write_rows
 from tests.evaluation import conftest as evaluated
 from tests.media import writing
@@ -37,13 +38,15 @@ def model(finished):
     """The model of `finished`, which has no towers, with a random universal encoder."""
     config, inputs = finished
     return Model(
-        loading.Trained(
+        trained.Trained(
             config=config,
             amuse=predict.load_best(config, inputs),
             encoder=pretrain.build(config, nnx.Rngs(0)),
             class_names=tuple(class_names(inputs['rois'])),
             detector=inputs['rois'] / 'detector.pt',
             familiar=Familiar.from_questions(Prepared(inputs['prepare']).questions()),
+            seen=inputs['train'] / leakage.FILE,
+            card=functools.partial(card.from_folders, inputs),
         )
     )
 
