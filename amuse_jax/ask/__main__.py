@@ -9,7 +9,7 @@ if a question has no answer.
 """
 
 import gc
-import os
+import multiprocessing
 import sys
 
 from absl import app, flags, logging
@@ -34,13 +34,15 @@ def main(argv: list[str]) -> None:
     environment.set_up()
     sys.stdin.reconfigure(errors='replace')
     try:
-        is_complete = _ask(argv[1], argv[2], argv[3:])
+        status = 0 if _ask(argv[1], argv[2], argv[3:]) else 1
     except StageError as error:
-        sys.exit(f'amuse_jax: {error}')
+        print(f'amuse_jax: {error}', file=sys.stderr)
+        status = 1
     except KeyboardInterrupt:
-        sys.stdout.flush()
-        os._exit(INTERRUPTED)  # the other processes end with this one
-    sys.exit(0 if is_complete else 1)
+        status = INTERRUPTED
+    for process in multiprocessing.active_children():
+        process.kill()  # otherwise the exit would wait for the import of PyTorch, or for its end
+    sys.exit(status)
 
 
 def _ask(source: str, path: str, questions: list[str]) -> bool:
@@ -60,12 +62,11 @@ def _ask(source: str, path: str, questions: list[str]) -> bool:
     from amuse_jax.ask import model, terminal
 
     devices.start()
-    with model.load(source, process=process) as loaded:
-        video = loaded.watch(path)
-        gc.freeze()
-        gc.enable()
-        given = questions or terminal.typed_questions()
-        return terminal.answer_all(video, given, page_folder, as_json=JSON.value)
+    video = model.load(source, process=process).watch(path)
+    gc.freeze()
+    gc.enable()
+    given = questions or terminal.typed_questions()
+    return terminal.answer_all(video, given, page_folder, as_json=JSON.value)
 
 
 if __name__ == '__main__':
