@@ -9,6 +9,7 @@ if a question has no answer.
 """
 
 import gc
+import io
 import multiprocessing
 import sys
 
@@ -32,7 +33,8 @@ def main(argv: list[str]) -> None:
     if len(argv) < 3:
         raise app.UsageError('expected MODEL VIDEO [QUESTION...]')
     environment.set_up()
-    sys.stdin.reconfigure(errors='replace')
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors='replace')
     try:
         status = 0 if _ask(argv[1], argv[2], argv[3:]) else 1
     except StageError as error:
@@ -52,6 +54,9 @@ def _ask(source: str, path: str, questions: list[str]) -> bool:
       StageError: the model or the video cannot be used.
     """
     page_folder = paths.from_user(PAGE.value, '--page') if PAGE.value else None
+    for question in questions:
+        if not paths.is_utf_8(question):
+            raise StageError(f'the question {question!a} is not UTF-8; use a UTF-8 terminal')
     # First of all, because importing PyTorch takes as long as everything until the first question.
     process = region_process.start_early()
     gc.disable()  # looking for garbage among a million new objects takes 0.6 s

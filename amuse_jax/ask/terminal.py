@@ -74,6 +74,8 @@ def typed_questions() -> Iterator[str]:
     On a terminal there is a prompt, and Ctrl-D or Ctrl-C ends the questions.
     """
     prompt = ''
+    if sys.stdin is None:  # closed
+        return
     if sys.stdin.isatty() and sys.stdout.isatty():
         import readline  # noqa: F401  lets `input` edit the line and recall earlier ones
 
