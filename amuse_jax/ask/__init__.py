@@ -2,5 +2,6 @@
 
 `loading` reads a trained model from where it was saved, `model` watches a video and answers
 questions about it, `answer` is what comes out, and `familiar` tells which questions the model has
-met in training.
+met in training. `exported` writes a model to one folder and reads it, `card` describes it, `hub`
+downloads it, and `program` makes programs of it that run without this package.
 """

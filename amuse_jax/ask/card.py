@@ -2,12 +2,14 @@
 
 import importlib.resources
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from amuse_jax.config import default_config
 from amuse_jax.evaluation import tables
 from amuse_jax.system.manifest import read_manifest
 
@@ -74,7 +76,7 @@ def render(
         annotations=settings.get('data.annotations', 'plain'),
         towers=towers,
         has_own_detector=not settings.get('rois.weights'),
-        settings=settings,
+        recipe=_flat(default_config().to_dict()) | settings,  # an old run may have had fewer
         settings_json=json.dumps(settings, indent=1, sort_keys=True),
         prepare=summaries.get('prepare', {}),
         rois=summaries.get('rois', {}),
@@ -103,7 +105,7 @@ def _metadata(is_rendered: bool, towers: Mapping[str, str], scores: Mapping | No
                 metric_value=round(part['rows']['Amuse']['Avg'], 2),
             )
             for name, part in scores['parts'].items()
-            if part['rows']['Amuse']['Avg'] == part['rows']['Amuse']['Avg']  # not NaN
+            if not math.isnan(part['rows']['Amuse']['Avg'])
         ]
     bases = [name for name in towers.values() if name.count('/') == 1]
     data = ModelCardData(
@@ -115,7 +117,7 @@ def _metadata(is_rendered: bool, towers: Mapping[str, str], scores: Mapping | No
         tags=['audio-visual-question-answering', 'music', 'jax', 'flax'],
         base_model=bases or None,
         model_name='Amuse' if results else None,
-        eval_results=results,
+        eval_results=results or None,
     )
     return data.to_yaml()
 

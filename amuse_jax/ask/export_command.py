@@ -8,7 +8,7 @@ The model is the workdir of a finished run, an exported folder or a name on the 
 
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from amuse_jax.errors import StageError
 from amuse_jax.system import devices, environment, paths
@@ -22,6 +22,7 @@ STABLEHLO = flags.DEFINE_bool(
 def main(argv: list[str]) -> None:
     """Export the model that the argument names."""
     environment.set_up()
+    logging.set_verbosity(logging.WARNING)  # Orbax tells every step of reading a checkpoint
     if len(argv) != 2 or not OUT.value:
         raise app.UsageError('expected a model and a folder: export runs/demo --out=DIR')
     try:

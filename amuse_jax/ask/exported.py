@@ -98,7 +98,7 @@ def read(folder: Path) -> Trained:
     content = _read_json(path)
     try:
         formats.refuse_newer(content['format'], formats.EXPORT_FORMAT, path)
-        config = settings.restore(dict(content['settings']))
+        values = dict(content['settings'])
         names = {key: _names(content[key]) for key in ('classes', 'answers', 'instruments')}
         familiar = Familiar.from_json({key: _names(content[key]) for key in ('words', 'forms')})
     except (KeyError, TypeError, ValueError) as error:
@@ -106,6 +106,8 @@ def read(folder: Path) -> Trained:
             f'{path} does not describe a model ({type(error).__name__}: {first_line(error)}); '
             f'{_AGAIN}'
         ) from error
+    try:
+        config = settings.restore(values)
     except StageError as error:
         raise StageError(f'{path}: {error}') from error
     _check_vocabulary(path, names)

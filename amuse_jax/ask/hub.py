@@ -40,9 +40,9 @@ def download(name: str, revision: str | None = None, **options) -> Path:
         )
     except Exception as error:  # errors of the network and the hub have no common class
         raise StageError(
-            f'the model {name} could not be fetched from the Hugging Face hub '
-            f'({type(error).__name__}: {first_line(error)}); check the name, or download the '
-            'folder on a machine with a network and give its path'
+            f'there is no folder {name}, and no model of that name could be fetched from the '
+            f'Hugging Face hub ({type(error).__name__}: {first_line(error)}); check the name, or '
+            'download the folder on a machine with a network and give its path'
         ) from error
     if not exported.is_exported(folder):
         raise StageError(

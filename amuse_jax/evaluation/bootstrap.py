@@ -2,8 +2,9 @@
 
 The questions about one video are not independent: a model that overlooks its cello gets several of
 them wrong. So each resample draws whole videos with replacement, with all of their questions (a
-cluster bootstrap: Field and Welsh 2007). The interval is the middle 95 % of the resamples'
-accuracies (Efron's percentile interval). All methods and columns share the same draws.
+cluster bootstrap: Field and Welsh 2007). Version 2 has several videos of some performances,
+mirrored copies and further minutes; they are drawn together. The interval is the middle 95 % of the
+resamples' accuracies (Efron's percentile interval). All methods and columns share the same draws.
 
 We do not use `scipy.stats.bootstrap` because it returns NaN for a column as soon as one resample
 has no question of that type, which happens for rare types of small test sets.
@@ -16,7 +17,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from amuse_jax.evaluation import tables
-from amuse_jax.music_avqa import Question
+from amuse_jax.music_avqa import Question, videos
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -39,7 +40,7 @@ def intervals(
       For each method and column of tables.COLUMNS: (low, high) in per cent, or NaN if the column
       has no question.
     """
-    totals = _per_video(questions, is_correct)
+    totals = _per_performance(questions, is_correct)
     drawn = _resample(totals, np.random.default_rng(seed)) @ tables.MEMBERS
     asked, right = drawn[:, :1], drawn[:, 1:]
     # A resample without a question of a rare type is left out of the percentiles of its columns.
@@ -63,20 +64,25 @@ def margins(intervals: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[s
     }
 
 
-def _per_video(
+def _per_performance(
     questions: Sequence[Question], is_correct: Mapping[str, Sequence[bool]]
 ) -> np.ndarray:
-    """Count questions and right answers by video and type: (V, 1 + methods, 9), questions first."""
-    videos, video = np.unique([q.video_id for q in questions], return_inverse=True)
+    """Count questions and right answers by performance and type: (P, 1 + methods, 9).
+
+    The questions are the first of the 1 + methods. What is seen decides the performance, also where
+    the sound is that of another video.
+    """
+    names = [videos.performance_name(question.video_id) for question in questions]
+    performances, index = np.unique(names, return_inverse=True)
     kinds = len(tables.MEMBERS)
-    cell, size = video * kinds + tables.types_of(questions), len(videos) * kinds
+    cell, size = index * kinds + tables.types_of(questions), len(performances) * kinds
     totals = [np.bincount(cell, minlength=size)]
     totals += [np.bincount(cell, np.asarray(hits, float), size) for hits in is_correct.values()]
-    return np.stack(totals).reshape(len(totals), len(videos), kinds).transpose(1, 0, 2)
+    return np.stack(totals).reshape(len(totals), len(performances), kinds).transpose(1, 0, 2)
 
 
 def _resample(totals: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Sum the counts over V videos drawn with replacement: (RESAMPLES, 1 + methods, 9)."""
+    """Sum the counts over P performances drawn with replacement: (RESAMPLES, 1 + methods, 9)."""
     count = len(totals)
     flat = np.ascontiguousarray(totals, float).reshape(count, -1)
     found = []

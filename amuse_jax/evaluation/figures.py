@@ -86,7 +86,7 @@ def accuracy_bars(
     """
     margins, published = margins or {}, published or {}
     columns = [*tables.TYPE_COLUMNS, 'Avg']
-    height = 3.4 + 0.25 * -(-(len(rows) + len(published)) // 4)
+    height = 3.4 + 0.25 * -(-(len(rows) + len(published)) // 3)
     figure = Figure(figsize=(10, height), layout='constrained')
     axes = figure.subplots()
     width = 0.8 / len(rows)
@@ -104,7 +104,7 @@ def accuracy_bars(
     axes.set_xticks(range(len(columns)), columns)
     axes.set_ylabel('accuracy, %')
     axes.set_ylim(0, 100)
-    figure.legend(loc='outside upper center', frameon=False, ncols=4)
+    figure.legend(loc='outside upper center', frameon=False, ncols=3)
     axes.spines[['top', 'right']].set_visible(False)
     canvas.save(figure, path)
 

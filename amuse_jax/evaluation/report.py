@@ -46,12 +46,21 @@ def write(
       examples: the examples, whose pages lie in the folder already.
     """
     peers = published.methods(scores['test_set']['published'])
-    notes = [*table_notes(scores), *([published_note(peers)] if peers else [])]
+    later = published.others_asked(scores)
+    notes = [*table_notes(scores), *published.notes(peers)]
     others = {name: part for name, part in scores['parts'].items() if name != 'test'}
     displayed = [_rows({'test': scores['parts']['test']}) | published.marked(peers)]
     displayed += [_rows(others)] if others else []
     picture = 'figures/accuracy.png'
-    tables.write(folder, displayed, _csv_rows(scores, peers), notes, picture)
+    tables.write(
+        folder,
+        [*displayed, *([published.other_table(later)] if later else [])],
+        _csv_rows(scores, peers),
+        [*notes, *published.other_notes(later)],
+        picture,
+    )
+    if later:
+        notes.append(f'table.md lists {len(later)} other published results.')
     tables.write_templates(folder, templates)
     figures.training_curves(inputs['train'] / 'metrics.jsonl', folder / 'figures/training.png')
     figures.importance(predictions, folder / 'figures/importance.png')
@@ -61,7 +70,7 @@ def write(
         test['rows'],
         folder / picture,
         bootstrap.margins(test['intervals']),
-        {row.method: row.row for row in peers},
+        published.with_verdicts(peers),
     )
     markdown_tables = [tables.as_markdown(rows) + '\n' for rows in displayed]
     qualities = quality.make_tables(
@@ -107,19 +116,10 @@ def _rows(parts: Mapping[str, Mapping]) -> dict[str, Mapping[str, float | str]]:
     return tables.with_margins(labelled(parts, 'rows'), own_margins(parts), MARGIN)
 
 
-def published_note(peers: Sequence[published.Published]) -> str:
-    """Say where the published rows come from and what their mark means."""
-    sources = ' and '.join(dict.fromkeys(row.source for row in peers))
-    return (
-        f'Rows with authors are as printed in {sources}. {published.MARK}: an average that is not '
-        "the one over the test set's questions."
-    )
-
-
 def _csv_rows(scores: Mapping, peers: Sequence[published.Published]) -> dict[str, tables.Row]:
     """Return all rows with the bounds of their intervals, and the published rows as printed."""
     rows = tables.with_bounds(*(labelled(scores['parts'], key) for key in ('rows', 'intervals')))
-    return rows | {row.method: row.row for row in peers}
+    return rows | published.with_verdicts(peers)
 
 
 def markdown_tables(scores: Mapping) -> list[str]:

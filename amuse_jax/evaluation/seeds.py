@@ -109,7 +109,7 @@ def write(folder: Path, runs: Sequence[Run]) -> str:
     summary = summarise(runs)
     test_set = runs[0].scores['test_set']
     peers = published.methods(test_set['published'])
-    peer_rows = {row.method: row.row for row in peers}
+    peer_rows = published.with_verdicts(peers)
     main = {label: summary.means[label] for label in runs[0].scores['parts']['test']['rows']}
     parts = {label: row for label, row in summary.means.items() if label not in main}
     displayed = [_with_spread(main, summary) | published.marked(peers)]
@@ -119,7 +119,7 @@ def write(folder: Path, runs: Sequence[Run]) -> str:
         + (f' on {test_set["name"]}' if test_set['name'] else '')
         + f'; overall accuracy of Amuse in each run: {_list_accuracies(runs)}.',
         f'{report.INTERVAL_NOTE} Here it is the mean over the runs.',
-        *([report.published_note(peers)] if peers else []),
+        *published.notes(peers),
     ]
     csv_rows = _csv_rows(runs, summary) | peer_rows
     text = tables.write(folder, displayed, csv_rows, notes, 'accuracy.png')

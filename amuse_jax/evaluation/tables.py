@@ -205,13 +205,15 @@ def as_csv(rows: Mapping[str, Row]) -> str:
 
 
 def _tabulated(rows: Mapping[str, Mapping[str, float | str]], form: str) -> str:
-    cells = [[method, *(_cell(row[column]) for column in COLUMNS)] for method, row in rows.items()]
+    """Format rows that all have the columns of the first one, most often COLUMNS."""
+    columns = list(next(iter(rows.values())))
+    cells = [[method, *(_cell(row[column]) for column in columns)] for method, row in rows.items()]
     return tabulate(
         cells,
-        headers=['', *COLUMNS],
+        headers=['', *columns],
         tablefmt=form,
         disable_numparse=True,
-        colalign=('left', *['right'] * len(COLUMNS)),
+        colalign=('left', *('right' if column in COLUMNS else 'left' for column in columns)),
     )
 
 

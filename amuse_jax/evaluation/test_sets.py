@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from amuse_jax.evaluation import tables
 from amuse_jax.music_avqa import Question, layout, published_files
 
-_MAX_MISSING = 0.05  # share of questions or videos that may be missing
+MAX_MISSING = 0.05  # share of questions or videos that may be missing
 _FIRST_VERSION_ID = re.compile(r'(|sa|va|vv|esa|eva|evv)\d{8}')
 
 
@@ -23,7 +23,7 @@ class TestSet:
 
     Attributes:
       name: name for tables and notes.
-      published: 'v1' or 'v2', the test set of its rows in published.csv; '' if it has no rows.
+      published: 'v1', 'v2' or 'v2-bias', the test set of its rows in published.csv.
       scheme: value of `data.annotations` with which its file is read.
     """
 
@@ -61,7 +61,7 @@ KNOWN = (
     TestSet('MUSIC-AVQA v1 (json_update)', 'v1', 'v1'),
     TestSet('MUSIC-AVQA v1 (json, 55 questions twice)', 'v1', 'v1-json'),
     TestSet('MUSIC-AVQA v2, balanced', 'v2', 'v2-balance'),
-    TestSet('MUSIC-AVQA v2, biased', '', 'v2-bias'),
+    TestSet('MUSIC-AVQA v2, biased', 'v2-bias', 'v2-bias'),
 )
 
 
@@ -88,7 +88,7 @@ def recognise(questions: Sequence[Question], scheme: str) -> TestSet | None:
         and first_version_videos > len(videos) / 2  # version 2 has 90 % of its videos from it
         and test_set.first_version == (first_version_videos == len(videos))
         and all(count <= full for count, full in zip(counts, test_set.counts))
-        and sum(counts) >= (1 - _MAX_MISSING) * test_set.questions
-        and (1 - _MAX_MISSING) * test_set.videos <= len(videos) <= test_set.videos
+        and sum(counts) >= (1 - MAX_MISSING) * test_set.questions
+        and (1 - MAX_MISSING) * test_set.videos <= len(videos) <= test_set.videos
     ]
     return min(fitting, key=lambda test_set: test_set.questions, default=None)

@@ -94,9 +94,10 @@ def check(
         return report
     annotations = splits.read(root, scheme, rephrased)
     video_files.search(root, folders)
+    rephrased_files = [(path.name, path) for path in layout.find_rephrased(root, rephrased)]
     published = {
         path: known
-        for name, path in located.values()
+        for name, path in [*located.values(), *rephrased_files]
         if (known := published_files.find(name)) is not None
     }
     _check_files(report, annotations, published, root, allowed)
@@ -168,13 +169,13 @@ def _verdict(
     file: splits.AnnotationFile, blob: str, published: published_files.PublishedFile | None
 ) -> tuple[str, bool]:
     """Return a verdict on an annotation file, and whether the file is wrong."""
+    name = published_files.name_of(blob)
     if published is None:
-        return 'nothing is known about it', False
+        return f'is {name}' if name else 'nothing is known about it', False
     if blob == published.blob:
         return 'is the published file', False
-    others = [name for name, other in published_files.FILES.items() if other.blob == blob]
-    if others:
-        return f'is {others[0]}, another file', True
+    if name:
+        return f'is {name}, another file', True
     differences = _differences(file, published)
     if differences:
         return f'is not the published file: {", ".join(differences)}', True
@@ -271,6 +272,11 @@ def _read_additional(report: Report, root: Path) -> dict[str, videos.AdditionalV
     if path is None:
         return {}
     table, complaints = videos.read_additional(path)
+    blob, expected = published_files.git_blob(path), published_files.ADDITIONAL_VIDEOS_BLOB
+    if blob != expected:
+        report.remarks.append(
+            f'{path.name} is not the published file (git blob {blob}, published {expected})'
+        )
     if len(table) != published_files.ADDITIONAL_VIDEOS or complaints:
         report.remarks.append(
             f'{path.name}: {len(table):,} videos, {published_files.ADDITIONAL_VIDEOS:,} were '

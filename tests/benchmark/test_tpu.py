@@ -142,6 +142,7 @@ def test_figures_of_other_topologies_and_settings_stay(step, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_processors_exchange_gradients_alone_once_in_bounded_memory():
     """The bounds are 1.1 times the values measured with jax 0.10.2. This takes a minute."""
     parts, flag = 2, f'--xla_force_host_platform_device_count={CHIPS}'

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from amuse_jax import music_avqa
 from amuse_jax.evaluation import bootstrap, tables
-from amuse_jax.music_avqa import Question, vocabulary
+from amuse_jax.music_avqa import Question, videos, vocabulary
+from tests.music_avqa import published
 
 
 def question(video, kind=('Audio', 'Counting')):
@@ -99,6 +101,36 @@ def test_nineteen_intervals_of_twenty_hold_the_truth():
     assert 0.9 <= covered(rng, 120, clustered=True) <= 0.99
     # As if the questions of a video had nothing to do with each other.
     assert covered(rng, 60, clustered=False) < 0.85
+
+
+def test_the_videos_of_a_performance_are_drawn_together():
+    """Mirrored copies and further minutes of version 2 are no independent videos."""
+    rng = np.random.default_rng(4)
+    names = [f'abc-_{index:03d}xyz' for index in range(40)]  # 11 characters, as YouTube's
+    suffixes = ('', '_#02', '_flip', '_#02_flip')
+    hits = np.repeat(rng.random(40) < 0.6, len(suffixes))
+    copies = [question(name + suffix) for name in names for suffix in suffixes]
+    together = [question(name) for name in names for _ in suffixes]
+    apart = [question(f'v{index}') for index in range(len(hits))]
+    found = [
+        bootstrap.intervals(each, {'a': hits})['a']['Avg'] for each in (copies, together, apart)
+    ]
+    assert found[0] == found[1]
+    widths = [high - low for low, high in found]
+    assert widths[0] > 1.7 * widths[2]  # about twice as wide, for four copies of each
+
+
+def test_videos_of_version_2_that_share_a_performance():
+    path = published.path('v2_test_bias')
+    asked, _ = music_avqa.read_questions(path, 'test')
+    names = {each.video_id for each in asked}
+    copies = {name for name in names if name.endswith('_flip') or '_#0' in name}
+    assert len(copies) == 14 and sum(name.endswith('_flip') for name in copies) == 12
+    clusters = {videos.performance_name(name) for name in names}
+    # A copy whose original has no question is a cluster of its own.
+    alone = {videos.performance_name(name) for name in copies} - names
+    assert len(clusters) == len(names - copies) + len(alone)
+    assert len(bootstrap._per_performance(asked, {})) == len(clusters) < len(names)
 
 
 def test_one_video_says_nothing_and_an_absent_type_is_absent():

@@ -26,21 +26,35 @@ def test_published_rows_stand_beside_the_same_test_set(tmp_path):
     text = (tmp_path / 'table.txt').read_text()
     names = [line.split('  ')[0] for line in text.splitlines()[2:13]]
     assert names[:4] == ['Amuse', 'Amuse, ± 95 %', *evaluate.METHODS[1:]]
-    assert names[4] == 'AVST (Li et al., 2022)' and names[10] == 'Amuse (Diao et al., 2024)'
-    assert '84.61' in text and '83.58*' in text and 'Table 2. *: an average' in text
+    assert names[4] == 'AVST (Li et al., 2022)' and names[10] == 'Amuse (Diao et al., 2024) [f]'
+    assert '84.61' in text and '83.58*' in text and '*: an average' in text
     assert '9,129 of its 9,129 questions' in text
     notes = text[text.index('Accuracy in per cent') :].strip()
     assert notes in (tmp_path / 'table.md').read_text()  # what * and ± mean
     page = (tmp_path / 'report.md').read_text()
-    for name in (*evaluate.METHODS, 'AVST (Li et al., 2022)', 'Amuse (Diao et al., 2024)'):
+    for name in (*evaluate.METHODS, 'AVST (Li et al., 2022)', 'Amuse (Diao et al., 2024) [f]'):
         assert f'| {name} ' in page[: page.index('accuracy.png')]
     written = from_csv((tmp_path / 'table.csv').read_text())
-    assert written['Amuse (Diao et al., 2024)']['Avg'] == 83.52
+    assert written['Amuse (Diao et al., 2024), types only']['Avg'] == 83.52
     test = scores['parts']['test']
     low, high = test['intervals']['Amuse']['V Avg']
     assert written['Amuse, 95 % from']['V Avg'] == pytest.approx(low, abs=0.005)
     assert written['Amuse, 95 % to']['V Avg'] == pytest.approx(high, abs=0.005)
     assert 1 < high - low < 6
+
+
+def test_verdicts_stand_below_the_table_and_later_systems_in_a_table_of_their_own(tmp_path):
+    write(tmp_path, {'test': make_part(V1.counts)})
+    for name in ('table.txt', 'table.md', 'report.md', 'report.html'):
+        text = (tmp_path / name).read_text()
+        assert '[b] Not comparable: it is a result on other questions. Validation answers' in text
+    text = (tmp_path / 'table.txt').read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith('QA-TIGER (CVPR 2025) ')]
+    cells = re.split(r' {2,}', line.strip())
+    assert cells[1:5] == ['78.58', '85.14', '73.74', '77.62']
+    assert cells[5:] == ['averages agree', 'no', 'yes', 'its paper']
+    note = 'table.md lists 41 other published results'
+    assert note in (tmp_path / 'report.md').read_text() and note not in text
 
 
 def test_a_set_of_ones_own_stands_alone_and_parts_are_told(tmp_path):

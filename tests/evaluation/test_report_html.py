@@ -92,12 +92,14 @@ def test_the_accuracy_table_has_intervals_and_baselines(tmp_path):
     page = Parsed((tmp_path / 'report.html').read_text('utf-8'))
     names = [e['text'] for e in page.all('th', scope='row')]
     assert names[:4] == [*evaluate.METHODS, 'AVST (Li et al., 2022)']
-    assert 'Amuse (Diao et al., 2024)' in names
+    assert 'Amuse (Diao et al., 2024) [f]' in names
     cells = [e['text'] for e in page.all('td')]
     test = scores['parts']['test']
     low, high = test['intervals']['question words']['Avg']
     assert f'{test["rows"]["question words"]["Avg"]:.2f}±{(high - low) / 2:.1f}' in cells
     assert '83.58*' in cells and '9,129' in cells
+    notes = [e['text'] for e in page.all('p')]
+    assert any('[f] Types only: its accuracies per type may be compared' in n for n in notes)
     notes = [e['text'] for e in page.all('p')]
     assert any('95 % interval' in note for note in notes)
     assert not page.all('details') and not page.all('form')

@@ -125,7 +125,9 @@ def test_another_evaluate_folder_and_published_rows(tmp_path):
     ]
     text = seeds.write(tmp_path / 'out', [seeds.read(path) for path in paths])
     assert 'on MUSIC-AVQA v1' in text and 'LSTTA (Liu et al., 2023)' in text
-    assert from_csv((tmp_path / 'out/table.csv').read_text())['Amuse (Diao et al., 2024)']
+    assert from_csv((tmp_path / 'out/table.csv').read_text())[
+        'Amuse (Diao et al., 2024), types only'
+    ]
 
 
 @pytest.mark.parametrize(

@@ -60,4 +60,4 @@ def test_the_same_questions_about_other_videos_are_another_test_set(known):
 def test_a_real_file():
     questions, _ = music_avqa.read_questions(published.path('v2_test_bias'), 'test')
     assert test_sets.recognise(questions, 'v2-bias').name == 'MUSIC-AVQA v2, biased'
-    assert test_sets.recognise(questions[:-200], 'plain').published == ''
+    assert test_sets.recognise(questions[:-200], 'plain').published == 'v2-bias'

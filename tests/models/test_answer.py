@@ -189,6 +189,7 @@ def test_dropout_only_with_random_keys():
     assert np.abs(one - other).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_head_learns_to_count_and_to_find():
     """64 videos show up to three things of two kinds; each question asks to count one kind."""
     rng = np.random.default_rng(0)

@@ -217,6 +217,7 @@ def test_lengths_and_sources_come_from_the_table_of_additional_videos(film, writ
     text = report.text()
     assert 'Zd37zn9Ijfk_#03.mp4 from second 545 of Zd37zn9Ijfk' in text
     assert '3 videos, 1,230 were published' in text
+    assert 'additional_videos.csv is not the published file (git blob ' in text
 
 
 def test_rephrased_questions_are_counted(film, write, run):
@@ -229,6 +230,42 @@ def test_rephrased_questions_are_counted(film, write, run):
     assert 'MUSIC-AVQA-R: 1 rows, 211,572 were published' in report.text()
     with pytest.raises(StageError, match='data.rephrased'):
         run(rephrased='nowhere.json')
+
+
+def test_known_files_are_named_wherever_they_lie(film, write, run, monkeypatch):
+    film('a')
+    paths = {}
+    for split in ('train', 'val', 'test'):
+        paths[split] = write(f'avqa-{split}.json', row('a', split))
+    for part in ('head', 'tail'):
+        content = row('a', 'test', question_content=f'Does a {part} <Object> sound?')
+        paths[part] = write(f'avqa-test-{part}.json', content)
+    make, blob = published_files.PublishedFile, published_files.git_blob
+    as_published = {'v1/avqa-test.json': make(blob(paths['test']))}
+    monkeypatch.setattr(published_files, 'FILES', as_published)
+    head, tail = (make(blob(paths[part]), is_copy=True) for part in ('head', 'tail'))
+
+    def verdicts(head, tail):
+        known = {'avqa-test-head.json': head, 'avqa-test-tail.json': tail}
+        monkeypatch.setattr(published_files, 'REPHRASED', known)
+        report = run(rephrased='.')
+        rows = report.tables['Annotation files']
+        return {each['file']: each['verdict'] for each in rows}, report.wrong
+
+    found, wrong = verdicts(head, tail)
+    assert not wrong and found == {
+        'avqa-train.json': 'nothing is known about it',
+        'avqa-val.json': 'nothing is known about it',
+        'avqa-test.json': 'is v1/avqa-test.json',
+        'avqa-test-head.json': 'is the published file',
+        'avqa-test-tail.json': 'is the published file',
+    }
+    found, wrong = verdicts(tail, head)
+    assert found['avqa-test-head.json'] == 'is avqa-test-tail.json, another file'
+    assert len(wrong) == 2
+    other = make('0' * 40, is_copy=True)  # someone's copy with another indent
+    found, wrong = verdicts(other, tail)
+    assert found['avqa-test-head.json'] == 'nothing is known about it' and not wrong
 
 
 def command(*arguments):

@@ -24,9 +24,12 @@ def test_the_table_is_consistent():
     names = {n for of in layout.FILES.values() for each in of.values() for n in each}
     known = {*published_files.FILES, *published_files.COPIES}
     assert known == {name for name in names if name.startswith('data/')}
-    blobs = [file.blob for file in published_files.FILES.values() if file.blob]
+    assert set(published_files.REPHRASED) == set(layout.REPHRASED_FILES)
+    files = [*published_files.FILES.values(), *published_files.REPHRASED.values()]
+    blobs = [file.blob for file in files] + [published_files.ADDITIONAL_VIDEOS_BLOB]
     assert len(set(blobs)) == len(blobs) and all(len(blob) == 40 for blob in blobs)
-    for file in published_files.FILES.values():
+    for name, file in published_files.FILES.items():
+        assert published_files.name_of(file.blob) == name
         assert file.types is None or len(file.types) == len(vocabulary.TYPES)
         assert file.types is None or sum(file.types) == file.rows
     for scheme, total in (('v1-json', 45867), ('v1', 45624)):

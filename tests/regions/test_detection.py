@@ -6,7 +6,7 @@ import safetensors.torch
 import torch
 
 from amuse_jax.errors import StageError
-from amuse_jax.regions import detection, detector
+from amuse_jax.regions import detection, detector, process
 
 
 def make_output(boxes: list[tuple], classes: int) -> torch.Tensor:
@@ -110,6 +110,19 @@ def test_a_detector_with_other_layers_is_not_made_portable(tmp_path):
     with pytest.raises(StageError, match='cannot be exported; expected YOLOv8n'):
         detector.save_portable(model, tmp_path / 'a.safetensors')
     assert not list(tmp_path.iterdir())
+
+
+def test_a_process_of_its_own_makes_a_detector_portable(tmp_path):
+    source, target = tmp_path / 'detector.pt', tmp_path / 'detector.safetensors'
+    model = detector.build(['a'], 0.125, 0.33).eval()
+    detector.save(model, source)
+    process.make_portable(source, target)
+    picture = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(detector.load(target)(picture)[0], model(picture)[0])
+    source.write_bytes(b'no weights')
+    with pytest.raises(StageError, match='cannot be read'):
+        process.make_portable(source, target)
 
 
 SIZES = {'width': 0.125, 'depth': 0.33, 'max_channels': 1024, 'classes': ['a']}

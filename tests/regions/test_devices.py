@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from amuse_jax.media import guarded
 from amuse_jax.media.container import MediaError
@@ -49,6 +50,7 @@ if __name__ == '__main__':
 """
 
 
+@pytest.mark.slow
 def test_each_gpu_has_one_process_and_this_process_starts_neither_jax_nor_pytorch(tmp_path):
     names = [f'v{number:02d}' for number in range(16)]
     (tmp_path / 'videos').mkdir()

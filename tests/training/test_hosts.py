@@ -112,6 +112,7 @@ def test_a_host_that_fails_ends_at_once_and_reports_why(start_toy, tmp_path):
     assert 'IndexError: nobody foresaw this' in text and '(process 1)' in text
 
 
+@pytest.mark.slow
 def test_all_hosts_restart_if_one_finds_a_damaged_checkpoint(start_toy, tmp_path):
     """Each host reads its own chunks of a checkpoint; the damage is in the chunks of one host."""
     folder = tmp_path / 'toy'

@@ -51,6 +51,7 @@ def test_after_a_notice_the_run_saves_exits_with_0_and_resumes(start_toy, tmp_pa
     check_identical(folder)
 
 
+@pytest.mark.slow
 def test_a_notice_does_not_wait_for_the_validation(start_toy, tmp_path):
     """Stop the run twice in its first validation, which follows the second line of metrics."""
     folder = tmp_path / 'toy'
