@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from amuse_jax.ask.familiar import Familiar
+from amuse_jax.ask.familiar import Familiar, form_of
 from amuse_jax.ask.loading import Trained
 from amuse_jax.ask.model import Model
 from amuse_jax.music_avqa import vocabulary
-from amuse_jax.serve import server
+from amuse_jax.serve import forms, server
 from amuse_jax.training import state
 from amuse_jax.training.pretrain import stage as pretrain
 from amuse_jax.training.train import answering
@@ -53,10 +53,16 @@ def model(tmp_path_factory):
         encoder=fill(lambda: pretrain.build(config, nnx.Rngs(0))),
         class_names=small.CLASSES,
         detector=rois / 'detector.pt',
-        familiar=Familiar(frozenset(), frozenset()),
+        familiar=_all_forms(),
     )
     yield Model(trained)
     jax.config.update('jax_disable_most_optimizations', False)
+
+
+def _all_forms():
+    questions = [forms.fill(form, forms.first_values(form)) for form in vocabulary.TEMPLATES]
+    words = {part for word in vocabulary.QUESTION_WORDS for part in word.lower().split('_')}
+    return Familiar(frozenset(words), frozenset(map(form_of, questions)))
 
 
 @pytest.fixture(scope='package')
