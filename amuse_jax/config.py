@@ -315,7 +315,7 @@ def default_config() -> ConfigDict:
     c.evaluate = ConfigDict(
         dict(
             batch_size=8,  # videos
-            examples=6,  # pages with an example
+            examples=18,  # pages with an example: one correct and one wrong answer of each type
             # Test questions that are also among the model's train or validation questions: 'refuse'
             # to go on if they are more than 1 %, or report them 'apart' from the others.
             leaked='refuse',

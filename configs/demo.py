@@ -54,5 +54,5 @@ def get_config(argument: str = ''):
     c.loop.update(checkpoint_seconds=30.0, optimization_level=1)
     c.mesh.data = 1  # batches of four videos keep no second device busy
     # As in training: one program validates and predicts.
-    c.evaluate.update(batch_size=4, examples=4)
+    c.evaluate.batch_size = 4
     return c

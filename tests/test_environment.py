@@ -5,19 +5,22 @@ Every test starts the user's command in a process of its own.
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from tests.data import small_set
 from tests.evaluation.test_seeds import make_run
+from tests.media import writing
 from tests.paths import ROOT
 from tests.training import conftest as small
 from tests.training import processes
 from tests.training.test_whole_runs import CONFIG, make_workdir
 
-tiny = small.tiny  # the fixture
+media, tiny = writing.media, small.tiny  # the fixtures
 
 # As Jupyter, Colab and Kaggle export it; the module is not in the environment of the command.
 NOTEBOOK = {'MPLBACKEND': 'module://matplotlib_inline.backend_inline'}
@@ -101,6 +104,66 @@ def test_videos_are_rendered_in_a_locale_that_is_not_utf_8(tmp_path):
     assert (tmp_path / 'run/prepare/manifest.json').exists()
 
 
+@pytest.fixture(params=['ascii', 'latin-1'])
+def locale(request, tmp_path_factory):
+    """Return the variables of a locale whose file names are not UTF-8."""
+    if request.param == 'ascii':
+        return NO_UTF_8
+    folder = tmp_path_factory.mktemp('locales')
+    command = ['localedef', '-i', 'de_DE', '-f', 'ISO-8859-1', str(folder / 'de_DE.ISO-8859-1')]
+    if shutil.which('localedef') is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip('this machine cannot make a Latin-1 locale')
+    return NO_UTF_8 | {'LOCPATH': str(folder), 'LC_ALL': 'de_DE.ISO-8859-1'}
+
+
+def test_names_beyond_ascii_work_in_every_locale(media, tmp_path, locale):
+    root, workdir = tmp_path / 'Stücke ♪', tmp_path / 'läufe/é'
+    small_set.write_small_set(root, media, 3)
+    (root / 'videos/v0.mp4').rename(root / 'videos/Geige ♪.mp4')
+    path = root / 'avqa-train.json'
+    path.write_text(path.read_text().replace('v0', 'Geige ♪'))
+    config = tmp_path / 'größe.py'
+    config.write_text(f'from configs.demo import get_config  # in {root}\n', 'utf-8')
+    done = run(
+        'amuse_jax.main', f'--config={config}', '--stages=prepare', f'--workdir={workdir}',
+        f'--config.data.root={root}', '--config.synthetic.videos=0', '--config.data.workers=1',
+        encoding='latin-1', **locale,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    videos = small_set.read_json(workdir / 'prepare', 'videos')
+    assert [video['video_id'] for video in videos] == ['Geige ♪', 'v1', 'v2']
+    settings = small_set.read_json(workdir / 'prepare', 'manifest')['settings']
+    assert settings['data.root'] == str(root)
+    report = tmp_path / 'Prüfung.json'
+    done = run(
+        'amuse_jax.music_avqa', 'check', f'--root={root}', '--annotations=plain', '--workers=1',
+        '--max_broken_share=0', f'--json={report}', encoding='latin-1', **locale,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {'Stücke ♪', 'läufe', 'größe.py', 'Prüfung.json'}
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'environment', 'sentence'),
+    [
+        (['--workdir=BAD/run'], {}, "--workdir is 'BAD/run', and the name"),
+        (['--workdir=BAD/run'], NO_UTF_8, "--workdir is 'BAD/run', and the name"),
+        (['--config.data.root=BAD'], {}, "config.data.root is 'BAD', and the name"),
+        (['--stages=ask', '--video=BAD', '--question=Why?'], NO_UTF_8, "--video is 'BAD', and"),
+        (['--stages=ask', '--video=a.mp4', '--question=BAD'], {}, "--question is 'BAD', which is"),
+    ],
+)
+def test_a_name_that_is_not_utf_8_is_one_sentence(tmp_path, arguments, environment, sentence):
+    bad = os.fsdecode(b'vid\xe9o')
+    arguments = [word.replace('BAD', bad) for word in [f'--workdir={tmp_path}/run', *arguments]]
+    done = run('amuse_jax.main', '--config=configs/demo.py', *arguments, **environment)
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    assert sentence.replace('BAD', ascii(bad).strip("'")) in last and 'UTF-8' in last
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ('module', 'arguments'),
     [
@@ -122,13 +185,23 @@ def test_a_platform_that_is_not_here_is_one_sentence(module, arguments, platform
 
 
 @pytest.mark.parametrize('before', ['', 'import jax\n'])
-def test_jax_computes_in_32_bits_also_if_a_config_has_imported_it(before):
+def test_jax_computes_by_its_defaults_also_if_a_config_has_imported_it(before):
+    exported = X64 | {
+        'JAX_NUMPY_RANK_PROMOTION': 'raise',
+        'JAX_NUMPY_DTYPE_PROMOTION': 'strict',
+        'JAX_DEFAULT_PRNG_IMPL': 'rbg',
+        'JAX_DEFAULT_MATMUL_PRECISION': 'bfloat16',
+    }
     code = (
         f'{before}from amuse_jax.system import environment; environment.set_up()\n'
-        'import jax.numpy as jnp; assert jnp.ones(1).dtype == jnp.float32\n'
-        'assert jnp.asarray(1).dtype == jnp.int32'
+        'import jax, jax.numpy as jnp; assert jnp.ones(1).dtype == jnp.float32\n'
+        'assert jnp.asarray(1).dtype == jnp.int32\n'
+        'assert (jnp.ones((2, 3)) + jnp.ones(3, jnp.int32)).shape == (2, 3)\n'
+        'assert jax.random.PRNGKey(0).shape == (2,)  # threefry\n'
+        'assert jax.config.jax_default_matmul_precision is None'
     )
-    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=processes.environment() | X64)
+    variables = processes.environment() | exported
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=variables)
     assert done.returncode == 0
 
 

@@ -120,9 +120,16 @@ def truth_stems(root: Path, video_id: str) -> tuple[np.ndarray, np.ndarray, int]
             "again, or set config.sources.stems='uss'"
         ) from error
     owners = np.full(stems.shape[1], -1)
-    for performer in truth['performers']:
-        if performer['channel'] is not None:
-            owners[performer['channel']] = INSTRUMENTS.index(performer['heard_instrument'])
+    try:
+        for performer in truth['performers']:
+            if performer['channel'] is not None:
+                owners[performer['channel']] = INSTRUMENTS.index(performer['heard_instrument'])
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise StageError(
+            f'{root / "truth" / video_id}.json does not say which instrument is in which channel '
+            f'of the .flac beside it ({type(error).__name__}: {error}); expected "performers" as '
+            "the rendered performances have them; or set config.sources.stems='uss'"
+        ) from error
     return stems, owners, sample_rate
 
 
@@ -141,7 +148,7 @@ def read_truth(root: Path, video_id: str) -> dict:
             f"config.sources.stems is 'truth', but the data set {root} {found}: only rendered "
             "performances have their stems; set config.sources.stems='uss' to separate them"
         ) from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise StageError(
             f'{path} is not valid JSON ({error}); render the performances again'
         ) from error

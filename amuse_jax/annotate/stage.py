@@ -102,6 +102,11 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     }
 
 
+def truth_files(config: ConfigDict) -> str:
+    """Return the pattern of the files in truth/ that the labels come from; '' if none."""
+    return '*' if config.sources.stems == 'truth' else ''
+
+
 def annotate_shard(job: Job, sound_ids: Sequence[str], path: Path) -> None:
     """Write the annotations of some sounds to an .npz file with the arrays named in ARRAYS.
 
@@ -350,15 +355,12 @@ def _save(path: Path, values: np.ndarray) -> None:
 
 def _against_truth(job: Job, sound_ids: Sequence[str], arrays: Mapping[str, np.ndarray]) -> dict:
     """Compute precision and recall on the sounds whose truth is known; {} if there are none."""
-    known = [
-        index
-        for index, sound_id in enumerate(sound_ids)
-        if (job.root / 'truth' / f'{sound_id}.json').is_file()
-    ]
+    truths = {index: _truth_of(job, sound_id) for index, sound_id in enumerate(sound_ids)}
+    known = [index for index, found in truths.items() if found is not None]
     if not known:
         return {}
     result = truth.report(
-        [sources.read_truth(job.root, sound_ids[index]) for index in known],
+        [truths[index] for index in known],
         arrays['rhythm'][known],
         arrays['sources'][known],
         job.segment_seconds,
@@ -370,3 +372,22 @@ def _against_truth(job: Job, sound_ids: Sequence[str], arrays: Mapping[str, np.n
             name, len(known), result[name]['precision'], result[name]['recall'],
         )  # fmt: skip
     return result
+
+
+def _truth_of(job: Job, sound_id: str) -> Mapping | None:
+    """Return the contents of truth/ID.json; None if there are none, or boxes alone."""
+    path = job.root / 'truth' / f'{sound_id}.json'
+    if not path.is_file():
+        return None
+    try:
+        found = sources.read_truth(job.root, sound_id)
+        if isinstance(found, dict) and not {'tempo', 'performers'} & found.keys():
+            return None
+        truth.rhythm_changes(found, job.segments, job.segment_seconds, job.rhythm['threshold'])
+    except (StageError, LookupError, TypeError, ValueError) as error:
+        logging.warning(
+            'annotate: the labels of %s are not compared with %s, which is not as rendered '
+            'performances have it (%s: %s)', sound_id, path, type(error).__name__, error,
+        )  # fmt: skip
+        return None
+    return found

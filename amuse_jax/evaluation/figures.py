@@ -121,10 +121,7 @@ def template_marks(rows: Sequence[Mapping], path: Path) -> None:
     for index, method in enumerate(name for name in rows[0] if name not in tables.TEMPLATE_FIELDS):
         mark = Line2D.filled_markers[index + 1]
         axes.plot([row[method] for row in rows], range(len(rows)), mark, ms=5, label=method)
-    names = [
-        row['template'].replace('\uff1f', '?') for row in rows
-    ]  # the font has no full-width '?'
-    labels = [f'{name} ({row["questions"]})' for name, row in zip(names, rows)]
+    labels = [f'{canvas.usual_signs(row["template"])} ({row["questions"]})' for row in rows]
     axes.set_yticks(range(len(rows)), labels)
     axes.invert_yaxis()
     axes.set_xlabel('accuracy, %')

@@ -1,12 +1,14 @@
-"""The report of the evaluate stage: tables (text, Markdown, CSV), figures and report.md."""
+"""The report of the evaluate stage: tables (text, Markdown, CSV), figures, report.{html,md}."""
 
-import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
 
-import jinja2
+from tabulate import tabulate
 
-from amuse_jax.evaluation import bootstrap, figures, published, tables
+from amuse_jax.evaluation import bootstrap, figures, published, quality, report_html, tables
 from amuse_jax.system.manifest import read_manifest
 
 MARGIN = '± 95 %'
@@ -16,21 +18,32 @@ INTERVAL_NOTE = (
 )
 
 
+class Example(NamedTuple):
+    """An example: its line of predictions.jsonl, and the PNG of its page."""
+
+    line: Mapping
+    page: Path
+
+
 def write(
     folder: Path,
     inputs: Mapping[str, Path],
     scores: Mapping,
     templates: Sequence[Mapping],
     predictions: Sequence[Mapping],
+    examples: Sequence[Example],
 ) -> None:
-    """Write table.{txt,md,csv}, templates.{txt,md,csv}, figures/ and report.md, which shows them.
+    """Write table.{txt,md,csv}, templates.{txt,md,csv}, figures/, and report.{html,md}.
+
+    report.html shows everything and needs no other file; report.md refers to the other files.
 
     Args:
-      folder: folder of the evaluate stage, which holds examples/ already.
+      folder: folder of the evaluate stage.
       inputs: folders of annotate, rois, pretrain and train, by stage.
       scores: content of scores.json.
       templates: rows of tables.per_template.
       predictions: lines of predictions.jsonl for the test questions.
+      examples: the examples, whose pages lie in the folder already.
     """
     peers = published.methods(scores['test_set']['published'])
     notes = [*_notes(scores), *([published_note(peers)] if peers else [])]
@@ -50,8 +63,20 @@ def write(
         bootstrap.margins(test['intervals']),
         {row.method: row.row for row in peers},
     )
-    _write_page(
-        folder, inputs, scores, [tables.as_markdown(rows) + '\n' for rows in displayed], notes
+    markdown_tables = [tables.as_markdown(rows) + '\n' for rows in displayed]
+    qualities = quality.make_tables(
+        {name: read_manifest(inputs[name])['summary'] for name in ('annotate', 'rois', 'pretrain')}
+    )
+    _write_markdown(folder, markdown_tables, notes, qualities, examples, scores['test_set'])
+    report_html.write(
+        folder / 'report.html',
+        scores['parts'],
+        peers,
+        notes,
+        templates,
+        qualities,
+        examples,
+        folder / 'figures',
     )
 
 
@@ -119,39 +144,54 @@ def _notes(scores: Mapping) -> list[str]:
     return notes
 
 
-def _write_page(
+def _write_markdown(
     folder: Path,
-    inputs: Mapping[str, Path],
-    scores: Mapping,
     markdown_tables: Sequence[str],
     notes: Sequence[str],
+    qualities: Sequence[quality.Table],
+    examples: Sequence[Example],
+    test_set: Mapping,
 ) -> None:
-    """Write report.md, which shows all results of the run on one page.
+    """Write report.md.
 
     `markdown_tables` are the table of the test questions and, where there are any, of their parts.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader('amuse_jax.evaluation', ''),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    summaries = {
-        name: json.dumps(read_manifest(inputs[name])['summary'], indent=1)
-        for name in ('annotate', 'rois', 'pretrain')
-    }
-    page = environment.get_template('report.md.jinja').render(
-        questions=scores['test_set']['questions'],
-        tables=markdown_tables,
-        notes=notes,
-        summaries=summaries,
-        templates=(folder / 'templates.md').read_text('utf-8'),
-        examples=sorted((folder / 'examples').glob('*')),  # none if evaluate.examples is 0
+    page = (
+        report_html.make_environment()
+        .get_template('report.md.jinja')
+        .render(
+            questions=test_set['questions'],
+            tables=markdown_tables,
+            notes=notes,
+            quality=qualities,
+            templates=(folder / 'templates.md').read_text('utf-8'),
+            examples=_list_examples(folder, examples),
+        )
     )
     (folder / 'report.md').write_text(page, 'utf-8')
 
 
+def _list_examples(folder: Path, examples: Sequence[Example]) -> str:
+    """Return a Markdown table of the examples with links to their pages; '' if there is none."""
+    rows = []
+    for line, page in examples:
+        address = quote(page.relative_to(folder).as_posix())
+        rows.append(
+            {
+                'question': f'[{_escape(line["question"])}]({address})',
+                'type': f'{line["modality"]} {line["kind"]}',
+                'answer': line['predicted'],
+                'true answer': line['answer'],
+            }
+        )
+    return tabulate(rows, headers='keys', tablefmt='github', disable_numparse=True) if rows else ''
+
+
+def _escape(text: str) -> str:
+    """Return text for a cell of a Markdown table, where it means nothing but itself."""
+    return re.sub(r'([\\`*_\[\]<>|&])', r'\\\1', ' '.join(text.split()))
+
+
 def format_summary(folder: Path) -> str:
     """Return the table and the path of the report, for the terminal."""
-    return f'\n{(folder / "table.txt").read_text("utf-8")}\nreport: {folder / "report.md"}'
+    return f'\n{(folder / "table.txt").read_text("utf-8")}\nreport: {folder / "report.html"}'

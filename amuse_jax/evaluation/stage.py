@@ -20,16 +20,15 @@ from amuse_jax.errors import StageError
 from amuse_jax.evaluation import (
     baselines,
     bootstrap,
-    example_page,
+    examples,
     other_data,
     report,
     tables,
     test_sets,
 )
+from amuse_jax.evaluation.examples import Answered
 from amuse_jax.evaluation.other_data import TestData
-from amuse_jax.evaluation.page.evidence import USUAL_SHAPE, Evidence
 from amuse_jax.music_avqa import REPHRASED, Question, vocabulary
-from amuse_jax.regions import stage as rois
 from amuse_jax.system import hosts
 from amuse_jax.system.files import write_json
 from amuse_jax.system.manifest import read_manifest
@@ -37,14 +36,13 @@ from amuse_jax.training.train import leakage, predict
 
 METHODS = ('Amuse', 'most frequent answer', 'question words')
 
-Predictions = list[tuple[Question, dict]]  # questions, each with its line of predictions.jsonl
-
 
 def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     """Evaluate the best checkpoint on the test questions and, if there are any, rephrased ones.
 
     The stage writes predictions.jsonl (every question with probabilities and importance scores),
-    scores.json, table.{txt,md,csv}, templates.{txt,md,csv}, figures/, examples/ and report.md.
+    scores.json, table.{txt,md,csv}, templates.{txt,md,csv}, figures/, examples/, report.html and
+    report.md.
 
     Args:
       config: the config of the run.
@@ -70,10 +68,10 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     }
     if not hosts.is_first():  # all hosts predict, but only the first one writes
         return {}
-    lines = [line for part in predictions.values() for _, line in part]
+    lines = [each.line for part in predictions.values() for each in part]
     _write_lines(folder / 'predictions.jsonl', lines)
 
-    questions = {split: [question for question, _ in part] for split, part in predictions.items()}
+    questions = {split: [each.question for each in part] for split, part in predictions.items()}
     is_leaked = _find_leaked(inputs['train'], questions)
     answers = _answers(train, predictions, questions)
     parts = {}
@@ -91,9 +89,17 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
         'parts': {name: part.scores() for name, part in parts.items()},
     }
     write_json(folder / 'scores.json', scores)
-    _draw_examples(config, folder, test_data, predictions['test'])
     templates = tables.per_template(parts['test'].questions, parts['test'].is_correct)
-    report.write(folder, inputs, scores, templates, [line for _, line in predictions['test']])
+    chosen = examples.choose(predictions['test'], config.evaluate.examples)
+    pages = examples.draw(config, folder / 'examples', test_data, chosen)
+    report.write(
+        folder,
+        inputs,
+        scores,
+        templates,
+        [each.line for each in predictions['test']],
+        [report.Example(each.line, page) for each, page in zip(chosen, pages)],
+    )
     return scores['parts']['test']['rows']
 
 
@@ -161,7 +167,7 @@ def _find_leaked(
 
 def _answers(
     train: Sequence[Question],
-    predictions: Mapping[str, Predictions],
+    predictions: Mapping[str, Sequence[Answered]],
     questions: Mapping[str, Sequence[Question]],
 ) -> dict[str, dict[str, Sequence[str]]]:
     """Return the answers of every method to the questions of each split.
@@ -173,7 +179,7 @@ def _answers(
     words = _map_over_splits(functools.partial(baselines.answer_from_words, train), questions)
     answers = {}
     for split, part in questions.items():
-        answers[split] = {METHODS[0]: [line['predicted'] for _, line in predictions[split]]}
+        answers[split] = {METHODS[0]: [each.line['predicted'] for each in predictions[split]]}
         if split == REPHRASED:
             part = baselines.with_original_templates(questions['test'], part)
         if part:
@@ -244,7 +250,7 @@ def _test_set(questions: Sequence[Question], scheme: str) -> dict:
 
 def _predict(
     config: ConfigDict, inputs: Mapping[str, Path], test_data: TestData, split: str, total: int
-) -> Predictions:
+) -> list[Answered]:
     """Answer the split's questions; `total` is their number, for the progress bar."""
     predictions = []
     results = predict.predict(config, test_data.inputs(inputs), split, test_data.encoded)
@@ -274,66 +280,12 @@ def _predict(
                 stream: round(float(weight), 5) for stream, weight in item.importance.items()
             },
         }
-        predictions.append((question, line))
+        # Copies, because the arrays are parts of a whole batch.
+        time_weights = {name: part.copy() for name, part in item.time_weights.items()}
+        predictions.append(Answered(question, line, item.region_weights.copy(), time_weights))
     return predictions
 
 
 def _write_lines(path: Path, lines: Sequence[dict]) -> None:
     with open(path, 'w', encoding='utf-8') as file:
         file.writelines(json.dumps(line) + '\n' for line in lines)
-
-
-def _draw_examples(
-    config: ConfigDict, folder: Path, test_data: TestData, predictions: Predictions
-) -> None:
-    """Draw one page for each of `config.evaluate.examples` questions of different types."""
-    reader = Prepared(test_data.prepare).reader()
-    regions = {
-        name: np.load(test_data.rois / f'{name}.npy', mmap_mode='r')
-        for name in ('boxes', 'classes')
-    }
-    labels = {
-        name: np.load(test_data.labels / f'{name}.npy', mmap_mode='r')
-        for name in ('sources', 'rhythm')
-    }
-    class_names = rois.class_names(test_data.rois)
-    examples = _choose_examples(predictions, config.evaluate.examples)
-    for number, (question, line) in enumerate(examples):
-        record = line['record']
-        content = reader[record]
-        evidence = Evidence(
-            frames=content['frames'],
-            shape=content.get('shape', USUAL_SHAPE),
-            boxes=regions['boxes'][record],
-            classes=regions['classes'][record],
-            class_names=class_names,
-            sources=labels['sources'][record],
-            rhythm=labels['rhythm'][record],
-            labels_from=test_data.labels_from,
-            segment_seconds=config.data.segment_seconds,
-        )
-        example_page.draw(
-            evidence,
-            question.text,
-            np.array(line['probabilities']),
-            line['importance'],
-            question.answer,
-            folder / f'examples/{number:02d}-{question.video_id}.png',
-        )
-
-
-def _choose_examples(predictions: Predictions, count: int) -> Predictions:
-    """Choose up to `count` questions, each about another video, taking the types in turn."""
-    chosen, videos = [], set()
-    while len(chosen) < count:
-        before = len(chosen)
-        for modality, kind in reversed(vocabulary.TYPES):
-            for question, line in predictions:
-                fits = (question.modality, question.kind) == (modality, kind)
-                if fits and question.video_id not in videos and len(chosen) < count:
-                    chosen.append((question, line))
-                    videos.add(question.video_id)
-                    break
-        if len(chosen) == before:
-            break
-    return chosen

@@ -37,13 +37,22 @@ def read(path: Path) -> dict[str, np.ndarray]:
       StageError: the file is damaged or no checkpoint, it holds other objects than arrays, or
         arrays of a dtype that is no weight's.
     """
-    problem = _not_weights(path)
-    if problem:
-        raise StageError(f'{path} cannot be read: it is {problem}')
+    check_kind(path)
     found = _read_safetensors(path) if path.suffix == '.safetensors' else _read_torch(path)
     if not found:
         raise StageError(f'{path} holds no arrays; expected the weights of a model by name')
     return found
+
+
+def check_kind(path: Path) -> None:
+    """Look at a file's beginning and end.
+
+    Raises:
+      StageError: it is empty, cut short, or of a kind that often lies in the place of weights.
+    """
+    problem = _not_weights(path)
+    if problem:
+        raise StageError(f'{path} cannot be read: it is {problem}')
 
 
 def _not_weights(path: Path) -> str:
@@ -57,6 +66,8 @@ def _not_weights(path: Path) -> str:
         return 'only the pointer that Git LFS keeps in the place of a file; run git lfs pull'
     if start.startswith((b'<!doctype', b'<html', b'<?xml')):
         return f'a web page; {_AGAIN}'
+    if start.startswith(b'pk\x03\x04') and not zipfile.is_zipfile(path):  # its list is at its end
+        return f'cut short, damaged, or not what torch.save writes; {_AGAIN}'
     if path.suffix == '.tar' and tarfile.is_tarfile(path):
         return 'a tar archive; unpack it and name the file in it'
     return ''

@@ -203,18 +203,22 @@ def load(weights: str) -> Separator:
 
 
 def check(weights: str, *, only_classify: bool = False) -> None:
-    """Check that the package is installed and the files in `weights` exist, without loading them.
+    """Check that the package is installed and the files in `weights` are whole files of weights.
+
+    They are not loaded.
 
     Args:
       weights: as for `load`.
       only_classify: whether only a `Classifier` will be loaded.
 
     Raises:
-      StageError: the package or a file is missing.
+      StageError: the package is missing, or a file is missing, empty, cut short or of another
+        kind.
     """
     _require_package()
-    if weights:
-        _weight_files(_folder(weights), (TAGGER,) if only_classify else (CHECKPOINT, TAGGER))
+    names = (TAGGER,) if only_classify else (CHECKPOINT, TAGGER)
+    for path in _weight_files(_folder(weights), names) if weights else ():
+        contents.check_kind(path)
 
 
 def _folder(weights: str) -> Path | None:

@@ -88,6 +88,14 @@ class Tagger:
         return SoundTags(clip, timeline[:last], step_seconds)
 
 
+def check(source: str) -> None:
+    """Make sure that `load` will succeed, before hours of work; no device is used.
+
+    The arguments and errors are those of `load`.
+    """
+    key_mapping.convert(*_translation(source))
+
+
 @functools.cache
 def load(source: str) -> Tagger:
     """Load the released tagger.
@@ -99,10 +107,17 @@ def load(source: str) -> Tagger:
       StageError: the checkpoint cannot be read.
       ConversionError: the checkpoint holds another model.
     """
+    return Tagger(key_mapping.fill(*_translation(source)))
+
+
+def _translation(
+    source: str,
+) -> tuple[HTSATTagger, dict[str, np.ndarray], key_mapping.Table]:
+    """Return the abstract tagger, the arrays of a checkpoint, and the table between them."""
     arrays = files.read(source)
     classes = len(audioset.names())
     model = nnx.eval_shape(lambda: HTSATTagger(RELEASED, classes, rngs=nnx.Rngs(0)))
-    return Tagger(key_mapping.fill(model, arrays, htsat.table(RELEASED, arrays, tagger=True)))
+    return model, arrays, htsat.table(RELEASED, arrays, tagger=True)
 
 
 def describe(tags: SoundTags, count: int, columns: int = 60) -> str:

@@ -25,6 +25,17 @@ _TRAINED_ON_FILE = 'training.json'  # number of training pictures; absent if wei
 _STATE_FILE = 'training.pt'
 
 
+def load_weights(path: Path, feature_size: int) -> DetectionModel:
+    """Load a user's detector.
+
+    Raises:
+      StageError: the file cannot be used, or the detector's features have another size.
+    """
+    model = detector.load(path)
+    _check_feature_size(model, feature_size)
+    return model
+
+
 def create(config: ConfigDict, folder: Path, root: Path, video_ids: Sequence[str]) -> None:
     """Write `detector.pt`: a copy of `rois.weights` if it is set, else a detector trained here.
 
@@ -40,7 +51,7 @@ def create(config: ConfigDict, folder: Path, root: Path, video_ids: Sequence[str
     """
     if config.rois.weights:
         weights = paths.from_user(config.rois.weights, 'config.rois.weights')
-        _check_feature_size(detector.load(weights), config.rois.feature_size)
+        load_weights(weights, config.rois.feature_size)
         write_atomically(folder / DETECTOR_FILE, lambda beside: shutil.copyfile(weights, beside))
     else:
         _train(config, folder, root, video_ids)

@@ -129,8 +129,11 @@ class _Reader:
             labels = [self._parse_boxes(boxes) for boxes in known['boxes']]
             if len(labels) != len(known['seconds']):
                 raise ValueError(f'{len(known["seconds"])} seconds but boxes at {len(labels)}')
-            return [float(second) for second in known['seconds']], labels
-        except (ValueError, KeyError, TypeError, IndexError, OSError) as error:
+            seconds = [float(second) for second in known['seconds']]
+            if not np.isfinite(seconds).all():
+                raise ValueError(f'{seconds} seconds')
+            return seconds, labels
+        except (ValueError, KeyError, TypeError, IndexError, OSError, RecursionError) as error:
             raise StageError(
                 f'{path}: {type(error).__name__}: {error}; expected "boxes" to hold '
                 '"seconds" and "boxes" (x0, y0, x1, y1 in [0, 1] of the picture, name); '
@@ -140,6 +143,9 @@ class _Reader:
     def _parse_boxes(self, boxes: list) -> tuple[np.ndarray, np.ndarray]:
         known = [box for box in boxes if box[4] in self.names]
         corners = np.array([box[:4] for box in known], np.float32).reshape(-1, 4)
+        ordered = (corners[:, :2] <= corners[:, 2:]).all()
+        if not ((corners >= 0) & (corners <= 1)).all() or not ordered:  # nor NaN; often pixels
+            raise ValueError(f'the corners {corners.tolist()[:3]}')
         return corners, np.array([self.names.index(box[4]) for box in known], np.int64)
 
 

@@ -4,6 +4,7 @@ This process does not import PyTorch. A spawned process (worker.py) does the wor
 before training in JAX begins.
 """
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from ml_collections import ConfigDict
 from amuse_jax import music_avqa
 from amuse_jax.data.prepared import Prepared
 from amuse_jax.regions import environment, process
+from amuse_jax.system import contents, paths
 
 
 def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
@@ -54,6 +56,28 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     return summary
 
 
+def check_weights(config: ConfigDict) -> None:
+    """Make sure that the stage can use the detector in `rois.weights`, before hours of work.
+
+    Raises:
+      StageError: the file cannot be used, or the detector's features do not have the size
+        `rois.feature_size`.
+    """
+    path = paths.from_user(config.rois.weights, 'config.rois.weights')
+    _check_weights(path, contents.stat(path), config.rois.feature_size)
+
+
+@functools.cache  # the configs of all ablations have the same detector
+def _check_weights(path: Path, size_and_time: tuple[int, int] | None, feature_size: int) -> None:
+    with process.Process() as worker:
+        worker.call(_load_weights, path, feature_size)
+
+
+def truth_files(config: ConfigDict) -> str:
+    """Return the pattern of the files in truth/ that the detector learns from; '' if none."""
+    return '' if config.rois.weights else '*.json'
+
+
 def splits_of_videos(prepared: Prepared) -> dict[str, str]:
     """Return the split of every video that has questions.
 
@@ -71,6 +95,13 @@ def splits_of_videos(prepared: Prepared) -> dict[str, str]:
 def class_names(folder: Path) -> list[str]:
     """Read the names of the detector's classes from the stage's folder, in index order."""
     return json.loads((folder / 'classes.json').read_text('utf-8'))
+
+
+def _load_weights(path: Path, feature_size: int) -> None:
+    environment.set_up()
+    from amuse_jax.regions import detector_setup  # imports PyTorch
+
+    detector_setup.load_weights(path, feature_size)
 
 
 def _run_worker(

@@ -30,6 +30,8 @@ class Stage:
       on_all_hosts: whether all hosts take part in it, or the first host alone.
       is_kept: whether a result with other settings is set aside. Otherwise it is removed, because
         it can be made again from what is kept.
+      truth: `truth(config)` returns the pattern of the files that it reads in the data set's folder
+        truth/, such as '*.json'; '' for none. None for a stage that never reads there.
       compare_sources: `compare_sources(config, folder, inputs)` compares the data set's files with
         those that the result was made from; None for a stage that reads none.
     """
@@ -41,6 +43,7 @@ class Stage:
     folder: str = ''
     on_all_hosts: bool = False
     is_kept: bool = False
+    truth: Callable[[ConfigDict], str] | None = None
     compare_sources: CompareSources | None = None
 
     def path(self, workdir: Path) -> Path:

@@ -7,8 +7,9 @@ from ml_collections import ConfigDict
 from amuse_jax.system import cpus, gpus
 from amuse_jax.system.sharded import part_slice
 
-# Seconds of one CPU for a minute of 640x360 pixels and 25 frames per second, measured: decoding and
-# log-mel; librosa's beat tracker; ten pictures through YOLOv8n at 640 pixels.
+# Seconds of one CPU for a minute of 640x360 pixels and 25 frames per second, measured on one video
+# and one machine: decoding and log-mel; librosa's beat tracker; ten pictures through YOLOv8n at 640
+# pixels.
 CPU_SECONDS = {'prepare': 0.8, 'annotate': 0.7, 'rois': 1.0}
 STAGES = frozenset(CPU_SECONDS)
 # The same of rois with a GPU: what is left for the CPUs is decoding, by several threads.
@@ -18,7 +19,7 @@ DECODE_SECONDS = 0.4
 def estimate(
     config: ConfigDict, stages: Collection[str], videos: int, gpu_count: int, cpu_count: int
 ) -> dict[str, float]:
-    """Return the hours of each stage, without separating sources, which is measured when it starts.
+    """Return the hours of each stage, without the networks that find sources.
 
     Args:
       config: the run's config.
@@ -48,12 +49,15 @@ def describe(config: ConfigDict, stages: Collection[str], videos: int) -> str:
     gpu_count, cpu_count = len(gpus.visible()), cpus.usable()
     hours = estimate(config, stages, videos, gpu_count, cpu_count)
     parts = ', '.join(f'{name} {each:.1f}' for name, each in hours.items())
-    separation = ''
+    networks = ''
     if 'annotate' in hours and config.sources.stems == 'uss':
-        separation = '; the separation of sources comes on top and is measured when it starts'
+        networks = '; the separation of sources comes on top and is measured when it starts'
+    elif 'annotate' in hours and config.sources.stems != 'truth':
+        networks = '; the tagger that finds the sources comes on top'
     share = f', of which this job does part {config.data.part}' if config.data.part else ''
     return (
         f'about {sum(hours.values()):.1f} hours before training ({parts}) for {videos:,} videos'
-        f'{share}, with {cpu_count} CPUs and {gpu_count} GPUs{separation}; --config.data.part '
+        f'{share}, with {cpu_count} CPUs and {gpu_count} GPUs{networks}. This is an '
+        'estimate from the time of one video of 640x360 pixels on one machine. --config.data.part '
         'shares the work among jobs (docs/launches.md)'
     )

@@ -4,7 +4,8 @@ Both are dicts of JSON values with these keys:
 
   settings     all config values that determine the result, by dotted name, nested in sections
   chosen       names of those that differ from the defaults of the version that made the result
-  contents     entries (system/contents.py) of the files and folders that settings name
+  contents     entries (system/contents.py) of the files and folders that settings name, and of the
+               data set's files in truth/ that the stage reads, by their pattern
   needs        fingerprints of the results that it was made from, by stage
   sources      hash of the data set's files that the stage reads (data/sources.py), or ''
   redo         a number that `--redo` draws, or ''
@@ -34,6 +35,7 @@ PATHS = (
 ROOTS = ('data.root', 'data.rephrased', 'evaluate.data.root', 'evaluate.data.rephrased')
 # Folders of videos, separated by commas. A video is the same wherever it is found.
 VIDEO_FOLDERS = ('data.videos', 'evaluate.data.videos')
+_TRUTH = 'truth/'  # folder of the data set, and prefix of its entries among the contents
 
 
 def describe(
@@ -43,6 +45,7 @@ def describe(
     sources: str = '',
     redo: str = '',
     known: Mapping[str, contents.Entry] | None = None,
+    truth: str = '',
 ) -> dict:
     """Return what a stage would be made from with this config.
 
@@ -53,13 +56,14 @@ def describe(
       sources: hash of the data set's files.
       redo: the number that `--redo` drew.
       known: earlier `contents`; a file whose size and time are the same is not read again.
+      truth: pattern of the files in the data set's folder truth/ that count; '' for none.
     """
     settings = _json({name: _plain(setting(config, name)) for name in names})
     flat = flatten(settings)
     made = {
         'settings': settings,
         'chosen': sorted(name for name, value in flat.items() if is_chosen(name, value)),
-        'contents': measure_paths(flat, known or {}),
+        'contents': measure_paths(flat, known or {}) | _measure_truth(config, known or {}, truth),
         'needs': dict(needs),
         'sources': sources,
         'redo': redo,
@@ -77,6 +81,7 @@ def fingerprint(made: Mapping) -> str:
             if name not in (*ROOTS, *VIDEO_FOLDERS)
         },
         **{name: made[name] for name in ('needs', 'sources', 'redo')},
+        **{name: made['contents'][name][2] for name in _truth_names(made)},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -109,6 +114,9 @@ def differences(recorded: Mapping, wanted: Mapping, is_finished: bool) -> list[s
                 reasons.append(f'the content of {name}, {new[name]!r}, has changed')
         elif (counts or not is_finished) and not _is_same_path(name, recorded, wanted):
             reasons.append(f'{name} is {new[name]!r} and was {old[name]!r}')
+    for name in set(_truth_names(recorded)) & set(_truth_names(wanted)):
+        if recorded['contents'][name][2] != wanted['contents'][name][2]:
+            reasons.append(f"the data set's {name} have changed")
     return reasons
 
 
@@ -153,6 +161,19 @@ def measure_paths(flat: Mapping, known: Mapping) -> dict[str, contents.Entry]:
         if flat.get(name) and flat[name] != 'questions'  # the tokenizer of that name is no file
     }
     return {name: entry for name, entry in found.items() if entry is not None}
+
+
+def _measure_truth(config: ConfigDict, known: Mapping, pattern: str) -> dict:
+    """Return the entry of the data set's files in truth/ by their pattern; {} if there are none."""
+    if not pattern or not config.data.root:  # rendered files follow from `render`'s settings
+        return {}
+    name = _TRUTH + pattern
+    entry = contents.measure(Path(config.data.root, _TRUTH), known.get(name), pattern)
+    return {} if entry is None else {name: entry}
+
+
+def _truth_names(made: Mapping) -> list[str]:
+    return sorted(name for name in made['contents'] if name.startswith(_TRUTH))
 
 
 def is_chosen(name: str, value) -> bool:

@@ -78,8 +78,16 @@ def build_stages(config: ConfigDict) -> dict[str, Stage]:
             needs=('prepare', 'render'),
             settings=('rhythm', 'sources'),
             is_kept=True,
+            truth=annotate.truth_files,
         ),
-        Stage('rois', regions.run, needs=('prepare', 'render'), settings=('rois',), is_kept=True),
+        Stage(
+            'rois',
+            regions.run,
+            needs=('prepare', 'render'),
+            settings=('rois',),
+            is_kept=True,
+            truth=regions.truth_files,
+        ),
         Stage(
             'pretrain',
             pretrain.run,
@@ -199,7 +207,9 @@ def shares_gpus(
     using = {'rois', 'test_rois'} | ({'annotate'} if config.sources.stems != 'truth' else set())
     if 'ablations' in names:
         names = ()  # an ablation runs every stage
-    running = _stages_to_run(config, workdir, build_stages(config), redo)
+    stages = build_stages(config)
+    results = Results(config, workdir, stages, needs_data=False)
+    running = _stages_to_run(results, stages, redo)
     return any(name in using and (not names or name in names) for name in running)
 
 
@@ -262,13 +272,12 @@ def _pending_stages(
     changed = [
         stage.name for stage in stages.values() if _has_new_sources(stage, config, workdir, stages)
     ]
-    running = _stages_to_run(config, workdir, stages, redo, changed)
+    running = _stages_to_run(Results(config, workdir, stages), stages, redo, changed)
     return [stages[name] for name in running if not names or name in names]
 
 
 def _stages_to_run(
-    config: ConfigDict,
-    workdir: Path,
+    results: Results,
     stages: Mapping[str, Stage],
     redo: Sequence[str],
     changed: Sequence[str] = (),
@@ -276,13 +285,11 @@ def _stages_to_run(
     """Return the names of the stages that a run of all stages makes.
 
     Args:
-      config: the run's config.
-      workdir: the run's folder.
+      results: the results in the workdir.
       stages: the run's stages by name, in order.
       redo: names of stages that are made again although they are complete.
       changed: names of the stages whose data set has changed.
     """
-    results = Results(config, workdir, stages)
     running, new = [], set(changed)
     for name, stage in stages.items():
         # After a redone stage that reads the data set, the content of the files decides.
@@ -347,6 +354,8 @@ def ask(config: ConfigDict, workdir: Path, video: str, question: str) -> None:
     """
     if not video or not question.strip():
         raise StageError('--stages=ask needs --video=FILE and --question="..."')
+    if not paths.is_utf_8(question):
+        raise StageError(f'--question is {question!a}, which is not UTF-8; use a UTF-8 terminal')
     paths.from_user(video, '--video')
     if hosts.count() > 1:
         raise StageError('--stages=ask runs in one process; omit --coordinator')

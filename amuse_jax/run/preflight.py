@@ -14,14 +14,16 @@ from ml_collections import ConfigDict
 from amuse_jax import music_avqa
 from amuse_jax.data.tokenizer import QuestionTokenizer
 from amuse_jax.errors import StageError
-from amuse_jax.pretrained import files, separation, towers
+from amuse_jax.pretrained import separation, tagging, towers
+from amuse_jax.regions import stage as regions
 from amuse_jax.system import paths
 
 
 def check(config: ConfigDict, pending: Collection[str]) -> None:
     """Check everything that the pending stages will read, and download missing hub files.
 
-    The towers' checkpoints are read and compared with the towers.
+    The checkpoints of the towers, the tagger and the detector are read and compared with the
+    models; those of the source separation, which is a package of its own, are only looked at.
 
     Args:
       config: the run's config.
@@ -32,13 +34,13 @@ def check(config: ConfigDict, pending: Collection[str]) -> None:
     """
     if 'annotate' in pending and not config.data.beam:  # Beam's workers have their own packages
         _check_source_separation(config)
-    if 'rois' in pending:
-        _check_detector(config)
     if 'train' in pending:
         _check_frozen_towers(config)
         QuestionTokenizer(config.model.text)
     for part in _towers_read(config, pending):
         towers.check(config, part)
+    if 'rois' in pending:
+        _check_detector(config)  # last, because it starts a process
 
 
 def _check_source_separation(config: ConfigDict) -> None:
@@ -52,7 +54,7 @@ def _check_source_separation(config: ConfigDict) -> None:
                 "--config.sources.weights=F to HTS-AT's AudioSet checkpoint "
                 '(HTSAT_AudioSet_Saved_1.ckpt from its release)'
             )
-        files.fetch(settings.weights)
+        tagging.check(settings.weights)
     elif config.data.root and not _has_truth(config):
         raise StageError(
             f"config.sources.stems is 'truth', but the data set {config.data.root} has no "
@@ -80,6 +82,8 @@ def _check_detector(config: ConfigDict) -> None:
             "--config.rois.weights=F to the .pt file of a YOLOv8 detector, such as ultralytics' "
             'yolov8n-oiv7.pt, which knows instruments'
         )
+    if weights:
+        regions.check_weights(config)
 
 
 def _has_boxes(config: ConfigDict) -> bool:

@@ -27,7 +27,8 @@ class Results:
       config: the run's config.
       workdir: the run's folder.
       stages: the run's stages by name, in order.
-      needs_data: whether the folder of the data set must be the one that the results are from.
+      needs_data: whether the data set must be the one that the results are from: its folder, and
+        its files in truth/.
     """
 
     def __init__(
@@ -108,13 +109,14 @@ class Results:
             before = recorded['needs'].get(need, identity)
             if identity is not None and before != identity:
                 reasons += self._reasons_of_need(need)
-        return reasons
+        return list(dict.fromkeys(reasons))  # several stages may have the same setting
 
     def wanted(self, name: str) -> dict:
         """Return what the stage's result must be made from (made_from.py)."""
         if name not in self._wanted:
             stage, folder = self._stages[name], self.folder(name)
             recorded = self.recorded(name, folder) or {}
+            truth = stage.truth(self._config) if stage.truth and self._needs_data else ''
             self._wanted[name] = made_from.describe(
                 self._config,
                 stage.settings,
@@ -122,6 +124,7 @@ class Results:
                 self._sources(name),
                 recorded.get('redo', ''),
                 recorded.get('contents'),
+                truth,
             )
         return self._wanted[name]
 

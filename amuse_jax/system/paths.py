@@ -16,7 +16,8 @@ def from_user(text: str, name: str) -> Path:
       name: the flag or setting, for messages.
 
     Raises:
-      StageError: the text is an address such as gs://BUCKET/DIR, or there is no such home folder.
+      StageError: the text is an address such as gs://BUCKET/DIR, there is no such home folder, or
+        the path is not UTF-8.
     """
     if _ADDRESS.match(text):
         raise StageError(
@@ -26,9 +27,24 @@ def from_user(text: str, name: str) -> Path:
             'first (gcsfuse)'
         )
     try:
-        return Path(text).expanduser()
+        path = Path(text).expanduser()
     except RuntimeError as error:
         raise StageError(
             f'{name} is {text!r}, and the home folder of its user is unknown ({error}); expected a '
             'path without ~'
         ) from error
+    if not is_utf_8(str(path.absolute())):
+        raise StageError(
+            f'{name} is {text!a}, and the name {str(path.absolute())!a} is not UTF-8, which the '
+            'files of a run and the libraries that open them need; rename the file or folder'
+        )
+    return path
+
+
+def is_utf_8(text: str) -> bool:
+    """Return whether a text from the command line was UTF-8; Python escapes other bytes in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -191,3 +191,39 @@ def test_a_video_that_can_no_longer_be_read_is_named_and_stops_nothing(data, tmp
     labels, bpm, sources = (np.load(tmp_path / f'stage/{name}.npy') for name in annotate.ARRAYS)
     assert bpm[0].min() > 100 and sources[0].any()
     assert not labels[1].any() and not bpm[1].any() and not sources[1].any()
+
+
+@pytest.mark.parametrize(
+    ('content', 'is_named'),
+    [
+        ('{"boxes": {"seconds": [], "boxes": []}}', False),  # of a user who has boxes alone
+        ('{"tempo": [], "seconds": 24.0, "performers": []}', True),
+        ('{"tempo": [[0, 90]], "seconds": 24.0, "performers": [{"heard_instrument": "x"}]}', True),
+        ('[1, 2]', True),
+        ('{"tempo": ', True),
+        ('[' * 100_000, True),
+    ],
+)
+def test_a_truth_of_another_form_stops_nothing_where_it_is_only_compared(
+    data, tmp_path, caplog, content, is_named
+):
+    root = tmp_path / 'data'
+    shutil.copytree(data, root)
+    annotate.run(settings(root), tmp_path / 'whole', {'prepare': root})
+    (root / 'truth/changing.json').write_text(content)
+    folder = tmp_path / 'again'  # with labels that are made already, and compared anew
+    shutil.copytree(tmp_path / 'whole/shards', folder / 'shards')
+    summary = annotate.run(settings(root), folder, {'prepare': root})
+    assert summary['performances'] == 1
+    assert ('changing are not compared with' in caplog.text) == is_named
+
+
+@pytest.mark.parametrize(
+    'performers', [None, [{'channel': 7, 'heard_instrument': 'violin'}], [performer('kazoo', 0)]]
+)
+def test_true_stems_without_their_instruments_are_one_sentence(data, tmp_path, performers):
+    root = tmp_path / 'data'
+    shutil.copytree(data, root)
+    (root / 'truth/steady.json').write_text(json.dumps({'performers': performers}))
+    with pytest.raises(StageError, match='steady.json does not say which instrument'):
+        annotate.run(settings(root), tmp_path / 'run', {'prepare': root})

@@ -9,6 +9,7 @@ from amuse_jax.system import formats
 from amuse_jax.system.files import write_json
 from amuse_jax.training.train import answering
 from amuse_jax.training.train import stage as train
+from tests.evaluation.summaries import SUMMARIES
 from tests.training import conftest as small
 
 tiny = small.tiny  # the fixture
@@ -36,7 +37,7 @@ def finished(tiny, tmp_path_factory):
                 'format': formats.FORMAT,
                 'fingerprint': name,
                 'settings': made_from.describe(config, stage.settings, {})['settings'],
-                'summary': {},
+                'summary': SUMMARIES.get(name, {}),
             }
             write_json(inputs[name] / 'manifest.json', manifest)
     return config, inputs

@@ -1,56 +1,25 @@
-import json
 import re
 import urllib.parse
 
-import numpy as np
 import pytest
 
-from amuse_jax.evaluation import report, test_sets
 from amuse_jax.evaluation import stage as evaluate
-from amuse_jax.music_avqa import Question, vocabulary
-from amuse_jax.system import formats
-from amuse_jax.system.files import write_json
+from amuse_jax.evaluation import test_sets
 from tests.evaluation.read_back import from_csv
+from tests.evaluation.small_report import make_example, make_part
+from tests.evaluation.small_report import write as write_small
 
 V1 = test_sets.KNOWN[0]
 EXAMPLES = ('00--7cbk_#02.png', '01-my video (1) %.png')
 
 
-def part(counts, videos=6399, share=0.6):
-    rng = np.random.default_rng(0)
-    kinds = [kind for kind, count in zip(vocabulary.TYPES, counts) for _ in range(count)]
-    names = [f'{index % videos:08d}' for index in range(len(kinds))]
-    questions = [
-        Question('1', name, name, 'test', *kind, 'A', (), 'A', 'yes')
-        for name, kind in zip(names, kinds)
-    ]
-    hits = {method: rng.random(len(kinds)) < share for method in evaluate.METHODS}
-    return evaluate.Part(questions, hits)
-
-
 def write(folder, parts, examples=EXAMPLES):
     """The report of some parts; returns its scores."""
-    inputs = {name: folder / name for name in ('annotate', 'rois', 'pretrain', 'train')}
-    for path in inputs.values():
-        write_json(path / 'manifest.json', {'format': formats.FORMAT, 'summary': {}})
-    (inputs['train'] / 'metrics.jsonl').write_text('{"step": 1, "loss": 2.0}\n')
-    for name in examples:
-        (folder / 'examples').mkdir(exist_ok=True)
-        (folder / 'examples' / name).touch()
-    scores = {
-        'test_set': evaluate._test_set(parts['test'].questions, 'plain'),
-        'parts': {name: each.scores() for name, each in parts.items()},
-    }
-    predictions = [{'modality': 'Audio', 'kind': 'Counting', 'importance': {'visual': 1.0}}]
-    scores = json.loads(json.dumps(scores))
-    report.write(
-        folder, inputs, scores, [{'template': 'A', 'questions': 1, 'Amuse': 100.0}], predictions
-    )
-    return scores
+    return write_small(folder, parts, [make_example(folder, name) for name in examples])
 
 
 def test_published_rows_stand_beside_the_same_test_set(tmp_path):
-    scores = write(tmp_path, {'test': part(V1.counts)})
+    scores = write(tmp_path, {'test': make_part(V1.counts)})
     assert scores['test_set'] == {
         'name': 'MUSIC-AVQA v1 (json_update)', 'published': 'v1', 'questions': 9129, 'of': 9129,
     }  # fmt: skip
@@ -75,8 +44,8 @@ def test_published_rows_stand_beside_the_same_test_set(tmp_path):
 
 
 def test_a_set_of_ones_own_stands_alone_and_parts_are_told(tmp_path):
-    small = part([20] * 9, videos=30)
-    parts = {'test': small, 'test, unseen': part([19] * 9, videos=30)}
+    small = make_part([20] * 9, videos=30)
+    parts = {'test': small, 'test, unseen': make_part([19] * 9, videos=30)}
     write(tmp_path, parts)
     text = (tmp_path / 'table.txt').read_text()
     assert 'Diao' not in text and 'Test set' not in text
@@ -87,16 +56,35 @@ def test_a_set_of_ones_own_stands_alone_and_parts_are_told(tmp_path):
 
 
 def test_a_report_without_examples(tmp_path):
-    write(tmp_path, {'test': part(V1.counts)}, examples=())  # evaluate.examples is 0
+    write(tmp_path, {'test': make_part(V1.counts)}, examples=())  # evaluate.examples is 0
     page = (tmp_path / 'report.md').read_text()
     assert '## Examples' not in page and '{%' not in page and page.endswith('\n')
 
 
 def test_examples_are_linked_whatever_their_videos_are_called(tmp_path):
-    write(tmp_path, {'test': part([2] * 9, videos=3)})
-    links = re.findall(r'\]\((examples/.*?)\)\n', (tmp_path / 'report.md').read_text())
+    write(tmp_path, {'test': make_part([2] * 9, videos=3)})
+    links = re.findall(r'\]\((examples/.*?)\) *\|', (tmp_path / 'report.md').read_text())
     assert not set('# ()') & set(''.join(links))
     for link, name in zip(links, EXAMPLES, strict=True):
         # As a browser resolves it: what stands behind '#' or '?' is no part of the path.
         path = urllib.parse.urlsplit(urllib.parse.urljoin((tmp_path / 'report.md').as_uri(), link))
         assert urllib.parse.unquote(path.path) == str(tmp_path / 'examples' / name)
+
+
+def test_annotators_and_detector_are_tables_in_markdown(tmp_path):
+    write(tmp_path, {'test': make_part([2] * 9, videos=3)})
+    page = (tmp_path / 'report.md').read_text()
+    quality = page[page.index('## Annotators and detector') : page.index('## Accuracy per')]
+    assert '{' not in quality and '| tempo changes' in quality and '| acoustic guitar' in quality
+
+
+def test_a_hostile_question_means_nothing_in_markdown(tmp_path):
+    question = '<img src=x> | [a](b) `c` *d*\n# e'
+    write_small(
+        tmp_path,
+        {'test': make_part([2] * 9, videos=3)},
+        [make_example(tmp_path, 'a.png', question)],
+    )
+    page = (tmp_path / 'report.md').read_text()
+    (row,) = [line for line in page.splitlines() if 'src=x' in line]
+    assert r'[\<img src=x\> \| \[a\](b) \`c\` \*d\* # e](examples/a.png)' in row

@@ -84,7 +84,7 @@ def test_files_of_the_stage(evaluated):
     written = from_csv((folder / 'table.csv').read_text())
     assert written['Amuse']['Avg'] == pytest.approx(summary['Amuse']['Avg'], abs=0.005)
     page = (folder / 'report.md').read_text()
-    assert page.startswith('# Music performance question answering: 3 test questions\n\n|')
+    assert page.startswith('# Music performance question answering: 3 test questions\n\n')
     assert 'published' not in page and 'Diao' not in page and 'Parts of the test' not in page
     templates = page[page.index('## Accuracy per template') : page.index('## Examples')]
     header, _, *rows = [line for line in templates.splitlines() if line.startswith('|')]
@@ -98,7 +98,8 @@ def test_files_of_the_stage(evaluated):
     assert (folder / 'templates.csv').exists() and (folder / 'templates.txt').exists()
     for name in ('accuracy', 'importance', 'training', 'templates'):
         assert (folder / f'figures/{name}.png').stat().st_size > 1000
-    assert list((folder / 'examples').iterdir())
+    assert len(list((folder / 'examples').iterdir())) == 3  # a page for each question
+    assert (folder / 'report.html').read_text().startswith('<!DOCTYPE html>')
     shown = report.format_summary(folder)
     assert shown.strip().splitlines()[2].startswith('Amuse ') and str(folder) in shown
 

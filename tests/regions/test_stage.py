@@ -318,12 +318,23 @@ def test_pictures_keep_their_proportions_and_boxes_are_scaled_with_them(data_set
     assert inside[0] > 200 and inside[1] < 60
 
 
-def test_a_malformed_truth_is_named(data_set, tmp_path):
+@pytest.mark.parametrize(
+    ('boxes', 'sentence'),
+    [
+        ('{"seconds": [0.5], "boxes": []}', '1 seconds but boxes at 0'),
+        ('{"seconds": [NaN], "boxes": [[]]}', 'nan'),
+        ('{"seconds": [0], "boxes": [[[9, 9, 90, 70, "drum"]]]}', r'corners \[\[9.0, 9.0, 90.0'),
+        ('{"seconds": [0], "boxes": [[[0.5, 0, 0.1, 1, "drum"]]]}', 'corners'),
+        ('{"seconds": [0], "boxes": [[[0, 0, NaN, 1, "drum"]]]}', 'corners'),
+        ('[' * 100_000, 'RecursionError'),
+    ],
+)
+def test_a_malformed_truth_is_named(data_set, tmp_path, boxes, sentence):
     render, _ = data_set
     (tmp_path / 'videos').symlink_to(render / 'videos')
     (tmp_path / 'truth').mkdir()
-    (tmp_path / 'truth' / 'a.json').write_text('{"boxes": {"seconds": [0.5], "boxes": []}}')
-    with pytest.raises(StageError, match='a.json.*1 seconds but boxes at 0'):
+    (tmp_path / 'truth' / 'a.json').write_text(f'{{"boxes": {boxes}}}')
+    with pytest.raises(StageError, match=f'a.json.*{sentence}'):
         labelled_frames.read(
             tmp_path,
             ['a'],

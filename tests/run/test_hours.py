@@ -38,4 +38,8 @@ def test_the_sentence_says_what_is_not_in_it():
     assert 'for 9,288 videos, of which this job does part 3/16' in text
     assert 'the separation of sources comes on top' in text
     config.sources.stems = 'tags'
-    assert 'separation' not in hours.describe(config, ALL, 9288)
+    text = hours.describe(config, ALL, 9288)
+    assert 'separation' not in text and 'the tagger that finds the sources comes on top' in text
+    config.sources.stems = 'truth'
+    text = hours.describe(config, ALL, 9288)
+    assert 'on top' not in text and 'an estimate from the time of one video' in text

@@ -6,17 +6,23 @@ import re
 import huggingface_hub
 import pytest
 import safetensors.torch
+import torch
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from transformers import BertConfig, BertModel
 
 from amuse_jax.data.tokenizer import QuestionTokenizer
 from amuse_jax.errors import StageError
+from amuse_jax.models.htsat import HTSATConfig
+from amuse_jax.pretrained import separation, tagging
+from amuse_jax.regions import detector
 from amuse_jax.run import plan, preflight
 from amuse_jax.system.files import write_json
 from configs import demo, synthetic, v1
 from tests.data.small_set import row, write_rows
+from tests.pretrained import original_htsat as htsat
 
 ALL = ('prepare', 'annotate', 'rois', 'pretrain', 'train', 'evaluate')
+TAGGER = HTSATConfig(256, 8, 8, (1, 1, 1, 1), (1, 2, 2, 4), 4)  # as small as it can be
 
 
 def small_v1():
@@ -45,23 +51,32 @@ def weights():
             num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
         )
     )  # fmt: skip
-    return {'visual': visual.state_dict(), 'text': text.state_dict()}
+    tagger = {f'sed_model.{name}': array for name, array in htsat.draw(TAGGER, 527).items()}
+    return {'visual': visual.state_dict(), 'text': text.state_dict(), 'tagger': tagger}
+
+
+@pytest.fixture(scope='module')
+def detector_file(tmp_path_factory):
+    """The file of a small detector, and the size of its features."""
+    path, model = tmp_path_factory.mktemp('detector') / 'a.pt', detector.build(['a'], 0.125, 0.33)
+    detector.save(model, path)
+    return path, sum(detector.map_channels(model))
 
 
 @pytest.fixture
-def config(tmp_path, weights):
+def config(tmp_path, weights, detector_file, monkeypatch):
     """Return the config v1 with small towers and everything that it needs as local files."""
     config = small_v1()
     (tmp_path / 'set').mkdir()
-    for name in ('detector.pt', 'tagger.safetensors'):
-        (tmp_path / name).touch()
+    monkeypatch.setattr(tagging, 'RELEASED', TAGGER)
     for part, state in weights.items():
+        state = {name: torch.as_tensor(array).contiguous() for name, array in state.items()}
         safetensors.torch.save_file(state, tmp_path / f'{part}.safetensors')
     (tmp_path / 'audio').mkdir()
     sizes = config.model.audio.to_dict()
     write_json(tmp_path / 'audio' / 'tower.json', {'format': 2, 'part': 'audio', 'sizes': sizes})
     config.data.root = str(tmp_path / 'set')
-    config.rois.weights = str(tmp_path / 'detector.pt')
+    config.rois.weights, config.rois.feature_size = str(detector_file[0]), detector_file[1]
     config.sources.update(stems='tags', weights=str(tmp_path / 'tagger.safetensors'))
     config.checkpoints.update(
         visual=str(tmp_path / 'visual.safetensors'),
@@ -164,6 +179,47 @@ def test_a_checkpoint_that_cannot_be_loaded_is_found_before_the_first_stage(
     with pytest.raises(StageError, match=re.escape(sentence)):
         preflight.check(config, ['train'])
     preflight.check(config, ['prepare', 'annotate', 'rois'])
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'stage', 'sentence'),
+    [
+        ('sources.weights', 'text.safetensors', 'annotate', 'has a name of this model, such as'),
+        ('sources.weights', 'half.safetensors', 'annotate', 'is not a complete safetensors file'),
+        ('sources.weights', 'empty.pth', 'annotate', 'it is empty'),
+        ('rois.weights', 'empty.pt', 'rois', 'empty.pt cannot be read'),
+        ('rois.weights', 'text.safetensors', 'rois', 'does not end in .pt'),
+        ('rois.feature_size', 448, 'rois', 'the three maps of this detector have 32 + 64 + 128'),
+    ],
+)
+def test_a_tagger_or_detector_that_cannot_be_used_is_found_before_the_first_stage(
+    name, value, stage, sentence, config, tmp_path
+):
+    whole = (tmp_path / 'tagger.safetensors').read_bytes()
+    (tmp_path / 'half.safetensors').write_bytes(whole[: len(whole) // 2])
+    (tmp_path / 'empty.pth').touch()
+    (tmp_path / 'empty.pt').touch()
+    is_path = name.endswith('.weights')
+    config.update_from_flattened_dict({name: str(tmp_path / value) if is_path else value})
+    with pytest.raises(StageError, match=re.escape(sentence)):
+        preflight.check(config, ['prepare', stage])
+
+
+def test_half_a_file_of_the_source_separation_is_found_before_the_first_stage(
+    config, tmp_path, monkeypatch
+):
+    find_spec = importlib.util.find_spec  # the package itself is not needed for this
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: find_spec('numpy'))
+    for name in (separation.TAGGER, separation.CHECKPOINT):
+        torch.save({'model': torch.zeros(5000)}, tmp_path / name)
+    config.sources.update(stems='uss', weights=str(tmp_path))
+    preflight.check(config, ['annotate'])
+    whole = (tmp_path / separation.CHECKPOINT).read_bytes()
+    (tmp_path / separation.CHECKPOINT).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(StageError, match=f'{separation.CHECKPOINT} cannot be read: it is cut'):
+        preflight.check(config, ['annotate'])
+    config.sources.stems = 'uss-tags'
+    preflight.check(config, ['annotate'])
 
 
 def test_boxes_in_the_data_set_replace_detector_weights(config, tmp_path):

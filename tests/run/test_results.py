@@ -1,5 +1,6 @@
 """Results that come and go with the settings: nothing that training made is lost."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -270,6 +271,13 @@ def test_status_lists_states_sizes_and_what_is_set_aside(work):
     assert f'{other.name} ' in text and 'of another config' in text
     assert 'learn' in text and f'will be {aside.name} again' in text
     assert status.table(config, work.workdir.with_name('none'), work.stages).count('missing') == 3
+
+
+def test_a_setting_that_several_stages_have_is_named_once(work):
+    work.stages['score'] = dataclasses.replace(work.stages['score'], settings=('evaluate', 'train'))
+    work.run(with_changes())
+    found = Results(with_changes(train__epochs=7), work.workdir, work.stages)
+    assert found.reasons('score', found.folder('score')) == ['train.epochs is 7 and was 20']
 
 
 NEW = 'batch_per_device', 'warmup_epochs', 'clip_norm'  # settings of train since format 1

@@ -1,10 +1,13 @@
 """The stage prepare on a data set that moves or changes under it."""
 
+import dataclasses
 import json
 import os
 import shutil
 
+import numpy as np
 import pytest
+import soundfile
 
 from amuse_jax.errors import StageError
 from amuse_jax.run import format_1, plan, results, status
@@ -175,3 +178,77 @@ def test_records_of_format_1_are_not_taken_for_those_of_another_data_set(root, m
     assert prepare(other, workdir)[0]
     videos = json.loads((workdir / 'prepare/videos.json').read_text())
     assert len(videos) == 3
+
+
+def write_truth(root, **changes):
+    """Write truth/ID.json and truth/ID.flac of the six videos: a violin that always plays."""
+    (root / 'truth').mkdir(exist_ok=True)
+    performer = {'heard_instrument': 'violin', 'channel': 0, 'intervals': [[0.0, 6.0]]}
+    truth = {'seconds': 6.0, 'tempo': [[0.0, 110]], 'performers': [performer | changes]}
+    for name in map('v{}'.format, range(6)):
+        (root / f'truth/{name}.json').write_text(json.dumps(truth))
+        soundfile.write(root / f'truth/{name}.flac', np.full((60_000, 1), 0.5), 10_000)
+
+
+def with_truth(root):
+    config = small_set.settings(root)
+    config.rhythm.tracker, config.sources.stems = 'tempo', 'truth'
+    return config
+
+
+def annotated(root, workdir):
+    """Run the stages up to pretrain, without training; return those that left another result."""
+    config = with_truth(root)
+    stages = plan.build_stages(config)
+    ran = []
+
+    def learn(config, folder, inputs):
+        (folder / 'model').write_text('trained')
+        return {}
+
+    chosen = [
+        stages['prepare'],
+        stages['annotate'],
+        dataclasses.replace(stages['rois'], run=learn),
+        dataclasses.replace(stages['pretrain'], run=learn),
+    ]
+    for stage in chosen:
+        path = stage.path(workdir) / 'manifest.json'
+        before = path.read_text() if path.exists() else ''
+        run_stage(stage, config, workdir, stages)
+        if path.read_text() != before:
+            ran.append(stage.name)
+    return ran
+
+
+def test_a_changed_truth_makes_what_was_made_from_it_again(root, tmp_path):
+    workdir, violin, piano = tmp_path / 'run', {}, {'heard_instrument': 'piano'}
+    write_truth(root, **violin)
+    assert annotated(root, workdir) == ['prepare', 'annotate', 'rois', 'pretrain']
+    first = np.load(workdir / 'annotate/sources.npy')
+    assert annotated(root, workdir) == []
+    write_truth(root, **piano)
+    config = with_truth(root)
+    text = status.table(config, workdir, plan.build_stages(config))
+    assert text.count("the data set's truth/* have changed") == 2  # annotate, and so pretrain
+    assert text.count("the data set's truth/*.json have changed") == 1
+    assert annotated(root, workdir) == ['annotate', 'rois', 'pretrain']
+    assert (np.load(workdir / 'annotate/sources.npy') != first).any()
+    write_truth(root, **violin)
+    assert annotated(root, workdir) == ['annotate', 'rois', 'pretrain']  # found again
+    np.testing.assert_array_equal(np.load(workdir / 'annotate/sources.npy'), first)
+    kept = {path.name.partition('.')[0] for path in workdir.iterdir() if '.' in path.name[1:]}
+    assert kept == {'annotate', 'rois', 'pretrain'}
+
+
+def test_stems_alone_concern_only_the_labels_and_a_lost_truth_nothing(root, tmp_path):
+    workdir = tmp_path / 'run'
+    write_truth(root)
+    annotated(root, workdir)
+    soundfile.write(root / 'truth/v0.flac', np.zeros((60_000, 1)), 10_000)
+    assert annotated(root, workdir) == ['annotate', 'pretrain']
+    for path in (root / 'truth').iterdir():  # the same content at another time
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    assert annotated(root, workdir) == []
+    shutil.rmtree(root / 'truth')
+    assert annotated(root, workdir) == []

@@ -20,3 +20,7 @@ def test_contents_of_files_and_folders(tmp_path):
     with_x = contents.measure(folder)
     (folder / 'inner/x').rename(folder / 'inner/y')
     assert contents.measure(folder)[2] != with_x[2]
+    assert contents.measure(folder, pattern='*.json') is None
+    (folder / 'z.json').write_bytes(b'abc')
+    (folder / 'inner/y').write_bytes(b'abcd')
+    assert contents.measure(folder, pattern='*.json')[0] == 3

@@ -95,7 +95,7 @@ def _bars(
 
 def _write_value(axes: Axes, line: int, value: float, text: str) -> None:
     """Write the value beside its bar, or inside a long one."""
-    is_inside = value > 0.6
+    is_inside = value > 0.5
     axes.text(
         value + (-0.012 if is_inside else 0.012), line, text,
         ha='right' if is_inside else 'left', va='center_baseline', fontsize=10.5,

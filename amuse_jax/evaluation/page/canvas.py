@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 DPI = 100  # pixels per inch
 INK, FAINT, GRID = '#1f2933', '#52606d', '#d9dee3'
-RIGHT, WRONG, OTHER = '#2b8a3e', '#c92a2a', '#9aa5b1'
+RIGHT, WRONG, OTHER = '#267c37', '#c92a2a', '#9aa5b1'
 
 # Both streams of a pair have one hue.
 STREAM_COLOURS = {
@@ -73,12 +73,13 @@ def add_text(figure: Figure, left: float, top: float, text: str, **style) -> Non
 
 
 def wrap(text: str, columns: int, lines: int) -> list[str]:
-    """Break text into at most so many lines; '...' stands for the rest.
+    """Break text into at most so many lines; '...' stands for the rest."""
+    return textwrap.wrap(usual_signs(text), columns, max_lines=lines, placeholder=' ...') or ['']
 
-    Full-width signs, which the font does not have, become usual ones.
-    """
-    text = unicodedata.normalize('NFKC', text)
-    return textwrap.wrap(text, columns, max_lines=lines, placeholder=' ...') or ['']
+
+def usual_signs(text: str) -> str:
+    """Replace full-width signs, such as a template's question mark, which many fonts lack."""
+    return unicodedata.normalize('NFKC', text)
 
 
 def percent(share: float) -> str:
