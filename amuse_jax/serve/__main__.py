@@ -9,6 +9,7 @@ The page is open to this machine alone, and to nobody else unless --share is giv
 import signal
 import sys
 import threading
+import warnings
 
 from absl import app, flags, logging
 
@@ -34,7 +35,10 @@ def main(argv: list[str]) -> None:
     if len(argv) != 2:
         raise app.UsageError('expected one model, such as runs/demo')
     import amuse_jax
+    from amuse_jax.ask.model import UnfamiliarQuestion
     from amuse_jax.serve import server
+
+    warnings.simplefilter('ignore', UnfamiliarQuestion)  # the notes of an answer say the same
 
     try:
         with amuse_jax.load(argv[1]) as model:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from amuse_jax.music_avqa import vocabulary
+from amuse_jax.music_avqa import rows, vocabulary
 
 # What each placeholder stands for, in the words of the page.
 _BLANKS = {
@@ -15,7 +15,7 @@ MOST_BLANKS = max(len(vocabulary.PLACEHOLDER.findall(form)) for form in vocabula
 def choices() -> list[tuple[str, str]]:
     """Return a label for each form, such as 'Is there a [instrument] sound?', and the form."""
     return [
-        (vocabulary.PLACEHOLDER.sub(lambda found: f'[{_BLANKS[found[0]]}]', _plain(form)), form)
+        (fill(form, [f'[{name}]' for name, _ in blanks(form)]), form)
         for form in vocabulary.TEMPLATES
     ]
 
@@ -42,11 +42,4 @@ def first_values(form: str) -> list[str]:
 
 def fill(form: str, values: Sequence[str]) -> str:
     """Return the question that a form and the values of its blanks make."""
-    remaining = iter(values)
-    filled = vocabulary.PLACEHOLDER.sub(lambda _: next(remaining), form)
-    return _plain(filled).replace('_', ' ')
-
-
-def _plain(text: str) -> str:
-    """Remove the space after some templates, and the full-width question mark of one."""
-    return text.strip().replace('\uff1f', '?')
+    return rows.fill(form, values).replace('_', ' ')

@@ -6,13 +6,11 @@ this machine, go to the log.
 
 import time
 import traceback
-import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
 import gradio as gr
 
-from amuse_jax.ask.model import UnfamiliarQuestion
 from amuse_jax.errors import QuestionError, VideoError
 from amuse_jax.serve import fragments
 from amuse_jax.serve.sessions import Sessions
@@ -72,9 +70,7 @@ class Handlers:
             if video is None:
                 return Shown(fragments.failure(_NO_VIDEO))
             clock.begin('answering')
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore', UnfamiliarQuestion)  # the notes say the same
-                answer = video.ask(question.strip()[:LONGEST_QUESTION])
+            answer = video.ask(question.strip()[:LONGEST_QUESTION])
             asked = (*asked, (answer.question, answer.text, answer.probabilities[answer.text]))
             asked = asked[-_MOST_ASKED:]
             pieces = fragments.answer(answer), fragments.evidence(answer), fragments.asked(asked)

@@ -45,7 +45,7 @@ def build(handlers: Handlers, examples: Sequence[Path], limits: str) -> gr.Block
                 )  # fmt: skip
                 _forms(question)
                 gr.HTML(f'<p>{limits}</p>', elem_id='limits')
-            with gr.Column(scale=5, min_width=340):
+            with gr.Column(scale=4, min_width=340):
                 status = gr.HTML(_START, elem_id='status')
                 answer = gr.HTML(elem_id='answer')
                 evidence = gr.HTML(elem_id='evidence')
@@ -80,7 +80,7 @@ def _forms(question: gr.Textbox) -> None:
     )
     with gr.Row():
         blanks = [
-            gr.Dropdown([], visible=False, min_width=100, interactive=True, elem_classes='blank')
+            gr.Dropdown([], visible=False, min_width=150, interactive=True, elem_classes='blank')
             for _ in range(forms.MOST_BLANKS)
         ]
 
