@@ -1,7 +1,8 @@
 """The console script `amuse`, which starts every command of this package.
 
-    amuse train configs/demo.py --workdir=runs/demo
-    amuse check --root=DIR --annotations=v1
+    amuse demo
+    amuse train configs/v1.py --config.data.root=DIR
+    amuse ask runs/demo clip.mp4 "Is there a voiceover?"
 
 Every command can also be run as a module with `python -m`. `amuse COMMAND --help` lists its
 options.
@@ -9,6 +10,7 @@ options.
 
 import runpy
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -26,9 +28,20 @@ class Command(NamedTuple):
     help: str
 
 
+DEMO = Path('configs', 'demo.py')
 COMMANDS = {
+    'demo': Command('amuse_jax.main', (), 'Run the demo in runs/demo: ten minutes on two cores.'),
     'train': Command(
         'amuse_jax.main', (), 'Run all stages of a config: amuse train CONFIG.py [--config.x=y].'
+    ),
+    'ask': Command(
+        'amuse_jax.ask', (), 'Answer questions about a video: amuse ask MODEL VIDEO [QUESTION...].'
+    ),
+    'serve': Command(
+        'amuse_jax.serve', (), 'Ask a model about videos in the browser: amuse serve MODEL.'
+    ),
+    'export': Command(
+        'amuse_jax.ask.export_command', (), 'Write a trained model to a folder of its own.'
     ),
     'summary': Command(
         'amuse_jax.main',
@@ -51,7 +64,7 @@ COMMANDS = {
     ),
     'benchmark': Command('amuse_jax.benchmark', (), 'Compare the speed with PyTorch.'),
 }
-_CONFIG_COMMANDS = ('train', 'summary', 'status')
+_CONFIG_COMMANDS = ('demo', 'train', 'summary', 'status')
 
 
 def main() -> None:
@@ -63,10 +76,23 @@ def main() -> None:
     if name not in COMMANDS:
         sys.exit(f'amuse: {name} is unknown; expected one of {", ".join(COMMANDS)}')
     command = COMMANDS[name]
+    if name == 'demo':
+        arguments = [str(_find_demo()), *arguments]
     if name in _CONFIG_COMMANDS and arguments and not arguments[0].startswith('-'):
         arguments[0] = f'--config={arguments[0]}'
     sys.argv = [f'amuse {name}', *command.arguments, *arguments]
     runpy.run_module(command.module, run_name='__main__')
+
+
+def _find_demo() -> Path:
+    """Return the demo's config: in this folder, or in the clone that the package is run from.
+
+    Configs are examples to change, so they are not installed.
+    """
+    for folder in (Path(), Path(__file__).parents[1]):
+        if (folder / DEMO).is_file():
+            return folder / DEMO
+    sys.exit(f'amuse: there is no {DEMO} here; run `amuse demo` in a clone of the repository')
 
 
 def _help() -> str:

@@ -32,14 +32,17 @@ def test_the_help_lists_every_command(arguments):
     assert {line.split()[0]: line.split(maxsplit=1)[1] for line in lines} == {
         name: command.help for name, command in cli.COMMANDS.items()
     }
-    assert cli.COMMANDS.keys() >= {'train', 'summary', 'check', 'convert', 'tag', 'synthetic'}
+    assert cli.COMMANDS.keys() >= {
+        'demo', 'train', 'ask', 'serve', 'export', 'summary', 'check', 'tag', 'convert',
+        'synthetic', 'benchmark',
+    }  # fmt: skip
 
 
 def test_an_unknown_command_is_one_sentence():
     done = run('sing')
     assert done.returncode == 1 and not done.stdout
     (sentence,) = done.stderr.splitlines()
-    assert sentence.startswith('amuse: sing is unknown; expected one of train, summary, check')
+    assert sentence.startswith('amuse: sing is unknown; expected one of demo, train, ask')
 
 
 def test_the_summary_of_a_config_is_printed(tmp_path):
@@ -80,6 +83,25 @@ def test_arguments_after_the_config_are_passed_on(tmp_path):
     done = run('train', config, '--config.train.batch_size=-1', '--workdir=here', cwd=tmp_path)
     assert done.returncode == 1
     assert 'config.train.batch_size is -1' in done.stderr.splitlines()[-1]
+
+
+def test_the_demo_needs_no_config_in_a_clone(tmp_path):
+    for folder in (ROOT, tmp_path):
+        done = run('demo', '--config.train.batch_size=-1', f'--workdir={tmp_path}', cwd=folder)
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith('amuse_jax: config.train.batch_size is -1')
+
+
+def test_without_the_demos_config_one_sentence_says_where_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, '__file__', str(tmp_path / 'site-packages/amuse_jax/cli.py'))
+    with pytest.raises(SystemExit, match='there is no configs/demo.py here; run `amuse demo` in a'):
+        cli._find_demo()
+
+
+def test_ask_is_found_by_its_name():
+    done = run('ask', 'model')
+    assert done.returncode == 1 and 'expected MODEL VIDEO [QUESTION...]' in done.stderr
 
 
 def test_a_commands_own_help_names_the_command():

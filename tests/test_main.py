@@ -39,7 +39,7 @@ def run(*arguments):
         (['--config=configs/demo.py', '--stages=ask'], 'needs --video=FILE and --question='),
         (
             ['--config=configs/demo.py', '--stages=ask', '--video=x.mp4', '--question=Why?'],
-            'ask needs the stage rois, which is not finished',
+            'ask needs the stage prepare, which is not finished',
         ),
         (
             ['--config=configs/demo.py', '--config.train.batch_size=-1'],

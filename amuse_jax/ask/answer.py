@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from amuse_jax.evaluation import example_page
+from amuse_jax.evaluation.page.evidence import Evidence
 from amuse_jax.music_avqa import vocabulary
 
 SHOWN = 5  # answers that a terminal shows
@@ -62,6 +62,7 @@ class Answer:
       regions: the regions of interest, those with the most attention first.
       timeline: the segments of the video, in order.
       notes: what the model did not see or never met, as sentences.
+      evidence: what `page` draws.
     """
 
     question: str
@@ -71,7 +72,7 @@ class Answer:
     regions: tuple[Region, ...]
     timeline: tuple[Segment, ...]
     notes: tuple[str, ...]
-    _evidence: example_page.Evidence = dataclasses.field(repr=False, compare=False)
+    evidence: Evidence = dataclasses.field(repr=False, compare=False)
 
     def page(self, path: str | Path) -> Path:
         """Draw frames, regions, timeline, probabilities and importance as a PNG.
@@ -79,17 +80,19 @@ class Answer:
         Returns:
           The path of the file.
         """
+        from amuse_jax.evaluation import example_page  # Matplotlib takes a while to import
+
         path = Path(path)
         values = np.array([self.probabilities[name] for name in vocabulary.ANSWERS])
-        example_page.draw(self._evidence, self.question, values, self.importance, None, path)
+        example_page.draw(self.evidence, self.question, values, self.importance, None, path)
         return path
 
     def to_json(self) -> dict:
         """Return everything but the pictures as JSON values."""
-        names = (field.name for field in dataclasses.fields(self) if field.name[0] != '_')
+        names = (field.name for field in dataclasses.fields(self) if field.name != 'evidence')
         content = {name: getattr(self, name) for name in names}
-        for name in ('regions', 'timeline'):
-            content[name] = [dataclasses.asdict(each) for each in content[name]]
+        content['regions'] = [vars(each) | {'box': list(each.box)} for each in self.regions]
+        content['timeline'] = [dataclasses.asdict(each) for each in self.timeline]
         return content | {'notes': list(self.notes)}
 
     def __str__(self) -> str:

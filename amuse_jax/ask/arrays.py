@@ -7,13 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from ml_collections import ConfigDict
 from safetensors import SafetensorError, safe_open
 
 from amuse_jax.ask.trained import Trained
 from amuse_jax.data.tokenizer import QuestionTokenizer
 from amuse_jax.errors import StageError, first_few, first_line
+from amuse_jax.models import building
 from amuse_jax.models.amuse import Amuse, AmuseConfig, Phrases
 from amuse_jax.training import state
 from amuse_jax.training.pretrain import stage as pretrain
@@ -27,15 +27,10 @@ Split = tuple[state.Structure, state.Arrays]
 
 def of_model(trained: Trained) -> dict[str, np.ndarray]:
     """Return the arrays of a model by the names that they have in the file of weights."""
-    split = {
-        prefix: state.split(model, '')[1:]
-        for prefix, model in ((AMUSE, trained.amuse), (ENCODER, trained.encoder))
-    }
     arrays = {
         prefix + name: array
-        for prefix, parts in split.items()
-        for part in parts
-        for name, array in part.items()
+        for prefix, model in ((AMUSE, trained.amuse), (ENCODER, trained.encoder))
+        for name, array in state.flatten(model)[1].items()
     }
     return jax.device_get(arrays)
 
@@ -51,8 +46,7 @@ def structures(config: ConfigDict, class_names: tuple[str, ...]) -> tuple[Split,
     sizes = AmuseConfig.from_settings(config)
 
     def abstract(make) -> Split:
-        structure, *parts = state.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))), '')
-        return structure, parts[0] | parts[1]
+        return state.flatten(building.shapes(make))
 
     return (
         abstract(lambda rngs: Amuse(sizes, phrases, rngs=rngs)),

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from amuse_jax.config import default_config
-from amuse_jax.evaluation import report, tables
+from amuse_jax.evaluation import tables
 from amuse_jax.system.manifest import read_manifest
 
 SCORES = 'scores.json'
@@ -54,6 +54,8 @@ def render(
       summaries: the summaries of the stages by name.
       scores: content of scores.json; None if the model was not evaluated.
     """
+    from amuse_jax.evaluation import report  # Matplotlib takes a second to import
+
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True,

@@ -1,10 +1,12 @@
 """A trained model that watches videos and answers questions about them."""
 
+import concurrent.futures
 import contextlib
+import functools
 import operator
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -13,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from huggingface_hub import ModelHubMixin
 from safetensors.numpy import save_file
-from scipy.special import softmax
 
 from amuse_jax.ask import answer as answers
 from amuse_jax.ask import exported, hub, loading, video_model
@@ -23,19 +24,22 @@ from amuse_jax.data import video_arrays
 from amuse_jax.data.records import segment_mask
 from amuse_jax.data.tokenizer import QuestionTokenizer
 from amuse_jax.errors import QuestionError, StageError, VideoError
-from amuse_jax.evaluation import example_page
+from amuse_jax.evaluation.page.evidence import Evidence
 from amuse_jax.media import guarded
 from amuse_jax.media.log_mel import LogMel
 from amuse_jax.media.video import MediaError
-from amuse_jax.models import platform
-from amuse_jax.models.amuse import AmuseInputs, AmuseOutput
+from amuse_jax.models import building, platform
+from amuse_jax.models.amuse import Amuse, AmuseInputs, AmuseOutput
 from amuse_jax.music_avqa import vocabulary
-from amuse_jax.regions.process import RegionProcess
+from amuse_jax.regions.process import Process, RegionProcess
 from amuse_jax.system import environment, files, paths, xla
 from amuse_jax.training import state
 
 # Questions are answered in groups of these sizes, so that few programs are compiled.
 GROUPS = (1, 4)
+# The steps of `Model.watch`: decoding, the pretrained encoder of rhythm and sources, and the
+# regions and towers.
+WATCH_STEPS = ('reading', 'listening', 'looking')
 # The dtypes of the arrays of the rois stage.
 _REGION_DTYPES = {
     'boxes': 'float16',
@@ -49,14 +53,21 @@ class UnfamiliarQuestion(UserWarning):
     """The model has met no such question in training, so its answer is less reliable."""
 
 
-def load(source: str | Path, revision: str | None = None) -> 'Model':
+def load(
+    source: str | Path, revision: str | None = None, process: Process | None = None
+) -> 'Model':
     """Load a trained model; see `amuse_jax.load`.
 
     JAX gets a cache of compiled programs, if it has none, and takes the memory of GPUs only as it
     needs it, if it has not started yet.
+
+    Args:
+      source, revision: see `amuse_jax.load`.
+      process: a process for the detector, from `regions.process.start_early`; None to start one
+        with the first video that needs it.
     """
     _prepare_jax()
-    return Model(loading.read(str(source), revision))
+    return Model(loading.read(str(source), revision), process)
 
 
 def _prepare_jax() -> None:
@@ -78,8 +89,8 @@ class Model(ModelHubMixin, library_name='amuse_jax'):
 
     _hub_mixin_config: dict = {}  # the mixin would make one from a copy of all arrays
 
-    def __init__(self, trained: Trained):
-        self.trained = trained
+    def __init__(self, trained: Trained, process: Process | None = None):
+        self.trained, self._process = trained, process
         config = trained.config
         self.streams: tuple[str, ...] = trained.amuse.streams
         self._tokenizer = QuestionTokenizer(config.model.text)
@@ -89,19 +100,21 @@ class Model(ModelHubMixin, library_name='amuse_jax'):
         self._precision = platform.matmul_precision(config.model.dtype)
         self._finder: RegionProcess | None = None
         self._lock = threading.Lock()
-        amuse, *amuse_arrays = state.split(trained.amuse, '')
-        encoder, *encoder_arrays = state.split(trained.encoder, '')
-        self._amuse_arrays = amuse_arrays[0] | amuse_arrays[1]
-        self._encoder_arrays = encoder_arrays[0] | encoder_arrays[1]
-        self._encode = jax.jit(
+        self._is_compiled = False
+        amuse, self._amuse_arrays = state.flatten(trained.amuse)
+        encoder, self._encoder_arrays = state.flatten(trained.encoder)
+        # As in training: where a lower level compiles faster, so do these programs.
+        options = building.compiler_options(config.loop.optimization_level)
+        jit = functools.partial(jax.jit, compiler_options=options)
+        self._encode = jit(
             lambda arrays, *inputs: video_model.encode(encoder.merge(arrays), *inputs)
         )
-        self._see = jax.jit(
+        self._see = jit(
             lambda arrays, *inputs: video_model.see(
                 amuse.merge(arrays), *inputs, is_open=self._is_open
             )
         )
-        self._answer = jax.jit(lambda arrays, inputs: amuse.merge(arrays)(inputs))
+        self._answer = jit(lambda arrays, inputs: _answer(amuse.merge(arrays), inputs))
 
     def __enter__(self) -> 'Model':
         return self
@@ -138,17 +151,25 @@ class Model(ModelHubMixin, library_name='amuse_jax'):
     def close(self) -> None:
         """End the process of the detector. The next video that needs it starts another one."""
         with self._lock:
-            if self._finder is not None:
-                self._finder.close()
-                self._finder = None
+            for process in filter(None, (self._finder, self._process)):
+                process.close()
+            self._finder = self._process = None
 
     def start_detector(self) -> None:
         """Start the process of the detector, if the model needs one, without waiting for it."""
         with self._lock:
             if 'regions' in self.streams and self._finder is None:
-                self._finder = RegionProcess(self.trained.config, self.trained.detector)
+                self._finder = RegionProcess(
+                    self.trained.config, self.trained.detector, self._process
+                )
+                self._process = None
 
-    def watch(self, path: str | Path, regions: Mapping[str, np.ndarray] | None = None) -> 'Video':
+    def watch(
+        self,
+        path: str | Path,
+        regions: Mapping[str, np.ndarray] | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> 'Video':
         """Read a video once, and compute everything that does not depend on a question.
 
         Args:
@@ -157,34 +178,65 @@ class Model(ModelHubMixin, library_name='amuse_jax'):
           regions: the regions of the video, as the stage rois writes them: 'boxes' (T, K, 4),
             'classes' (T, K), 'scores' (T, K), 'features' (T, K, D). None: the model's detector
             finds them, in a process of its own, with PyTorch.
+          progress: called with each of WATCH_STEPS when that step begins.
 
         Raises:
           VideoError: the file cannot be used; `reason` says why.
           StageError: the detector's packages are not installed, or `regions` has other shapes.
         """
         path = paths.from_user(str(path), 'the video')
-        if regions is None:
+        if 'regions' not in self.streams:
+            regions = {}
+        elif regions is None:
             self.start_detector()
-        elif 'regions' in self.streams:
+        else:
             regions = self._check_regions(regions)
-        try:
-            data = self.trained.config.data
-            record = video_arrays.read_video(
-                self._limits, path, path, data.image_size, self._log_mel
+        begin = progress or (lambda step: None)
+        image_size = self.trained.config.data.image_size
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            begin('reading')
+            if regions is None:
+                finding = pool.submit(self._finder.find, path)
+            reading = pool.submit(
+                video_arrays.read_video, self._limits, path, path, image_size, self._log_mel
             )
-            if 'regions' not in self.streams:
-                regions = {}
-            elif regions is None:
-                regions = self._finder.find(path)
-        except MediaError as error:
-            raise VideoError(path, error.reason) from error
-        frames, log_mel = record['frames'][None], record['log_mel'][None]
-        with self._numerics():
-            features = jax.device_get(self._encode(self._encoder_arrays, frames, log_mel))
-            tokens = {}
-            if 'visual' in self.streams:
+            self._compile()  # while other processes read the video
+            try:
+                record = reading.result()
+                frames, log_mel = record['frames'][None], record['log_mel'][None]
+                begin('listening')
+                with self._numerics():
+                    features = jax.device_get(self._encode(self._encoder_arrays, frames, log_mel))
+                begin('looking')
+                if regions is None:
+                    regions = finding.result()
+            except MediaError as error:
+                raise VideoError(path, error.reason) from error
+        tokens = {}
+        if 'visual' in self.streams:
+            with self._numerics():
                 tokens = self._see(self._amuse_arrays, frames, log_mel)
         return Video(self, path, record, regions, features, tokens)
+
+    def _compile(self) -> None:
+        """Compile the programs for a video and a question, unless this has been done."""
+        with self._lock:
+            if self._is_compiled:
+                return
+            data, log_mel = self.trained.config.data, self._log_mel
+            media = (
+                (data.segments, data.image_size, data.image_size, 3),
+                (data.segments, log_mel.frames, log_mel.mels),
+            )
+            frames, sound = (
+                jax.ShapeDtypeStruct((1, *shape), dtype)
+                for shape, dtype in zip(media, ('uint8', 'float16'))
+            )
+            with self._numerics():
+                self._encode.lower(self._encoder_arrays, frames, sound).compile()
+                if 'visual' in self.streams:
+                    self._see.lower(self._amuse_arrays, frames, sound).compile()
+            self._is_compiled = True
 
     def _answer_all(
         self, inputs: Mapping[str, Any], questions: Sequence[str]
@@ -195,17 +247,16 @@ class Model(ModelHubMixin, library_name='amuse_jax'):
           Probabilities (Q, 42), and the output with arrays [Q, ...].
         """
         words, mask = self._tokenizer.encode(questions)
-        outputs, start = [], 0
+        answered, start = [], 0
         while start < len(questions):
             size = next((n for n in GROUPS if n >= len(questions) - start), GROUPS[-1])
             rows = np.minimum(np.arange(start, start + size), len(questions) - 1)
             asked = AmuseInputs(words=words[rows][None], word_mask=mask[rows][None], **inputs)
             with self._numerics():
-                output = jax.device_get(self._answer(self._amuse_arrays, asked))
-            outputs.append(jax.tree.map(operator.itemgetter(0), output))
+                result = jax.device_get(self._answer(self._amuse_arrays, asked))
+            answered.append(jax.tree.map(operator.itemgetter(0), result))
             start += size
-        output = jax.tree.map(lambda *parts: np.concatenate(parts)[: len(questions)], *outputs)
-        return softmax(output.logits, axis=-1), output
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(questions)], *answered)
 
     def _check_regions(self, regions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the regions with the dtypes of the stage rois.
@@ -318,7 +369,7 @@ class Video:
         probabilities, output = self._model._answer_all(self._inputs, questions)
         if not np.isfinite(probabilities).all():
             raise QuestionError(
-                f'the model has no answer about {self.path}: its probabilities are not finite; '
+                'the model has no answer about this video: its probabilities are not finite; '
                 'train it again, or ask about another video'
             )
         found = [
@@ -353,9 +404,11 @@ class Video:
         importance = output.importance[index]
         weights = importance @ output.time_weights[index]
         regions: tuple[answers.Region, ...] = ()
+        shares = np.zeros((len(weights), 0))
         if self._regions:
             shares = output.region_weights[index].reshape(self._regions['classes'].shape)
             regions = answers.regions(self._regions, shares, class_names, self._segment_seconds)
+        time_weights = dict(zip(self._model.streams, output.time_weights[index]))
         return Answer(
             question=question,
             text=vocabulary.ANSWERS[order[0]],
@@ -366,12 +419,14 @@ class Video:
                 self._sources, self._rhythm, weights / weights.sum(), self._segment_seconds
             ),
             notes=(*notes, *self.notes),
-            _evidence=self._evidence(),
+            evidence=self._evidence(shares, time_weights),
         )
 
-    def _evidence(self) -> example_page.Evidence:
+    def _evidence(
+        self, region_weights: np.ndarray, time_weights: Mapping[str, np.ndarray]
+    ) -> Evidence:
         segments = len(self._record['frames'])
-        return example_page.Evidence(
+        return Evidence(
             frames=self._record['frames'],
             shape=self._record['shape'],
             boxes=self._regions.get('boxes', np.zeros((segments, 0, 4))),
@@ -381,7 +436,16 @@ class Video:
             rhythm=self._rhythm,
             labels_from='predicted by the universal encoder',
             segment_seconds=self._segment_seconds,
+            segment_mask=segment_mask(self._record),
+            region_weights=region_weights,
+            time_weights=time_weights,
         )
+
+
+def _answer(amuse: Amuse, inputs: AmuseInputs) -> tuple[jax.Array, AmuseOutput]:
+    """Return the probabilities of all answers, [..., 42], and the output that they come from."""
+    output = amuse(inputs)
+    return jax.nn.softmax(output.logits), output
 
 
 def _to_device(array: np.ndarray) -> jax.Array:

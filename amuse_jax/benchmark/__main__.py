@@ -25,6 +25,7 @@ whole, step                        Amuse: forward pass, training step, with one 
 visual-frozen, audio-frozen        same result: forward pass of a frozen tower
 questions                          same result: five questions per video
 epoch                              same result: cost of one question in an epoch of training
+ask                                same result: watching a video, the first and a further question
 compile                            compile time of the training step, without and with the cache
 pipeline, prepare                  reading records and preparing videos, each on one core
 

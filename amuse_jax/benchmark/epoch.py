@@ -51,17 +51,17 @@ def compare(config: ConfigDict, with_compile: bool, videos: int = 1) -> Comparis
     batch = inputs.random_batch(config, videos, count)
     abstract = nnx.eval_shape(lambda: pretrain.build(config, nnx.Rngs(0)))
     filled = weights.fill(abstract, universal, config)
-    jax_storing, storing_flops, jax_stored = _jax_storing(config, filled, jax_model, batch)
-    step, step_flops = whole.jax_training(config, jax_model, _with_stored(batch, jax_stored))
+    jax_storing, storing_flops, jax_stored = jax_storing_side(config, filled, jax_model, batch)
+    step, step_flops = whole.jax_training(config, jax_model, with_stored(batch, jax_stored))
 
     frozen = reference.FrozenEncoders(universal, torch_model.encoder).requires_grad_(False)
-    torch_storing, torch_stored = _torch_storing(config, frozen, batch)
+    torch_storing, torch_stored = torch_storing_side(config, frozen, batch)
     stored = dict(zip(STORING, (jax_stored, torch_stored)))
     comparison.check_agreement(TITLE, stored, comparison.TOLERANCES[config.model.dtype])
     weights.set_trainable(torch_model, config, config.train.trainable)
     expected = _mean_loss(config, universal, torch_model, batch)
     torch_steps = whole.torch_training(
-        config, torch_model, _with_stored(batch, torch_stored), comparison.RESULT, with_compile
+        config, torch_model, with_stored(batch, torch_stored), comparison.RESULT, with_compile
     )
 
     def per_sample(step, storing):
@@ -92,12 +92,12 @@ def compare(config: ConfigDict, with_compile: bool, videos: int = 1) -> Comparis
     )
 
 
-def _with_stored(batch: Batch, stored: Batch) -> Batch:
+def with_stored(batch: Batch, stored: Batch) -> Batch:
     """Return the batch with what the frozen encoders left, instead of frames and log-mels."""
     return {name: x for name, x in batch.items() if name not in ('frames', 'log_mel')} | stored
 
 
-def _jax_storing(
+def jax_storing_side(
     config: ConfigDict, universal: UniversalEncoder, amuse: Amuse, batch: Batch
 ) -> tuple[Side, float, Batch]:
     """Return a side that runs the frozen encoders on videos, its FLOPs, and the stored arrays."""
@@ -123,7 +123,7 @@ def _jax_storing(
     return side, program.flops, jax.device_get(program.call(*placed))
 
 
-def _torch_storing(
+def torch_storing_side(
     config: ConfigDict, frozen: reference.FrozenEncoders, batch: Batch
 ) -> tuple[Side, Batch]:
     """Return PyTorch's side that does the same, and its stored arrays."""

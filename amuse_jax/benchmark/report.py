@@ -139,6 +139,9 @@ def format_row(row: Mapping) -> str:
             f'five questions in {row["of_one_question"]:.2f} times the time of one '
             f'({_seconds(row["one_question_seconds"])}; goal: at most {GOAL_FOR_FIVE_QUESTIONS})'
         )
+    for name in ('watching', 'first_question'):
+        each = row.get(f'{name}_seconds', {})
+        parts += [f'{name.replace("_", " ")} {side} {_seconds(s)}' for side, s in each.items()]
     if 'flops' not in row and 'samples_per_second' in row:
         parts.append(f'{row["samples_per_second"]["JAX"]:.3g} samples/s')
     if 'from_cache_seconds' in row:

@@ -12,6 +12,7 @@ import torch
 from ml_collections import ConfigDict
 
 from amuse_jax.benchmark import (
+    ask,
     comparison,
     compiling,
     data,
@@ -42,6 +43,7 @@ COMPARISONS: Mapping[str, Callable[[ConfigDict, bool, int], Comparison]] = {
     },
     'questions': whole.five_questions,
     'epoch': epoch.compare,
+    'ask': ask.compare,
 }
 # Functions measure(config, folder, rounds, keep_memory) -> rows. There is no PyTorch side.
 JAX_ONLY = {'pipeline': data.input_pipeline, 'prepare': data.prepare_videos}

@@ -68,7 +68,7 @@ def forward(
         flops=answers.flops,
         sides={
             'JAX': answers.side([batch]),
-            **_torch_answering(config, torch_model, batch, kind, with_compile),
+            **torch_answering(config, torch_model, batch, kind, with_compile),
         },
     )
 
@@ -89,7 +89,7 @@ def five_questions(config: ConfigDict, with_compile: bool, videos: int = 1) -> C
             'JAX': together.side([batch]),
             'JAX one by one': alone.side(one_by_one),
             'JAX one question': alone.side(one_by_one[:1]),
-            **_torch_answering(config, torch_model, batch, comparison.RESULT, with_compile),
+            **torch_answering(config, torch_model, batch, comparison.RESULT, with_compile),
         },
         seconds=lambda each: {n: value for n, value in each.items() if n != 'JAX one question'},
         extra=lambda medians: {
@@ -160,7 +160,7 @@ class CompiledAnswers:
         return Side(run, held, self._program.seconds, self._program.planned_bytes)
 
 
-def _torch_answering(
+def torch_answering(
     config: ConfigDict, model: reference.Amuse, batch: Batch, kind: str, with_compile: bool
 ) -> dict[str, Side]:
     """Return PyTorch's sides, which answer all questions of the batch at once."""

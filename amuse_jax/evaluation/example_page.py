@@ -66,10 +66,24 @@ def video_figure(evidence: Evidence, importance: Mapping[str, float]) -> Figure:
       importance: importance score of each stream, which weights its attention over time.
     """
     grid = _grid(evidence)
-    height = timeline.least_height(evidence)
-    figure = canvas.new_figure(WIDTH, MARGIN + grid.total_height + MARGIN + height + MARGIN)
-    _video(figure, MARGIN, grid, evidence, importance, (WIDTH - 2 * MARGIN, height))
+    box = _timeline_box(grid, evidence)
+    figure = canvas.new_figure(WIDTH, box.top + box.height + MARGIN)
+    _video(figure, MARGIN, grid, evidence, importance, (box.width, box.height))
     return figure
+
+
+def segment_boxes(evidence: Evidence) -> list[tuple[canvas.Box, canvas.Box]]:
+    """Return where `video_figure` shows each segment: its frame, and its part of the timeline."""
+    grid = _grid(evidence)
+    frame_area = canvas.Box(MARGIN, MARGIN, WIDTH - 2 * MARGIN, grid.total_height)
+    timeline_area = _timeline_box(grid, evidence)
+    return [
+        (
+            frames.frame_box(frame_area, grid, index),
+            timeline.segment_box(timeline_area, evidence, index),
+        )
+        for index in range(evidence.segments)
+    ]
 
 
 def answers_figure(probabilities: np.ndarray, answer: str | None) -> Figure:
@@ -91,6 +105,12 @@ def importance_figure(importance: Mapping[str, float]) -> Figure:
 
 def _grid(evidence: Evidence) -> frames.Grid:
     return frames.arrange(evidence.segments, evidence.shape, WIDTH - 2 * MARGIN)
+
+
+def _timeline_box(grid: frames.Grid, evidence: Evidence) -> canvas.Box:
+    """Return where the timeline stands in `video_figure`."""
+    top = MARGIN + grid.total_height + MARGIN
+    return canvas.Box(MARGIN, top, WIDTH - 2 * MARGIN, timeline.least_height(evidence))
 
 
 def _head(figure: Figure, lines: list[str], probabilities: np.ndarray, answer: str | None) -> None:

@@ -108,21 +108,37 @@ _transform = jax.jit(log_mel, static_argnums=0)
 
 @functools.lru_cache
 def mel_filters(settings: LogMel) -> np.ndarray:
-    """Return librosa's mel filters: triangles after Slaney, each of area 1.
+    """Return the mel filters: triangles after Slaney, each of area 1.
+
+    They are those of librosa.filters.mel, bit by bit. librosa takes a second to import, which is a
+    good part of what `amuse ask` takes.
 
     Returns:
       (window / 2 + 1, mels) float32.
     """
-    import librosa.filters  # takes a second to load, and most importers of this module need none
-
-    filters = librosa.filters.mel(
-        sr=settings.sample_rate,
-        n_fft=settings.window,
-        n_mels=settings.mels,
-        fmin=settings.low_hz,
-        fmax=settings.high_hz,
-    )
+    bins = np.fft.rfftfreq(settings.window, 1 / settings.sample_rate)
+    lowest, highest = _hz_to_mel(np.array([settings.low_hz, settings.high_hz]))
+    corners = _mel_to_hz(np.linspace(lowest, highest, settings.mels + 2))
+    widths, ramps = np.diff(corners), np.subtract.outer(corners, bins)
+    rising, falling = -ramps[:-2] / widths[:-1, None], ramps[2:] / widths[1:, None]
+    filters = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+    filters *= (2 / (corners[2:] - corners[:-2]))[:, None]
     return np.ascontiguousarray(filters.T)
+
+
+# Slaney's mel scale is linear below 1 kHz, at 200 / 3 Hz per mel, and logarithmic above.
+_HZ_PER_MEL, _CORNER_HZ, _LOG_STEP = 200 / 3, 1000.0, np.log(6.4) / 27.0
+_CORNER_MEL = _CORNER_HZ / _HZ_PER_MEL
+
+
+def _hz_to_mel(hz: np.ndarray) -> np.ndarray:
+    above = _CORNER_MEL + np.log(np.maximum(hz, _CORNER_HZ) / _CORNER_HZ) / _LOG_STEP
+    return np.where(hz >= _CORNER_HZ, above, hz / _HZ_PER_MEL)
+
+
+def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
+    above = _CORNER_HZ * np.exp(_LOG_STEP * (mel - _CORNER_MEL))
+    return np.where(mel >= _CORNER_MEL, above, mel * _HZ_PER_MEL)
 
 
 def _hann(window: int) -> np.ndarray:

@@ -38,6 +38,25 @@ def build(make: Callable[[nnx.Rngs], nnx.Module], seed: int) -> nnx.Module:
     return jax.jit(create, compiler_options=compiler_options(0))()
 
 
+def shapes(make: Callable[[nnx.Rngs], nnx.Module]) -> nnx.Module:
+    """Return make(rngs) with shapes instead of arrays.
+
+    All keys are equal, because deriving them takes as long to trace as everything else.
+    """
+
+    def create():
+        rngs = nnx.Rngs(0)
+        rngs.default = _SameKey(jax.random.key(0), tag='default')
+        return make(rngs)
+
+    return nnx.eval_shape(create)
+
+
+class _SameKey(nnx.RngStream):
+    def __call__(self) -> Array:
+        return self.key[...]
+
+
 def compiler_options(level: int) -> dict[str, Any] | None:
     """Return options of jax.jit for CPUs; None on other platforms.
 

@@ -1,8 +1,11 @@
 """The process that runs the detector. PyTorch is imported there alone, not beside JAX."""
 
 import concurrent.futures
+import contextlib
 import importlib.util
 import multiprocessing
+import os
+import signal
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -53,6 +56,8 @@ class Process:
 
     def close(self) -> None:
         """End the process after the call that it is busy with."""
+        with contextlib.suppress(BrokenProcessPool):
+            self.submit(os._exit, 0)  # PyTorch takes a second to end by itself
         self._pool.shutdown()
 
 
@@ -62,15 +67,16 @@ class RegionProcess:
     Args:
       config: the whole config; `rois` and `data` are read.
       detector_path: the detector's weights.
+      process: the process to use, from `start_early`; None for a new one.
 
     Raises:
       StageError: a package that the detector needs is not installed.
     """
 
-    def __init__(self, config: ConfigDict, detector_path: Path):
+    def __init__(self, config: ConfigDict, detector_path: Path, process: Process | None = None):
         _require_packages('give the regions of the video')
         self._config, self._detector_path = config, detector_path
-        self._process = Process()
+        self._process = process or Process()
         self._process.submit(_load, config, detector_path)
 
     def find(self, path: Path) -> dict[str, np.ndarray]:
@@ -95,6 +101,21 @@ class RegionProcess:
         self._process.close()
 
 
+def start_early() -> Process | None:
+    """Start a process that imports the detector's packages, which takes seconds.
+
+    The weights are read when a RegionProcess takes the process over.
+
+    Returns:
+      The process; None if a package is not installed.
+    """
+    if _missing_packages():
+        return None
+    process = Process()
+    process.submit(_import)
+    return process
+
+
 def make_portable(source: Path, target: Path) -> None:
     """Write a detector's weights as safetensors, with its sizes and class names (detector.py).
 
@@ -111,8 +132,12 @@ def make_portable(source: Path, target: Path) -> None:
         process.call(_make_portable, source, target)
 
 
+def _missing_packages() -> list[str]:
+    return [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+
+
 def _require_packages(alternative: str) -> None:
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    missing = _missing_packages()
     if missing:
         raise StageError(
             f'this model looks at regions of interest, and its detector needs the package '
@@ -128,8 +153,14 @@ def _make_portable(source: Path, target: Path) -> None:
     detector.save_portable(detector.load(source), target)
 
 
-def _load(config: ConfigDict, detector_path: Path) -> None:
+def _import() -> None:
     environment.set_up()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends this process
+    import amuse_jax.regions.finder  # noqa: F401
+
+
+def _load(config: ConfigDict, detector_path: Path) -> None:
+    _import()
     from amuse_jax.regions.finder import Finder  # imports PyTorch
 
     Finder.from_settings(config, detector_path).no_regions()

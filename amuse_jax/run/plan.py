@@ -364,7 +364,7 @@ def ask(config: ConfigDict, workdir: Path, video: str, question: str) -> None:
     results = Results(config, workdir, stages, needs_data=False)
     folders = {name: check_input(stages[name], 'ask', results) for name in loading.NEEDED}
     with Model(loading.from_folders(config, folders)) as model:
-        terminal.answer_all(model, video, [question], workdir / 'ask')
+        terminal.show(model.watch(video), question, workdir / 'ask')
 
 
 def show_status(config: ConfigDict, workdir: Path) -> None:

@@ -78,23 +78,29 @@ def split(model: Any, trainable: str) -> tuple[Structure, Arrays, Arrays]:
             f'train.trainable is {trainable!r}, which is not a regular expression ({error}); '
             'expected a pattern of parameter names, such as adapters|text|answer'
         ) from error
-    graphdef, state = nnx.split(model)
-    names = [_dotted_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
-    arrays = dict(zip(names, map(_copy_buffer, jax.tree.leaves(state))))
+    structure, arrays = flatten(model)
+    arrays = {name: _copy_buffer(array) for name, array in arrays.items()}
     kinds = {
         '.'.join(map(str, path)): isinstance(variable, nnx.Param)
-        for path, variable in nnx.to_flat_state(state)
+        for path, variable in nnx.to_flat_state(nnx.state(model))
     }
-    chosen = {name for name in names if kinds[name] and pattern.search(name)}
+    chosen = {name for name in arrays if kinds[name] and pattern.search(name)}
     if not chosen:
-        tops = sorted({name.partition('.')[0] for name in names})
+        tops = sorted({name.partition('.')[0] for name in arrays})
         raise StageError(
             f'train.trainable {trainable!r} selects no parameter; parameter names begin with '
             + ', '.join(tops)
         )
-    structure = Structure(graphdef, jax.tree.structure(state), tuple(names))
     frozen = {name: array for name, array in arrays.items() if name not in chosen}
-    return structure, {name: arrays[name] for name in names if name in chosen}, frozen
+    return structure, {name: x for name, x in arrays.items() if name in chosen}, frozen
+
+
+def flatten(model: Any) -> tuple[Structure, Arrays]:
+    """Return a model's structure and its arrays by name, without copying them."""
+    graphdef, state = nnx.split(model)
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    arrays = {_dotted_name(path): array for path, array in leaves}
+    return Structure(graphdef, jax.tree.structure(state), tuple(arrays)), arrays
 
 
 def adam(schedule: optax.Schedule) -> optax.GradientTransformation:

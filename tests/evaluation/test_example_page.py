@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from amuse_jax.evaluation import example_page
+from amuse_jax.evaluation.page import canvas
 from amuse_jax.music_avqa import vocabulary
 from tests.evaluation.page.evidence import STREAMS, make_evidence
 
@@ -75,3 +76,31 @@ def test_the_parts_are_figures_of_their_own():
     assert {'visual', 'audio', 'regions', '50 %', '30 %', '20 %'} <= set(importance)
     answers = texts(example_page.answers_figure(probabilities(yes=0.7, no=0.3), None))
     assert {'yes', 'no', '70 %', '30 %'} <= set(answers)
+
+
+@pytest.mark.parametrize('evidence', [make_evidence(), make_evidence(3), make_evidence(1, (16, 9))])
+def test_segments_stand_apart_inside_their_figure(evidence):
+    width, height = example_page.video_figure(evidence, IMPORTANCE).bbox.size
+    boxes = example_page.segment_boxes(evidence)
+    assert len(boxes) == evidence.segments
+    for kind in zip(*boxes):
+        edges = [(b.left, b.top, b.left + b.width, b.top + b.height) for b in kind]
+        assert all(
+            0 <= x0 < x1 <= width + 0.1 and 0 <= y0 < y1 < height for x0, y0, x1, y1 in edges
+        )
+        beside = [a[2] <= b[0] + 0.1 or a[3] <= b[1] for a, b in zip(edges, edges[1:])]
+        assert all(beside)
+
+
+def test_a_segments_box_holds_its_frame():
+    frames = np.zeros((4, 8, 8, 3), np.uint8)
+    frames[2] = (250, 20, 30)
+    evidence = make_evidence(4, frames=frames, classes=np.full((4, 2), -1))
+    file = io.BytesIO()
+    canvas.save(example_page.video_figure(evidence, IMPORTANCE), file)
+    page = pixels(file)
+    reds = []
+    for frame, _ in example_page.segment_boxes(evidence):
+        x, y = round(frame.left + frame.width / 2), round(frame.top + frame.height / 2)
+        reds.append(page[y, x, 0] > 200 and page[y, x, 1] < 60)
+    assert reds == [False, False, True, False]

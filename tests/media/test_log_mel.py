@@ -1,3 +1,5 @@
+import dataclasses
+
 import librosa
 import numpy as np
 import pytest
@@ -111,3 +113,15 @@ def test_segments_do_not_hear_each_other():
 def test_another_length_is_refused():
     with pytest.raises(ValueError, match='128000'):
         front_end()(np.zeros(1000, np.float32))
+
+
+@pytest.mark.parametrize(
+    'rate, window, mels, low, high',
+    [(32000, 1024, 64, 50, 14000), (32000, 1024, 64, 0, 16000), (8000, 256, 16, 0, 900)],
+)
+def test_the_filters_are_librosas_bit_by_bit(rate, window, mels, low, high):
+    settings = dataclasses.replace(
+        front_end(), sample_rate=rate, window=window, mels=mels, low_hz=low, high_hz=high
+    )
+    expected = librosa.filters.mel(sr=rate, n_fft=window, n_mels=mels, fmin=low, fmax=high)
+    np.testing.assert_array_equal(mel_filters(settings), expected.T)

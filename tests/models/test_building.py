@@ -31,3 +31,12 @@ def test_bits_are_balanced_and_keys_differ():
     assert len(np.unique(bits)) > 4090
     keys = jax.random.key_data(jax.random.split(key, 1000))
     assert len(np.unique(np.asarray(keys), axis=0)) == 1000
+
+
+def test_shapes_are_those_of_the_model():
+    found, expected = building.shapes(make), nnx.eval_shape(lambda: make(nnx.Rngs(0)))
+    (structure, found), (expected_structure, expected) = nnx.split(found), nnx.split(expected)
+    assert structure == expected_structure
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert isinstance(one, jax.ShapeDtypeStruct)
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)

@@ -152,6 +152,15 @@ def test_every_change_of_an_element_changes_the_checksum(array, data):
     )
 
 
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'int8'])
+@pytest.mark.parametrize('shape', [(), (3, 5, 7), (150, 1001), (0,)])
+def test_the_host_and_the_devices_compute_the_same_checksum(dtype, shape):
+    array = jnp.asarray(np.random.default_rng(0).normal(size=shape) * 50).astype(dtype)
+    on_devices = int(checkpoints._checksum_on_devices(array))
+    assert int(checkpoints._checksum(array)) == on_devices
+    assert int(checkpoints._checksum_on_host(np.asarray(array))) == on_devices
+
+
 def test_a_checkpoint_of_a_newer_version_is_refused_and_kept(saved, tmp_path, monkeypatch):
     folder, best = tmp_path / 'checkpoints', tmp_path / 'best'
     shutil.copytree(saved, folder)

@@ -51,6 +51,14 @@ def arrange(frames: int, shape: tuple[int, int], width: float) -> Grid:
     return Grid(columns, -(-frames // columns), frame_width, frame_width / aspect)
 
 
+def frame_box(box: canvas.Box, grid: Grid, index: int) -> canvas.Box:
+    """Return where the frame of a segment stands in the box of all frames."""
+    row, column = divmod(index, grid.columns)
+    left = column * (box.width + GAP) / grid.columns
+    top = row * (grid.height + CAPTION + GAP)
+    return canvas.Box(box.left + left, box.top + top, grid.width, grid.height)
+
+
 def draw(
     figure: Figure,
     box: canvas.Box,
@@ -71,11 +79,9 @@ def draw(
     """
     axes = canvas.add_axes(figure, box)
     axes.set_axis_off()
-    cell = (box.width + GAP) / grid.columns
+    inside = canvas.Box(0, 0, box.width, box.height)
     for index in range(evidence.segments):
-        row, column = divmod(index, grid.columns)
-        left = column * cell
-        top = row * (grid.height + CAPTION + GAP)
+        left, top, *_ = frame_box(inside, grid, index)
         axes.imshow(
             evidence.frames[index],
             extent=(left, left + grid.width, top + grid.height, top),

@@ -34,6 +34,13 @@ def least_height(evidence: Evidence) -> float:
     return TITLE + lines * LINE + attention + SECONDS
 
 
+def segment_box(box: canvas.Box, evidence: Evidence, index: int) -> canvas.Box:
+    """Return where a segment stands in the box of the timeline, in all lines and bars."""
+    width = (box.width - LABELS) / evidence.segments
+    height = box.height - TITLE - SECONDS
+    return canvas.Box(box.left + LABELS + index * width, box.top + TITLE, width, height)
+
+
 def draw(
     figure: Figure,
     box: canvas.Box,

@@ -21,7 +21,6 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from sklearn.metrics import average_precision_score
 
 from amuse_jax.data import pipeline
 from amuse_jax.data.prepared import Prepared
@@ -146,7 +145,7 @@ def load(config: ConfigDict, folder: Path) -> tuple[state.Structure, state.Array
     Raises:
       StageError: there is no checkpoint, or the config has other sizes.
     """
-    model = nnx.eval_shape(lambda: build(config, nnx.Rngs(0)))
+    model = building.shapes(functools.partial(build, config))
     structure, *parts = state.split(model, '')
     everywhere = sharding.replicated(sharding.mesh(config.mesh))
     params, frozen = (sharding.abstract_arrays(part, everywhere) for part in parts)
@@ -270,6 +269,8 @@ def scores(
       sources_average_precision: mean average precision over the instruments that sound in some
         segments but not in all; None if there is no such instrument.
     """
+    from sklearn.metrics import average_precision_score  # a second that readers of a model save
+
     mask = features['segment_mask'][records]
     predicted = {name: features[name][records][mask].astype(np.float32) for name in LABELS}
     truth = {name: labels[name][records][mask] for name in LABELS}

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from scipy.special import softmax
 
 from amuse_jax.data import pipeline
+from amuse_jax.models import building
 from amuse_jax.models.amuse import Amuse
 from amuse_jax.music_avqa import Question
 from amuse_jax.system import preemption
@@ -77,6 +76,8 @@ def predict(
         other.
       Preempted: there are several processes and a notice of preemption arrived.
     """
+    from scipy.special import softmax  # takes a while to import, and `load_best` needs none
+
     mesh = sharding.mesh(config.mesh)
     structure, params, frozen = load_parts(config, inputs, mesh)
     streams = structure.merge(params | frozen).streams
@@ -131,7 +132,7 @@ def load_parts(
     Raises:
       StageError: see load_best.
     """
-    model = nnx.eval_shape(lambda: answering.build(config, inputs['rois'], nnx.Rngs(0)))
+    model = building.shapes(functools.partial(answering.build, config, inputs['rois']))
     structure, *parts = state.split(model, config.train.trainable)
     params, frozen = (
         sharding.abstract_arrays(part, sharding.parameter_shardings(part, mesh)) for part in parts

@@ -1,0 +1,112 @@
+"""Starts the server of the page, and deletes everything that visitors have uploaded at its end."""
+
+import contextlib
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from amuse_jax.ask.model import Model
+from amuse_jax.errors import StageError
+from amuse_jax.serve import examples
+from amuse_jax.serve.sessions import Sessions
+
+ADDRESS = '127.0.0.1'  # this machine alone
+_SWEEP_SECONDS = 60.0
+
+
+@contextlib.contextmanager
+def serve(
+    model: Model, source: str, port: int | None, max_megabytes: int, share: bool
+) -> Iterator[tuple[str, Path]]:
+    """Serve the page until the context ends.
+
+    Args:
+      model: answers the questions.
+      source: where the model was loaded from; its rendered performances are the examples.
+      port: the port; None for 7860, or the next one that is free.
+      max_megabytes: the largest upload, in 1e6 bytes.
+      share: whether Gradio also makes a public address that leads to the page.
+
+    Yields:
+      The page's address on this machine, and the folder of the uploads.
+
+    Raises:
+      StageError: the port is taken.
+    """
+    with tempfile.TemporaryDirectory(prefix='amuse-serve-') as private, _settings(private):
+        import gradio as gr  # after its settings
+
+        from amuse_jax.serve import page
+        from amuse_jax.serve.handlers import Handlers
+
+        uploads = Path(private) / 'uploads'
+        uploads.mkdir()
+        os.environ['GRADIO_TEMP_DIR'] = str(uploads)
+        performances = examples.copy(source, uploads / 'examples')
+        sessions = Sessions(model, uploads)
+        blocks = page.build(Handlers(sessions), performances, _limits(model, max_megabytes))
+        sessions.keep_files()
+        font = [gr.themes.Font('system-ui'), gr.themes.Font('sans-serif')]
+        try:
+            _, address, _ = blocks.launch(
+                server_name=ADDRESS, server_port=port, share=share, inbrowser=False, quiet=True,
+                prevent_thread_lock=True, show_error=False, max_file_size=max_megabytes * 10**6,
+                footer_links=[], run_history=False, ssr_mode=False, pwa=False, mcp_server=False,
+                enable_monitoring=False, strict_cors=True, state_session_capacity=200,
+                theme=gr.themes.Default(
+                    primary_hue='blue', font=font, font_mono=[gr.themes.Font('monospace')]
+                ),
+                css_paths=page.HERE / 'page.css',
+                head=f'<script>{(page.HERE / "page.js").read_text("utf-8")}</script>',
+            )  # fmt: skip
+        except OSError as error:
+            raise StageError(
+                f'port {port or "7860 and the 99 after it"} of {ADDRESS} cannot be used: another '
+                'program has it; give another one with --port'
+            ) from error
+        over = threading.Event()
+        threading.Thread(target=_sweep, args=(sessions, over), daemon=True).start()
+        if performances:
+            threading.Thread(target=_warm_up, args=(model, performances[0]), daemon=True).start()
+        try:
+            yield address, uploads
+        finally:
+            over.set()
+            blocks.close(verbose=False)
+
+
+@contextlib.contextmanager
+def _settings(private: str) -> Iterator[None]:
+    """Replace the variables of Gradio, which a notebook's host may set, by the page's own."""
+    before = {name: value for name, value in os.environ.items() if name.startswith('GRADIO_')}
+    for name in before:
+        del os.environ[name]
+    os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
+    try:
+        yield
+    finally:
+        for name in [name for name in os.environ if name.startswith('GRADIO_')]:
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def _sweep(sessions: Sessions, over: threading.Event) -> None:
+    while not over.wait(_SWEEP_SECONDS):
+        sessions.sweep()
+
+
+def _warm_up(model: Model, video: Path) -> None:
+    """Compile the programs before the first visitor needs them."""
+    with contextlib.suppress(StageError):  # a visitor will be told
+        model.watch(video).ask('Is there a voiceover?')
+
+
+def _limits(model: Model, max_megabytes: int) -> str:
+    data = model.trained.config.data
+    return (
+        f'Up to {max_megabytes} MB. The first {data.segments * data.segment_seconds:g} s count, '
+        f'and reading may take {data.read_seconds:g} s. Your video stays on this server, and is '
+        'deleted when you leave the page.'
+    )
