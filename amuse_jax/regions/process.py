@@ -36,8 +36,7 @@ class Process:
 
     def submit(self, function: Callable, *arguments) -> concurrent.futures.Future:
         """Start a call of a module-level function; the process itself starts with the first one."""
-        with without_main_module():
-            return self._pool.submit(function, *arguments)
+        return self._pool.submit(function, *arguments)
 
     def call(self, function: Callable, *arguments):
         """Call a module-level function and return its result.
@@ -76,7 +75,7 @@ class RegionProcess:
     def __init__(self, config: ConfigDict, detector_path: Path, process: Process | None = None):
         _require_packages('give the regions of the video')
         self._config, self._detector_path = config, detector_path
-        self._process = process or Process()
+        self._process = process or _start_alone()
         self._process.submit(_load, config, detector_path)
 
     def find(self, path: Path) -> dict[str, np.ndarray]:
@@ -93,7 +92,7 @@ class RegionProcess:
         try:
             return self._process.call(_find, self._config, self._detector_path, path)
         except RuntimeError:
-            self._process = Process()
+            self._process = _start_alone()
             raise
 
     def close(self) -> None:
@@ -111,8 +110,16 @@ def start_early() -> Process | None:
     """
     if _missing_packages():
         return None
-    process = Process()
+    process = _start_alone()
     process.submit(_import)
+    return process
+
+
+def _start_alone() -> Process:
+    """Start a process for any program, whose main module it does not import."""
+    process = Process()
+    with without_main_module():
+        process.submit(environment.set_up)
     return process
 
 
