@@ -77,6 +77,8 @@ def test_the_end_deletes_every_upload(model, tmp_path, monkeypatch):
     monkeypatch.setenv('GRADIO_SERVER_NAME', '0.0.0.0')
     monkeypatch.setenv('GRADIO_SHARE', 'True')
     monkeypatch.setenv('GRADIO_ALLOWED_PATHS', '/')
+    monkeypatch.setenv('http_proxy', 'http://127.0.0.1:9')  # nothing answers there
+    monkeypatch.setenv('no_proxy', 'example.org')
     with server.serve(model, str(tmp_path), processes.free_port(), 1, False) as (address, uploads):
         assert address.startswith('http://127.0.0.1:')
         httpx.post(f'{address}gradio_api/upload', files={'files': ('a.mp4', b'some bytes')})
@@ -86,9 +88,9 @@ def test_the_end_deletes_every_upload(model, tmp_path, monkeypatch):
         host = socket.gethostbyname(socket.gethostname())
         if not host.startswith('127.'):
             with pytest.raises(httpx.ConnectError):
-                httpx.get(address.replace('127.0.0.1', host))
+                httpx.get(address.replace('127.0.0.1', host), trust_env=False)
     assert not uploads.parent.exists()
-    assert os.environ['GRADIO_SHARE'] == 'True'
+    assert os.environ['GRADIO_SHARE'] == 'True' and os.environ['no_proxy'] == 'example.org'
     with pytest.raises(httpx.ConnectError):
         httpx.get(address)
 
