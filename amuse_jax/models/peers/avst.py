@@ -7,7 +7,6 @@ logits = model.logits(example(AVSTConfig(), batch=2, seed=0))
 import dataclasses
 from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -35,18 +34,6 @@ class AVSTConfig:
     audio_width: int = AUDIO_WIDTH
 
 
-class AudioProjection(nnx.Module):
-    """W2 relu(W1 x) of the audio features."""
-
-    def __init__(self, width_in: int, width: int, rngs: nnx.Rngs):
-        self.inner = parts.linear(width_in, width, rngs)
-        self.outer = parts.linear(width, width, rngs)
-
-    def __call__(self, x: Array) -> Array:
-        """[..., d_a] -> [..., d]."""
-        return self.outer(jax.nn.relu(self.inner(x)))
-
-
 class AVSTGrounding(nnx.Module):
     """AVST's first training stage: does a second of sound belong to a frame?
 
@@ -55,7 +42,7 @@ class AVSTGrounding(nnx.Module):
 
     def __init__(self, config: AVSTConfig, *, rngs: nnx.Rngs):
         self.config = config
-        self.audio = AudioProjection(config.audio_width, config.head.width, rngs)
+        self.audio = grounded_head.AudioProjection(config.audio_width, config.head.width, rngs)
         self.grounding = grounded_head.Grounding(config.head, rngs)
 
     def __call__(self, inputs: Inputs) -> Grounded:
@@ -81,7 +68,7 @@ class AVST(nnx.Module):
 
     def __init__(self, config: AVSTConfig, *, rngs: nnx.Rngs):
         self.config = config
-        self.audio = AudioProjection(config.audio_width, config.head.width, rngs)
+        self.audio = grounded_head.AudioProjection(config.audio_width, config.head.width, rngs)
         self.head = grounded_head.GroundedHead(config.head, rngs)
 
     def adopt(self, grounding: AVSTGrounding) -> None:

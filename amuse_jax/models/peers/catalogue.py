@@ -7,7 +7,7 @@ from typing import Any
 from flax import nnx
 
 from amuse_jax.errors import StageError
-from amuse_jax.models.peers import avst
+from amuse_jax.models.peers import avst, dgsct, lavish
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Peer:
 PEERS = {
     'avst': Peer(avst.AVST, avst.AVSTConfig(), avst.example),
     'avst_grounding': Peer(avst.AVSTGrounding, avst.AVSTConfig(), avst.grounding_example),
+    'lavish': Peer(lavish.LAVISH, lavish.LAVISHConfig(), lavish.example),
+    'dgsct': Peer(dgsct.DGSCT, dgsct.DGSCTConfig(), dgsct.example),
 }
 
 

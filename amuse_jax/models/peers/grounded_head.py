@@ -75,6 +75,18 @@ class HeadOutput:
     fused: Array
 
 
+class AudioProjection(nnx.Module):
+    """W2 relu(W1 x) of the audio features."""
+
+    def __init__(self, width_in: int, width: int, rngs: nnx.Rngs):
+        self.inner = parts.linear(width_in, width, rngs)
+        self.outer = parts.linear(width, width, rngs)
+
+    def __call__(self, x: Array) -> Array:
+        """[..., d_a] -> [..., d]."""
+        return self.outer(jax.nn.relu(self.inner(x)))
+
+
 class Grounding(nnx.Module):
     """Spatial grounding: an audio vector attends to the positions of a visual map.
 

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from amuse_jax.models import dense, hierarchy, windows
+from amuse_jax.models import dense, hierarchy, swin_v2, windows
 from amuse_jax.models.attention import multihead
 
 layer_norm = hierarchy.layer_norm  # epsilon 1e-5 and two-pass variance, as in PyTorch
@@ -46,6 +46,36 @@ def dropout(x: Array, rate: float, rngs: nnx.Rngs | None) -> Array:
         return x
     keep = jax.random.bernoulli(rngs.dropout(), 1 - rate, x.shape)
     return jnp.where(keep, x / (1 - rate), 0)
+
+
+def drop_path(before: Array, after: Array, rate: float, rngs: nnx.Rngs | None) -> Array:
+    """Stochastic depth: undo the step from `before` to `after` in some examples.
+
+    Args:
+      before, after: [b, ...], tokens before and after a residual branch.
+      rate: probability that an example skips the branch; the branch is scaled by 1 / (1 - rate) in
+        the others.
+      rngs: random keys; None = every example takes the branch, unscaled.
+    """
+    if rngs is None or not rate:
+        return after
+    keep = jax.random.bernoulli(rngs.dropout(), 1 - rate, (len(before),) + (1,) * (before.ndim - 1))
+    return before + jnp.where(keep, (after - before) / (1 - rate), 0)
+
+
+def run_block(
+    block: tuple[nnx.Module, Array, bool], tokens: Array, rate: float, rngs: nnx.Rngs | None
+) -> Array:
+    """Run a block of a tower, with stochastic depth of both halves: [b, n, d] -> [b, n, d].
+
+    Args:
+      block: an element of hierarchy.Stage.separate().
+      tokens: [b, n, d].
+      rate, rngs: see `drop_path`.
+    """
+    layer, *options = block
+    tokens = drop_path(tokens, layer.attend(tokens, *options), rate, rngs)
+    return drop_path(tokens, layer.transform(tokens), rate, rngs)
 
 
 def unit(x: Array) -> Array:
@@ -151,6 +181,13 @@ class GroupedLinear(nnx.Module):
         x = x.reshape(*x.shape[:-1], groups, width)
         x = jnp.einsum('...gi,gio->...go', x, self.kernel[...])
         return x.reshape(*x.shape[:-2], -1)
+
+
+def images(frames: Array) -> Array:
+    """Normalise uint8 frames, and join the first two axes: [b, t, h, w, 3] -> [b * t, h, w, 3]."""
+    if frames.dtype == jnp.uint8:
+        frames = swin_v2.normalise(frames)
+    return frames.reshape(-1, *frames.shape[2:])
 
 
 def normal_example(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:

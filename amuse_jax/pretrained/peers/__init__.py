@@ -7,13 +7,15 @@ from flax import nnx
 from amuse_jax.errors import StageError
 from amuse_jax.models.peers import catalogue
 from amuse_jax.pretrained import files, key_mapping
-from amuse_jax.pretrained.peers import avst
+from amuse_jax.pretrained.peers import avst, dgsct, lavish
 
 # For each peer a function from its published config and the arrays of a file to the config that
 # the file was trained with, and to the table of names.
 READERS = {
     'avst': avst.read,
     'avst_grounding': avst.read_grounding,
+    'lavish': lavish.read,
+    'dgsct': dgsct.read,
 }
 
 

@@ -27,6 +27,15 @@ def assert_equal(ours, theirs, atol):
         np.testing.assert_allclose(found, expected, atol=atol, rtol=atol, err_msg=path)
 
 
+def compare_stages(ours, theirs, atol):
+    """Compare the visual and audio tokens after every stage."""
+    for i, stage in enumerate(theirs.values()):
+        for found, expected in zip((ours.visual_stages[i], ours.audio_stages[i]), stage):
+            np.testing.assert_allclose(
+                found, expected.detach(), atol=atol, rtol=atol, err_msg=f'stage {i + 1}'
+            )
+
+
 def save(path, reference_state):
     """Write a state dict as the public code's users would: with the prefix of DataParallel."""
     arrays = {f'module.{key}': np.ascontiguousarray(x) for key, x in reference_state.items()}
