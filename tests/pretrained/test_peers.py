@@ -13,6 +13,7 @@ from amuse_jax.pretrained import peers as names
 from tests.paths import SHARED
 
 LISTS = SHARED / 'facts/peers_keys'  # names and shapes of the public classes' state dicts
+LAVISH, DGSCT = (pytest.param(name, marks=pytest.mark.slow) for name in ('lavish', 'dgsct'))
 
 
 def read_list(name):
@@ -27,9 +28,7 @@ def read_list(name):
 
 
 @pytest.mark.skipif(not LISTS.is_dir(), reason='the key lists are not in this clone')
-@pytest.mark.parametrize(
-    'name', ['avst', *(pytest.param(name, marks=pytest.mark.slow) for name in ('lavish', 'dgsct'))]
-)
+@pytest.mark.parametrize('name', ['avst', 'pstp_released', 'pstp_paper', LAVISH, DGSCT])
 def test_listed_state_dict_of_the_public_class(name):
     arrays = read_list(name.partition('_')[0])
     config, table = names.READERS[name](peers.catalogue.find(name).config, arrays)

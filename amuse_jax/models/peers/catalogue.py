@@ -7,7 +7,7 @@ from typing import Any
 from flax import nnx
 
 from amuse_jax.errors import StageError
-from amuse_jax.models.peers import avst, dgsct, lavish
+from amuse_jax.models.peers import avst, dgsct, lavish, pstp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +30,8 @@ PEERS = {
     'avst_grounding': Peer(avst.AVSTGrounding, avst.AVSTConfig(), avst.grounding_example),
     'lavish': Peer(lavish.LAVISH, lavish.LAVISHConfig(), lavish.example),
     'dgsct': Peer(dgsct.DGSCT, dgsct.DGSCTConfig(), dgsct.example),
+    'pstp_released': Peer(pstp.PSTPReleased, pstp.PSTPConfig(), pstp.example),
+    'pstp_paper': Peer(pstp.PSTPPaper, pstp.PSTPConfig(), pstp.example),
 }
 
 

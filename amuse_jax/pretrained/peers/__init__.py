@@ -7,7 +7,7 @@ from flax import nnx
 from amuse_jax.errors import StageError
 from amuse_jax.models.peers import catalogue
 from amuse_jax.pretrained import files, key_mapping
-from amuse_jax.pretrained.peers import avst, dgsct, lavish
+from amuse_jax.pretrained.peers import avst, dgsct, lavish, pstp
 
 # For each peer a function from its published config and the arrays of a file to the config that
 # the file was trained with, and to the table of names.
@@ -16,6 +16,8 @@ READERS = {
     'avst_grounding': avst.read_grounding,
     'lavish': lavish.read,
     'dgsct': dgsct.read,
+    'pstp_released': pstp.read_released,
+    'pstp_paper': pstp.read_paper,
 }
 
 
