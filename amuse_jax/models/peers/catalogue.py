@@ -7,7 +7,7 @@ from typing import Any
 from flax import nnx
 
 from amuse_jax.errors import StageError
-from amuse_jax.models.peers import avst, dgsct, lavish, pstp
+from amuse_jax.models.peers import avst, dgsct, last, lavish, lstta, pstp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,9 @@ PEERS = {
     'dgsct': Peer(dgsct.DGSCT, dgsct.DGSCTConfig(), dgsct.example),
     'pstp_released': Peer(pstp.PSTPReleased, pstp.PSTPConfig(), pstp.example),
     'pstp_paper': Peer(pstp.PSTPPaper, pstp.PSTPConfig(), pstp.example),
+    'lstta': Peer(lstta.LSTTA, lstta.LSTTAConfig(), lstta.example),
+    'last': Peer(last.LAST, last.LASTConfig(), last.example),
+    'last_att': Peer(last.LAST, last.LASTConfig(semantic_width=768), last.example),
 }
 
 

@@ -65,22 +65,26 @@ class LAVISHConfig:
 
 
 @flax.struct.dataclass
-class LAVISHOutput:
-    """Logits, and the intermediates by name.
+class Streams:
+    """Tokens of both streams.
 
     Attributes:
-      logits: [b, answers].
       visual_stages, audio_stages: tokens [b * t, n_i, d_i] after the blocks of each stage.
-      visual: [b, t, p, d] map that the head takes.
-      audio: [b, t, d] vectors that the head takes.
-      head: intermediates of the head.
+      visual, audio: [b, t, p, d] tokens after the last norm and the projection to the head's width.
     """
 
-    logits: Array
     visual_stages: tuple[Array, ...]
     audio_stages: tuple[Array, ...]
     visual: Array
     audio: Array
+
+
+@flax.struct.dataclass
+class LAVISHOutput:
+    """Logits [b, answers], and the intermediates of the streams and of the head by name."""
+
+    logits: Array
+    streams: Streams
     head: HeadOutput
 
 
@@ -159,22 +163,34 @@ class LAVISH(nnx.Module):
             `negative`, frames of other videos, may be left out.
           rngs: random keys for dropout and `drop_path`; None = none of both.
         """
+        streams = self.encode(inputs, rngs)
+        head = self.conclude(inputs, streams.visual, streams.audio.mean(-2), rngs)
+        return LAVISHOutput(head.logits, streams, head)
+
+    def encode(self, inputs: Inputs, rngs: nnx.Rngs | None = None) -> Streams:
+        """Run both streams through the tower with its adapters; arguments as in `__call__`."""
         frames = jnp.asarray(inputs['frames'])
         batch, segments = frames.shape[:2]
-        sound = jnp.asarray(inputs['audio']).reshape(
-            batch * segments, *self.config.swin.image_sides
-        )
+        sound = jnp.asarray(inputs['audio']).reshape(-1, *self.config.swin.image_sides)
         visual = self.swin.embed(parts.images(frames))
         audio = self.swin.embed(jnp.stack([sound] * 3, axis=-1))
         visual_stages, audio_stages = self._run_stages(visual, audio, rngs)
         visual = self.visual_out(self.swin.norm(visual_stages[-1]))
-        audio = self.audio_out(self.swin.norm(audio_stages[-1])).mean(1)
-        visual = visual.reshape(batch, segments, *visual.shape[1:])
-        audio = self.audio(jax.nn.relu(audio)).reshape(batch, segments, -1)
+        audio = self.audio_out(self.swin.norm(audio_stages[-1]))
+        visual, audio = (x.reshape(batch, segments, *x.shape[1:]) for x in (visual, audio))
+        return Streams(visual_stages, audio_stages, visual, audio)
+
+    def conclude(
+        self, inputs: Inputs, visual: Array, audio: Array, rngs: nnx.Rngs | None = None
+    ) -> HeadOutput:
+        """Run the head on visual maps [b, t, p, d] and mean audio tokens [b, t, d].
+
+        The other arguments are those of `__call__`.
+        """
         negative = inputs.get('negative')
         negative = None if negative is None else self._map_without_adapters(jnp.asarray(negative))
-        head = self.head(jnp.asarray(inputs['question']), audio, visual, negative, rngs)
-        return LAVISHOutput(head.logits, visual_stages, audio_stages, visual, audio, head)
+        audio = self.audio(jax.nn.relu(audio))
+        return self.head(jnp.asarray(inputs['question']), audio, visual, negative, rngs)
 
     def logits(self, inputs: Inputs) -> Array:
         """Return the logits [b, 42] of the answers; `inputs` as in `__call__`, without dropout."""

@@ -101,6 +101,20 @@ class DGSCT(reference_parts.Head):
         }
 
 
+def soften(model):
+    """Make what the adapters exchange small; return the model.
+
+    Their softmaxes have no scale: with random weights of unit scale at full width their logits
+    reach thousands, where the rounding of float32 decides between two latents.
+    """
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, Adapter):
+                for parameter in (module.fc.weight, module.fc.bias, module.my_tokens):
+                    parameter.mul_(0.1)
+    return model
+
+
 def torch_inputs(inputs):
     """Return the arrays of an example in the layout of the public class, with log-mels."""
     frames, negative = (

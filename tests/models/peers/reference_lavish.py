@@ -108,13 +108,17 @@ class LAVISH(reference_parts.Head):
                 place += 1
             named[f'stages.{i}'] = v, a
         maps = self.yb_fc_v(self.swin.norm(v)).unflatten(0, (batch, -1))
-        a = self.yb_fc_a(self.swin.norm(a)).mean(1).unflatten(0, (batch, -1))
-        a = self.fc_a2(a.relu())
+        sound = self.yb_fc_a(self.swin.norm(a)).unflatten(0, (batch, -1))
+        a = self.fc_a2(sound.mean(2).relu())
         with torch.no_grad():
             other = self.swin.forward_features(negative.flatten(0, 1)).flatten(1, 2)
         other = self.yb_fc_v(other).unflatten(0, (batch, -1))
         answer = self.answer(words, a, maps.mT, other.mT)
-        return named, {'visual': maps, 'audio': a, **{f'head.{k}': x for k, x in answer.items()}}
+        return named, {
+            'streams.visual': maps,
+            'streams.audio': sound,
+            **{f'head.{name}': x for name, x in answer.items()},
+        }
 
 
 def torch_inputs(inputs):

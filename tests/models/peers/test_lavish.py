@@ -49,7 +49,7 @@ def test_every_named_intermediate(reference, model, inputs, run):
     assert model.config == SMALL
     ours, logits = run(model, inputs)
     stages, named = reference(*reference_lavish.torch_inputs(inputs))
-    comparison.compare_stages(ours, stages, 1e-5)
+    comparison.compare_stages(ours.streams, stages, 1e-5)
     comparison.assert_equal(ours, named, 1e-5)
     np.testing.assert_allclose(logits, ours.logits, atol=1e-6)
 
@@ -99,7 +99,7 @@ def test_closed_gates_leave_the_tower_alone(model, inputs, run):
     output, _ = run(closed, inputs)
     frames = parts.images(jnp.asarray(inputs['frames']))
     tower = jax.jit(lambda swin, x: swin(x).stages)(closed.swin, frames)
-    for ours, expected in zip(output.visual_stages, tower):
+    for ours, expected in zip(output.streams.visual_stages, tower):
         np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
@@ -113,10 +113,10 @@ def test_whole_frames_are_normalised():
 def test_stochastic_depth_is_a_switch(model, inputs, run):
     noisy = nnx.clone(model)
     noisy.config = dataclasses.replace(model.config, drop_path=0.9)
-    found = jax.jit(lambda model, key: model(inputs, nnx.Rngs(dropout=key)).audio)(
+    found = jax.jit(lambda model, key: model.encode(inputs, nnx.Rngs(dropout=key)).visual)(
         noisy, jax.random.key(0)
     )
-    assert not np.allclose(found, run(model, inputs)[0].audio, atol=1e-3)
+    assert not np.allclose(found, run(model, inputs)[0].streams.visual, atol=1e-3)
 
 
 def test_parameters_are_those_that_the_paper_counts():
@@ -140,5 +140,5 @@ def test_full_size(tmp_path):
     del reference, state
     model = peers.load('lavish', str(tmp_path / 'lavish.safetensors'))
     ours = jax.jit(lambda model, x: model(x))(model, inputs)
-    comparison.compare_stages(ours, stages, 1e-4)
+    comparison.compare_stages(ours.streams, stages, 1e-4)
     comparison.assert_equal(ours, named, 1e-4)
