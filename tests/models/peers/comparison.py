@@ -5,6 +5,7 @@ import operator
 import jax
 import numpy as np
 import safetensors.numpy
+from flax import nnx
 
 from amuse_jax.models import peers
 from amuse_jax.pretrained import key_mapping
@@ -45,4 +46,9 @@ def save(path, reference_state):
 def parameters(name):
     """Return the number of parameters of a peer at its published size; nothing is allocated."""
     peer = peers.catalogue.find(name)
-    return sum(x.size for x in jax.tree.leaves(names.abstract(name, peer.config)))
+    return size(lambda: peer.model(peer.config, rngs=nnx.Rngs(0)))
+
+
+def size(make):
+    """Return the number of parameters of a module; nothing is allocated."""
+    return sum(x.size for x in jax.tree.leaves(nnx.eval_shape(make)))

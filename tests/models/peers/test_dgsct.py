@@ -1,6 +1,7 @@
 """DG-SCT equals its description in PyTorch, and loads the public class's state dict."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +12,9 @@ from flax import nnx
 
 from amuse_jax.models import peers
 from amuse_jax.models.data_norm import DataNorm
-from amuse_jax.models.htsat import HTSAT, HTSATConfig
+from amuse_jax.models.htsat import HTSATConfig
 from amuse_jax.models.peers import dgsct, disturb, dual_guided_adapter, grounded_head
-from amuse_jax.models.swin_v2 import SwinV2Config
+from amuse_jax.models.swin_v2 import SwinV2, SwinV2Config
 from amuse_jax.pretrained import key_mapping
 from amuse_jax.pretrained.peers import dgsct as names
 from tests.models.peers import comparison, reference_dgsct, reference_parts
@@ -128,12 +129,20 @@ def test_depths_that_do_not_pair():
 
 
 def test_parameters_are_those_of_the_public_class():
-    tower = nnx.eval_shape(lambda: HTSAT(dgsct.DGSCTConfig().audio, rngs=nnx.Rngs(0)))
-    audio = sum(x.size for x in jax.tree.leaves(tower))
-    adapters, head, visual = 186_336_456, 66_870_444, 195_202_932
-    assert comparison.parameters('dgsct') == adapters + head + visual + audio
+    """By parts: tests/pretrained/test_peers.py compares every array of the whole."""
+    config = dgsct.DGSCTConfig()
+    adapters = 0
+    for stage, depth in enumerate(config.audio.depths):
+        visual = (48 >> stage) ** 2, config.visual.width << stage
+        audio = (64 >> stage) ** 2, config.audio.width << stage
+        make = functools.partial(dgsct.PairAdapters, visual, audio, config.adapter)
+        adapters += depth * comparison.size(lambda make=make: make(nnx.Rngs(0)))
+    head = comparison.size(lambda: grounded_head.GroundedHead(config.head, nnx.Rngs(0)))
+    head += comparison.size(lambda: grounded_head.AudioProjection(768, 1536, nnx.Rngs(0)))
+    assert (adapters, head) == (186_336_456, 66_870_444)
     unused = 3_545_088
     assert adapters + head + unused == 256_751_988  # those that are trained
+    assert comparison.size(lambda: SwinV2(config.visual, rngs=nnx.Rngs(0))) == 195_202_932
 
 
 @pytest.mark.slow

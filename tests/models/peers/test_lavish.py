@@ -1,6 +1,7 @@
 """LAVISH equals its description in PyTorch, and loads the public class's state dict."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -120,12 +121,19 @@ def test_stochastic_depth_is_a_switch(model, inputs, run):
 
 
 def test_parameters_are_those_that_the_paper_counts():
-    adapters, head, tower = 8_835_264, 9_424_556, 195_202_932
-    assert comparison.parameters('lavish') == adapters + head + tower
-    norms = 81_024
+    """By parts: tests/pretrained/test_peers.py compares every array of the whole."""
+    config = lavish.LAVISHConfig()
+    adapters = 0
+    for stage, depth in enumerate(config.swin.depths):
+        make = functools.partial(lavish.BlockAdapters, config.swin.width << stage, config.adapter)
+        adapters += depth * comparison.size(lambda make=make: make(nnx.Rngs(0)))
+    head = comparison.size(lambda: grounded_head.GroundedHead(config.head, nnx.Rngs(0)))
+    head += 2 * 786_944 + 262_656  # the three linear layers before it
+    assert (adapters, head) == (8_835_264, 9_424_556)
+    norms, unused, swin = 81_024, 2_757_632, 228_772_549
     assert adapters + head + norms == 18_340_844  # those that get a gradient
-    unused, classifier = 2_757_632, 21_841 * 1537
-    assert comparison.parameters('lavish') + unused + classifier == 249_790_001
+    assert adapters + head + norms + unused == 21_098_476  # the trainable ones in the paper
+    assert adapters + head + unused + swin == 249_790_001
 
 
 @pytest.mark.slow
