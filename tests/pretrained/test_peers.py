@@ -10,6 +10,7 @@ from amuse_jax.errors import StageError
 from amuse_jax.models import peers
 from amuse_jax.pretrained import key_mapping
 from amuse_jax.pretrained import peers as names
+from amuse_jax.pretrained.peers import adapters
 from tests.paths import SHARED
 
 LISTS = SHARED / 'facts/peers_keys'  # names and shapes of the public classes' state dicts
@@ -44,6 +45,22 @@ def test_file_of_something_else(tmp_path):
     torch.save({'module.conv.weight': torch.zeros(3)}, tmp_path / 'other.pt')
     with pytest.raises(StageError, match='none of the 1 arrays'):
         peers.load('avst', str(tmp_path / 'other.pt'))
+
+
+def test_sizes_that_no_model_can_have(tmp_path):
+    """The width is read from the file, and 510 channels do not divide into four heads."""
+    torch.save({'fc_gl.weight': torch.zeros(510, 1020)}, tmp_path / 'odd.pt')
+    with pytest.raises(key_mapping.ConversionError, match='510 channels do not divide into 4'):
+        peers.load('avst', str(tmp_path / 'odd.pt'))
+
+
+@pytest.mark.parametrize('down', [(0, 24, 1, 1), (5, 24, 1, 1), (24, 0, 1, 1), (24, 48)])
+def test_sizes_of_an_adapter_that_is_none(down):
+    arrays = {
+        'audio_adapter_blocks_p1.0.my_tokens': np.zeros((64, 192)),
+        'audio_adapter_blocks_p1.0.down_sampler.weight': np.zeros(down),
+    }
+    assert adapters.sizes_of(arrays, 192) == {}
 
 
 def test_examples_are_the_same_every_time():

@@ -100,9 +100,14 @@ class MultiheadAttention(nnx.Module):
     """PyTorch's nn.MultiheadAttention: one packed projection of queries, keys and values, biases.
 
     Dropout acts on the attention weights.
+
+    Raises:
+      ValueError: the heads do not divide the channels.
     """
 
     def __init__(self, width: int, heads: int, dropout: float, rngs: nnx.Rngs):
+        if width % heads:
+            raise ValueError(f'{width} channels do not divide into {heads} heads')
         self.heads, self.dropout = heads, dropout
         xavier = uniform(math.sqrt(6 / (4 * width)))  # of the packed (3d, d) matrix
         self.qkv = dense.Linear(width, 3 * width, kernel_init=xavier, rngs=rngs)

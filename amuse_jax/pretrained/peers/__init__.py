@@ -31,7 +31,13 @@ def load(name: str, where: str) -> nnx.Module:
         )
     arrays = files.read(where)
     config, table = READERS[name](peer.config, arrays)
-    return key_mapping.fill(abstract(name, config), arrays, table)
+    try:
+        model = abstract(name, config)
+    except ValueError as error:
+        raise key_mapping.ConversionError(
+            f'{where} holds arrays of sizes that no {name} can have: {error}'
+        ) from error
+    return key_mapping.fill(model, arrays, table)
 
 
 def abstract(name: str, config: Any) -> nnx.Module:

@@ -77,17 +77,19 @@ def joined(tables: Iterable[Table], more: Iterable[Rule], ignored: Mapping[str, 
 
 
 def sizes_of(arrays: Mapping[str, np.ndarray], width: int) -> dict[str, int]:
-    """Return latents, reduction and groups by the first adapter's shapes; {} if there is none.
+    """Return latents, reduction and groups by the first adapter's shapes.
 
     Args:
       arrays: the arrays of a file.
       width: channels of the first adapter.
+
+    Returns:
+      The sizes by name; {} if there is no such adapter, or its shapes are not those of one.
     """
     tokens, down = (arrays.get(FIRST + name) for name in ('my_tokens', 'down_sampler.weight'))
-    if np.ndim(tokens) != 2 or np.ndim(down) != 4 or not down.shape[0] or not down.shape[1]:
+    if np.ndim(tokens) != 2 or np.ndim(down) != 4:
         return {}
-    return {
-        'latents': len(tokens),
-        'reduction': width // down.shape[0],
-        'groups': width // down.shape[1],
-    }
+    hidden, share = down.shape[:2]
+    if not hidden or not share or width % hidden or width % share or hidden % (width // share):
+        return {}
+    return {'latents': len(tokens), 'reduction': width // hidden, 'groups': width // share}
