@@ -70,8 +70,8 @@ def test_open_gates_carry_sound_into_sight_but_not_into_words(model, inputs, run
 
 def test_segments_of_one_video_do_not_see_another(model, inputs, run):
     model = opened(model)
-    first = {name: x[:1] for name, x in inputs.items()}
-    np.testing.assert_allclose(run(model, first).logits, run(model, inputs).logits[:1], atol=1e-4)
+    mixed = {name: np.stack([x[1], x[1]]) for name, x in inputs.items()}
+    np.testing.assert_allclose(run(model, mixed).logits[1], run(model, inputs).logits[1], atol=1e-4)
 
 
 def test_injection_is_the_equation():
@@ -82,7 +82,7 @@ def test_injection_is_the_equation():
     part.gather_gate[...], part.gate[...] = jnp.float32(0.4), jnp.float32(-0.7)
     x, others = (rng.normal(size=(1, 2, n, 16)).astype(np.float32) for n in (4, 5))
     segments = np.array([[0.3, 0.7]], np.float32)
-    found = part(x, others, segments)
+    found = jax.jit(lambda part, *given: part(*given))(part, x, others, segments)
     softmax = jax.nn.softmax
     for t in range(2):
         q = part.latents[...]
