@@ -30,21 +30,32 @@ Edge = tuple[str, str]
 
 def read_layers() -> list[list[str]]:
     """Return the layers of the contract in pyproject.toml, the highest first."""
+    return [[name.strip() for name in layer.split('|')] for layer in _read_contract()['layers']]
+
+
+def _read_contract() -> dict:
     settings = tomllib.loads((ROOT / 'pyproject.toml').read_text())
     contracts = settings['tool']['importlinter']['contracts']
-    (layers,) = (each['layers'] for each in contracts if each['type'] == 'layers')
-    return [[name.strip() for name in layer.split('|')] for layer in layers]
+    (contract,) = (each for each in contracts if each['type'] == 'layers')
+    return contract
 
 
 def read_edges() -> list[Edge]:
-    """Return each pair of packages of which the first imports the second, sorted."""
+    """Return each pair of packages of which the first imports the second, sorted.
+
+    The single imports that the contract allows against the order of the layers are left out.
+    """
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))  # where grimp looks for the package
     graph = grimp.build_graph(PACKAGE, exclude_type_checking_imports=True, cache_dir=None)
+    exceptions = {
+        tuple(map(str.strip, each.split('->'))) for each in _read_contract()['ignore_imports']
+    }
     edges = {
         (_room_of(importer), _room_of(imported))
         for importer in graph.modules
         for imported in graph.find_modules_directly_imported_by(importer)
+        if (importer, imported) not in exceptions
     }
     return sorted((a, b) for a, b in edges if a and b and a != b)
 

@@ -192,6 +192,19 @@ class Stage(nnx.Module):
 
         return [function(place) for place in range(self.depth)]
 
+    def separate(self) -> list[tuple[nnx.Module, Array, bool]]:
+        """Return each block as a module, with its position bias and whether its windows shift."""
+        graphdef, state = nnx.split(self.blocks)
+        biases = _position_biases(graphdef, state)
+        return [
+            (
+                nnx.merge(graphdef, jax.tree.map(operator.itemgetter(place), state)),
+                biases[place],
+                self.window_map.shifts and place % 2 == 1,
+            )
+            for place in range(self.depth)
+        ]
+
     def _run_block(self, graphdef, tokens, state, bias, shifted, in_scan):
         def run_in_chunks(tokens, state, bias):
             def run(tokens):

@@ -151,11 +151,18 @@ class HTSATBlock(nnx.Module):
         """Return the relative position bias (heads, m, m) of the attention."""
         return self.attention.position_bias()
 
+    def attend(self, tokens: Array, bias: Array, shifted: bool) -> Array:
+        """Run the first half of the block, the attention: (b, h*w, d) -> (b, h*w, d)."""
+        x = self.attention_norm(tokens).astype(tokens.dtype)
+        return tokens + self.attention(x, bias, shifted).astype(tokens.dtype)
+
+    def transform(self, tokens: Array) -> Array:
+        """Run the second half of the block, the MLP: (b, h*w, d) -> (b, h*w, d)."""
+        return hierarchy.add_mlp(tokens, self.mlp, self.mlp_norm, norm_first=True)
+
     def __call__(self, tokens: Array, bias: Array, shifted: bool) -> Array:
         """(b, h*w, d) -> (b, h*w, d)."""
-        x = self.attention_norm(tokens).astype(tokens.dtype)
-        tokens = tokens + self.attention(x, bias, shifted).astype(tokens.dtype)
-        return hierarchy.add_mlp(tokens, self.mlp, self.mlp_norm, norm_first=True)
+        return self.transform(self.attend(tokens, bias, shifted))
 
 
 class PatchMerging(nnx.Module):
@@ -211,7 +218,11 @@ class HTSAT(hierarchy.Tower):
             raise ValueError(
                 f'log-mel has {x.shape[-1]} bands, the tower expects {self.config.mels}'
             )
-        return self.patches(fold(self.mel_norm(x), self.config)[..., None])
+        return self.embed_normalised(self.mel_norm(x))
+
+    def embed_normalised(self, x: Array) -> Array:
+        """Return the tokens that enter stage 1, of a log-mel after `mel_norm`."""
+        return self.patches(fold(x, self.config)[..., None])
 
 
 def crops(config: HTSATConfig, frames: int) -> list[slice]:

@@ -204,11 +204,18 @@ class SwinV2Block(nnx.Module):
         """Return the position bias (heads, m, m) of the attention."""
         return self.attention.position_bias()
 
+    def attend(self, tokens: Array, bias: Array, shifted: bool) -> Array:
+        """Run the first half of the block, the attention: (b, h*w, d) -> (b, h*w, d)."""
+        x = self.attention(tokens, bias, shifted)
+        return tokens + self.attention_norm(x).astype(tokens.dtype)
+
+    def transform(self, tokens: Array) -> Array:
+        """Run the second half of the block, the MLP: (b, h*w, d) -> (b, h*w, d)."""
+        return hierarchy.add_mlp(tokens, self.mlp, self.mlp_norm, norm_first=False)
+
     def __call__(self, tokens: Array, bias: Array, shifted: bool) -> Array:
         """(b, h*w, d) -> (b, h*w, d)."""
-        x = self.attention(tokens, bias, shifted)
-        tokens = tokens + self.attention_norm(x).astype(tokens.dtype)
-        return hierarchy.add_mlp(tokens, self.mlp, self.mlp_norm, norm_first=False)
+        return self.transform(self.attend(tokens, bias, shifted))
 
 
 class PatchMerging(nnx.Module):

@@ -77,12 +77,8 @@ class Original:
         self.arrays, self.config = arrays, config
 
     def __call__(self, log_mel):
-        a, config = self.arrays, self.config
-        x = F.batch_norm(
-            log_mel.transpose(1, 2),
-            a['bn0.running_mean'], a['bn0.running_var'], a['bn0.weight'], a['bn0.bias'],
-        ).transpose(1, 2)  # fmt: skip
-        frames, most = x.shape[1], config.frames
+        x = self.normalise(log_mel)
+        frames, most = x.shape[1], self.config.frames
         if frames <= most:
             return self._features(x)
         step, length = (frames - 1) // 4, (frames - 1) // 2
@@ -90,7 +86,15 @@ class Original:
         parts = [self._features(x[:, start : start + length]) for start in starts]
         return tuple(torch.stack(each).mean(0) for each in zip(*parts))
 
-    def _features(self, x):
+    def normalise(self, log_mel):
+        a = self.arrays
+        return F.batch_norm(
+            log_mel.transpose(1, 2),
+            a['bn0.running_mean'], a['bn0.running_var'], a['bn0.weight'], a['bn0.bias'],
+        ).transpose(1, 2)  # fmt: skip
+
+    def embed(self, x):
+        """Return the tokens that enter the first block, of a normalised log-mel."""
         config = self.config
         folds, side = config.image_size // config.mels, config.image_size
         x = x[:, None]  # (b, 1, frames, mels)
@@ -102,13 +106,25 @@ class Original:
             x, self.arrays['patch_embed.proj.weight'], self.arrays['patch_embed.proj.bias'],
             stride=config.patch,
         ).flatten(2).transpose(1, 2)  # fmt: skip
-        x = self._norm(x, 'patch_embed.norm')
-        size = config.image_size // config.patch
+        return self._norm(x, 'patch_embed.norm')
+
+    def block(self, x, stage, index):
+        size = self.config.image_size // self.config.patch >> stage
+        return self._block(x, f'layers.{stage}.blocks.{index}.', stage, size, index % 2)
+
+    def merge(self, x, stage):
+        """Merge the tokens of a stage into those that enter the next one."""
+        size = self.config.image_size // self.config.patch >> stage
+        return self._merge(x, f'layers.{stage}.downsample.', size)
+
+    def _features(self, x):
+        config = self.config
+        folds, x = config.image_size // config.mels, self.embed(x)
         for stage, depth in enumerate(config.depths):
             for block in range(depth):
-                x = self._block(x, f'layers.{stage}.blocks.{block}.', stage, size, block % 2)
+                x = self.block(x, stage, block)
             if stage < 3:
-                x, size = self._merge(x, f'layers.{stage}.downsample.', size), size // 2
+                x = self.merge(x, stage)
         x = self._norm(x, 'norm')
         return *self._head(x, folds), x
 

@@ -1,0 +1,49 @@
+"""The peers by name: their models, sizes as published, and example inputs."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from flax import nnx
+
+from amuse_jax.errors import StageError
+from amuse_jax.models.peers import avst, dgsct, last, lavish, lstta, pstp
+
+
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    """A system that Amuse is compared with.
+
+    Attributes:
+      model: its class, built as model(config, rngs=rngs).
+      config: its sizes as published.
+      example: function from a config, a batch size and a seed to random inputs by name.
+    """
+
+    model: type[nnx.Module]
+    config: Any
+    example: Callable[[Any, int, int], dict]
+
+
+PEERS = {
+    'avst': Peer(avst.AVST, avst.AVSTConfig(), avst.example),
+    'avst_grounding': Peer(avst.AVSTGrounding, avst.AVSTConfig(), avst.grounding_example),
+    'lavish': Peer(lavish.LAVISH, lavish.LAVISHConfig(), lavish.example),
+    'dgsct': Peer(dgsct.DGSCT, dgsct.DGSCTConfig(), dgsct.example),
+    'pstp_released': Peer(pstp.PSTPReleased, pstp.PSTPConfig(), pstp.example),
+    'pstp_paper': Peer(pstp.PSTPPaper, pstp.PSTPConfig(), pstp.example),
+    'lstta': Peer(lstta.LSTTA, lstta.LSTTAConfig(), lstta.example),
+    'last': Peer(last.LAST, last.LASTConfig(), last.example),
+    'last_att': Peer(last.LAST, last.LASTConfig(semantic_width=768), last.example),
+}
+
+
+def find(name: str) -> Peer:
+    """Return the peer of this name.
+
+    Raises:
+      StageError: there is no such peer.
+    """
+    if name not in PEERS:
+        raise StageError(f'no peer is called {name!r}; expected one of {", ".join(PEERS)}')
+    return PEERS[name]
