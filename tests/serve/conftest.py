@@ -131,9 +131,13 @@ class Visitor:
 
     def upload(self, *files):
         if self.page.locator('#video video').count():
-            self.page.click('#video button[aria-label=Clear]')
-            self.page.wait_for_selector('#video input[type=file]', state='attached')
+            self.clear()
         self.page.set_input_files('#video input[type=file]', *files)
+
+    def clear(self):
+        # Over a video that it cannot play, Chromium shows a picture that a click would hit.
+        self.page.locator('#video button[aria-label=Clear]').last.dispatch_event('click')
+        self.page.wait_for_selector('#video input[type=file]', state='attached')
 
     def wait_until_ready(self):
         self.page.wait_for_selector('#status .message:has-text("ready")')
