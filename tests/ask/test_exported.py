@@ -74,9 +74,11 @@ def test_an_exported_model_gives_the_same_answers(folder, trained, draw_video):
         Video(model, Path('a.mp4'), record, regions, features, {}).ask(QUESTION)
         for model in (Model(trained), again)
     )
-    assert found.probabilities == expected.probabilities
-    assert found.importance == expected.importance
-    assert found.notes == expected.notes and found.regions == expected.regions
+    # Arrays in other places of the memory may be added up in another order.
+    assert found.probabilities == pytest.approx(expected.probabilities, rel=1e-5)
+    assert found.importance == pytest.approx(expected.importance, rel=1e-5)
+    assert found.notes == expected.notes
+    assert [region.box for region in found.regions] == [region.box for region in expected.regions]
 
 
 def test_the_folder_is_complete_and_names_nothing_of_the_machine(folder, trained):

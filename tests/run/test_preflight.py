@@ -188,7 +188,8 @@ def test_a_checkpoint_that_cannot_be_loaded_is_found_before_the_first_stage(
         ('sources.weights', 'half.safetensors', 'annotate', 'is not a complete safetensors file'),
         ('sources.weights', 'empty.pth', 'annotate', 'it is empty'),
         ('rois.weights', 'empty.pt', 'rois', 'empty.pt cannot be read'),
-        ('rois.weights', 'text.safetensors', 'rois', 'does not end in .pt'),
+        ('rois.weights', 'tagger.onnx', 'rois', 'does not end in .pt'),
+        ('rois.weights', 'text.safetensors', 'rois', 'is no exported detector'),
         ('rois.feature_size', 448, 'rois', 'the three maps of this detector have 32 + 64 + 128'),
     ],
 )
@@ -199,6 +200,7 @@ def test_a_tagger_or_detector_that_cannot_be_used_is_found_before_the_first_stag
     (tmp_path / 'half.safetensors').write_bytes(whole[: len(whole) // 2])
     (tmp_path / 'empty.pth').touch()
     (tmp_path / 'empty.pt').touch()
+    (tmp_path / 'tagger.onnx').write_bytes(whole)
     is_path = name.endswith('.weights')
     config.update_from_flattened_dict({name: str(tmp_path / value) if is_path else value})
     with pytest.raises(StageError, match=re.escape(sentence)):

@@ -10,8 +10,8 @@ import pytest
 from flax import nnx
 
 from amuse_jax.ask.familiar import Familiar, form_of
-from amuse_jax.ask.loading import Trained
 from amuse_jax.ask.model import Model
+from amuse_jax.ask.trained import Trained
 from amuse_jax.music_avqa import vocabulary
 from amuse_jax.serve import forms, server
 from amuse_jax.training import state
@@ -54,6 +54,8 @@ def model(tmp_path_factory):
         class_names=small.CLASSES,
         detector=rois / 'detector.pt',
         familiar=_all_forms(),
+        seen=rois / 'seen.npy',
+        card=str,
     )
     yield Model(trained)
     jax.config.update('jax_disable_most_optimizations', False)
