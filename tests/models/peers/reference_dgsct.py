@@ -44,7 +44,7 @@ class DGSCT(reference_parts.Head):
         arrays = original_htsat.draw(config.audio, classes=3, seed=3)
         for name, x in arrays.items():  # which are drawn for small widths
             if x.ndim > 1 and x.numel() and name.endswith('weight'):
-                arrays[name] = x * 5 * x[0].numel() ** -0.5
+                arrays[name] = x * min(1, 5 * x[0].numel() ** -0.5)
         self.htsat = original_htsat.Original(arrays, config.audio)
         positions = []
         for i, depth in enumerate(config.audio.depths):
