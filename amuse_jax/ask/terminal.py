@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from amuse_jax.ask.model import UnfamiliarQuestion, Video
+from amuse_jax.ask.video import UnfamiliarQuestion, Video
 from amuse_jax.errors import QuestionError
 
 PROMPT = 'question: '

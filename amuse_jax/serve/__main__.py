@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
     if len(argv) != 2:
         raise app.UsageError('expected one model, such as runs/demo')
     import amuse_jax
-    from amuse_jax.ask.model import UnfamiliarQuestion
+    from amuse_jax.ask.video import UnfamiliarQuestion
     from amuse_jax.serve import server
 
     warnings.simplefilter('ignore', UnfamiliarQuestion)  # the notes of an answer say the same

@@ -12,7 +12,8 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
-from amuse_jax.ask.model import Model, Video
+from amuse_jax.ask.model import Model
+from amuse_jax.ask.video import Video
 
 MOST_VIDEOS = 16  # watched videos in memory
 IDLE_SECONDS = 3600.0  # after which a visitor is taken to be gone

@@ -11,7 +11,8 @@ from safetensors.numpy import load_file, save_file
 
 import amuse_jax
 from amuse_jax.ask import arrays, exported, loading
-from amuse_jax.ask.model import Model, Video
+from amuse_jax.ask.model import Model
+from amuse_jax.ask.video import Video
 from amuse_jax.data.prepared import Prepared
 from amuse_jax.errors import NewerFormat, StageError
 from amuse_jax.training.train import answering, leakage
@@ -59,7 +60,7 @@ def equal(one, other):
         np.testing.assert_array_equal(array, other[name], name)
 
 
-@pytest.mark.filterwarnings('ignore::amuse_jax.ask.model.UnfamiliarQuestion')
+@pytest.mark.filterwarnings('ignore::amuse_jax.ask.video.UnfamiliarQuestion')
 def test_an_exported_model_gives_the_same_answers(folder, trained, draw_video):
     record, regions = draw_video(trained.config)
     random = np.random.default_rng(1)

@@ -16,7 +16,8 @@ from flax import nnx
 import amuse_jax
 from amuse_jax.ask import card, trained
 from amuse_jax.ask.familiar import Familiar
-from amuse_jax.ask.model import Model, UnfamiliarQuestion, Video
+from amuse_jax.ask.model import Model
+from amuse_jax.ask.video import UnfamiliarQuestion, Video
 from amuse_jax.data import pipeline, records
 from amuse_jax.data.prepared import Prepared
 from amuse_jax.errors import QuestionError, StageError, VideoError
@@ -92,7 +93,7 @@ def test_segments_are_masked_as_in_training_and_evaluation(tmp_path, model):
     assert asked['segment_mask'].tolist() == [[True, True, True, False]]
 
 
-@pytest.mark.filterwarnings('ignore::amuse_jax.ask.model.UnfamiliarQuestion')
+@pytest.mark.filterwarnings('ignore::amuse_jax.ask.video.UnfamiliarQuestion')
 def test_the_model_answers_as_in_the_evaluation(finished, watched):
     config, inputs = finished
     for expected in itertools.islice(predict.predict(config, inputs, 'test', None), 3):
@@ -108,7 +109,7 @@ def test_the_model_answers_as_in_the_evaluation(finished, watched):
         assert answer.to_json() == json.loads(json.dumps(answer.to_json()))
 
 
-@pytest.mark.filterwarnings('ignore::amuse_jax.ask.model.UnfamiliarQuestion')
+@pytest.mark.filterwarnings('ignore::amuse_jax.ask.video.UnfamiliarQuestion')
 def test_several_questions_are_answered_as_one_by_one(watched):
     video = watched(0)
     questions = [f'How many sounding {name} in the video?' for name in vocabulary.INSTRUMENTS[:6]]

@@ -12,7 +12,8 @@ import pytest
 from jax import export
 
 from amuse_jax.ask import exported, program
-from amuse_jax.ask.model import Model, Video
+from amuse_jax.ask.model import Model
+from amuse_jax.ask.video import Video
 
 # Runs a script in a process in which this package and what it is made with cannot be imported.
 ALONE = """
@@ -42,7 +43,7 @@ def watch(model, record, regions):
     return Video(model, Path('a.mp4'), record, regions, features, tokens)
 
 
-@pytest.mark.filterwarnings('ignore::amuse_jax.ask.model.UnfamiliarQuestion')
+@pytest.mark.filterwarnings('ignore::amuse_jax.ask.video.UnfamiliarQuestion')
 @pytest.mark.parametrize(
     ('without', 'epochs'),
     [

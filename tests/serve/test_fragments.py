@@ -15,7 +15,7 @@ def answer(model, films):
     return model.watch(films[0]).ask(QUESTION)
 
 
-@pytest.mark.filterwarnings('ignore::amuse_jax.ask.model.UnfamiliarQuestion')
+@pytest.mark.filterwarnings('ignore::amuse_jax.ask.video.UnfamiliarQuestion')
 def test_an_answer_is_escaped_and_has_its_charts(answer):
     html = fragments.answer(answer)
     assert '<script' not in html and 'onload="' not in html and '&lt;script&gt;' in html
