@@ -141,8 +141,10 @@ class Model(ModelHubMixin, library_name='amuse_jax'):
     def close(self) -> None:
         """End the process of the detector. The next video that needs it starts another one."""
         with self._lock:
-            for process in filter(None, (self._finder, self._process)):
-                process.close()
+            if self._finder is not None:
+                self._finder.close()
+            if self._process is not None:
+                self._process.end()
             self._finder = self._process = None
 
     def start_detector(self) -> None:

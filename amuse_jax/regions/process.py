@@ -55,9 +55,13 @@ class Process:
 
     def close(self) -> None:
         """End the process after the call that it is busy with."""
-        with contextlib.suppress(BrokenProcessPool):
-            self.submit(os._exit, 0)  # PyTorch takes a second to end by itself
         self._pool.shutdown()
+
+    def end(self) -> None:
+        """End the process without its clean-up, of which PyTorch's takes a second."""
+        with contextlib.suppress(BrokenProcessPool):
+            self.submit(os._exit, 0)
+        self.close()
 
 
 class RegionProcess:
@@ -97,7 +101,7 @@ class RegionProcess:
 
     def close(self) -> None:
         """End the process."""
-        self._process.close()
+        self._process.end()
 
 
 def start_early() -> Process | None:
