@@ -1,5 +1,6 @@
 """Tables of the quality of the annotators, of the detector and of the universal encoder."""
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 
@@ -38,14 +39,16 @@ class Table:
 def make_tables(summaries: Mapping[str, Mapping]) -> list[Table]:
     """Make a table from the manifest's summary of each of the stages annotate, rois and pretrain.
 
+    A stage whose summary an earlier version wrote, without these values, has no table.
+
     Args:
       summaries: summaries by name of the stage.
     """
-    return [
-        annotators(summaries['annotate']),
-        encoder(summaries['pretrain']),
-        detector(summaries['rois']),
-    ]
+    tables = []
+    for name, make in (('annotate', annotators), ('pretrain', encoder), ('rois', detector)):
+        with contextlib.suppress(KeyError):
+            tables.append(make(summaries[name]))
+    return tables
 
 
 def annotators(summary: Mapping) -> Table:

@@ -60,3 +60,9 @@ def test_tables_of_all_stages_are_markdown():
     assert lines[2].startswith('| tempo changes') and all(line[0] == '|' for line in lines)
     assert len(lines) == 2 + len(annotators.rows)
     assert [t.title for t in (detector, encoder)] == ['Detector', 'Universal encoder']
+
+
+def test_a_stage_of_an_earlier_version_has_no_table():
+    tables = quality.make_tables(SUMMARIES | {'annotate': {}, 'rois': {'regions': 3}})
+    assert [table.title for table in tables] == ['Universal encoder']
+    assert len(quality.make_tables(SUMMARIES)) == 3
