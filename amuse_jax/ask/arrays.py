@@ -19,7 +19,7 @@ from amuse_jax.training import state
 from amuse_jax.training.pretrain import stage as pretrain
 
 AMUSE, ENCODER = 'amuse.', 'encoder.'  # beginnings of the names: Amuse, the universal encoder
-_AGAIN = 'export the model again, or copy or download the folder again'
+AGAIN = 'export the model again, or copy or download the folder again'
 
 # A model without its arrays, and their shapes by name.
 Split = tuple[state.Structure, state.Arrays]
@@ -87,7 +87,7 @@ def read(path: Path, expected: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, 
       StageError: the file is missing or damaged, or its names, shapes or dtypes are others.
     """
     if not path.is_file():
-        raise StageError(f'there is no file {path}; {_AGAIN}')
+        raise StageError(f'there is no file {path}; {AGAIN}')
     try:
         with safe_open(path, 'numpy') as file:  # the file is memory-mapped
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
@@ -95,7 +95,7 @@ def read(path: Path, expected: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, 
             arrays = {} if problems else {name: file.get_tensor(name) for name in found}
     except (SafetensorError, OSError) as error:
         raise StageError(
-            f'{path} is not a complete safetensors file ({first_line(error)}); {_AGAIN}'
+            f'{path} is not a complete safetensors file ({first_line(error)}); {AGAIN}'
         ) from error
     problems += [
         f'{name}: {array.dtype} in the file, {expected[name].dtype} expected'
@@ -106,7 +106,7 @@ def read(path: Path, expected: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, 
         raise StageError(
             f'{path} does not match the settings beside it ({len(problems)} differences):\n  '
             + first_few(problems, '\n  ')
-            + f'\nSo it belongs to another model, or was changed: {_AGAIN}.'
+            + f'\nSo it belongs to another model, or was changed: {AGAIN}.'
         )
     return arrays
 

@@ -43,7 +43,6 @@ SEEN = leakage.FILE
 FILES = (CONFIG, WEIGHTS, TOKENIZER, DETECTOR, SEEN, CARD, *program.FILES)
 _LARGEST_TEXT = 50_000_000  # bytes of a file of text
 _READ_SECONDS = 60.0
-_AGAIN = 'export the model again, or copy or download the folder again'
 
 
 def is_exported(folder: Path) -> bool:
@@ -104,7 +103,7 @@ def read(folder: Path) -> Trained:
     except (KeyError, TypeError, ValueError) as error:
         raise StageError(
             f'{path} does not describe a model ({type(error).__name__}: {first_line(error)}); '
-            f'{_AGAIN}'
+            f'{arrays.AGAIN}'
         ) from error
     try:
         config = settings.restore(values)
@@ -116,7 +115,7 @@ def read(folder: Path) -> Trained:
     found = arrays.read(folder / WEIGHTS, arrays.expected(amuse, encoder))
     detector = folder / DETECTOR
     if 'regions' in AmuseConfig.from_settings(config).streams and not detector.is_file():
-        raise StageError(f'there is no file {detector}, but the model needs it; {_AGAIN}')
+        raise StageError(f'there is no file {detector}, but the model needs it; {arrays.AGAIN}')
     return Trained(
         config=config,
         amuse=amuse[0].merge(arrays.without_prefix(arrays.AMUSE, found)),
@@ -181,14 +180,14 @@ def _read_text(path: Path) -> str:
     try:
         return files.read_bytes(path, _LARGEST_TEXT, _READ_SECONDS).decode('utf-8')
     except (OSError, ValueError) as error:
-        raise StageError(f'{path} cannot be read ({first_line(error)}); {_AGAIN}') from error
+        raise StageError(f'{path} cannot be read ({first_line(error)}); {arrays.AGAIN}') from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(_read_text(path))
     except (ValueError, RecursionError) as error:
-        raise StageError(f'{path} is not JSON ({first_line(error)}); {_AGAIN}') from error
+        raise StageError(f'{path} is not JSON ({first_line(error)}); {arrays.AGAIN}') from error
     if not isinstance(content, dict) or 'settings' not in content:
         raise StageError(
             f'{path} is not the description of a model of amuse_jax; expected a folder that '
@@ -219,5 +218,5 @@ def _structures(config: ConfigDict, class_names: tuple[str, ...], path: Path):
         return arrays.structures(config, class_names)
     except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
         raise StageError(
-            f'{path}: no model has these settings ({first_line(error)}); {_AGAIN}'
+            f'{path}: no model has these settings ({first_line(error)}); {arrays.AGAIN}'
         ) from error

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from amuse_jax.models import windows
 from amuse_jax.models.attention import multihead
 from amuse_jax.models.peers import parts, question
 
@@ -110,8 +111,8 @@ class Grounding(nnx.Module):
           audio: [..., d].
           visual: [..., p, d].
         """
-        directions = parts.unit(visual)
-        cosine = multihead.scores(parts.unit(audio)[..., None, :], directions)
+        directions = windows.unit(visual)
+        cosine = multihead.scores(windows.unit(audio)[..., None, :], directions)
         attention = jax.nn.softmax(cosine, axis=-1)
         picked = (attention @ directions)[..., 0, :]
         both = jnp.concatenate([visual.mean(-2), picked], axis=-1)

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from amuse_jax.models import dense, hierarchy, swin_v2, windows
+from amuse_jax.models import dense, hierarchy, swin_v2
 from amuse_jax.models.attention import multihead
 
 layer_norm = hierarchy.layer_norm  # epsilon 1e-5 and two-pass variance, as in PyTorch
@@ -76,11 +76,6 @@ def run_block(
     layer, *options = block
     tokens = drop_path(tokens, layer.attend(tokens, *options), rate, rngs)
     return drop_path(tokens, layer.transform(tokens), rate, rngs)
-
-
-def unit(x: Array) -> Array:
-    """Divide x by its length along the last axis, by 1e-12 where the length is smaller."""
-    return windows.unit(x)
 
 
 def exchange(query: Array, other: Array, strength: Array | float = 1.0) -> Array:
