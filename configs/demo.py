@@ -55,4 +55,17 @@ def get_config(argument: str = ''):
     c.mesh.data = 1  # batches of four videos keep no second device busy
     # As in training: one program validates and predicts.
     c.evaluate.batch_size = 4
+    set_peers(c)
     return c
+
+
+def set_peers(c):
+    """Choose sizes and epochs with which each peer trains in a few minutes (--stages=peers)."""
+    c.peer.update(
+        inputs='towers', batch_size=4, questions=20, width=128, epochs=20, learning_rate=1e-3,
+        decay_every=8, selection=dict(segments=5, top_segments=2, top_patches=2),
+        reads_with_lstm=True,
+    )  # fmt: skip
+    c.peers.update(
+        avst=dict(grounding=dict(epochs=2)),
+    )

@@ -16,10 +16,13 @@ from amuse_jax.data import sources
 from amuse_jax.data import stage as prepare
 from amuse_jax.errors import StageError, first_few
 from amuse_jax.evaluation import ablations, other_data, report
+from amuse_jax.evaluation import peers as peers_table
 from amuse_jax.evaluation import stage as evaluate
+from amuse_jax.evaluation.stage import AMUSE
 from amuse_jax.models import summary
+from amuse_jax.models.peers import catalogue
 from amuse_jax.regions import stage as regions
-from amuse_jax.run import batches, disk, hours, lock, parts, preflight, settings, status
+from amuse_jax.run import batches, disk, hours, lock, parts, peers, preflight, settings, status
 from amuse_jax.run.definition import Stage
 from amuse_jax.run.results import Results, adopt, has_format_1
 from amuse_jax.run.stage import check_input, run_stage
@@ -37,6 +40,7 @@ PRETRAIN_SETTINGS = (
     'seed', 'pretrain', 'model.dtype', 'model.visual', 'model.audio',
     'checkpoints.visual', 'checkpoints.audio',
 )  # fmt: skip
+COMPARISONS = frozenset({'ablations', 'peers'})  # names for --stages that stand for many runs
 EVALUATE_NEEDS = (
     'prepare', 'annotate', 'rois', 'pretrain', 'train', 'render',
     'test_questions', 'test_prepare', 'test_rois', 'test_features',
@@ -52,7 +56,7 @@ def build_stages(config: ConfigDict) -> dict[str, Stage]:
     """Return the stages of a run by name, in the order in which they run.
 
     `render` exists only if the videos are synthetic, and the `test_` stages only if the run is
-    evaluated on another data set.
+    evaluated on another data set. A peer has stages of its own (run/peers.py).
     """
     suffix = f'-without-{config.without}' if config.without else ''
     is_rendered, has_other_data = bool(config.synthetic.videos), bool(config.evaluate.data.root)
@@ -143,12 +147,13 @@ def build_stages(config: ConfigDict) -> dict[str, Stage]:
             is_kept=True,
         ),
     )
-    return {
+    found = {
         stage.name: stage
         for stage in stages
         if (is_rendered or stage.name != 'render')
         and (has_other_data or not stage.name.startswith('test_'))
     }
+    return peers.stages(config, found) if config.peer.name else found
 
 
 def run(
@@ -163,7 +168,7 @@ def run(
     Args:
       config: the run's config.
       workdir: the run's folder.
-      names: names of stages, and 'ablations'; empty for all stages.
+      names: names of stages, and one of COMPARISONS; empty for all stages.
       redo: names of stages that are made again although they are complete.
       batch_sizes: the sizes that `batches.resolve` returned; the workdir stores them.
 
@@ -190,6 +195,8 @@ def run(
                 run_stage(stage, config, workdir, stages, redo)
         if 'ablations' in names:
             run_ablations(config, workdir)
+        elif 'peers' in names:
+            run_peers(config, workdir)
         elif hosts.is_first() and (not names or 'evaluate' in names):
             print(report.format_summary(stages['evaluate'].path(workdir)))
 
@@ -205,8 +212,8 @@ def shares_gpus(
     if names == ['ask']:
         return True
     using = {'rois', 'test_rois'} | ({'annotate'} if config.sources.stems != 'truth' else set())
-    if 'ablations' in names:
-        names = ()  # an ablation runs every stage
+    if COMPARISONS.intersection(names):
+        names = ()  # every stage of Amuse runs
     stages = build_stages(config)
     results = Results(config, workdir, stages, needs_data=False)
     running = _stages_to_run(results, stages, redo)
@@ -214,11 +221,11 @@ def shares_gpus(
 
 
 def _check_names(stages: Mapping[str, Stage], names: Sequence[str], redo: Sequence[str]) -> None:
-    unknown = set(names) - set(stages) - {'ablations'}
+    unknown = set(names) - set(stages) - COMPARISONS
     if unknown:
         raise StageError(
             f'--stages names {", ".join(sorted(unknown))}; expected some of '
-            + ', '.join([*stages, 'ablations', 'or summary, status or ask alone'])
+            + ', '.join([*stages, *sorted(COMPARISONS), 'or summary, status or ask alone'])
         )
     unknown = set(redo) - (set(names) & set(stages) if names else set(stages))
     if unknown:
@@ -236,9 +243,12 @@ def _check(config: ConfigDict, workdir: Path, names: Sequence[str], redo: Sequen
     if not hosts.is_first():  # which checks on behalf of all hosts
         return
     pending = [(config, _pending_stages(config, workdir, names, redo))]
+    variants = []
     if 'ablations' in names:
-        variants = _ablation_configs(config).values()
-        pending += [(variant, _pending_stages(variant, workdir)) for variant in variants]
+        variants += _ablation_configs(config).values()
+    if 'peers' in names:
+        variants += [config, *peers.configs(config).values()]
+    pending += [(variant, _pending_stages(variant, workdir)) for variant in variants]
     if any(stages for _, stages in pending):
         count, is_alone = devices.count(), hosts.count() == 1
         for variant, stages in pending:
@@ -319,16 +329,32 @@ def _warn_of_changes(folder: Path, name: str, changed: tuple[str, ...]) -> None:
 
 def run_ablations(config: ConfigDict, workdir: Path) -> None:
     """Train and evaluate the full model and the four ablations, and print Table 4."""
+    folders = _run_all(_ablation_configs(config), workdir)
+    if hosts.is_first():
+        print(ablations.write(folders[''].with_name('ablations'), folders))
+
+
+def run_peers(config: ConfigDict, workdir: Path) -> None:
+    """Train and evaluate Amuse and every peer that the config names, and print Table 2."""
+    variants = {AMUSE: config} | {
+        catalogue.find(name).title: variant for name, variant in peers.configs(config).items()
+    }
+    folders = _run_all(variants, workdir)
+    if hosts.is_first():
+        print(peers_table.write(workdir / 'peers', folders))
+
+
+def _run_all(variants: Mapping[str, ConfigDict], workdir: Path) -> dict[str, Path]:
+    """Run every stage of several configs; return their evaluate folders, by the same names."""
     folders = {}
-    for part, variant in _ablation_configs(config).items():
+    for name, variant in variants.items():
         stages = build_stages(variant)
         if hosts.is_first():
             adopt(variant, workdir, stages)
         for stage in stages.values():
             run_stage(stage, variant, workdir, stages)
-        folders[part] = stages['evaluate'].path(workdir)
-    if hosts.is_first():
-        print(ablations.write(folders[''].with_name('ablations'), folders))
+        folders[name] = stages['evaluate'].path(workdir)
+    return folders
 
 
 def _ablation_configs(config: ConfigDict) -> dict[str, ConfigDict]:
