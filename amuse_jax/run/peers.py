@@ -4,6 +4,7 @@ The stages before training are those of Amuse in the same workdir. Training and 
 folders of their own, such as train-avst/ and evaluate-avst/, so Amuse's results stay as they are.
 """
 
+import re
 from collections.abc import Mapping
 
 from ml_collections import ConfigDict
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict
 from amuse_jax.errors import StageError
 from amuse_jax.evaluation import stage as evaluate
 from amuse_jax.models.peers import sizes
+from amuse_jax.pretrained import towers
 from amuse_jax.run.definition import Stage
 from amuse_jax.training.peers import batches, stand_ins
 from amuse_jax.training.peers import stage as train
@@ -22,8 +24,16 @@ def stages(config: ConfigDict, amuse: Mapping[str, Stage]) -> dict[str, Stage]:
     Args:
       config: the run's config; `peer.name` names the peer.
       amuse: the stages of Amuse with the same config.
+
+    Raises:
+      StageError: there is no such peer.
     """
     name, has_stand_ins = config.peer.name, config.peer.inputs == 'towers'
+    if name not in sizes.SIZES:
+        raise StageError(
+            f'config.peer.name is {name!r}; expected one of {", ".join(sizes.SIZES)}, or an empty '
+            'name for Amuse'
+        )
     shared = ['render', 'prepare']
     shared += ['annotate', 'pretrain'] if has_stand_ins else ['features']
     found = {stage: amuse[stage] for stage in shared if stage in amuse}
@@ -54,6 +64,43 @@ def stages(config: ConfigDict, amuse: Mapping[str, Stage]) -> dict[str, Stage]:
         is_kept=True,
     )
     return found
+
+
+def check(config: ConfigDict) -> None:
+    """Refuse a config whose peer lacks inputs that the stage features would compute.
+
+    Raises:
+      StageError: the message names the arrays and the setting.
+    """
+    if not config.peer.name or config.peer.inputs == 'towers':
+        return
+    needed = batches.inputs_of(config).arrays
+    missing = [name for name in needed if name not in config.features.arrays]
+    if missing:
+        raise StageError(
+            f'config.features.arrays is {tuple(config.features.arrays)}, without '
+            f'{", ".join(missing)}; {config.peer.name} needs {needed}, as in '
+            f'configs/peers/{config.peer.name}.py'
+        )
+
+
+def check_towers(config: ConfigDict) -> None:
+    """Refuse frozen towers without a checkpoint, and read the checkpoints of all others.
+
+    Raises:
+      StageError: a tower would keep its random weights, or a checkpoint does not fit.
+    """
+    trainable = re.compile(config.peer.trainable)
+    for prefix, part in sizes.TOWERS.get(config.peer.name, {}).items():
+        if config.peer.inputs == 'towers' and part != 'text':
+            continue  # from pretraining
+        if not config.checkpoints[part] and not trainable.search(f'{prefix}stages.0.'):
+            raise StageError(
+                f'the {part} tower of {config.peer.name} would keep its random weights: '
+                f'config.checkpoints.{part} is empty; name a checkpoint '
+                f'(--config.checkpoints.{part}=F), or train the tower (--config.peer.trainable)'
+            )
+        towers.check(config, part)
 
 
 def configs(config: ConfigDict) -> dict[str, ConfigDict]:

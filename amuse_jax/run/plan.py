@@ -29,6 +29,7 @@ from amuse_jax.run.stage import check_input, run_stage
 from amuse_jax.synthetic import stage as render
 from amuse_jax.system import devices, hosts, paths, xla
 from amuse_jax.training import fitting
+from amuse_jax.training.peers import summary as peer_summary
 from amuse_jax.training.pretrain import stage as pretrain
 from amuse_jax.training.train import stage as train
 
@@ -238,6 +239,7 @@ def _check_names(stages: Mapping[str, Stage], names: Sequence[str], redo: Sequen
 def _check(config: ConfigDict, workdir: Path, names: Sequence[str], redo: Sequence[str]) -> None:
     """Check data, devices, disk and external files for all pending stages before the first one."""
     settings.check_data(config)
+    peers.check(config)
     if hosts.count() > 1:
         devices.start()  # together on all hosts
     if not hosts.is_first():  # which checks on behalf of all hosts
@@ -369,7 +371,7 @@ def _ablation_configs(config: ConfigDict) -> dict[str, ConfigDict]:
 
 def summarise(config: ConfigDict) -> None:
     """Print parameters, FLOPs and shapes of every part, without allocating any weights."""
-    print(summary.table(config))
+    print(peer_summary.table(config) if config.peer.name else summary.table(config))
 
 
 def ask(config: ConfigDict, workdir: Path, video: str, question: str) -> None:

@@ -20,6 +20,7 @@ CACHES = ('auto', 'device', 'host', 'disk')
 TOWERS_FROM = ('', 'sources')
 REMAT_POLICIES = ('everything', 'products', 'attention', 'inputs')
 LEAKED = ('refuse', 'apart')
+PEER_INPUTS = ('features', 'towers')
 
 
 def expand_paths(config: ConfigDict) -> None:
@@ -56,6 +57,7 @@ def check(config: ConfigDict) -> None:
         _one_of(name, setting(config, name), music_avqa.SCHEMES)
     _one_of('loop.remat_policy', config.loop.remat_policy, REMAT_POLICIES)
     _one_of('evaluate.leaked', config.evaluate.leaked, LEAKED)
+    _one_of('peer.inputs', config.peer.inputs, PEER_INPUTS)
     _one_of('model.dtype', config.model.dtype, ('float32', 'bfloat16'))
     for name in POSITIVE:
         value = setting(config, name)
@@ -96,6 +98,7 @@ def check(config: ConfigDict) -> None:
     sources.windows_per_segment(config.data.segment_seconds, config.sources.window_seconds)
     _check_training(config)
     _check_towers(config)
+    _check_peer(config)
 
 
 def check_workdir(workdir: Path) -> None:
@@ -171,6 +174,13 @@ POSITIVE = (
     'train.learning_rate',
     'train.head_learning_rate',
     'train.halve_every',
+    'peer.epochs',
+    'peer.batch_size',
+    'peer.questions',
+    'peer.learning_rate',
+    'peer.width',
+    'peer.grounding.batch_size',
+    'peer.grounding.learning_rate',
     'loop.log_steps',
     'loop.keep',
     'evaluate.batch_size',
@@ -191,6 +201,11 @@ NOT_NEGATIVE = (
     'train.open_questions',
     'train.head_warmup_epochs',
     'train.gain_db',
+    'peer.patience',
+    'peer.decay_every',
+    'peer.weight_decay',
+    'peer.match_weight',
+    'peer.grounding.epochs',
     'loop.checkpoint_seconds',
     'loop.max_refused',
     'loop.stuck_seconds',
@@ -206,6 +221,8 @@ SHARES = (
     'train.mirror',
     'train.time_shift',
     'train.head_final_share',
+    'peer.dropout',
+    'peer.disturb.drop_path',
 )
 
 
@@ -221,13 +238,37 @@ def _check_training(config: ConfigDict) -> None:
         raise StageError(
             'config.train.head_epochs and config.train.epochs are both 0; set one of them'
         )
-    try:
-        re.compile(config.train.trainable)
-    except re.error as error:
+    for name in ('train.trainable', 'peer.trainable'):
+        try:
+            re.compile(setting(config, name))
+        except re.error as error:
+            raise StageError(
+                f'config.{name} is {setting(config, name)!r}, which is not a regular expression '
+                f'({error}); expected one over parameter names, such as adapters|text|answer'
+            ) from error
+
+
+def _check_peer(config: ConfigDict) -> None:
+    """Refuse what only Amuse can do."""
+    name = config.peer.name
+    if not name:
+        return
+    if config.without:
         raise StageError(
-            f'config.train.trainable is {config.train.trainable!r}, which is not a regular '
-            f'expression ({error}); expected one over parameter names, such as adapters|text|answer'
-        ) from error
+            f'config.without is {config.without!r} and config.peer.name is {name!r}; expected one '
+            'of them, because only Amuse has parts to leave out'
+        )
+    if config.evaluate.data.root:
+        raise StageError(
+            f'config.evaluate.data.root is {config.evaluate.data.root!r}, and config.peer.name is '
+            f'{name!r}; expected one of them: a peer is evaluated on the test questions of its own '
+            'data set, and on the rephrased ones in config.data.rephrased'
+        )
+    if config.peer.grounding.epochs and name != 'avst':
+        raise StageError(
+            f'config.peer.grounding.epochs is {config.peer.grounding.epochs} for {name}; expected '
+            '0, because AVST alone has a first stage of its own'
+        )
 
 
 def _check_towers(config: ConfigDict) -> None:

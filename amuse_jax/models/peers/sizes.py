@@ -4,9 +4,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 from ml_collections import ConfigDict
 
+from amuse_jax.media.log_mel import LogMel
 from amuse_jax.models.htsat import HTSATConfig
 from amuse_jax.models.peers import avst, catalogue, dgsct, last, lavish, lstta, pstp, question
 from amuse_jax.models.peers.disturb import Disturbances
@@ -68,6 +71,60 @@ def from_settings(config: ConfigDict, vocabulary: int = question.VOCABULARY) -> 
 def build(config: ConfigDict, vocabulary: int, rngs: nnx.Rngs) -> nnx.Module:
     """Return the config's peer with random weights; see `from_settings`."""
     return catalogue.find(config.peer.name).model(from_settings(config, vocabulary), rngs=rngs)
+
+
+def abstract_inputs(config: ConfigDict, videos: int = 1) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return the shapes of the inputs of the config's peer, for one question about each video."""
+    segments, found = config.data.segments, widths(config)
+    visual, audio = config.model.visual, config.model.audio
+    seconds, side, words, semantic = pstp.SECONDS, avst.MAP_SIDE, pstp.WORDS, last.SEMANTIC_TOKENS
+    mel_frames = dgsct.FRAMES
+    if config.peer.inputs == 'towers':
+        seconds, words, mel_frames = segments, question.WORDS, _mel_frames(config)
+        side, semantic = visual.image_size // visual.patch // 8, _last_tokens(audio)
+    asked = (question.WORDS,), jnp.int32
+    frames = (segments, visual.image_size, visual.image_size, 3), jnp.uint8
+    sounds = (segments, found.audio), jnp.float32
+    maps = (segments, side, side, found.maps), jnp.float32
+    image = (segments, visual.image_size, visual.image_size), jnp.float32
+    of_lavish = {'question': asked, 'frames': frames, 'audio': image, 'negative': frames}
+    patches = side**2 if config.peer.inputs == 'towers' else pstp.PATCHES
+    of_pstp = {
+        'question': asked if config.peer.reads_with_lstm else ((found.clip,), jnp.float32),
+        'audio': ((seconds, found.audio), jnp.float32),
+        'frames': ((seconds, found.clip), jnp.float32),
+        'words': ((words, found.clip), jnp.float32),
+    }
+    mels = config.audio.mels
+    of_peer = {
+        'avst': {'question': asked, 'audio': sounds, 'visual': maps, 'negative': maps},
+        'pstp_released': of_pstp,
+        'pstp_paper': of_pstp | {'patches': ((seconds, patches, found.clip), jnp.float32)},
+        'lavish': of_lavish,
+        'last': of_lavish,
+        'last_att': of_lavish | {'semantic': ((segments, semantic, found.semantic), jnp.float32)},
+        'dgsct': of_lavish | {'audio': ((segments, mel_frames, mels), jnp.float32)},
+        'lstta': {
+            'frames': frames,
+            'audio': ((segments, _mel_frames(config), mels), jnp.float32),
+            'words': ((config.model.text.max_words,), jnp.int32),
+            'mask': ((config.model.text.max_words,), bool),
+        },
+    }[config.peer.name]
+    return {
+        name: jax.ShapeDtypeStruct((videos, *shape), dtype)
+        for name, (shape, dtype) in of_peer.items()
+    }
+
+
+def _mel_frames(config: ConfigDict) -> int:
+    """Return the frames of a segment's log-mel."""
+    return LogMel.from_settings(config).shape[1]
+
+
+def _last_tokens(tower: ConfigDict) -> int:
+    """Return the number of tokens that leave a tower's last stage."""
+    return (tower.image_size // tower.patch // 8) ** 2
 
 
 def _head(config: ConfigDict, vocabulary: int, width: int) -> HeadConfig:
