@@ -11,18 +11,25 @@ from ml_collections import ConfigDict
 from amuse_jax.annotate import stage as annotate
 from amuse_jax.ask import loading, terminal
 from amuse_jax.ask.model import Model
-from amuse_jax.config import PARTS
 from amuse_jax.data import sources
 from amuse_jax.data import stage as prepare
 from amuse_jax.errors import StageError, first_few
-from amuse_jax.evaluation import ablations, other_data, report
-from amuse_jax.evaluation import peers as peers_table
+from amuse_jax.evaluation import other_data, report
 from amuse_jax.evaluation import stage as evaluate
-from amuse_jax.evaluation.stage import AMUSE
 from amuse_jax.models import summary
-from amuse_jax.models.peers import catalogue
 from amuse_jax.regions import stage as regions
-from amuse_jax.run import batches, disk, hours, lock, parts, peers, preflight, settings, status
+from amuse_jax.run import (
+    batches,
+    comparisons,
+    disk,
+    hours,
+    lock,
+    parts,
+    peers,
+    preflight,
+    settings,
+    status,
+)
 from amuse_jax.run.definition import Stage
 from amuse_jax.run.results import Results, adopt, has_format_1
 from amuse_jax.run.stage import check_input, run_stage
@@ -41,7 +48,6 @@ PRETRAIN_SETTINGS = (
     'seed', 'pretrain', 'model.dtype', 'model.visual', 'model.audio',
     'checkpoints.visual', 'checkpoints.audio',
 )  # fmt: skip
-COMPARISONS = frozenset({'ablations', 'peers'})  # names for --stages that stand for many runs
 EVALUATE_NEEDS = (
     'prepare', 'annotate', 'rois', 'pretrain', 'train', 'render',
     'test_questions', 'test_prepare', 'test_rois', 'test_features',
@@ -169,7 +175,7 @@ def run(
     Args:
       config: the run's config.
       workdir: the run's folder.
-      names: names of stages, and one of COMPARISONS; empty for all stages.
+      names: names of stages, and of comparisons.TABLES; empty for all stages.
       redo: names of stages that are made again although they are complete.
       batch_sizes: the sizes that `batches.resolve` returned; the workdir stores them.
 
@@ -194,11 +200,11 @@ def run(
         for stage in stages.values():
             if not names or stage.name in names:
                 run_stage(stage, config, workdir, stages, redo)
-        if 'ablations' in names:
-            run_ablations(config, workdir)
-        elif 'peers' in names:
-            run_peers(config, workdir)
-        elif hosts.is_first() and (not names or 'evaluate' in names):
+        several = comparisons.TABLES.keys() & names
+        for name in several:
+            run_whole = functools.partial(_run_whole, workdir=workdir)
+            comparisons.run(name, config, workdir, run_whole)
+        if not several and hosts.is_first() and (not names or 'evaluate' in names):
             print(report.format_summary(stages['evaluate'].path(workdir)))
 
 
@@ -213,7 +219,7 @@ def shares_gpus(
     if names == ['ask']:
         return True
     using = {'rois', 'test_rois'} | ({'annotate'} if config.sources.stems != 'truth' else set())
-    if COMPARISONS.intersection(names):
+    if comparisons.TABLES.keys() & names:
         names = ()  # every stage of Amuse runs
     stages = build_stages(config)
     results = Results(config, workdir, stages, needs_data=False)
@@ -222,11 +228,11 @@ def shares_gpus(
 
 
 def _check_names(stages: Mapping[str, Stage], names: Sequence[str], redo: Sequence[str]) -> None:
-    unknown = set(names) - set(stages) - COMPARISONS
+    unknown = set(names) - set(stages) - comparisons.TABLES.keys()
     if unknown:
         raise StageError(
             f'--stages names {", ".join(sorted(unknown))}; expected some of '
-            + ', '.join([*stages, *sorted(COMPARISONS), 'or summary, status or ask alone'])
+            + ', '.join([*stages, *comparisons.TABLES, 'or summary, status or ask alone'])
         )
     unknown = set(redo) - (set(names) & set(stages) if names else set(stages))
     if unknown:
@@ -245,11 +251,7 @@ def _check(config: ConfigDict, workdir: Path, names: Sequence[str], redo: Sequen
     if not hosts.is_first():  # which checks on behalf of all hosts
         return
     pending = [(config, _pending_stages(config, workdir, names, redo))]
-    variants = []
-    if 'ablations' in names:
-        variants += _ablation_configs(config).values()
-    if 'peers' in names:
-        variants += [config, *peers.configs(config).values()]
+    variants = comparisons.configs(config, names)
     pending += [(variant, _pending_stages(variant, workdir)) for variant in variants]
     if any(stages for _, stages in pending):
         count, is_alone = devices.count(), hosts.count() == 1
@@ -329,44 +331,14 @@ def _warn_of_changes(folder: Path, name: str, changed: tuple[str, ...]) -> None:
     logging.warning('%s: files have changed since it was made: %s', name, first_few(changed, ', '))
 
 
-def run_ablations(config: ConfigDict, workdir: Path) -> None:
-    """Train and evaluate the full model and the four ablations, and print Table 4."""
-    folders = _run_all(_ablation_configs(config), workdir)
+def _run_whole(config: ConfigDict, workdir: Path) -> Path:
+    """Run every stage of a config whose result is missing; return the evaluate folder."""
+    stages = build_stages(config)
     if hosts.is_first():
-        print(ablations.write(folders[''].with_name('ablations'), folders))
-
-
-def run_peers(config: ConfigDict, workdir: Path) -> None:
-    """Train and evaluate Amuse and every peer that the config names, and print Table 2."""
-    variants = {AMUSE: config} | {
-        catalogue.find(name).title: variant for name, variant in peers.configs(config).items()
-    }
-    folders = _run_all(variants, workdir)
-    if hosts.is_first():
-        print(peers_table.write(workdir / 'peers', folders))
-
-
-def _run_all(variants: Mapping[str, ConfigDict], workdir: Path) -> dict[str, Path]:
-    """Run every stage of several configs; return their evaluate folders, by the same names."""
-    folders = {}
-    for name, variant in variants.items():
-        stages = build_stages(variant)
-        if hosts.is_first():
-            adopt(variant, workdir, stages)
-        for stage in stages.values():
-            run_stage(stage, variant, workdir, stages)
-        folders[name] = stages['evaluate'].path(workdir)
-    return folders
-
-
-def _ablation_configs(config: ConfigDict) -> dict[str, ConfigDict]:
-    """Return the config of every row of Table 4, by the part that is left out ('' for none)."""
-    variants = {}
-    for part in ('', *PARTS):
-        variants[part] = config.copy_and_resolve_references()
-        with variants[part].unlocked():
-            variants[part].without = part
-    return variants
+        adopt(config, workdir, stages)
+    for stage in stages.values():
+        run_stage(stage, config, workdir, stages)
+    return stages['evaluate'].path(workdir)
 
 
 def summarise(config: ConfigDict) -> None:

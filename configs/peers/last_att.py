@@ -27,6 +27,7 @@ def get_config():
     c.data.image_size = 192  # LAVISH's
     c.checkpoints.visual = 'timm/swinv2_large_window12_192.ms_in22k'  # LAVISH's
     c.features.arrays = ('fbank', 'ast')
+    c.features.ast = 'MIT/ast-finetuned-audioset-10-10-0.4593'  # chosen
     c.peer.update(
         name='last_att',
         inputs='features',  # the filter banks and AST's tokens

@@ -23,6 +23,7 @@ def get_config():
     c.features.arrays = (
         'vggish', 'clip_frames', 'clip_patches', 'clip_question', 'clip_words',
     )  # fmt: skip
+    c.features.clip = 'openai/clip-vit-base-patch32'
     c.peer.update(
         name='pstp_paper',
         inputs='features',

@@ -21,6 +21,7 @@ def get_config():
     c.name = 'peers/pstp_released'
     c.data.annotations = 'v1'  # json_update, the repository's split_que_id
     c.features.arrays = ('vggish', 'clip_frames', 'clip_question', 'clip_words')
+    c.features.clip = 'openai/clip-vit-base-patch32'
     c.peer.update(
         name='pstp_released',
         inputs='features',
