@@ -25,14 +25,18 @@ def test_published_rows_stand_beside_the_same_test_set(tmp_path):
     }  # fmt: skip
     text = (tmp_path / 'table.txt').read_text()
     names = [line.split('  ')[0] for line in text.splitlines()[2:13]]
-    assert names[:4] == ['Amuse', 'Amuse, ± 95 %', *evaluate.METHODS[1:]]
+    assert names[:4] == ['Amuse', 'Amuse, ± 95 %', *(evaluate.AMUSE, *evaluate.BASELINES)[1:]]
     assert names[4] == 'AVST (Li et al., 2022)' and names[10] == 'Amuse (Diao et al., 2024) [f]'
     assert '84.61' in text and '83.58*' in text and '*: an average' in text
     assert '9,129 of its 9,129 questions' in text
     notes = text[text.index('Accuracy in per cent') :].strip()
     assert notes in (tmp_path / 'table.md').read_text()  # what * and ± mean
     page = (tmp_path / 'report.md').read_text()
-    for name in (*evaluate.METHODS, 'AVST (Li et al., 2022)', 'Amuse (Diao et al., 2024) [f]'):
+    for name in (
+        *(evaluate.AMUSE, *evaluate.BASELINES),
+        'AVST (Li et al., 2022)',
+        'Amuse (Diao et al., 2024) [f]',
+    ):
         assert f'| {name} ' in page[: page.index('accuracy.png')]
     written = from_csv((tmp_path / 'table.csv').read_text())
     assert written['Amuse (Diao et al., 2024), types only']['Avg'] == 83.52

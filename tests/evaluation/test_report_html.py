@@ -91,7 +91,7 @@ def test_the_accuracy_table_has_intervals_and_baselines(tmp_path):
     scores = write(tmp_path, {'test': make_part(V1.counts)}, [])
     page = Parsed((tmp_path / 'report.html').read_text('utf-8'))
     names = [e['text'] for e in page.all('th', scope='row')]
-    assert names[:4] == [*evaluate.METHODS, 'AVST (Li et al., 2022)']
+    assert names[:4] == [*(evaluate.AMUSE, *evaluate.BASELINES), 'AVST (Li et al., 2022)']
     assert 'Amuse (Diao et al., 2024) [f]' in names
     cells = [e['text'] for e in page.all('td')]
     test = scores['parts']['test']
