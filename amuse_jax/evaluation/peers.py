@@ -36,9 +36,7 @@ def write(folder: Path, evaluated: Mapping[str, Path]) -> str:
         )
     first = next(iter(scores.values()))
     _, *baselines = first['parts']['test']['rows']
-    notes = dict.fromkeys(
-        note for each in scores.values() for note in each['model'].get('notes', ())
-    )
+    notes = dict.fromkeys(note for each in scores.values() for note in each.get('notes', ()))
     return comparison.write(
         folder,
         scores,

@@ -140,7 +140,7 @@ def markdown_tables(scores: Mapping) -> list[str]:
 
 def table_notes(scores: Mapping) -> list[str]:
     """Return the notes under the table, one or two sentences each."""
-    notes = [INTERVAL_NOTE, *scores['model'].get('notes', ())]
+    notes = [INTERVAL_NOTE, *scores.get('notes', ())]  # only a peer has notes
     test_set = scores['test_set']
     if test_set['name']:
         notes.append(

@@ -155,8 +155,8 @@ def _evaluate(
             'fingerprint': read_manifest(inputs['train'])['fingerprint'],
             'data': read_manifest(inputs['prepare']).get('sources', ''),
             'settings': upstream_settings(inputs) | {'evaluate.leaked': config.evaluate.leaked},
-            **({'notes': list(notes)} if notes else {}),
         },
+        **({'notes': list(notes)} if notes else {}),
         'parts': {name: part.scores() for name, part in parts.items()},
     }
     write_json(folder / 'scores.json', scores)

@@ -26,7 +26,7 @@ def _scores(folder, method, value, questions=100, notes=()):
     }
     scores = {
         'test_set': {'published': 'v1', 'questions': questions},
-        'model': {'notes': list(notes)} if notes else {},
+        **({'notes': list(notes)} if notes else {}),
         'parts': {'test': {'rows': rows, 'intervals': intervals}},
     }
     folder.mkdir()
