@@ -30,7 +30,10 @@ def test_a_training_step_learns_its_batch(config):
     losses = [float(row.sides['JAX'].run()['loss']) for _ in range(5)]
     assert losses[-1] < losses[0]
     assert row.flops > 2 * peers.forward(config, with_compile=False, videos=2).flops
-    timed = dict(seconds={'JAX': 0.5}, spread={'JAX': 0.0}, samples_per_second={'JAX': 4.0})
+    timed = dict(
+        seconds={'JAX': 0.5}, spread={'JAX': 0.0}, samples_per_second={'JAX': 4.0},
+        dtype='float32', allocator='kept',
+    )  # fmt: skip
     table = report.format_tables([{'work': row.work, 'kind': row.kind, 'samples': 2, **timed}])
     assert 'JAX alone' in table and row.work in table
 
