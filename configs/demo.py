@@ -2,6 +2,7 @@
 
 python -m amuse_jax.main --config=configs/demo.py
 python -m amuse_jax.main --config=configs/demo.py:without=rois     # one of Table 4's ablations
+python -m amuse_jax.main --config=configs/demo.py --stages=peers   # Table 2: Amuse and its peers
 
 Needs: the packages in requirements.txt (PyTorch trains the detector); at most 1.3 GB of disk.
 
@@ -60,9 +61,9 @@ def get_config(argument: str = ''):
 
 
 def set_peers(c):
-    """Set sizes and epochs with which each peer trains in about four minutes (--stages=peers).
+    """Set sizes and epochs with which every peer trains in minutes (--stages=peers).
 
-    Recipes are shortened: higher rates, few epochs, and all questions about a video in one step.
+    The whole table has not been timed yet. Recipes are shortened: higher rates, few epochs, and all questions about a video in one step.
     """
     c.peer.update(
         inputs='towers', batch_size=4, questions=20, width=128, learning_rate=1e-3, decay_every=0,
