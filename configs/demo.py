@@ -63,7 +63,8 @@ def get_config(argument: str = ''):
 def set_peers(c):
     """Set sizes and epochs with which every peer trains in minutes (--stages=peers).
 
-    The whole table has not been timed yet. Recipes are shortened: higher rates, few epochs, and all questions about a video in one step.
+    The whole table has not been timed yet. Recipes are shortened: higher rates, few epochs, and
+    several or all questions about a video in one step.
     """
     c.peer.update(
         inputs='towers', batch_size=4, questions=20, width=128, learning_rate=1e-3, decay_every=0,
