@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 
 # The parts of the model that the ablations of Table 4 leave out.
 PARTS = ('encoder', 'rhythm', 'sources', 'rois')
+# The answer heads: this project's, and the paper's.
+HEADS = ('ours', 'paper')
 
 
 def parse_without(argument: str) -> str:
@@ -47,6 +49,24 @@ def parse_steps(text: str) -> range:
             '1 <= FIRST < END, such as 10:13 for the steps 10, 11 and 12'
         )
     return steps
+
+
+def parse_trainable(text: str) -> re.Pattern:
+    """Compile `train.trainable` or `pretrain.trainable`.
+
+    It is a regular expression; a parameter learns if it is found in its dotted name, such as
+    `rhythm_predictor.first.kernel`. 'all' stands for every parameter.
+
+    Raises:
+      ValueError: the text is not a regular expression.
+    """
+    try:
+        return re.compile('' if text == 'all' else text)
+    except re.error as error:
+        raise ValueError(
+            f'{text!r}, which is not a regular expression ({error}); expected a pattern of '
+            "parameter names, such as adapters|text|answer, or 'all'"
+        ) from error
 
 
 def setting(config: ConfigDict, name: str):
@@ -207,8 +227,12 @@ def default_config() -> ConfigDict:
                     epsilon=1e-12,  # epsilon of the norms; RoBERTa's is 1e-5
                 )
             ),
+            # Answer head: 'paper' for what Sec. 3.3 and 4.4 say (models/paper_head.py); 'ours' for
+            # one that also knows names, counts, places and timelines (models/answer.py).
+            head='ours',
             # One round of adapters after every third visual layer (Sec. 4.1).
             adapters=ConfigDict(dict(rounds=6, width=256, heads=4, mlp_width=512)),
+            # The paper's head has no layers, probes and dropout.
             answer=ConfigDict(
                 dict(width=512, heads=8, layers=3, mlp_width=1024, probes=8, dropout=0.1)
             ),
@@ -220,7 +244,11 @@ def default_config() -> ConfigDict:
     # Stage one: the universal encoder (Eq. 7-10, Sec. 4.1).
     c.pretrain = ConfigDict(
         dict(
-            epochs=10,
+            # What learns in these epochs: 'all' for the towers and the predictors, 'predictor' for
+            # the predictors alone, or any regular expression over parameter paths (Sec. 3.2 trains
+            # the encoders, Sec. 4.1 names the predictors).
+            trainable='all',
+            epochs=10,  # 0 if the predictor epochs are all
             batch_size=8,  # videos
             batch_per_device=0,  # as in train
             segments=10,  # consecutive segments of each video in a step
@@ -275,7 +303,8 @@ def default_config() -> ConfigDict:
             mirror=0.0,
             gain_db=0.0,
             time_shift=0.0,
-            trainable='adapters|text|answer',  # regular expression over parameter paths
+            # What learns: a regular expression over parameter paths, or 'all'.
+            trainable='adapters|text|answer',
             # Where the frozen towers' tokens are during training: 'device' (shared out over the
             # mesh), 'host' (memory), 'disk', or 'auto' for the first of them that has room. It does
             # not change the result.

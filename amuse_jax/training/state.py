@@ -5,7 +5,6 @@ A model is split into its structure and a flat dict of arrays under dotted names
 arrays under them, and the sharding table matches them. jit also dispatches a flat dict fastest.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from amuse_jax.config import parse_trainable
 from amuse_jax.errors import StageError
 
 Arrays = dict[str, jax.Array]
@@ -57,12 +57,15 @@ class TrainState(NamedTuple):
     refused: jax.Array
 
 
-def split(model: Any, trainable: str) -> tuple[Structure, Arrays, Arrays]:
+def split(
+    model: Any, trainable: str, setting: str = 'train.trainable'
+) -> tuple[Structure, Arrays, Arrays]:
     """Split a model into its structure, its trainable parameters and its frozen arrays.
 
     Args:
       model: an NNX module, or an abstract one from nnx.eval_shape; then the arrays are shapes.
-      trainable: a regular expression; a parameter trains if it is found in its dotted name.
+      trainable: see config.parse_trainable.
+      setting: the name of the setting with this value, for messages.
 
     Returns:
       The structure, the trainable parameters, and all other arrays (frozen parameters and
@@ -72,12 +75,9 @@ def split(model: Any, trainable: str) -> tuple[Structure, Arrays, Arrays]:
       StageError: `trainable` is not a regular expression, or selects no parameter.
     """
     try:
-        pattern = re.compile(trainable)
-    except re.error as error:
-        raise StageError(
-            f'train.trainable is {trainable!r}, which is not a regular expression ({error}); '
-            'expected a pattern of parameter names, such as adapters|text|answer'
-        ) from error
+        pattern = parse_trainable(trainable)
+    except ValueError as error:
+        raise StageError(f'{setting} is {error}') from error
     structure, arrays = flatten(model)
     arrays = {name: _copy_buffer(array) for name, array in arrays.items()}
     kinds = {
@@ -88,7 +88,7 @@ def split(model: Any, trainable: str) -> tuple[Structure, Arrays, Arrays]:
     if not chosen:
         tops = sorted({name.partition('.')[0] for name in arrays})
         raise StageError(
-            f'train.trainable {trainable!r} selects no parameter; parameter names begin with '
+            f'{setting} {trainable!r} selects no parameter; parameter names begin with '
             + ', '.join(tops)
         )
     frozen = {name: array for name, array in arrays.items() if name not in chosen}

@@ -28,6 +28,14 @@ def test_split_selects_parameters_by_name_and_merge_undoes_it():
     assert not any(array.weak_type for array in (params | frozen).values())
 
 
+def test_all_selects_every_parameter_and_no_statistic():
+    _, params, frozen = state.split(Model(nnx.Rngs(0)), 'all')
+    assert set(frozen) == {'tower.mean', 'tower.var'}
+    assert set(params) == {
+        'answer.0.bias', 'answer.0.kernel', 'tower.bias', 'tower.scale', 'scale',
+    }  # fmt: skip
+
+
 def test_split_of_an_abstract_model_has_the_same_names():
     _, params, _ = state.split(Model(nnx.Rngs(0)), 'answer')
     abstract = nnx.eval_shape(lambda: Model(nnx.Rngs(0)))
@@ -40,7 +48,9 @@ def test_split_of_an_abstract_model_has_the_same_names():
 )
 def test_a_useless_pattern_is_explained(pattern, message):
     with pytest.raises(StageError, match=message):
-        state.split(Model(nnx.Rngs(0)), pattern)
+        state.split(Model(nnx.Rngs(0)), pattern, 'pretrain.trainable')
+    with pytest.raises(StageError, match='^pretrain.trainable '):
+        state.split(Model(nnx.Rngs(0)), pattern, 'pretrain.trainable')
 
 
 def test_the_optimiser_state_covers_only_trainable_parameters():
