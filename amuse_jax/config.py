@@ -262,6 +262,7 @@ def default_config() -> ConfigDict:
             mix=0.0,  # share of segments whose sound is mixed with that of another video
             # The paper trains at a constant rate. Ours: a linear warm-up, and a limit on the norm
             # of the gradient, so that the first steps do not spoil pretrained towers; 0 for none.
+            # With few videos it takes up to 100 steps (training/state.py).
             warmup_epochs=0.5,
             clip_norm=1.0,
             # Smallest share of the videos that validate the encoders. If fewer videos have
@@ -294,7 +295,8 @@ def default_config() -> ConfigDict:
             head_final_share=1.0,  # final learning rate of the head epochs / head_learning_rate
             halve_every=5,  # epochs after which the learning rate is halved (Sec. 4.1)
             # Ours, the paper names neither: with open adapters the learning rate first rises for
-            # this many epochs; largest norm of the gradient, in all epochs. 0 for none.
+            # this many epochs, as in pretrain; largest norm of the gradient, in all epochs. 0 for
+            # none.
             warmup_epochs=0.5,
             clip_norm=1.0,
             # Augmentations that leave the answers true (data/augment.py): share of mirrored videos;

@@ -19,6 +19,10 @@ from amuse_jax.errors import StageError
 
 Arrays = dict[str, jax.Array]
 
+# Adam's first steps move every weight by the whole rate, however small its gradient is. A few dozen
+# videos have so few batches that half an epoch of warm-up would not be even one step.
+LEAST_WARMUP = 100
+
 
 class Structure(NamedTuple):
     """The static, hashable parts of a model, without its arrays; a jitted function closes over it.
@@ -115,6 +119,22 @@ def adam(schedule: optax.Schedule) -> optax.GradientTransformation:
 def halving_schedule(rate: float, steps_per_epoch: int, every: int) -> optax.Schedule:
     """Return a schedule that starts at `rate` and halves it after every `every` epochs (4.1)."""
     return lambda step: rate * 0.5 ** (step // (steps_per_epoch * every))
+
+
+def warmup_steps(epochs: float, steps_per_epoch: int, steps: int) -> int:
+    """Return the number of steps of a warm-up of so many epochs; 0 for none.
+
+    A small data set has few steps in an epoch. The warm-up then takes LEAST_WARMUP steps, but at
+    most half of all steps.
+
+    Args:
+      epochs: length of the warm-up.
+      steps_per_epoch, steps: steps of an epoch, and of all epochs together.
+    """
+    if not epochs:
+        return 0
+    wanted = round(epochs * steps_per_epoch)
+    return max(wanted, min(LEAST_WARMUP, steps // 2))
 
 
 def warmed_up(schedule: optax.Schedule, steps: int) -> optax.Schedule:

@@ -83,3 +83,17 @@ def test_a_warm_up_rises_to_the_schedule_and_then_follows_it():
     found = [float(warm(step)) for step in range(9)]
     np.testing.assert_allclose(found, np.array([2, 4, 6, 8, 4, 4, 4, 4, 2]) * 1e-4, rtol=1e-6)
     assert state.warmed_up(halving, 0) is halving
+
+
+@pytest.mark.parametrize(
+    ('epochs', 'per_epoch', 'steps', 'expected'),
+    [
+        (0.5, 1161, 11610, 580),  # version 1 of MUSIC-AVQA
+        (0.5, 1, 20, 10),  # ten videos
+        (0.5, 30, 600, 100),
+        (3.0, 10, 40, 30),  # longer than half of all steps, as asked for
+        (0.0, 1, 20, 0),
+    ],
+)
+def test_the_warm_up_of_a_small_data_set_has_steps_too(epochs, per_epoch, steps, expected):
+    assert state.warmup_steps(epochs, per_epoch, steps) == expected

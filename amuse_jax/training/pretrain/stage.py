@@ -352,7 +352,9 @@ def _phase(
         loss=functools.partial(loss, mix=settings.mix, swap=settings.swap),
         learning_rate=state.warmed_up(
             optax.constant_schedule(settings.learning_rate),
-            round(settings.warmup_epochs * (len(batches) // settings.epochs)),
+            state.warmup_steps(
+                settings.warmup_epochs, len(batches) // settings.epochs, len(batches)
+            ),
         ),
         samples='sources_error',
         validation=validation,

@@ -148,8 +148,8 @@ def test_the_rate_warms_up(pretrained):
     config, inputs, _ = pretrained
     text = (inputs['pretrain'] / 'metrics.jsonl').read_text()
     rates = [json.loads(line).get('learning_rate') for line in text.splitlines()]
-    # Half of an epoch of three steps: the rate of the second step is two thirds.
-    assert [r for r in rates if r] == pytest.approx([2e-3 / 3, 1e-3, 1e-3, 1e-3])
+    # Half of all six steps: the rate of the second step is two quarters.
+    assert [r for r in rates if r] == pytest.approx([0.5e-3, 0.75e-3, 1e-3, 1e-3])
     reader = records.RecordReader(inputs['prepare'] / 'records')
     labels = stored.read(inputs['annotate'], pretrain.LABELS)
     config = config.copy_and_resolve_references()
