@@ -7,7 +7,6 @@ of them were trained. Usually most of them are frozen, which outweighs the parts
 counted.
 """
 
-import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from amuse_jax import music_avqa
+from amuse_jax.config import parse_trainable
 from amuse_jax.errors import StageError
 from amuse_jax.media.log_mel import LogMel
 from amuse_jax.models import summary
@@ -163,7 +163,8 @@ def _feature_bytes(config: ConfigDict, videos: int) -> int:
 
 def _token_bytes(config: ConfigDict, videos: int) -> int:
     """Return the size of the frozen towers' stored tokens; 0 if no tower is frozen."""
-    if config.without == 'encoder' or _trains_towers(config.train.trainable):
+    trains_towers = parse_trainable(config.train.trainable).search('encoder.visual.')
+    if config.without == 'encoder' or trains_towers:
         return 0
     numbers = sum(_stage3_sizes(config)) if config.train.epochs else 0
     numbers += sum(_output_widths(config)) if config.train.head_epochs else 0
@@ -193,13 +194,6 @@ def _tower_parameters(config: ConfigDict) -> int:
         for tower in (config.model.visual, config.model.audio)
         for stage, depth in enumerate(tower.depths)
     )
-
-
-def _trains_towers(trainable: str) -> bool:
-    try:
-        return re.search(trainable, 'encoder.visual.') is not None
-    except re.error:  # the stage itself reports this
-        return False
 
 
 def _checkpoint_bytes(config: ConfigDict, parameters: int) -> int:

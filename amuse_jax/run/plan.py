@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from amuse_jax.annotate import stage as annotate
 from amuse_jax.ask import loading, terminal
 from amuse_jax.ask.model import Model
-from amuse_jax.config import PARTS
+from amuse_jax.config import HEADS, PARTS
 from amuse_jax.data import sources
 from amuse_jax.data import stage as prepare
 from amuse_jax.errors import StageError, first_few
@@ -48,13 +48,19 @@ def _train_settings(config: ConfigDict) -> list[str]:
     return [f'train.{name}' for name in sorted(config.train) if name != 'cache']
 
 
+def _head_suffix(config: ConfigDict) -> str:
+    """Return the end of the names of the folders that are not those of our answer head."""
+    return '' if config.model.head == HEADS[0] else f'-{config.model.head}-head'
+
+
 def build_stages(config: ConfigDict) -> dict[str, Stage]:
     """Return the stages of a run by name, in the order in which they run.
 
     `render` exists only if the videos are synthetic, and the `test_` stages only if the run is
-    evaluated on another data set.
+    evaluated on another data set. Each answer head and each ablation has its own folders of `train`
+    and of the stages after it, so that a workdir holds all rows of Table 4 with both heads.
     """
-    suffix = f'-without-{config.without}' if config.without else ''
+    suffix = _head_suffix(config) + (f'-without-{config.without}' if config.without else '')
     is_rendered, has_other_data = bool(config.synthetic.videos), bool(config.evaluate.data.root)
     other = f'{other_data.folder_name(config)}/' if has_other_data else ''
     stages = (
@@ -328,7 +334,8 @@ def run_ablations(config: ConfigDict, workdir: Path) -> None:
             run_stage(stage, variant, workdir, stages)
         folders[part] = stages['evaluate'].path(workdir)
     if hosts.is_first():
-        print(ablations.write(folders[''].with_name('ablations'), folders))
+        folder = folders[''].with_name(f'ablations{_head_suffix(config)}')
+        print(ablations.write(folder, folders))
 
 
 def _ablation_configs(config: ConfigDict) -> dict[str, ConfigDict]:

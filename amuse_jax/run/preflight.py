@@ -5,13 +5,13 @@ are read. They cover only the stages that are not complete.
 """
 
 import importlib.util
-import re
 from collections.abc import Collection
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from amuse_jax import music_avqa
+from amuse_jax.config import parse_trainable
 from amuse_jax.data.tokenizer import QuestionTokenizer
 from amuse_jax.errors import StageError
 from amuse_jax.pretrained import separation, tagging, towers
@@ -102,10 +102,7 @@ def _has_truth(config: ConfigDict) -> bool:
 
 def _check_frozen_towers(config: ConfigDict) -> None:
     """Refuse a frozen tower without a checkpoint: it would keep its random weights."""
-    try:
-        trainable = re.compile(config.train.trainable)
-    except re.error:  # the stage itself reports this
-        return
+    trainable = parse_trainable(config.train.trainable)
     for part in towers.PARTS if _starts_from_checkpoints(config) else ('text',):
         if not config.checkpoints[part] and not trainable.search(f'encoder.{part}.'):
             from_pretraining = 'take it from pretraining (--config.train.towers_from=sources), '

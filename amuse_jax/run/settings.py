@@ -1,14 +1,13 @@
 """Checks of the config's values, made before a run starts."""
 
 import importlib.util
-import re
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from amuse_jax import music_avqa
 from amuse_jax.annotate import sources
-from amuse_jax.config import PARTS, parse_steps, setting
+from amuse_jax.config import HEADS, PARTS, parse_steps, parse_trainable, setting
 from amuse_jax.errors import StageError
 from amuse_jax.run import made_from, needs
 from amuse_jax.system import paths
@@ -57,6 +56,7 @@ def check(config: ConfigDict) -> None:
     _one_of('loop.remat_policy', config.loop.remat_policy, REMAT_POLICIES)
     _one_of('evaluate.leaked', config.evaluate.leaked, LEAKED)
     _one_of('model.dtype', config.model.dtype, ('float32', 'bfloat16'))
+    _one_of('model.head', config.model.head, HEADS)
     for name in POSITIVE:
         value = setting(config, name)
         if not value > 0:  # nor NaN
@@ -161,7 +161,6 @@ POSITIVE = (
     'rois.detector.epochs',
     'rois.detector.batch_size',
     'rois.detector.learning_rate',
-    'pretrain.epochs',
     'pretrain.batch_size',
     'pretrain.segments',
     'pretrain.learning_rate',
@@ -186,6 +185,7 @@ NOT_NEGATIVE = (
     'train.clip_norm',
     'rois.detector.frames',
     'pretrain.predictor_epochs',
+    'pretrain.epochs',
     'train.head_epochs',
     'train.epochs',
     'train.open_questions',
@@ -221,13 +221,16 @@ def _check_training(config: ConfigDict) -> None:
         raise StageError(
             'config.train.head_epochs and config.train.epochs are both 0; set one of them'
         )
-    try:
-        re.compile(config.train.trainable)
-    except re.error as error:
+    if not config.pretrain.predictor_epochs + config.pretrain.epochs:
         raise StageError(
-            f'config.train.trainable is {config.train.trainable!r}, which is not a regular '
-            f'expression ({error}); expected one over parameter names, such as adapters|text|answer'
-        ) from error
+            'config.pretrain.predictor_epochs and config.pretrain.epochs are both 0; set one of '
+            'them'
+        )
+    for name in ('pretrain.trainable', 'train.trainable'):
+        try:
+            parse_trainable(setting(config, name))
+        except ValueError as error:
+            raise StageError(f'config.{name} is {error}') from error
 
 
 def _check_towers(config: ConfigDict) -> None:

@@ -78,6 +78,28 @@ def test_stages_that_are_made_again_are_checked_with_what_depends_on_them(tmp_pa
     assert [stage.name for stage in plan._pending_stages(config, tmp_path, (), redo)] == expected
 
 
+def test_each_head_has_folders_of_its_own(tmp_path):
+    """A workdir holds both, and none sets the other's results aside."""
+    ours, paper = demo.get_config(), with_changes(model__head='paper')
+    finish(ours, tmp_path)
+    assert missing(paper, tmp_path) == ['train', 'evaluate']
+    finish(paper, tmp_path)
+    assert missing(ours, tmp_path) == missing(paper, tmp_path) == []
+    assert (tmp_path / 'train-paper-head' / 'manifest.json').is_file()
+    assert not [*tmp_path.glob('*.*')]
+
+
+@pytest.mark.parametrize('name', ['train', 'evaluate'])
+def test_no_two_rows_of_table_4_share_a_folder(tmp_path, name):
+    folders = [
+        plan.build_stages(variant)[name].path(tmp_path)
+        for head in ('ours', 'paper')
+        for variant in plan._ablation_configs(with_changes(model__head=head)).values()
+    ]
+    assert len(set(folders)) == 10
+    assert tmp_path / f'{name}-paper-head-without-rois' in folders
+
+
 def test_results_that_training_made_are_kept():
     config = with_changes(evaluate__data__root='a')
     kept = {name for name, stage in plan.build_stages(config).items() if stage.is_kept}
