@@ -182,6 +182,19 @@ def default_config() -> ConfigDict:
             ),
         )
     )
+    # Features that the compared systems take as inputs (docs/peers.md).
+    c.features = ConfigDict(
+        dict(
+            # Names of arrays in features/catalogue.py, such as ('vggish', 'resnet18'); () for none,
+            # and no stage `features`.
+            arrays=(),
+            # Public weights: a file, a folder, or a name on the hub; '' where none is needed.
+            vggish='',
+            resnet18='',
+            clip='',
+            ast='',
+        )
+    )
 
     c.model = ConfigDict(
         dict(

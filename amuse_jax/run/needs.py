@@ -4,6 +4,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
+from amuse_jax.features import catalogue
 from amuse_jax.music_avqa import layout, published_files
 
 
@@ -78,6 +79,7 @@ def message(config: ConfigDict) -> str:
             "  the towers' checkpoints, downloaded from the Hugging Face hub at the start; offline",
             '      name files, or folders written by `python -m amuse_jax.pretrained convert`:',
             '      --config.checkpoints.visual=F and so on, --config.model.text.tokenizer=F',
+            *(f'  {sentence}' for sentence in catalogue.missing_weights(config)),
             '',
             'Check DIR:         python -m amuse_jax.music_avqa check --root=DIR '
             f'--annotations={scheme}',
@@ -97,5 +99,6 @@ def _disk_space(config: ConfigDict, videos: int) -> str:
         for name, stage_bytes in disk.STAGE_BYTES.items()
         if name != 'render'
     }
+    sizes = {name: size for name, size in sizes.items() if size}  # no features without arrays
     parts = ', '.join(f'{name} {size / 1e9:.0f}' for name, size in sizes.items())
     return f'{sum(sizes.values()) / 1e9:.0f} GB ({parts})'

@@ -14,6 +14,7 @@ from amuse_jax import music_avqa
 from amuse_jax.config import parse_trainable
 from amuse_jax.data.tokenizer import QuestionTokenizer
 from amuse_jax.errors import StageError
+from amuse_jax.features import stage as features
 from amuse_jax.pretrained import separation, tagging, towers
 from amuse_jax.regions import stage as regions
 from amuse_jax.system import paths
@@ -22,8 +23,9 @@ from amuse_jax.system import paths
 def check(config: ConfigDict, pending: Collection[str]) -> None:
     """Check everything that the pending stages will read, and download missing hub files.
 
-    The checkpoints of the towers, the tagger and the detector are read and compared with the
-    models; those of the source separation, which is a package of its own, are only looked at.
+    The checkpoints of the towers, the tagger, the detector and the networks of `features` are read
+    and compared with the models; those of the source separation, which is a package of its own, are
+    only looked at.
 
     Args:
       config: the run's config.
@@ -39,8 +41,10 @@ def check(config: ConfigDict, pending: Collection[str]) -> None:
         QuestionTokenizer(config.model.text)
     for part in _towers_read(config, pending):
         towers.check(config, part)
+    if 'features' in pending:
+        features.check(config)
     if 'rois' in pending:
-        _check_detector(config)  # last, because it starts a process
+        _check_detector(config)  # as `features`, late, because it starts a process
 
 
 def _check_source_separation(config: ConfigDict) -> None:

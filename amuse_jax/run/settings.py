@@ -9,6 +9,7 @@ from amuse_jax import music_avqa
 from amuse_jax.annotate import sources
 from amuse_jax.config import HEADS, PARTS, parse_steps, parse_trainable, setting
 from amuse_jax.errors import StageError
+from amuse_jax.features import catalogue
 from amuse_jax.run import made_from, needs
 from amuse_jax.system import paths
 from amuse_jax.system.sharded import part_slice
@@ -51,6 +52,8 @@ def check(config: ConfigDict) -> None:
     _one_of('rhythm.tracker', config.rhythm.tracker, TRACKERS)
     _one_of('train.cache', config.train.cache, CACHES)
     _one_of('train.towers_from', config.train.towers_from, TOWERS_FROM)
+    for name in config.features.arrays:
+        _one_of('features.arrays', name, catalogue.ARRAYS)
     for name in ('data.annotations', 'evaluate.data.annotations'):
         _one_of(name, setting(config, name), music_avqa.SCHEMES)
     _one_of('loop.remat_policy', config.loop.remat_policy, REMAT_POLICIES)

@@ -45,6 +45,19 @@ def test_another_data_set_adds_its_stages_after_training(tmp_path):
     assert plan.build_stages(config)['evaluate'].path(tmp_path).name == 'evaluate-without-rois'
 
 
+def test_features_are_a_stage_if_arrays_are_named(tmp_path):
+    config = demo.get_config()
+    config.features.arrays = ('fbank',)
+    stages = plan.build_stages(config)
+    assert list(stages) == [*STAGES[:4], 'features', *STAGES[4:]]
+    assert stages['features'].is_kept and plan.shares_gpus(config, tmp_path, ['features'])
+    finish(config, tmp_path)
+    config.features.arrays = ('fbank', 'log_mel_seconds')
+    assert missing(config, tmp_path) == ['features']
+    config.features.arrays = ()
+    assert missing(config, tmp_path) == []
+
+
 @pytest.mark.parametrize(
     ('changes', 'repeated'),
     [

@@ -89,6 +89,11 @@ def test_an_unknown_argument_is_refused(argument):
             '/no/such/folder',
             'expected the folder of another data set to evaluate on',
         ),
+        (
+            'features.arrays',
+            ('vggish', 'clip'),
+            "config.features.arrays is 'clip'; expected one of 'vggish', 'resnet18', 'clip_frames'",
+        ),
         ('rhythm.tracker', 'ear', "config.rhythm.tracker is 'ear'"),
         ('data.root', '/no/such/folder', 'which is not a folder; expected the folder'),
         ('synthetic.videos', 0, 'no data: config.data.root is empty'),
