@@ -52,7 +52,7 @@ def parse_steps(text: str) -> range:
 
 
 def parse_trainable(text: str) -> re.Pattern:
-    """Compile `train.trainable` or `pretrain.trainable`.
+    """Compile `train.trainable`, `pretrain.trainable` or `peer.trainable`.
 
     It is a regular expression; a parameter learns if it is found in its dotted name, such as
     `rhythm_predictor.first.kernel`. 'all' stands for every parameter.
@@ -327,6 +327,53 @@ def default_config() -> ConfigDict:
             towers_from='',  # 'sources' to start the towers from the pretrained source encoder
         )
     )
+    # A system of the comparison in place of Amuse (docs/peers.md). The defaults are those of AVST's
+    # released code; configs/peers/ has the recipe of every system, with its sources.
+    c.peer = ConfigDict(
+        dict(
+            name='',  # one of models/peers/catalogue.py, or '' for Amuse
+            # Where the outputs of other projects' frozen networks come from: 'features', the arrays
+            # of the stage features; 'towers', stand-ins from the run's own pretrained source
+            # encoder (training/peers/stand_ins.py).
+            inputs='features',
+            epochs=80,
+            patience=0,  # epochs without a better validation after which training ends; 0: none
+            batch_size=64,  # videos
+            questions=1,  # questions per video in a step
+            learning_rate=1e-4,
+            decay_every=8,  # epochs after which the rate falls to a tenth; 0 for a cosine to zero
+            weight_decay=0.0,  # AdamW's; 0 for Adam
+            # Factor of the cross-entropy that tells the video's own frames from those of others.
+            match_weight=0.5,
+            trainable='all',  # see parse_trainable
+            # First epochs of AVST, in which it only learns which sound belongs to which frame.
+            grounding=ConfigDict(dict(epochs=0, batch_size=64, learning_rate=1e-4)),  # pairs
+            # Sizes. Those of the towers are in the section model.
+            width=512,  # channels of the head; AVST and DG-SCT take those of their visual maps
+            dropout=0.1,
+            # Adapters of LAVISH, LAST, DG-SCT and LSTTA.
+            adapter=ConfigDict(
+                dict(
+                    latents=64,  # learned tokens
+                    reduction=8,  # factor by which the bottleneck is narrower
+                    groups=4,  # groups of its convolutions
+                    audio_gate=True,  # whether the audio stream's adapters have a gate
+                    base=0.7,  # DG-SCT: added to the weights of channels and positions
+                    hidden=512,  # LSTTA: hidden channels
+                )
+            ),
+            # PSTP-Net: parts that the video is cut into; how many of them, and how many patches of
+            # each of their frames, are selected; whether an LSTM reads the question, not CLIP.
+            selection=ConfigDict(dict(segments=12, top_segments=2, top_patches=25)),
+            reads_with_lstm=False,
+            # What the released training does to frozen towers by mistake (models/peers/disturb.py).
+            disturb=ConfigDict(
+                dict(drop_path=0.0, batch_statistics=False, spec_augment=False, mixup=False)
+            ),
+        )
+    )
+    # For --stages=peers: by name of the system, the values that replace those of the section peer.
+    c.peers = ConfigDict()
     # Settings of both training stages; they do not change the result.
     c.loop = ConfigDict(
         dict(

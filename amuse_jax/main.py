@@ -4,6 +4,7 @@ python -m amuse_jax.main --config=configs/demo.py
 python -m amuse_jax.main --config=configs/demo.py --stages=summary
 python -m amuse_jax.main --config=configs/demo.py --stages=status
 python -m amuse_jax.main --config=configs/demo.py --stages=ablations
+python -m amuse_jax.main --config=configs/demo.py --stages=peers
 python -m amuse_jax.main --config=configs/demo.py --stages=ask --video=F.mp4 --question="..."
 
 With several hosts, every host runs the same command with a --coordinator, and all of them use one

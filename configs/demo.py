@@ -55,4 +55,30 @@ def get_config(argument: str = ''):
     c.mesh.data = 1  # batches of four videos keep no second device busy
     # As in training: one program validates and predicts.
     c.evaluate.batch_size = 4
+    set_peers(c)
     return c
+
+
+def set_peers(c):
+    """Set sizes and epochs with which each peer trains in about four minutes (--stages=peers).
+
+    Recipes are shortened: higher rates, few epochs, and all questions about a video in one step.
+    """
+    c.peer.update(
+        inputs='towers', batch_size=4, questions=20, width=128, learning_rate=1e-3, decay_every=0,
+        adapter=dict(latents=16, reduction=4, groups=2, hidden=64),
+        selection=dict(segments=5, top_segments=2, top_patches=2), reads_with_lstm=True,
+    )  # fmt: skip
+    c.peers.update(
+        avst=dict(epochs=20, grounding=dict(epochs=5, batch_size=32, learning_rate=1e-3)),
+        pstp_released=dict(epochs=30, match_weight=0.0),
+        pstp_paper=dict(epochs=30, match_weight=0.0),
+        lavish=dict(epochs=4, trainable=r'^(?!swin\.)|^swin\..*norm'),
+        lstta=dict(epochs=3, questions=8, match_weight=0.0, trainable=r'^(?!visual\.|audio\.)'),
+        dgsct=dict(
+            epochs=4, learning_rate=5e-4, adapter=dict(latents=2, audio_gate=False),
+            trainable='^(adapters|projection|head)',
+        ),
+        last=dict(epochs=4, trainable=r'^(?!lavish\.swin\.)|^lavish\.swin\..*norm'),
+        last_att=dict(epochs=4, trainable=r'^(?!lavish\.swin\.)|^lavish\.swin\..*norm'),
+    )  # fmt: skip

@@ -3,6 +3,7 @@
 python -m amuse_jax.benchmark --config=configs/v1.py
 python -m amuse_jax.benchmark --config=configs/v1.py --videos=8 --dtypes=bfloat16  # for a GPU
 python -m amuse_jax.benchmark --config=configs/v1.py --rows=visual,step --rounds=20
+python -m amuse_jax.benchmark --config=configs/peers/avst.py       # a system of the comparison
 python -m amuse_jax.benchmark --config=configs/v1.py --sweep=batch,questions,segments,resolution
 python -m amuse_jax.benchmark --config=configs/v1.py --sweep=remat_policy  # cost of recomputation
 python -m amuse_jax.benchmark tpu --config=configs/v1.py --topology=v5e:4x4,v5e:16x16
@@ -26,6 +27,7 @@ visual-frozen, audio-frozen        same result: forward pass of a frozen tower
 questions                          same result: five questions per video
 epoch                              same result: cost of one question in an epoch of training
 ask                                same result: watching a video, the first and a further question
+peer, peer-step                    of a config with a peer: forward pass, training step, JAX alone
 compile                            compile time of the training step, without and with the cache
 pipeline, prepare                  reading records and preparing videos, each on one core
 
@@ -226,7 +228,7 @@ def _run(config) -> None:
     if COMPILE.value and not has_compiler:
         print('torch.compile is not measured: it needs a C++ compiler, and g++ is not installed')
     plan = rows.Plan(
-        rows=ROWS.value or (() if SWEEP.value else rows.ROWS),
+        rows=ROWS.value or (() if SWEEP.value else rows.default_rows(config)),
         sweeps=SWEEP.value,
         dtypes=DTYPES.value,
         rounds=ROUNDS.value,

@@ -17,6 +17,7 @@ from amuse_jax.benchmark import (
     compiling,
     data,
     epoch,
+    peers,
     report,
     sweeps,
     timing,
@@ -28,6 +29,8 @@ from amuse_jax.errors import StageError
 from amuse_jax.models import platform
 from amuse_jax.system import memory
 
+# Of a config with a peer, in place of all others; as COMPARISONS.
+PEER_ROWS = {'peer': peers.forward, 'peer-step': peers.training_step}
 # Functions build(config, with_compile, videos) -> Comparison.
 COMPARISONS: Mapping[str, Callable[[ConfigDict, bool, int], Comparison]] = {
     **{part: functools.partial(towers.compare, part, 'forward') for part in towers.PARTS},
@@ -44,11 +47,17 @@ COMPARISONS: Mapping[str, Callable[[ConfigDict, bool, int], Comparison]] = {
     'questions': whole.five_questions,
     'epoch': epoch.compare,
     'ask': ask.compare,
+    **PEER_ROWS,
 }
 # Functions measure(config, folder, rounds, keep_memory) -> rows. There is no PyTorch side.
 JAX_ONLY = {'pipeline': data.input_pipeline, 'prepare': data.prepare_videos}
 COMPILE = 'compile'
 ROWS = (*COMPARISONS, COMPILE, *JAX_ONLY)
+
+
+def default_rows(config: ConfigDict) -> tuple[str, ...]:
+    """Return the rows that are measured if none is named: those of Amuse, or of the peer."""
+    return tuple(PEER_ROWS) if config.peer.name else tuple(r for r in ROWS if r not in PEER_ROWS)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,13 +24,13 @@ class Answered:
     Attributes:
       question: the question.
       line: its line of predictions.jsonl.
-      region_weights: (T, K), each region's share of the attention to regions.
+      region_weights: (T, K), each region's share of the attention to regions; None of a peer.
       time_weights: (T,) for each stream, the attention inside the stream to each segment.
     """
 
     question: Question
     line: Mapping
-    region_weights: np.ndarray
+    region_weights: np.ndarray | None
     time_weights: Mapping[str, np.ndarray]
 
     @property

@@ -39,7 +39,7 @@ def write(
 
     Args:
       folder: folder of the evaluate stage.
-      inputs: folders of annotate, rois, pretrain and train, by stage.
+      inputs: folders of train, and of annotate, rois and pretrain if the model is made from them.
       scores: content of scores.json.
       templates: rows of tables.per_template.
       predictions: lines of predictions.jsonl for the test questions.
@@ -63,7 +63,8 @@ def write(
         notes.append(f'table.md lists {len(later)} other published results.')
     tables.write_templates(folder, templates)
     figures.training_curves(inputs['train'] / 'metrics.jsonl', folder / 'figures/training.png')
-    figures.importance(predictions, folder / 'figures/importance.png')
+    if 'importance' in predictions[0]:  # a peer has none
+        figures.importance(predictions, folder / 'figures/importance.png')
     figures.template_marks(templates, folder / 'figures/templates.png')
     test = scores['parts']['test']
     figures.accuracy_bars(
@@ -74,7 +75,11 @@ def write(
     )
     markdown_tables = [tables.as_markdown(rows) + '\n' for rows in displayed]
     qualities = quality.make_tables(
-        {name: read_manifest(inputs[name])['summary'] for name in ('annotate', 'rois', 'pretrain')}
+        {
+            name: read_manifest(inputs[name])['summary']
+            for name in ('annotate', 'rois', 'pretrain')
+            if name in inputs
+        }
     )
     _write_markdown(folder, markdown_tables, notes, qualities, examples, scores['test_set'])
     report_html.write(
@@ -104,15 +109,16 @@ def labelled(parts: Mapping[str, Mapping], key: str) -> dict[str, Mapping]:
 
 
 def own_margins(parts: Mapping[str, Mapping]) -> dict[str, dict[str, float]]:
-    """Return half the width of Amuse's 95 % intervals, under the names of `labelled`."""
+    """Return half the width of the model's 95 % intervals, under the names of `labelled`."""
     intervals = labelled(parts, 'intervals')
+    own = tables.model_of(next(iter(parts.values())))
     return bootstrap.margins(
-        {label: row for label, row in intervals.items() if label.partition(': ')[0] == 'Amuse'}
+        {label: row for label, row in intervals.items() if label.partition(': ')[0] == own}
     )
 
 
 def _rows(parts: Mapping[str, Mapping]) -> dict[str, Mapping[str, float | str]]:
-    """Return the rows of every method for the parts, and Amuse's margins."""
+    """Return the rows of every method for the parts, and the model's margins."""
     return tables.with_margins(labelled(parts, 'rows'), own_margins(parts), MARGIN)
 
 
@@ -125,7 +131,7 @@ def _csv_rows(scores: Mapping, peers: Sequence[published.Published]) -> dict[str
 def markdown_tables(scores: Mapping) -> list[str]:
     """Return the table of the test questions, and one of the other parts if there are any.
 
-    They have the rows of Amuse with its margins and those of the baselines.
+    They have the rows of the model with its margins and those of the baselines.
     """
     others = {name: part for name, part in scores['parts'].items() if name != 'test'}
     groups = [{'test': scores['parts']['test']}, *([others] if others else [])]
@@ -134,7 +140,7 @@ def markdown_tables(scores: Mapping) -> list[str]:
 
 def table_notes(scores: Mapping) -> list[str]:
     """Return the notes under the table, one or two sentences each."""
-    notes = [INTERVAL_NOTE]
+    notes = [INTERVAL_NOTE, *scores['model'].get('notes', ())]
     test_set = scores['test_set']
     if test_set['name']:
         notes.append(
@@ -174,6 +180,7 @@ def _write_markdown(
             tables=markdown_tables,
             notes=notes,
             quality=qualities,
+            has_importance=(folder / 'figures/importance.png').exists(),
             templates=(folder / 'templates.md').read_text('utf-8'),
             examples=_list_examples(folder, examples),
         )

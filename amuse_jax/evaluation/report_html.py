@@ -97,6 +97,7 @@ def write(
         figures={
             name: embed(figures / f'{name}.png', is_lossless=True)
             for name in ('accuracy', 'importance', 'training')
+            if (figures / f'{name}.png').exists()
         },
     )
     path.write_text(text, 'utf-8')

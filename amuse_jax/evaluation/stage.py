@@ -8,7 +8,7 @@ The questions come from the run's own data set or from another one (other_data.p
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,19 +22,23 @@ from amuse_jax.evaluation import (
     bootstrap,
     examples,
     other_data,
+    peers,
     report,
     tables,
     test_sets,
 )
 from amuse_jax.evaluation.examples import Answered
-from amuse_jax.evaluation.other_data import TestData
+from amuse_jax.models.peers import catalogue
 from amuse_jax.music_avqa import REPHRASED, Question, vocabulary
 from amuse_jax.system import hosts
 from amuse_jax.system.files import write_json
 from amuse_jax.system.manifest import read_manifest
+from amuse_jax.training.peers import predict as predict_peer
 from amuse_jax.training.train import leakage, predict
+from amuse_jax.training.train.predict import Prediction
 
-METHODS = ('Amuse', 'most frequent answer', 'question words')
+AMUSE = 'Amuse'
+BASELINES = ('most frequent answer', 'question words')
 
 
 def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
@@ -57,23 +61,89 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
         (leakage.py), or an answer is not finite.
     """
     test_data = other_data.find_test_data(inputs)
+
+    def predict_split(split: str) -> Iterator[Prediction]:
+        return predict.predict(config, test_data.inputs(inputs), split, test_data.encoded)
+
+    found = _evaluate(config, folder, inputs, test_data.prepare, AMUSE, predict_split)
+    if found is None:
+        return {}
+    scores, templates, answered = found
+    chosen = examples.choose(answered, config.evaluate.examples)
+    pages = examples.draw(config, folder / 'examples', test_data, chosen)
+    shown = [report.Example(each.line, page) for each, page in zip(chosen, pages)]
+    report.write(folder, inputs, scores, templates, [each.line for each in answered], shown)
+    return scores['parts']['test']['rows']
+
+
+def run_peer(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
+    """Evaluate the best checkpoint of the config's peer, as `run` evaluates that of Amuse.
+
+    A peer has no importance scores and no regions, so there are no pages with examples.
+
+    Args:
+      config: the config of the run.
+      folder: the stage's folder.
+      inputs: folders of the earlier stages by name.
+
+    Returns:
+      The rows of the three methods, as `run` does.
+
+    Raises:
+      StageError: as `run` does.
+    """
+    title = catalogue.find(config.peer.name).title
+    split_predictor = functools.partial(predict_peer.predict, config, inputs)
+    notes = [peers.STAND_INS_NOTE] if config.peer.inputs == 'towers' else []
+    found = _evaluate(config, folder, inputs, inputs['prepare'], title, split_predictor, notes)
+    if found is None:
+        return {}
+    scores, templates, answered = found
+    report.write(folder, inputs, scores, templates, [each.line for each in answered], [])
+    return scores['parts']['test']['rows']
+
+
+def _evaluate(
+    config: ConfigDict,
+    folder: Path,
+    inputs: Mapping[str, Path],
+    test_prepare: Path,
+    method: str,
+    predict_split: Callable[[str], Iterator[Prediction]],
+    notes: Sequence[str] = (),
+) -> tuple[dict, list[dict], list[Answered]] | None:
+    """Answer all test questions; write predictions.jsonl and scores.json.
+
+    Args:
+      config: the config of the run.
+      folder: the stage's folder.
+      inputs: folders of the earlier stages by name.
+      test_prepare: folder of the test records and questions.
+      method: name of the model's row.
+      predict_split: returns the predictions for a split.
+      notes: sentences about the model, which stand below its tables.
+
+    Returns:
+      The content of scores.json, the rows of tables.per_template, and the answered test questions;
+      None on all hosts but the first.
+    """
     train = read_questions(inputs['prepare'], 'train')
-    splits = other_data.test_splits(test_data.prepare)
-    questions = {split: read_questions(test_data.prepare, split) for split in splits}
+    splits = other_data.test_splits(test_prepare)
+    questions = {split: read_questions(test_prepare, split) for split in splits}
     for is_leaked in _find_leaked(inputs['train'], questions).values():
         leakage.check(is_leaked, config.evaluate.leaked)  # before the model runs
     predictions = {
-        split: _predict(config, inputs, test_data, split, len(part))
+        split: _answered(predict_split(split), split, len(part))
         for split, part in questions.items()
     }
     if not hosts.is_first():  # all hosts predict, but only the first one writes
-        return {}
+        return None
     lines = [each.line for part in predictions.values() for each in part]
     _write_lines(folder / 'predictions.jsonl', lines)
 
     questions = {split: [each.question for each in part] for split, part in predictions.items()}
     is_leaked = _find_leaked(inputs['train'], questions)
-    answers = _answers(train, predictions, questions)
+    answers = _answers(train, method, predictions, questions)
     parts = {}
     for split in splits:
         parts |= _parts(
@@ -85,22 +155,13 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
             'fingerprint': read_manifest(inputs['train'])['fingerprint'],
             'data': read_manifest(inputs['prepare']).get('sources', ''),
             'settings': upstream_settings(inputs) | {'evaluate.leaked': config.evaluate.leaked},
+            **({'notes': list(notes)} if notes else {}),
         },
         'parts': {name: part.scores() for name, part in parts.items()},
     }
     write_json(folder / 'scores.json', scores)
     templates = tables.per_template(parts['test'].questions, parts['test'].is_correct)
-    chosen = examples.choose(predictions['test'], config.evaluate.examples)
-    pages = examples.draw(config, folder / 'examples', test_data, chosen)
-    report.write(
-        folder,
-        inputs,
-        scores,
-        templates,
-        [each.line for each in predictions['test']],
-        [report.Example(each.line, page) for each, page in zip(chosen, pages)],
-    )
-    return scores['parts']['test']['rows']
+    return scores, templates, predictions['test']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +228,7 @@ def _find_leaked(
 
 def _answers(
     train: Sequence[Question],
+    method: str,
     predictions: Mapping[str, Sequence[Answered]],
     questions: Mapping[str, Sequence[Question]],
 ) -> dict[str, dict[str, Sequence[str]]]:
@@ -179,12 +241,12 @@ def _answers(
     words = _map_over_splits(functools.partial(baselines.answer_from_words, train), questions)
     answers = {}
     for split, part in questions.items():
-        answers[split] = {METHODS[0]: [each.line['predicted'] for each in predictions[split]]}
+        answers[split] = {method: [each.line['predicted'] for each in predictions[split]]}
         if split == REPHRASED:
             part = baselines.with_original_templates(questions['test'], part)
         if part:
-            answers[split][METHODS[1]] = baselines.most_frequent_answers(train, part)
-        answers[split][METHODS[2]] = words[split]
+            answers[split][BASELINES[0]] = baselines.most_frequent_answers(train, part)
+        answers[split][BASELINES[1]] = words[split]
     return answers
 
 
@@ -248,14 +310,11 @@ def _test_set(questions: Sequence[Question], scheme: str) -> dict:
     }
 
 
-def _predict(
-    config: ConfigDict, inputs: Mapping[str, Path], test_data: TestData, split: str, total: int
-) -> list[Answered]:
-    """Answer the split's questions; `total` is their number, for the progress bar."""
-    predictions = []
-    results = predict.predict(config, test_data.inputs(inputs), split, test_data.encoded)
+def _answered(found: Iterator[Prediction], split: str, total: int) -> list[Answered]:
+    """Return a split's predictions for predictions.jsonl; `total` is their number."""
+    answered = []
     name, is_quiet = f'evaluate: {split}', not hosts.is_first()
-    for item in tqdm(results, total=total, desc=name, unit='question', disable=is_quiet):
+    for item in tqdm(found, total=total, desc=name, unit='question', disable=is_quiet):
         question = item.question
         if not np.isfinite(item.probabilities).all():
             raise StageError(
@@ -276,14 +335,16 @@ def _predict(
             'answer': question.answer,
             'predicted': vocabulary.ANSWERS[best],
             'probabilities': [round(float(p), 5) for p in item.probabilities],
-            'importance': {
-                stream: round(float(weight), 5) for stream, weight in item.importance.items()
-            },
         }
+        if item.importance:
+            line['importance'] = {
+                stream: round(float(weight), 5) for stream, weight in item.importance.items()
+            }
         # Copies, because the arrays are parts of a whole batch.
+        regions = None if item.region_weights is None else item.region_weights.copy()
         time_weights = {name: part.copy() for name, part in item.time_weights.items()}
-        predictions.append(Answered(question, line, item.region_weights.copy(), time_weights))
-    return predictions
+        answered.append(Answered(question, line, regions, time_weights))
+    return answered
 
 
 def _write_lines(path: Path, lines: Sequence[dict]) -> None:

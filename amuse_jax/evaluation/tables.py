@@ -79,6 +79,11 @@ def read_scores(folder: Path) -> dict:
     return scores | {'parts': with_nan(scores['parts'])}
 
 
+def model_of(part: Mapping) -> str:
+    """Return the name of the model in a part of scores.json; its row is the first one."""
+    return next(iter(part['rows']))
+
+
 def per_template(
     questions: Sequence[Question], is_correct: Mapping[str, Sequence[bool]]
 ) -> list[dict]:

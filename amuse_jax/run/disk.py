@@ -24,6 +24,7 @@ from amuse_jax.models import summary
 from amuse_jax.music_avqa import vocabulary
 from amuse_jax.run import set_aside
 from amuse_jax.run.definition import Stage
+from amuse_jax.training.peers import summary as peer_summary
 
 
 def remaining_bytes(
@@ -142,6 +143,9 @@ def pretrain_bytes(config: ConfigDict, videos: int) -> int:
 
 def train_bytes(config: ConfigDict, videos: int) -> int:
     """Return the size of training: checkpoints, the best one, and stored tokens of all videos."""
+    if config.peer.name:  # it stores no tokens
+        parameters = peer_summary.count(config)
+        return _checkpoint_bytes(config, parameters) + 2 * 4 * parameters
     text = config.model.text
     parameters = (summary.BERT_WORDS + 12 * text.width * text.depth) * text.width
     if config.without != 'encoder':

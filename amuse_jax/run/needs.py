@@ -44,6 +44,18 @@ _V2 = Release(
 )
 
 
+_OF_AMUSE = (
+    "  WEIGHTS, a YOLOv8 detector: ultralytics' yolov8n-oiv7.pt, or a .pt file of your own",
+    "  source separation: pip install '.[uss]', which downloads its weights; or else",
+    f'      --config.sources.stems=tags --config.sources.weights={_TAGGER}',
+)
+_CHECKPOINTS = (
+    "  the towers' checkpoints, downloaded from the Hugging Face hub at the start; offline",
+    '      name files, or folders written by `python -m amuse_jax.pretrained convert`:',
+    '      --config.checkpoints.visual=F and so on, --config.model.text.tokenizer=F',
+)
+
+
 def message(config: ConfigDict) -> str:
     """Return a message, one screen long, that lists everything the user must provide."""
     scheme = config.data.annotations
@@ -73,19 +85,15 @@ def message(config: ConfigDict) -> str:
             f'Written in --workdir: at most {_disk_space(config, release.videos)}.',
             '',
             'Also needed:',
-            "  WEIGHTS, a YOLOv8 detector: ultralytics' yolov8n-oiv7.pt, or a .pt file of your own",
-            "  source separation: pip install '.[uss]', which downloads its weights; or else",
-            f'      --config.sources.stems=tags --config.sources.weights={_TAGGER}',
-            "  the towers' checkpoints, downloaded from the Hugging Face hub at the start; offline",
-            '      name files, or folders written by `python -m amuse_jax.pretrained convert`:',
-            '      --config.checkpoints.visual=F and so on, --config.model.text.tokenizer=F',
+            *(() if config.peer.name else _OF_AMUSE),
+            *(_CHECKPOINTS if not config.peer.name or any(config.checkpoints.values()) else ()),
             *(f'  {sentence}' for sentence in catalogue.missing_weights(config)),
             '',
-            'Check DIR:         python -m amuse_jax.music_avqa check --root=DIR '
+            'Check DIR:        python -m amuse_jax.music_avqa check --root=DIR '
             f'--annotations={scheme}',
-            f'Start:             {start} --config.data.root=DIR \\',
-            '                       --config.rois.weights=WEIGHTS',
-            'Without any data:  python -m amuse_jax.main --config=configs/demo.py',
+            f'Start:            {start} --config.data.root=DIR'
+            + ('' if config.peer.name else ' \\\n' + 22 * ' ' + '--config.rois.weights=WEIGHTS'),
+            'Without any data: python -m amuse_jax.main --config=configs/demo.py',
         ]
     )
 
@@ -94,10 +102,11 @@ def _disk_space(config: ConfigDict, videos: int) -> str:
     """Return the disk space of all stages as text, such as '93 GB (prepare 17, ...)'."""
     from amuse_jax.run import disk  # here, because it imports JAX, which is slow
 
+    left_out = {'render', 'rois', 'pretrain'} if config.peer.name else {'render'}
     sizes = {
         name: stage_bytes(config, videos)
         for name, stage_bytes in disk.STAGE_BYTES.items()
-        if name != 'render'
+        if name not in left_out
     }
     sizes = {name: size for name, size in sizes.items() if size}  # no features without arrays
     parts = ', '.join(f'{name} {size / 1e9:.0f}' for name, size in sizes.items())

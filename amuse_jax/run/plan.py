@@ -11,22 +11,33 @@ from ml_collections import ConfigDict
 from amuse_jax.annotate import stage as annotate
 from amuse_jax.ask import loading, terminal
 from amuse_jax.ask.model import Model
-from amuse_jax.config import HEADS, PARTS
 from amuse_jax.data import sources
 from amuse_jax.data import stage as prepare
 from amuse_jax.errors import StageError, first_few
-from amuse_jax.evaluation import ablations, other_data, report
+from amuse_jax.evaluation import other_data, report
 from amuse_jax.evaluation import stage as evaluate
 from amuse_jax.features import stage as features
 from amuse_jax.models import summary
 from amuse_jax.regions import stage as regions
-from amuse_jax.run import batches, disk, hours, lock, parts, preflight, settings, status
-from amuse_jax.run.definition import Stage
+from amuse_jax.run import (
+    batches,
+    comparisons,
+    disk,
+    hours,
+    lock,
+    parts,
+    peers,
+    preflight,
+    settings,
+    status,
+)
+from amuse_jax.run.definition import Stage, head_suffix
 from amuse_jax.run.results import Results, adopt, has_format_1
 from amuse_jax.run.stage import check_input, run_stage
 from amuse_jax.synthetic import stage as render
 from amuse_jax.system import devices, hosts, paths, xla
 from amuse_jax.training import fitting
+from amuse_jax.training.peers import summary as peer_summary
 from amuse_jax.training.pretrain import stage as pretrain
 from amuse_jax.training.train import stage as train
 
@@ -49,20 +60,15 @@ def _train_settings(config: ConfigDict) -> list[str]:
     return [f'train.{name}' for name in sorted(config.train) if name != 'cache']
 
 
-def _head_suffix(config: ConfigDict) -> str:
-    """Return the end of the names of the folders that are not those of our answer head."""
-    return '' if config.model.head == HEADS[0] else f'-{config.model.head}-head'
-
-
 def build_stages(config: ConfigDict) -> dict[str, Stage]:
     """Return the stages of a run by name, in the order in which they run.
 
     `render` exists only if the videos are synthetic, `features` only if its settings name arrays,
     and the `test_` stages only if the run is evaluated on another data set. Each answer head and
     each ablation has its own folders of `train` and of the stages after it, so that a workdir holds
-    all rows of Table 4 with both heads.
+    all rows of Table 4 with both heads. A peer has stages of its own (run/peers.py).
     """
-    suffix = _head_suffix(config) + (f'-without-{config.without}' if config.without else '')
+    suffix = head_suffix(config) + (f'-without-{config.without}' if config.without else '')
     is_rendered, has_other_data = bool(config.synthetic.videos), bool(config.evaluate.data.root)
     other = f'{other_data.folder_name(config)}/' if has_other_data else ''
     stages = (
@@ -158,13 +164,14 @@ def build_stages(config: ConfigDict) -> dict[str, Stage]:
             is_kept=True,
         ),
     )
-    return {
+    found = {
         stage.name: stage
         for stage in stages
         if (is_rendered or stage.name != 'render')
         and (config.features.arrays or stage.name != 'features')
         and (has_other_data or not stage.name.startswith('test_'))
     }
+    return peers.stages(config, found) if config.peer.name else found
 
 
 def run(
@@ -179,7 +186,7 @@ def run(
     Args:
       config: the run's config.
       workdir: the run's folder.
-      names: names of stages, and 'ablations'; empty for all stages.
+      names: names of stages, and of comparisons.TABLES; empty for all stages.
       redo: names of stages that are made again although they are complete.
       batch_sizes: the sizes that `batches.resolve` returned; the workdir stores them.
 
@@ -204,9 +211,11 @@ def run(
         for stage in stages.values():
             if not names or stage.name in names:
                 run_stage(stage, config, workdir, stages, redo)
-        if 'ablations' in names:
-            run_ablations(config, workdir)
-        elif hosts.is_first() and (not names or 'evaluate' in names):
+        several = comparisons.TABLES.keys() & names
+        for name in several:
+            run_whole = functools.partial(_run_whole, workdir=workdir)
+            comparisons.run(name, config, workdir, run_whole)
+        if not several and hosts.is_first() and (not names or 'evaluate' in names):
             print(report.format_summary(stages['evaluate'].path(workdir)))
 
 
@@ -224,8 +233,8 @@ def shares_gpus(
     using = {'rois', 'test_rois', 'features'} | (
         {'annotate'} if config.sources.stems != 'truth' else set()
     )
-    if 'ablations' in names:
-        names = ()  # an ablation runs every stage
+    if comparisons.TABLES.keys() & names:
+        names = ()  # every stage of Amuse runs
     stages = build_stages(config)
     results = Results(config, workdir, stages, needs_data=False)
     running = _stages_to_run(results, stages, redo)
@@ -233,11 +242,11 @@ def shares_gpus(
 
 
 def _check_names(stages: Mapping[str, Stage], names: Sequence[str], redo: Sequence[str]) -> None:
-    unknown = set(names) - set(stages) - {'ablations'}
+    unknown = set(names) - set(stages) - comparisons.TABLES.keys()
     if unknown:
         raise StageError(
             f'--stages names {", ".join(sorted(unknown))}; expected some of '
-            + ', '.join([*stages, 'ablations', 'or summary, status or ask alone'])
+            + ', '.join([*stages, *comparisons.TABLES, 'or summary, status or ask alone'])
         )
     unknown = set(redo) - (set(names) & set(stages) if names else set(stages))
     if unknown:
@@ -250,14 +259,14 @@ def _check_names(stages: Mapping[str, Stage], names: Sequence[str], redo: Sequen
 def _check(config: ConfigDict, workdir: Path, names: Sequence[str], redo: Sequence[str]) -> None:
     """Check data, devices, disk and external files for all pending stages before the first one."""
     settings.check_data(config)
+    peers.check(config)
     if hosts.count() > 1:
         devices.start()  # together on all hosts
     if not hosts.is_first():  # which checks on behalf of all hosts
         return
     pending = [(config, _pending_stages(config, workdir, names, redo))]
-    if 'ablations' in names:
-        variants = _ablation_configs(config).values()
-        pending += [(variant, _pending_stages(variant, workdir)) for variant in variants]
+    variants = comparisons.configs(config, names)
+    pending += [(variant, _pending_stages(variant, workdir)) for variant in variants]
     if any(stages for _, stages in pending):
         count, is_alone = devices.count(), hosts.count() == 1
         for variant, stages in pending:
@@ -336,34 +345,19 @@ def _warn_of_changes(folder: Path, name: str, changed: tuple[str, ...]) -> None:
     logging.warning('%s: files have changed since it was made: %s', name, first_few(changed, ', '))
 
 
-def run_ablations(config: ConfigDict, workdir: Path) -> None:
-    """Train and evaluate the full model and the four ablations, and print Table 4."""
-    folders = {}
-    for part, variant in _ablation_configs(config).items():
-        stages = build_stages(variant)
-        if hosts.is_first():
-            adopt(variant, workdir, stages)
-        for stage in stages.values():
-            run_stage(stage, variant, workdir, stages)
-        folders[part] = stages['evaluate'].path(workdir)
+def _run_whole(config: ConfigDict, workdir: Path) -> Path:
+    """Run every stage of a config whose result is missing; return the evaluate folder."""
+    stages = build_stages(config)
     if hosts.is_first():
-        folder = folders[''].with_name(f'ablations{_head_suffix(config)}')
-        print(ablations.write(folder, folders))
-
-
-def _ablation_configs(config: ConfigDict) -> dict[str, ConfigDict]:
-    """Return the config of every row of Table 4, by the part that is left out ('' for none)."""
-    variants = {}
-    for part in ('', *PARTS):
-        variants[part] = config.copy_and_resolve_references()
-        with variants[part].unlocked():
-            variants[part].without = part
-    return variants
+        adopt(config, workdir, stages)
+    for stage in stages.values():
+        run_stage(stage, config, workdir, stages)
+    return stages['evaluate'].path(workdir)
 
 
 def summarise(config: ConfigDict) -> None:
     """Print parameters, FLOPs and shapes of every part, without allocating any weights."""
-    print(summary.table(config))
+    print(peer_summary.table(config) if config.peer.name else summary.table(config))
 
 
 def ask(config: ConfigDict, workdir: Path, video: str, question: str) -> None:

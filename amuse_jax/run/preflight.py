@@ -17,6 +17,7 @@ from amuse_jax.errors import StageError
 from amuse_jax.features import stage as features
 from amuse_jax.pretrained import separation, tagging, towers
 from amuse_jax.regions import stage as regions
+from amuse_jax.run import peers
 from amuse_jax.system import paths
 
 
@@ -36,7 +37,9 @@ def check(config: ConfigDict, pending: Collection[str]) -> None:
     """
     if 'annotate' in pending and not config.data.beam:  # Beam's workers have their own packages
         _check_source_separation(config)
-    if 'train' in pending:
+    if 'train' in pending and config.peer.name:
+        peers.check_towers(config)
+    elif 'train' in pending:
         _check_frozen_towers(config)
         QuestionTokenizer(config.model.text)
     for part in _towers_read(config, pending):
@@ -119,9 +122,10 @@ def _check_frozen_towers(config: ConfigDict) -> None:
 
 
 def _towers_read(config: ConfigDict, pending: Collection[str]) -> list[str]:
-    """Return the towers whose checkpoints are read; `init_towers` of either stage reads them."""
-    parts = ['text'] if 'train' in pending else []
-    if 'pretrain' in pending or ('train' in pending and _starts_from_checkpoints(config)):
+    """Return the towers whose checkpoints pretraining or Amuse reads, in `init_towers`."""
+    trains_amuse = 'train' in pending and not config.peer.name
+    parts = ['text'] if trains_amuse else []
+    if 'pretrain' in pending or (trains_amuse and _starts_from_checkpoints(config)):
         parts += ['visual', 'audio']
     return parts
 

@@ -20,6 +20,7 @@ CACHES = ('auto', 'device', 'host', 'disk')
 TOWERS_FROM = ('', 'sources')
 REMAT_POLICIES = ('everything', 'products', 'attention', 'inputs')
 LEAKED = ('refuse', 'apart')
+PEER_INPUTS = ('features', 'towers')
 
 
 def expand_paths(config: ConfigDict) -> None:
@@ -58,6 +59,7 @@ def check(config: ConfigDict) -> None:
         _one_of(name, setting(config, name), music_avqa.SCHEMES)
     _one_of('loop.remat_policy', config.loop.remat_policy, REMAT_POLICIES)
     _one_of('evaluate.leaked', config.evaluate.leaked, LEAKED)
+    _one_of('peer.inputs', config.peer.inputs, PEER_INPUTS)
     _one_of('model.dtype', config.model.dtype, ('float32', 'bfloat16'))
     _one_of('model.head', config.model.head, HEADS)
     for name in POSITIVE:
@@ -99,6 +101,7 @@ def check(config: ConfigDict) -> None:
     sources.windows_per_segment(config.data.segment_seconds, config.sources.window_seconds)
     _check_training(config)
     _check_towers(config)
+    _check_peer(config)
 
 
 def check_workdir(workdir: Path) -> None:
@@ -173,6 +176,13 @@ POSITIVE = (
     'train.learning_rate',
     'train.head_learning_rate',
     'train.halve_every',
+    'peer.epochs',
+    'peer.batch_size',
+    'peer.questions',
+    'peer.learning_rate',
+    'peer.width',
+    'peer.grounding.batch_size',
+    'peer.grounding.learning_rate',
     'loop.log_steps',
     'loop.keep',
     'evaluate.batch_size',
@@ -194,6 +204,11 @@ NOT_NEGATIVE = (
     'train.open_questions',
     'train.head_warmup_epochs',
     'train.gain_db',
+    'peer.patience',
+    'peer.decay_every',
+    'peer.weight_decay',
+    'peer.match_weight',
+    'peer.grounding.epochs',
     'loop.checkpoint_seconds',
     'loop.max_refused',
     'loop.stuck_seconds',
@@ -209,6 +224,8 @@ SHARES = (
     'train.mirror',
     'train.time_shift',
     'train.head_final_share',
+    'peer.dropout',
+    'peer.disturb.drop_path',
 )
 
 
@@ -229,11 +246,34 @@ def _check_training(config: ConfigDict) -> None:
             'config.pretrain.predictor_epochs and config.pretrain.epochs are both 0; set one of '
             'them'
         )
-    for name in ('pretrain.trainable', 'train.trainable'):
+    for name in ('pretrain.trainable', 'train.trainable', 'peer.trainable'):
         try:
             parse_trainable(setting(config, name))
         except ValueError as error:
             raise StageError(f'config.{name} is {error}') from error
+
+
+def _check_peer(config: ConfigDict) -> None:
+    """Refuse what only Amuse can do."""
+    name = config.peer.name
+    if not name:
+        return
+    if config.without:
+        raise StageError(
+            f'config.without is {config.without!r} and config.peer.name is {name!r}; expected one '
+            'of them, because only Amuse has parts to leave out'
+        )
+    if config.evaluate.data.root:
+        raise StageError(
+            f'config.evaluate.data.root is {config.evaluate.data.root!r}, and config.peer.name is '
+            f'{name!r}; expected one of them: a peer is evaluated on the test questions of its own '
+            'data set, and on the rephrased ones in config.data.rephrased'
+        )
+    if config.peer.grounding.epochs and name != 'avst':
+        raise StageError(
+            f'config.peer.grounding.epochs is {config.peer.grounding.epochs} for {name}; expected '
+            '0, because AVST alone has a first stage of its own'
+        )
 
 
 def _check_towers(config: ConfigDict) -> None:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from amuse_jax.errors import StageError
 from amuse_jax.models import summary
 from amuse_jax.training import sharding, state
+from amuse_jax.training.peers import summary as peer_summary
 
 STAGES = ('pretrain', 'train')
 
@@ -38,19 +39,22 @@ def check(config: ConfigDict, stages: Collection[str], devices: int, *, is_alone
     shape = sharding.mesh_shape(config.mesh, devices, is_alone=is_alone)
     mesh = AbstractMesh(shape, sharding.AXES)
     shards = sharding.num_batch_shards(mesh)
+    if 'train' in stages and config.peer.name:
+        stages = ['peer' if name == 'train' else name for name in stages]
     for name in stages:
         videos = config[name].batch_size
         if videos % shards:
+            per_device = f'--config.{name}.batch_per_device=1 or more, or '
             raise StageError(
                 f'config.{name}.batch_size is {videos}, which cannot be divided evenly over '
                 f'{shards} devices (mesh.data times mesh.fsdp); set '
-                f'--config.{name}.batch_per_device=1 or more, or --config.{name}.batch_size to a '
-                f'multiple of {shards}'
+                f'{per_device if name in STAGES else ""}--config.{name}.batch_size to a multiple '
+                f'of {shards}'
             )
     if 'train' in stages:
         sharding.check_parts(config.train.batch_size, config.train.parts or 1, mesh)
     if mesh.shape['fsdp'] * mesh.shape['tensor'] > 1:
-        for model in summary.abstract_models(config):
+        for model in _models(config, stages):
             _, params, frozen = state.split(model, '')
             sharding.parameter_shardings(params | frozen, mesh)
     logging.info(
@@ -59,3 +63,11 @@ def check(config: ConfigDict, stages: Collection[str], devices: int, *, is_alone
         ', '.join(f'{axis}={size}' for axis, size in mesh.shape.items()),
         ', '.join(f'{name} {config[name].batch_size}' for name in stages),
     )  # fmt: skip
+
+
+def _models(config: ConfigDict, stages: Collection[str]) -> list:
+    """Return the models that the stages train, with shapes instead of arrays."""
+    universal, amuse = summary.abstract_models(config)
+    if 'peer' not in stages:
+        return [universal, amuse]
+    return [*([universal] if 'pretrain' in stages else []), peer_summary.abstract(config)]

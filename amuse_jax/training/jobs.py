@@ -42,6 +42,9 @@ class Phase:
         the devices.
       compares_videos: whether the loss compares videos of a batch, see step.train_step.
       clip_norm: largest norm of the gradient, see step.train_step.
+      weight_decay: AdamW's; 0: Adam.
+      patience: of the last phase, which ends early when so many epochs have not improved on the
+        best validation (`Job.best_by`); 0: it does not.
       tokens: the stored tokens that `batches` and the validation read; None: they read none.
     """
 
@@ -54,6 +57,8 @@ class Phase:
     parts: int = 1
     compares_videos: bool = False
     clip_norm: float = 0.0
+    weight_decay: float = 0.0
+    patience: int = 0
     tokens: token_cache.TokenCache | None = None
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 import grain
 import jax
 import numpy as np
+import optax
 from absl import logging
 from tqdm import tqdm
 
@@ -127,13 +128,16 @@ class _Run:
         before = sum(phase.epochs for phase in self.job.phases[: self.phase_index])
         return before + (self.step - self._first_step()) // self.phase.steps_per_epoch
 
+    def _optimizer(self) -> optax.GradientTransformation:
+        return state.adam(self.phase.learning_rate, self.phase.weight_decay)
+
     def _start_phase(self, index: int, params: Arrays, refused: int) -> None:
         """Start a phase with a new optimiser state and a new data iterator."""
         self.phase_index = index
         self.parts = 0  # as chosen for this phase; 0: not yet
         init_state = functools.partial(
             state.init_state,
-            optimizer=state.adam(self.phase.learning_rate),
+            optimizer=self._optimizer(),
             metrics=self.job.metrics,
             step=self._first_step(),
             refused=refused,
@@ -150,7 +154,7 @@ class _Run:
             train_step,
             phase.loss,
             structure,
-            state.adam(phase.learning_rate),
+            self._optimizer(),
             level,
             self.shardings,
             compares_videos=phase.compares_videos,
@@ -168,7 +172,7 @@ class _Run:
         if self.owes_validation:
             self._validate(validation.batches, evaluate)
         is_first_step = not is_planned
-        while self.step < last:
+        while self.step < last and not self._is_out_of_patience():
             records, sharded = self._next_batch()
             self.watchdog.heartbeat(f'step {self.step + 1}')
             if is_first_step:
@@ -190,10 +194,19 @@ class _Run:
             self._stop_on_notice()
             if self.owes_validation:
                 self._validate(validation.batches, evaluate)
-            if self.step == last or self._checkpoint_is_due():
+            if self.step == last or self._is_out_of_patience() or self._checkpoint_is_due():
                 self._save()
         if phase.tokens:
             phase.tokens.release()
+
+    def _is_out_of_patience(self) -> bool:
+        """Return whether the phase ends here, because its validation has not improved for long.
+
+        Only the best validation so far decides, so a resumed run ends at the same step.
+        """
+        if not self.phase.patience or self.owes_validation or self.best.record is None:
+            return False
+        return self._epoch() - self.best.record['epoch'] >= self.phase.patience
 
     def _plan_step(self, build_step: Callable[..., TrainStep]) -> Callable[..., Any]:
         """Compile the step, in as many parts as it needs, and move stored tokens to where room is.

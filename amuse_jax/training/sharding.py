@@ -39,9 +39,11 @@ PARAMETERS = (
     (r'\b(outer|attended\.\d)\.kernel$', ('hidden', 'width')),
     # The output has few columns at any width: one per answer, instrument, head, stream or count.
     (r'\b(bias_outer|third|choice|prefer|highway\.count)\.kernel$', ('width', None)),
+    (r'\b(answer|position|match\.3)\.kernel$', ('width', None)),  # of the peers
     (r'\b(kernel|embedding)$', (None, 'width')),
     (r'\b(bias|scale|mean|variance|(query|value)_bias|logit_scale|bias_table)$', ()),
     (r'\b(token_type|probes|role|sink|found|time|stream|rhythm|sharpness|threshold)$', ()),
+    (r'\b(latents|(\w+_)?gate)$', ()),  # of the peers
 )
 
 

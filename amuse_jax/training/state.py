@@ -107,18 +107,21 @@ def flatten(model: Any) -> tuple[Structure, Arrays]:
     return Structure(graphdef, jax.tree.structure(state), tuple(arrays)), arrays
 
 
-def adam(schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Return Adam (4.1) with this learning-rate schedule.
+def adam(schedule: optax.Schedule, weight_decay: float = 0.0) -> optax.GradientTransformation:
+    """Return Adam (4.1) with this learning-rate schedule, or AdamW with this weight decay.
 
     Its state has the same structure for every schedule, so one template can restore a checkpoint of
     any phase.
     """
-    return optax.chain(optax.scale_by_adam(), optax.scale_by_learning_rate(schedule))
+    decay = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
+    return optax.chain(optax.scale_by_adam(), *decay, optax.scale_by_learning_rate(schedule))
 
 
-def halving_schedule(rate: float, steps_per_epoch: int, every: int) -> optax.Schedule:
-    """Return a schedule that starts at `rate` and halves it after every `every` epochs (4.1)."""
-    return lambda step: rate * 0.5 ** (step // (steps_per_epoch * every))
+def stepped_schedule(
+    rate: float, steps_per_epoch: int, every: int, factor: float
+) -> optax.Schedule:
+    """Return a schedule that starts at `rate`, times `factor` after every `every` epochs."""
+    return lambda step: rate * factor ** (step // (steps_per_epoch * every))
 
 
 def warmup_steps(epochs: float, steps_per_epoch: int, steps: int) -> int:

@@ -24,6 +24,17 @@ def test_the_message_names_every_file_on_one_screen(name, scheme):
     assert ('10,518 videos' if scheme.startswith('v2') else '9,288 videos') in text
 
 
+@pytest.mark.parametrize('name', ['avst', 'dgsct', 'last_att'])
+def test_the_message_for_a_peer_names_no_detector(name):
+    config = importlib.import_module(f'configs.peers.{name}').get_config()
+    text = needs.message(config)
+    assert len(text.splitlines()) <= 24 and max(map(len, text.splitlines())) <= 100
+    assert 'WEIGHTS, a YOLOv8' not in text and 'source separation' not in text
+    assert ('checkpoints' in text) == (name != 'avst')
+    assert f'--config=configs/peers/{name}.py --config.data.root=DIR' in text
+    assert 'rois' not in text and 'train' in text
+
+
 @pytest.mark.parametrize(
     ('name', 'sizes'),
     [

@@ -1,6 +1,7 @@
 """Compare sharded training on eight virtual devices, in a separate process, with one device."""
 
 import collections
+import importlib
 import math
 import os
 import re
@@ -19,6 +20,7 @@ from amuse_jax.errors import StageError
 from amuse_jax.models.amuse import Amuse, AmuseConfig, Phrases
 from amuse_jax.models.summary import BERT_WORDS
 from amuse_jax.training import sharding, state
+from amuse_jax.training.peers import summary
 from amuse_jax.training.pretrain import stage as pretrain
 from configs import v1
 
@@ -180,6 +182,17 @@ def format_line(name, array):
     return f'{name} {"x".join(map(str, array.shape)) or "scalar"} {axes}'
 
 
+def peer_parameters():
+    """Return the shapes of the parameters of two peers with all kinds of parameters, by name."""
+    return {
+        f'{name}.{parameter}': array
+        for name in ('dgsct', 'lstta')
+        for parameter, array in state.flatten(
+            summary.abstract(importlib.import_module(f'configs.peers.{name}').get_config())
+        )[1].items()
+    }
+
+
 def test_v1_is_sharded_as_in_the_committed_table():
     """Run `python tests/training/test_sharding.py` to rewrite the table; review what changed."""
     expected = dict(line.split(' ', 1) for line in TABLE.read_text().splitlines())
@@ -188,9 +201,8 @@ def test_v1_is_sharded_as_in_the_committed_table():
 
 
 def test_every_pattern_matches_and_every_large_parameter_is_sharded():
-    arrays = v1_parameters()
     used = set()
-    for name, array in arrays.items():
+    for name, array in (v1_parameters() | peer_parameters()).items():
         first = next(p for p, _ in sharding.PARAMETERS if re.search(p, name))
         used.add(first)
         if array.size > 1_000_000:

@@ -61,7 +61,7 @@ def test_the_optimiser_state_covers_only_trainable_parameters():
 
 
 def test_the_rate_halves_every_five_epochs():
-    schedule = state.halving_schedule(1e-4, steps_per_epoch=7, every=5)
+    schedule = state.stepped_schedule(1e-4, steps_per_epoch=7, every=5, factor=0.5)
     rates = [float(schedule(jnp.int32(7 * epoch))) for epoch in (0, 4, 5, 9, 10, 15)]
     np.testing.assert_allclose(rates, [1e-4, 1e-4, 5e-5, 5e-5, 2.5e-5, 1.25e-5])
     assert float(schedule(jnp.int32(34))) == pytest.approx(1e-4)
@@ -78,7 +78,7 @@ def test_the_head_rate_warms_up_and_falls():
 
 
 def test_a_warm_up_rises_to_the_schedule_and_then_follows_it():
-    halving = state.halving_schedule(8e-4, steps_per_epoch=4, every=1)
+    halving = state.stepped_schedule(8e-4, steps_per_epoch=4, every=1, factor=0.5)
     warm = state.warmed_up(halving, 3)
     found = [float(warm(step)) for step in range(9)]
     np.testing.assert_allclose(found, np.array([2, 4, 6, 8, 4, 4, 4, 4, 2]) * 1e-4, rtol=1e-6)

@@ -106,7 +106,7 @@ def job(
             epochs=epochs,
             batches=batches,
             loss=loss,
-            learning_rate=state.halving_schedule(rate, VIDEOS // BATCH, 2),
+            learning_rate=state.stepped_schedule(rate, VIDEOS // BATCH, 2, 0.5),
             samples='loss',
             validation=jobs.Validation(
                 pipeline.batched(source.map(fetch), BATCH, rows),

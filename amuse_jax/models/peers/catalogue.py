@@ -15,26 +15,32 @@ class Peer:
     """A system that Amuse is compared with.
 
     Attributes:
+      title: its name in tables.
       model: its class, built as model(config, rngs=rngs).
       config: its sizes as published.
       example: function from a config, a batch size and a seed to random inputs by name.
     """
 
+    title: str
     model: type[nnx.Module]
     config: Any
     example: Callable[[Any, int, int], dict]
 
 
 PEERS = {
-    'avst': Peer(avst.AVST, avst.AVSTConfig(), avst.example),
-    'avst_grounding': Peer(avst.AVSTGrounding, avst.AVSTConfig(), avst.grounding_example),
-    'lavish': Peer(lavish.LAVISH, lavish.LAVISHConfig(), lavish.example),
-    'dgsct': Peer(dgsct.DGSCT, dgsct.DGSCTConfig(), dgsct.example),
-    'pstp_released': Peer(pstp.PSTPReleased, pstp.PSTPConfig(), pstp.example),
-    'pstp_paper': Peer(pstp.PSTPPaper, pstp.PSTPConfig(), pstp.example),
-    'lstta': Peer(lstta.LSTTA, lstta.LSTTAConfig(), lstta.example),
-    'last': Peer(last.LAST, last.LASTConfig(), last.example),
-    'last_att': Peer(last.LAST, last.LASTConfig(semantic_width=768), last.example),
+    'avst': Peer('AVST', avst.AVST, avst.AVSTConfig(), avst.example),
+    'avst_grounding': Peer(
+        'AVST, grounding', avst.AVSTGrounding, avst.AVSTConfig(), avst.grounding_example
+    ),
+    'lavish': Peer('LAVISH', lavish.LAVISH, lavish.LAVISHConfig(), lavish.example),
+    'dgsct': Peer('DG-SCT', dgsct.DGSCT, dgsct.DGSCTConfig(), dgsct.example),
+    'pstp_released': Peer(
+        'PSTP-Net (released)', pstp.PSTPReleased, pstp.PSTPConfig(), pstp.example
+    ),
+    'pstp_paper': Peer('PSTP-Net (paper)', pstp.PSTPPaper, pstp.PSTPConfig(), pstp.example),
+    'lstta': Peer('LSTTA', lstta.LSTTA, lstta.LSTTAConfig(), lstta.example),
+    'last': Peer('LAST', last.LAST, last.LASTConfig(), last.example),
+    'last_att': Peer('LAST-Att', last.LAST, last.LASTConfig(semantic_width=768), last.example),
 }
 
 

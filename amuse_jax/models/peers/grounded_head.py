@@ -127,7 +127,7 @@ class GroundedHead(nnx.Module):
     """Question, audio vectors and visual maps -> logits of the answers."""
 
     def __init__(self, config: HeadConfig, rngs: nnx.Rngs):
-        width = config.width
+        self.width = width = config.width
         self.question = question.QuestionEncoder(config.vocabulary, width, rngs)
         self.grounding = Grounding(config, rngs)
         self.visual = parts.AttendAndFeed(width, config.heads, config.dropout, rngs)
@@ -146,21 +146,29 @@ class GroundedHead(nnx.Module):
         """Answer questions.
 
         Args:
-          words: [b, n] word ids.
+          words: [b, n] word ids; or [b, q, n], q questions about each video. Then all outputs but
+            `positive` and `negative` have the axis q after b.
           audio: [b, t, d].
           visual: [b, t, p, d] maps of the video's own frames.
           negative: [b, t, p, d] maps of other videos' frames, or None.
           rngs: random keys for dropout; None = no dropout.
         """
-        asked = self.question(words)
+        lead = words.shape[:-1]
+        asked = self.question(words.reshape(-1, words.shape[-1])).reshape(
+            len(words), -1, self.width
+        )
         positive = self.grounding(audio, visual)
-        attended_visual, _ = self.visual(asked[:, None], positive.visual, rngs)
-        attended_audio, _ = self.audio(asked[:, None], audio, rngs)
-        attended_visual, attended_audio = attended_visual[:, 0], attended_audio[:, 0]
-        streams = attended_audio + audio.mean(1), attended_visual + positive.visual.mean(1)
+        attended_visual, _ = self.visual(asked, positive.visual, rngs)
+        attended_audio, _ = self.audio(asked, audio, rngs)
+        means = audio.mean(1, keepdims=True), positive.visual.mean(1, keepdims=True)
+        streams = attended_audio + means[0], attended_visual + means[1]
         fused = self.fuse(jnp.tanh(jnp.concatenate(streams, axis=-1)))
+        logits = self.answer(jnp.tanh(fused * asked))
+        logits, asked, attended_visual, attended_audio, fused = (
+            x.reshape(*lead, -1) for x in (logits, asked, attended_visual, attended_audio, fused)
+        )
         return HeadOutput(
-            logits=self.answer(jnp.tanh(fused * asked)),
+            logits=logits,
             question=asked,
             positive=positive,
             negative=None if negative is None else self.grounding(audio, negative),

@@ -230,10 +230,12 @@ class LSTTA(nnx.Module):
         Args:
           inputs: `frames` [b, t, 192, 192, 3], uint8 or normalised by `swin_v2.normalise`; `audio`
             [b, t, 601, 64], log-mels in dB; `words` [b, n] int32 ids of word pieces, [CLS] first;
-            `mask` [b, n] bool, False = padding.
+            `mask` [b, n] bool, False = padding. Both may be [b, q, n], q questions about each
+            video; the b of all outputs is then b * q, with the questions of a video in a row.
           rngs: random keys for dropout; None = no dropout.
         """
-        words, mask = jnp.asarray(inputs['words']), jnp.asarray(inputs['mask'])
+        words, mask = (jnp.asarray(inputs[name]) for name in ('words', 'mask'))
+        words, mask = (x.reshape(-1, x.shape[-1]) for x in (words, mask))
         visual, audio, texts, segments = self._run_towers(inputs, words, mask)
         asked = self.question(texts[-1][:, 0])
         attended_visual, _ = self.attend_visual(asked[:, None], visual, rngs)
@@ -258,10 +260,17 @@ class LSTTA(nnx.Module):
     def _run_towers(self, inputs: Inputs, words: Array, mask: Array):
         """Return visual and audio vectors [b, t, d], the words after each round, the weights."""
         frames, log_mel = jnp.asarray(inputs['frames']), jnp.asarray(inputs['audio'])
-        lead, rounds = frames.shape[:2], self.config.rounds
+        lead, rounds = (len(words), frames.shape[1]), self.config.rounds
         texts = self._read(words, mask)
-        visual = self.visual.stem(parts.images(frames))
-        audio = self.audio.stem(log_mel.reshape(-1, *log_mel.shape[2:]))
+        # Nothing before the first adapters depends on the question, so this runs once per video.
+        visual, audio = (
+            jnp.repeat(x.reshape(*frames.shape[:2], *x.shape[1:]), len(words) // len(frames), 0)
+            for x in (
+                self.visual.stem(parts.images(frames)),
+                self.audio.stem(log_mel.reshape(-1, *log_mel.shape[2:])),
+            )
+        )
+        visual, audio = (x.reshape(-1, *x.shape[2:]) for x in (visual, audio))
         sight, sound = self.visual.stages[2], self.audio.stages[2]
         counts, weights = (sight.depth // rounds, sound.depth // rounds), []
         for place in range(rounds):

@@ -20,7 +20,7 @@ from amuse_jax.models.amuse import Amuse, AmuseConfig, AmuseInputs, AmuseOutput,
 from amuse_jax.models.interactive_encoder import QuestionFree
 from amuse_jax.pretrained import towers
 from amuse_jax.regions import stage as regions
-from amuse_jax.training import sharding, stored
+from amuse_jax.training import questions, sharding, stored
 from amuse_jax.training.pretrain import mel_statistics
 from amuse_jax.training.pretrain import stage as pretrain
 from amuse_jax.training.state import Arrays
@@ -200,7 +200,9 @@ def prepare_inputs(model: Amuse, batch: Mapping[str, jax.Array], *, is_open: boo
       is_open: whether the adapters are open; if not, the inputs are the towers' pooled streams.
     """
     names = {field.name for field in dataclasses.fields(AmuseInputs)}
-    given = {name: _half_to_float32(array) for name, array in batch.items() if name in names}
+    given = {
+        name: questions.half_to_float32(array) for name, array in batch.items() if name in names
+    }
     if model.encoder is None:
         return AmuseInputs(**given)
     dtype = jnp.dtype(model.config.dtype)
@@ -218,7 +220,7 @@ def prepare_inputs(model: Amuse, batch: Mapping[str, jax.Array], *, is_open: boo
 def loss(model: Amuse, batch: Mapping[str, jax.Array], rngs: nnx.Rngs | None, *, is_open: bool):
     """Compute the cross-entropy over the batch's questions (4.1); see step.Loss."""
     logits = model(prepare_inputs(model, batch, is_open=is_open), rngs).logits
-    sums = _metric_sums(logits, batch)
+    sums = questions.metric_sums(logits, batch)
     total, count = sums['loss']
     return total / jnp.maximum(count, 1), sums
 
@@ -228,19 +230,4 @@ def answer(
 ) -> tuple[Arrays, AmuseOutput]:
     """Answer the batch's questions and compute the metrics; see step.Evaluation."""
     output = model(prepare_inputs(model, batch, is_open=is_open))
-    return _metric_sums(output.logits, batch), output
-
-
-def _metric_sums(logits: jax.Array, batch: Mapping[str, jax.Array]) -> Arrays:
-    weights, answers = batch['weights'], batch['answers']
-    log_likelihood = jnp.take_along_axis(
-        jax.nn.log_softmax(logits.astype(jnp.float32)), answers[..., None], -1
-    )[..., 0]
-    total, count = -(weights * log_likelihood).sum(), weights.sum()
-    correct = (weights * (logits.argmax(-1) == answers)).sum()
-    return {'loss': jnp.stack([total, count]), 'accuracy': jnp.stack([correct, count])}
-
-
-def _half_to_float32(array: jax.Array) -> jax.Array:
-    """Convert float16, the dtype of stored arrays, to float32; leave other dtypes as they are."""
-    return array.astype(jnp.float32) if array.dtype == jnp.float16 else array
+    return questions.metric_sums(output.logits, batch), output

@@ -2,10 +2,13 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import grain
 import numpy as np
+from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -31,18 +34,18 @@ class Prediction:
       question: the question.
       record: index of the video's record in videos.json.
       probabilities: (42,) float32, the probability of each answer in vocabulary.ANSWERS.
-      importance: the importance of each stream; the values sum to one (Fig. 5).
+      importance: the importance of each stream; the values sum to one (Fig. 5). A peer has none.
       region_weights: (T, K), each region's share of the attention to regions; (T, 0) if the model
-        has no regions.
+        has no regions. None of a peer.
       time_weights: (T,) for each stream, the attention inside the stream to each segment.
     """
 
     question: Question
     record: int
     probabilities: np.ndarray
-    importance: dict[str, float]
-    region_weights: np.ndarray
-    time_weights: dict[str, np.ndarray]
+    importance: dict[str, float] = dataclasses.field(default_factory=dict)
+    region_weights: np.ndarray | None = None
+    time_weights: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def load_best(config: ConfigDict, inputs: Mapping[str, Path]) -> Amuse:
@@ -86,7 +89,6 @@ def predict(
     table, is_open = source.table(), config.train.epochs > 0
     videos = sharding.padded_batch_size(config.evaluate.batch_size, mesh)
     batches = source.batches(table, split, videos, is_open=is_open)
-    sums = sharding.shard_params(state.empty_sums(answering.METRICS), sharding.replicated(mesh))
     # The same program as in the validation, so that a compilation cache holds it already.
     answer = evaluation_step(
         functools.partial(answering.answer, is_open=is_open),
@@ -94,30 +96,67 @@ def predict(
         config.loop.optimization_level,
         mesh,
     )
-    video_ids = [video['video_id'] for video in source.reader().videos]
+    answered = answer_batches(
+        config,
+        inputs['train'],
+        f'of {split}',
+        batches.once(),
+        functools.partial(answer, params, frozen),
+        answering.METRICS,
+        [video['video_id'] for video in source.reader().videos],
+    )
+    for output, batch in answered:
+        probabilities = softmax(output.logits, axis=-1)
+        for video, slot in np.argwhere(batch['weights'] > 0):
+            segments = output.time_weights.shape[-1]
+            yield Prediction(
+                question=table.questions[batch['question'][video, slot]],
+                record=int(batch['record'][video]),
+                probabilities=probabilities[video, slot],
+                importance=dict(zip(streams, output.importance[video, slot].tolist())),
+                region_weights=output.region_weights[video, slot].reshape(segments, -1),
+                time_weights=dict(zip(streams, output.time_weights[video, slot])),
+            )
+
+
+def answer_batches(
+    config: ConfigDict,
+    folder: Path,
+    name: str,
+    batches: grain.MapDataset,
+    answer: Callable[..., Any],
+    metrics: tuple[str, ...],
+    video_ids: Sequence[str],
+) -> Iterator[tuple[Any, pipeline.Batch]]:
+    """Answer batches of questions with a trained model.
+
+    Args:
+      config: the config of the run.
+      folder: the folder of the train stage.
+      name: what the batches are, for messages.
+      batches: batches of pipeline.QuestionBatches.
+      answer: `answer(batch, sums)` of step.evaluation_step, with the model's arrays.
+      metrics: names of the sums.
+      video_ids: the video id of each record, for messages.
+
+    Yields:
+      The output for each batch, and the batch's QUESTION_ARRAYS.
+
+    Raises:
+      Preempted: there are several processes and a notice of preemption arrived.
+    """
+    mesh = sharding.mesh(config.mesh)
+    sums = sharding.shard_params(state.empty_sums(metrics), sharding.replicated(mesh))
     with (
         device_memory.full_as_error('evaluate', 'lower evaluate.batch_size'),
-        Watchdog(inputs['train'], config.loop.stuck_seconds, video_ids) as watchdog,
+        Watchdog(folder, config.loop.stuck_seconds, video_ids) as watchdog,
     ):
-        for number, batch in enumerate(pipeline.iterate(batches.once()), 1):
-            watchdog.heartbeat(f'the answers of batch {number} of {split}')
+        for number, batch in enumerate(pipeline.iterate(batches), 1):
+            watchdog.heartbeat(f'the answers of batch {number} {name}')
             preemption.stop_on_notice()
             sharded = sharding.shard_batch(batch, mesh)
-            _, output = answer(params, frozen, sharded, sums)
-            output, batch = sharding.fetch(
-                (output, {name: sharded[name] for name in QUESTION_ARRAYS})
-            )
-            probabilities = softmax(output.logits, axis=-1)
-            for video, slot in np.argwhere(batch['weights'] > 0):
-                segments = output.time_weights.shape[-1]
-                yield Prediction(
-                    question=table.questions[batch['question'][video, slot]],
-                    record=int(batch['record'][video]),
-                    probabilities=probabilities[video, slot],
-                    importance=dict(zip(streams, output.importance[video, slot].tolist())),
-                    region_weights=output.region_weights[video, slot].reshape(segments, -1),
-                    time_weights=dict(zip(streams, output.time_weights[video, slot])),
-                )
+            _, output = answer(sharded, sums)
+            yield sharding.fetch((output, {n: sharded[n] for n in QUESTION_ARRAYS}))
 
 
 def load_parts(
@@ -132,10 +171,27 @@ def load_parts(
     Raises:
       StageError: see load_best.
     """
-    model = building.shapes(functools.partial(answering.build, config, inputs['rois']))
-    structure, *parts = state.split(model, config.train.trainable)
+    make = functools.partial(answering.build, config, inputs['rois'])
+    return read_best_parts(make, config.train.trainable, inputs['train'], mesh)
+
+
+def read_best_parts(
+    make: Callable[[nnx.Rngs], nnx.Module], trainable: str, folder: Path, mesh: Mesh
+) -> tuple[state.Structure, state.Arrays, state.Arrays]:
+    """Load the structure, the best trained arrays and the frozen arrays of a train stage.
+
+    Args:
+      make: builds the model from random keys.
+      trainable: the regular expression that chose the trained parameters.
+      folder: the folder of the train stage.
+      mesh: the device mesh that shards the arrays.
+
+    Raises:
+      StageError: there is no checkpoint, or the model has other sizes.
+    """
+    structure, *parts = state.split(building.shapes(make), trainable)
     params, frozen = (
         sharding.abstract_arrays(part, sharding.parameter_shardings(part, mesh)) for part in parts
     )
-    params, _ = checkpoints.read_best(inputs['train'] / 'best', params)
-    return structure, params, checkpoints.read_frozen(inputs['train'] / 'frozen', frozen)
+    params, _ = checkpoints.read_best(folder / 'best', params)
+    return structure, params, checkpoints.read_frozen(folder / 'frozen', frozen)

@@ -209,8 +209,8 @@ def _supported_augmentation(
 
 def _schedule(settings: ConfigDict, is_open: bool, steps_per_epoch: int):
     if is_open:
-        halving = state.halving_schedule(
-            settings.learning_rate, steps_per_epoch, settings.halve_every
+        halving = state.stepped_schedule(
+            settings.learning_rate, steps_per_epoch, settings.halve_every, 0.5
         )
         steps = state.warmup_steps(
             settings.warmup_epochs, steps_per_epoch, settings.epochs * steps_per_epoch

@@ -52,6 +52,17 @@ def test_one_question_alone_and_without_negative_maps(model, inputs, run):
     np.testing.assert_allclose(logits, run(model, inputs)[1][:1], atol=1e-5)
 
 
+def test_several_questions_about_a_video_are_those_one_by_one(model, inputs, run):
+    words = np.stack([inputs['question'], inputs['question'][::-1]], axis=1)
+    together, logits = run(model, inputs | {'question': words})
+    assert logits.shape == (3, 2, 5) and together.attended_audio.shape == (3, 2, 16)
+    for place in range(2):
+        alone, _ = run(model, inputs | {'question': words[:, place]})
+        np.testing.assert_allclose(logits[:, place], alone.logits, atol=1e-5)
+        np.testing.assert_allclose(together.fused[:, place], alone.fused, atol=1e-5)
+    np.testing.assert_array_equal(together.positive.match, alone.positive.match)
+
+
 def test_gradients_of_the_head(reference, model, inputs):
     def loss(model):
         output = model(inputs)

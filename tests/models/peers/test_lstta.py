@@ -104,3 +104,12 @@ def test_rounds_that_do_not_divide():
     config = lstta.LSTTAConfig(rounds=5)
     with pytest.raises(ValueError, match='18 visual blocks of stage 3 do not divide into 5'):
         lstta.LSTTA(config, rngs=nnx.Rngs(0))
+
+
+def test_several_questions_about_a_video_are_those_one_by_one(model, inputs, run):
+    model = opened(model)
+    asked = {name: np.stack([inputs[name], inputs[name][::-1]], 1) for name in ('words', 'mask')}
+    together = run(model, inputs | asked).logits.reshape(2, 2, -1)
+    for place in range(2):
+        alone = run(model, inputs | {name: x[:, place] for name, x in asked.items()}).logits
+        np.testing.assert_allclose(together[:, place], alone, atol=1e-4)
