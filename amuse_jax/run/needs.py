@@ -1,6 +1,7 @@
 """The message that tells a user which data and weights a config needs, and where to put them."""
 
 import dataclasses
+import textwrap
 
 from ml_collections import ConfigDict
 
@@ -87,7 +88,7 @@ def message(config: ConfigDict) -> str:
             'Also needed:',
             *(() if config.peer.name else _OF_AMUSE),
             *(_CHECKPOINTS if not config.peer.name or any(config.checkpoints.values()) else ()),
-            *(f'  {sentence}' for sentence in catalogue.missing_weights(config)),
+            *_weights_of_features(config),
             '',
             'Check DIR:        python -m amuse_jax.music_avqa check --root=DIR '
             f'--annotations={scheme}',
@@ -96,6 +97,13 @@ def message(config: ConfigDict) -> str:
             'Without any data: python -m amuse_jax.main --config=configs/demo.py',
         ]
     )
+
+
+def _weights_of_features(config: ConfigDict) -> list[str]:
+    """Return lines that name the files that the stage features needs and the config does not."""
+    wrap = textwrap.TextWrapper(100, initial_indent='  ', subsequent_indent=6 * ' ')
+    wrap.break_on_hyphens = wrap.break_long_words = False
+    return [line for text in catalogue.missing_weights(config) for line in wrap.wrap(text)]
 
 
 def _disk_space(config: ConfigDict, videos: int) -> str:

@@ -56,7 +56,7 @@ def test_the_message_names_the_files_of_features():
     config = importlib.import_module('configs.v1').get_config()
     assert 'VGGish' not in needs.message(config)
     config.features.arrays = 'vggish', 'clip_frames'
-    text = needs.message(config)
+    text = ' '.join(needs.message(config).split())
     assert 'vggish-10086976.pth, published at harritaylor/torchvggish on GitHub' in text
     assert 'openai/clip-vit-base-patch32' in text and ', features ' in text
     config.features.vggish = 'F'
