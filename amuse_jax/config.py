@@ -121,8 +121,8 @@ def default_config() -> ConfigDict:
             read_gigabytes=4.0,
             shard_videos=64,  # records per file; a killed worker loses at most this many
             workers=0,  # processes for per-video work on CPUs; 0 for one per usable CPU
-            # 'K/N' for the K-th of N jobs that share the work of prepare, annotate and rois
-            # (docs/launches.md); '' for all of it.
+            # 'K/N' for the K-th of N jobs that share the work of prepare, annotate, rois and
+            # features (docs/launches.md); '' for all of it.
             part='',
             # Options of an Apache Beam pipeline that does the per-video work instead, such as
             # '--runner=FlinkRunner --flink_master=HOST:8081'; '' for no pipeline.

@@ -5,11 +5,14 @@ steps of 6 seconds, whatever the settings in `data` are, because the published s
 this.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from ml_collections import ConfigDict
+
+from amuse_jax.errors import StageError
 
 SECONDS = 60  # of a video
 STEPS = 10
@@ -175,6 +178,24 @@ def where(name: str) -> str:
         f'the weights of {weights.network}: {weights.file}, published at {weights.place}; set '
         f'--config.features.{name}={value}'
     )
+
+
+@contextlib.contextmanager
+def published_in_message(name: str) -> Iterator[None]:
+    """Add to the error of a file that cannot be read which file is meant, and who publishes it.
+
+    Args:
+      name: a key of WEIGHTS.
+
+    Raises:
+      StageError: the file cannot be read.
+    """
+    try:
+        yield
+    except StageError as error:
+        raise StageError(
+            f'config.features.{name}: {error}. This setting names {where(name)}'
+        ) from error
 
 
 def _needs(names: list[str]) -> str:

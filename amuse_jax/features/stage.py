@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from amuse_jax import music_avqa
 from amuse_jax.errors import StageError
 from amuse_jax.features import catalogue, shards, worker
+from amuse_jax.pretrained import files
 from amuse_jax.system import contents
 from amuse_jax.system.processes import call_in_process
 
@@ -72,6 +73,9 @@ def check(config: ConfigDict) -> None:
             f'the stage features needs the package {" and ".join(absent)}, not installed here; run '
             "pip install '.[features]'"
         )
+    for name in dict.fromkeys(each.weights for each in extractors if each.weights):
+        with catalogue.published_in_message(name):
+            files.fetch(config.features[name])  # at once, because the process below takes seconds
     named = {each.name: config.features[each.weights] for each in extractors if each.weights}
     if named:
         stats = tuple(contents.stat(Path(weights)) for weights in named.values())

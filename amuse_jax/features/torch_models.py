@@ -3,9 +3,8 @@
 This module imports PyTorch, so only processes of the stage `features` may import it.
 """
 
-import contextlib
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
@@ -27,24 +26,14 @@ def read(setting: str, where: str) -> dict[str, np.ndarray]:
     Raises:
       StageError: they cannot be read; the message says where the public file is.
     """
-    with _published_in_message(setting):
+    with catalogue.published_in_message(setting):
         return files.read(where)
 
 
 def description(setting: str, where: str) -> dict:
     """Return config.json beside weights, or {}; the arguments and errors are those of `read`."""
-    with _published_in_message(setting):
+    with catalogue.published_in_message(setting):
         return files.description(where)
-
-
-@contextlib.contextmanager
-def _published_in_message(setting: str) -> Iterator[None]:
-    try:
-        yield
-    except StageError as error:
-        raise StageError(
-            f'config.features.{setting}: {error}. This setting names {catalogue.where(setting)}'
-        ) from error
 
 
 def fill(setting: str, where: str, model: nn.Module, optional: str = '') -> nn.Module:

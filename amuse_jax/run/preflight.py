@@ -47,7 +47,7 @@ def check(config: ConfigDict, pending: Collection[str]) -> None:
     if 'features' in pending:
         features.check(config)
     if 'rois' in pending:
-        _check_detector(config)  # as `features`, late, because it starts a process
+        _check_detector(config)  # last, like `features`, because it starts a process
 
 
 def _check_source_separation(config: ConfigDict) -> None:

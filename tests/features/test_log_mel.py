@@ -23,4 +23,4 @@ def test_each_step_is_its_first_second_ten_times():
         second = samples[step * 192000 :][:32000]
         tiled = torch.tensor(np.concatenate([second] * 10))[None]
         expected = bank(spectrogram(tiled))[0, 0].numpy()
-        np.testing.assert_allclose(found[step], expected, atol=5e-3)
+        np.testing.assert_allclose(found[step], expected, atol=1e-4)

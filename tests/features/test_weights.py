@@ -8,7 +8,7 @@ import torch
 
 from amuse_jax.config import default_config
 from amuse_jax.errors import StageError
-from amuse_jax.features import catalogue, stage, torch_models
+from amuse_jax.features import audio_spectrogram, catalogue, resnet18, stage, torch_models
 from tests.features import conftest
 
 
@@ -58,8 +58,12 @@ def test_a_missing_package_is_named(monkeypatch):
         stage.check(settings('ast', ast='F'))
 
 
-def test_the_files_of_all_networks_pass(weights):
+@pytest.mark.slow
+def test_the_files_of_all_networks_pass_and_another_network_does_not(weights):
+    """The check itself, which loads the weights in a process of its own."""
     stage.check(settings(*catalogue.ARRAYS, **vars(weights)))
+    with pytest.raises(StageError, match='config.features.vggish: .* holds another model'):
+        stage.check(settings('vggish', vggish=weights.resnet18))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +82,7 @@ def test_other_weights_are_refused(weights, tmp_path, change, problem):
     with pytest.raises(
         StageError, match=f'another model.*{problem}.*expected the weights of ResNe'
     ):
-        stage.check(settings('resnet18', resnet18=str(path)))
+        resnet18.Maps(str(path))
 
 
 def test_prefixes_and_half_precision_are_read(weights, tmp_path):
@@ -91,7 +95,7 @@ def test_prefixes_and_half_precision_are_read(weights, tmp_path):
     assert arrays.keys() == torch.load(weights.resnet18, weights_only=True).keys()
     tensors = torch_models.tensors(arrays)
     assert {value.dtype for value in tensors.values()} == {torch.float32}
-    stage.check(settings('resnet18', resnet18=str(path)))
+    resnet18.Maps(str(path))
 
 
 def test_a_file_of_transformers_must_have_every_array(weights, tmp_path):
@@ -100,4 +104,4 @@ def test_a_file_of_transformers_must_have_every_array(weights, tmp_path):
     (tmp_path / 'config.json').write_text(open(f'{weights.ast}/config.json').read())
     safetensors.torch.save_file(arrays, tmp_path / 'model.safetensors')
     with pytest.raises(StageError, match='cls_token missing.*MIT/ast-finetuned-audioset'):
-        stage.check(settings('ast', ast=str(tmp_path)))
+        audio_spectrogram.Steps(str(tmp_path))

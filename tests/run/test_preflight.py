@@ -225,12 +225,22 @@ def test_half_a_file_of_the_source_separation_is_found_before_the_first_stage(
     preflight.check(config, ['annotate'])
 
 
-def test_a_network_of_features_is_found_before_the_first_stage(config, tmp_path):
+def test_missing_weights_of_features_are_found_before_the_first_stage(config):
+    config.features.arrays = ('resnet18', 'fbank')
+    for value, sentence in (
+        ('', 'resnet18 needs the'),
+        ('no/such.pth', 'no checkpoint at no/such'),
+    ):
+        config.features.resnet18 = value
+        with pytest.raises(StageError, match=f'{sentence}.* weights of ResNet-18: resnet18-5c106'):
+            preflight.check(config, ['prepare', 'features'])
+        preflight.check(config, ['prepare'])
+
+
+@pytest.mark.slow
+def test_other_weights_of_features_are_found_before_the_first_stage(config, tmp_path):
     pending = ['prepare', 'features']
     config.features.arrays = ('resnet18', 'fbank')
-    with pytest.raises(StageError, match='resnet18 needs the weights of ResNet-18: resnet18-5c106'):
-        preflight.check(config, pending)
-    preflight.check(config, ['prepare'])
     config.features.resnet18 = str(tmp_path / 'text.safetensors')
     with pytest.raises(StageError, match='text.safetensors holds another model .*unknown'):
         preflight.check(config, pending)
