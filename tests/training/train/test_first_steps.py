@@ -62,6 +62,7 @@ def losses(config):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('head', HEADS)
 def test_with_the_defaults_no_first_step_raises_the_loss(head):
     found = losses(small(head))
