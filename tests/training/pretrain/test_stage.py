@@ -255,6 +255,7 @@ def test_without_epochs_a_run_again_changes_nothing(predictors_alone):
     assert (inputs['pretrain'] / 'predictors' / 'metrics.jsonl').read_text() == before
 
 
+@pytest.mark.slow
 def test_amuse_trains_on_what_predictor_epochs_alone_leave(predictors_alone, tmp_path):
     config, inputs, _ = predictors_alone
     config = config.copy_and_resolve_references()
