@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 
 # The parts of the model that the ablations of Table 4 leave out.
 PARTS = ('encoder', 'rhythm', 'sources', 'rois')
+# The answer heads: this project's, and the paper's.
+HEADS = ('ours', 'paper')
 
 
 def parse_without(argument: str) -> str:
@@ -47,6 +49,24 @@ def parse_steps(text: str) -> range:
             '1 <= FIRST < END, such as 10:13 for the steps 10, 11 and 12'
         )
     return steps
+
+
+def parse_trainable(text: str) -> re.Pattern:
+    """Compile `train.trainable`, `pretrain.trainable` or `peer.trainable`.
+
+    It is a regular expression; a parameter learns if it is found in its dotted name, such as
+    `rhythm_predictor.first.kernel`. 'all' stands for every parameter.
+
+    Raises:
+      ValueError: the text is not a regular expression.
+    """
+    try:
+        return re.compile('' if text == 'all' else text)
+    except re.error as error:
+        raise ValueError(
+            f'{text!r}, which is not a regular expression ({error}); expected a pattern of '
+            "parameter names, such as adapters|text|answer, or 'all'"
+        ) from error
 
 
 def setting(config: ConfigDict, name: str):
@@ -101,8 +121,8 @@ def default_config() -> ConfigDict:
             read_gigabytes=4.0,
             shard_videos=64,  # records per file; a killed worker loses at most this many
             workers=0,  # processes for per-video work on CPUs; 0 for one per usable CPU
-            # 'K/N' for the K-th of N jobs that share the work of prepare, annotate and rois
-            # (docs/launches.md); '' for all of it.
+            # 'K/N' for the K-th of N jobs that share the work of prepare, annotate, rois and
+            # features (docs/launches.md); '' for all of it.
             part='',
             # Options of an Apache Beam pipeline that does the per-video work instead, such as
             # '--runner=FlinkRunner --flink_master=HOST:8081'; '' for no pipeline.
@@ -220,8 +240,12 @@ def default_config() -> ConfigDict:
                     epsilon=1e-12,  # epsilon of the norms; RoBERTa's is 1e-5
                 )
             ),
+            # Answer head: 'paper' for what Sec. 3.3 and 4.4 say (models/paper_head.py); 'ours' for
+            # one that also knows names, counts, places and timelines (models/answer.py).
+            head='ours',
             # One round of adapters after every third visual layer (Sec. 4.1).
             adapters=ConfigDict(dict(rounds=6, width=256, heads=4, mlp_width=512)),
+            # The paper's head has no layers, probes and dropout.
             answer=ConfigDict(
                 dict(width=512, heads=8, layers=3, mlp_width=1024, probes=8, dropout=0.1)
             ),
@@ -233,7 +257,11 @@ def default_config() -> ConfigDict:
     # Stage one: the universal encoder (Eq. 7-10, Sec. 4.1).
     c.pretrain = ConfigDict(
         dict(
-            epochs=10,
+            # What learns in these epochs: 'all' for the towers and the predictors, 'predictor' for
+            # the predictors alone, or any regular expression over parameter paths (Sec. 3.2 trains
+            # the encoders, Sec. 4.1 names the predictors).
+            trainable='all',
+            epochs=10,  # 0 if the predictor epochs are all
             batch_size=8,  # videos
             batch_per_device=0,  # as in train
             segments=10,  # consecutive segments of each video in a step
@@ -247,6 +275,7 @@ def default_config() -> ConfigDict:
             mix=0.0,  # share of segments whose sound is mixed with that of another video
             # The paper trains at a constant rate. Ours: a linear warm-up, and a limit on the norm
             # of the gradient, so that the first steps do not spoil pretrained towers; 0 for none.
+            # With few videos it takes up to 100 steps (training/state.py).
             warmup_epochs=0.5,
             clip_norm=1.0,
             # Smallest share of the videos that validate the encoders. If fewer videos have
@@ -279,7 +308,8 @@ def default_config() -> ConfigDict:
             head_final_share=1.0,  # final learning rate of the head epochs / head_learning_rate
             halve_every=5,  # epochs after which the learning rate is halved (Sec. 4.1)
             # Ours, the paper names neither: with open adapters the learning rate first rises for
-            # this many epochs; largest norm of the gradient, in all epochs. 0 for none.
+            # this many epochs, as in pretrain; largest norm of the gradient, in all epochs. 0 for
+            # none.
             warmup_epochs=0.5,
             clip_norm=1.0,
             # Augmentations that leave the answers true (data/augment.py): share of mirrored videos;
@@ -288,7 +318,8 @@ def default_config() -> ConfigDict:
             mirror=0.0,
             gain_db=0.0,
             time_shift=0.0,
-            trainable='adapters|text|answer',  # regular expression over parameter paths
+            # What learns: a regular expression over parameter paths, or 'all'.
+            trainable='adapters|text|answer',
             # Where the frozen towers' tokens are during training: 'device' (shared out over the
             # mesh), 'host' (memory), 'disk', or 'auto' for the first of them that has room. It does
             # not change the result.
@@ -314,7 +345,7 @@ def default_config() -> ConfigDict:
             weight_decay=0.0,  # AdamW's; 0 for Adam
             # Factor of the cross-entropy that tells the video's own frames from those of others.
             match_weight=0.5,
-            trainable='',  # regular expression over parameter names; '' for all
+            trainable='all',  # see parse_trainable
             # First epochs of AVST, in which it only learns which sound belongs to which frame.
             grounding=ConfigDict(dict(epochs=0, batch_size=64, learning_rate=1e-4)),  # pairs
             # Sizes. Those of the towers are in the section model.

@@ -21,7 +21,7 @@ PICTURE = ROOT / 'docs/rooms.svg'
 PACKAGE = 'amuse_jax'
 
 _COLUMNS = (0.5, 0.14, 0.86)  # where the boxes of successive layers stand, so that arrows pass by
-_PAIR = (0.28, 0.72)  # where two boxes of one layer stand
+_SHARED = {2: (0.28, 0.72), 3: (0.18, 0.5, 0.82)}  # where two or three boxes of one layer stand
 _DPI = 72  # that of SVG files
 _BOX = {'boxstyle': 'round,pad=0.5', 'facecolor': '#eef3fa', 'edgecolor': '#3b5b8c'}
 
@@ -127,7 +127,7 @@ def _room_of(module: str) -> str:
 def _places(layers: list[list[str]]) -> dict[str, tuple[float, float]]:
     places = {}
     for row, layer in enumerate(layers):
-        columns = _PAIR if len(layer) == 2 else (_COLUMNS[row % len(_COLUMNS)],)
+        columns = _SHARED.get(len(layer), (_COLUMNS[row % len(_COLUMNS)],))
         places |= {name: (x, -row) for name, x in zip(layer, columns, strict=True)}
     return places
 

@@ -13,4 +13,4 @@ source launch/dry_run.sh
 venv=${VENV:-.venv}
 
 run "${PYTHON:-python3}" -m venv "$venv"
-run "$venv/bin/pip" install -c requirements.txt -c launch/constraints.txt ".[$1]"
+run "$venv/bin/pip" install -c launch/pins.txt -c launch/constraints.txt ".[$1]"

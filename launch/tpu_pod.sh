@@ -40,7 +40,7 @@ install() {
     run "${tpus[@]}" tpu-vm scp "$folder/amuse_jax.tar.gz" "$name:" --zone="$ZONE" --worker=all &&
     on_workers "rm -rf amuse_jax && mkdir amuse_jax && tar -xzf amuse_jax.tar.gz -C amuse_jax && \
 pip install --user uv==0.13.9 && .local/bin/uv venv --allow-existing --python=3.11 .venv && \
-.local/bin/uv pip install --python=.venv -c amuse_jax/requirements.txt \
+.local/bin/uv pip install --python=.venv -c amuse_jax/launch/pins.txt \
 -c amuse_jax/launch/constraints.txt './amuse_jax[tpu]' && \
 sudo apt-get install --yes nfs-common && sudo mkdir -p /mnt/amuse && \
 { mountpoint -q /mnt/amuse || sudo mount -o lookupcache=positive $SHARE /mnt/amuse; }"

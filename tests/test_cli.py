@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -107,3 +108,10 @@ def test_ask_is_found_by_its_name():
 def test_a_commands_own_help_names_the_command():
     done = run('seeds', '--help')  # its exit status is absl's: 1
     assert 'USAGE: amuse seeds' in done.stdout and '--out' in done.stdout
+
+
+def test_the_readmes_install_brings_the_command(tmp_path):
+    assert (ROOT / 'requirements.txt').read_text().endswith('\n-e .\n')
+    script = Path(sys.executable).with_name('amuse')
+    done = subprocess.run([script, '--help'], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith('usage: amuse COMMAND')

@@ -31,8 +31,8 @@ def read(source: str, revision: str | None = None) -> Trained:
     """Read a model from the workdir of a run, from an exported folder, or from the hub.
 
     Args:
-      source: the path of a folder, or a name on the Hugging Face hub, USER/NAME. A folder comes
-        first if there are both.
+      source: the path of a workdir, of the folder of one of its trainings or of an exported model,
+        or a name on the Hugging Face hub, USER/NAME. A folder comes first if there are both.
       revision: a branch, a tag or a commit of the name on the hub; None for the newest version.
 
     Raises:
@@ -51,26 +51,48 @@ def read(source: str, revision: str | None = None) -> Trained:
     )
 
 
-def from_workdir(workdir: Path) -> Trained:
-    """Read the model in the folder `train` of a run's workdir.
+def from_workdir(folder: Path) -> Trained:
+    """Read a trained model from the workdir of a run, or from the folder of one of its trainings.
+
+    Args:
+      folder: the workdir, whose folder `train` is read, or the only training if there is none; or a
+        folder in it, such as train-paper-head or train-without-rois.
 
     Raises:
       StageError: the folder holds no finished training, or a result that it was made from is gone.
     """
-    train = workdir / 'train'
-    manifest = read_manifest(train)
-    if manifest is None:
-        raise StageError(
-            f'{workdir} holds no trained model: there is no {train / MANIFEST}; expected the '
-            'workdir of a finished run, such as runs/demo, or a folder that `amuse export` made'
-        )
+    train = _find_training(folder)
+    workdir, manifest = train.parent, read_manifest(train)
     needs = manifest.get('needs', {})  # format 1 has none
     folders = {'train': train} | {
-        name: _find(workdir, name, needs.get(name)) for name in NEEDED if name != 'train'
+        name: _find(train, name, needs.get(name)) for name in NEEDED if name != 'train'
     }
-    if card.is_about(workdir / 'evaluate', manifest['fingerprint']):
-        folders['evaluate'] = workdir / 'evaluate'
+    evaluate = workdir / train.name.replace('train', 'evaluate', 1)
+    if card.is_about(evaluate, manifest['fingerprint']):
+        folders['evaluate'] = evaluate
     return from_folders(saved_config(folders), folders)
+
+
+def _find_training(folder: Path) -> Path:
+    """Return the folder of a finished training: this one, or one in this workdir."""
+    if (read_manifest(folder) or {}).get('stage') == 'train':
+        return folder
+    finished = [path.parent for path in sorted(folder.glob(f'train*/{MANIFEST}'))]
+    finished = [path for path in finished if '.' not in path.name]  # none that was set aside
+    if folder / 'train' in finished:
+        return folder / 'train'
+    if len(finished) == 1:
+        return finished[0]
+    if finished:
+        names = ', '.join(path.name for path in finished)
+        raise StageError(
+            f'{folder} holds several trained models ({names}); name the folder of one of them, '
+            f'such as {finished[0]}'
+        )
+    raise StageError(
+        f'{folder} holds no trained model: there is no {folder / "train" / MANIFEST}; expected the '
+        'workdir of a finished run, such as runs/demo, or a folder that `amuse export` made'
+    )
 
 
 def from_folders(config: ConfigDict, folders: Mapping[str, Path]) -> Trained:
@@ -124,19 +146,20 @@ def _set(config: ConfigDict, name: str, value) -> None:
         config[last] = tuple(value) if isinstance(value, list) else value
 
 
-def _find(workdir: Path, name: str, fingerprint: str | None) -> Path:
+def _find(train: Path, name: str, fingerprint: str | None) -> Path:
     """Return the folder of the result with this fingerprint, which may have been set aside.
 
     Args:
-      workdir: the run's folder.
+      train: the folder of the training, in the run's workdir.
       name: the stage.
       fingerprint: the fingerprint; None for one that is not known.
     """
+    workdir = train.parent
     for folder in (workdir / name, *sorted(workdir.glob(f'{name}.*'))):
         manifest = read_manifest(folder)
         if manifest is not None and fingerprint in (None, manifest['fingerprint']):
             return folder
     raise StageError(
-        f'{workdir} holds no result of the stage {name} that the model in {workdir / "train"} was '
+        f'{workdir} holds no result of the stage {name} that the model in {train} was '
         'made from; run the stages again with the settings of this model'
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from amuse_jax.config import PARTS, default_config, setting
+from amuse_jax.config import HEADS, PARTS, default_config, setting
 from amuse_jax.errors import StageError, first_few
 
 # Names of settings and of whole sections. All others are of the data set, the training or the
@@ -20,7 +20,11 @@ NAMES = (
     'model', 'pretrain.predictor_width', 'train.epochs',
 )  # fmt: skip
 TOKENIZER = 'model.text.tokenizer'
-_ALLOWED = {'without': ('', *PARTS), 'model.dtype': ('float32', 'bfloat16')}
+_ALLOWED = {
+    'without': ('', *PARTS),
+    'model.dtype': ('float32', 'bfloat16'),
+    'model.head': HEADS,
+}
 _ALLOWED_ZERO = (
     'rois.min_score', 'rois.max_overlap', 'train.epochs', 'audio.low_hz', 'model.answer.dropout',
     'model.visual.pretrained_windows',

@@ -48,6 +48,7 @@ def read_frames(
     hold_seconds: float = 0.0,
     *,
     until_sound_ends: bool = False,
+    to_square: Callable[[av.VideoFrame, int], np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read the frames that a player shows at some moments, upright and stretched to a square.
 
@@ -60,6 +61,8 @@ def read_frames(
       size: height and width of the result in pixels.
       hold_seconds: how long the last frame is shown after its end.
       until_sound_ends: whether the last frame does not end before the file's sound does.
+      to_square: makes a picture (size, size, 3) uint8 RGB of a frame, given the frame and the size,
+        for callers that need another square than the stretched one.
 
     Returns:
       Frames (len(seconds), size, size, 3) uint8 RGB; a mask (len(seconds),) bool; and the height
@@ -82,7 +85,7 @@ def read_frames(
             if frame is None:
                 continue
             if last is None or frame is not last[0]:
-                last = frame, _upright_square(frame, size)
+                last = frame, (to_square or _upright_square)(frame, size)
             frames[index], mask[index] = last[1], True
         if selector.undecodable and not mask.any():
             raise container.Undecodable('no frame of its picture can be decoded')
@@ -244,13 +247,28 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
 
 def _upright_square(frame: av.VideoFrame, size: int) -> np.ndarray:
     """Scale a frame to size x size, and turn or mirror it as its display matrix says."""
-    square = frame.reformat(
-        size, size, 'rgb24', interpolation=Interpolation.BICUBIC, threads=1
+    return upright(frame, (size, size))
+
+
+def upright(frame: av.VideoFrame, shape: tuple[int, int] | None = None) -> np.ndarray:
+    """Return the picture of a frame, turned or mirrored as its display matrix says.
+
+    Args:
+      frame: a decoded frame.
+      shape: height and width to which the frame is scaled before it is turned, in pixels; None
+        for its own.
+
+    Returns:
+      (height, width, 3) uint8 RGB; height and width change places if the frame lies on its side.
+    """
+    height, width = shape or (frame.height, frame.width)
+    pixels = frame.reformat(
+        width, height, 'rgb24', interpolation=Interpolation.BICUBIC, threads=1
     ).to_ndarray()
     a, b, c, d = _display_matrix(frame)
     if abs(a) >= abs(b):
-        return square[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
-    return square.transpose(1, 0, 2)[:: -1 if b < 0 else 1, :: -1 if c < 0 else 1]
+        return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+    return pixels.transpose(1, 0, 2)[:: -1 if b < 0 else 1, :: -1 if c < 0 else 1]
 
 
 def _display_shape(source: container.MediaStream, frame: av.VideoFrame | None) -> np.ndarray:

@@ -22,6 +22,7 @@ from amuse_jax.models.interactive_encoder import (
     InteractiveEncoder,
     QuestionFree,
 )
+from amuse_jax.models.paper_head import PaperHead
 from amuse_jax.models.streams import StreamConfig, Streams
 from amuse_jax.models.swin_v2 import SwinV2Config
 from amuse_jax.models.text import TextConfig, TextTower
@@ -34,6 +35,7 @@ class AmuseConfig:
 
     Attributes:
       encoder: sizes of the towers and the adapters; `Phrases.vocab_size` replaces the text tower's.
+      head: 'ours' for the head in answer.py, 'paper' for the one in paper_head.py.
       answer: sizes of the answer head.
       segments: T.
       feature_size: D, width of a region's features.
@@ -42,6 +44,7 @@ class AmuseConfig:
     """
 
     encoder: InteractiveConfig
+    head: str
     answer: AnswerConfig
     segments: int
     feature_size: int
@@ -61,6 +64,7 @@ class AmuseConfig:
                 **model.adapters,
                 remat_policy=config.loop.remat_policy,
             ),
+            head=model.head,
             answer=AnswerConfig(**model.answer),
             segments=config.data.segments,
             feature_size=config.rois.feature_size,
@@ -179,6 +183,8 @@ class Amuse(nnx.Module):
 
     Attributes:
       encoder: the InteractiveEncoder, or None in a model without it.
+      answer: the answer head that `config.head` names.
+      answer_streams: the streams of our head; the paper's head embeds its own.
       streams: names of the streams, in the order of `AmuseOutput.importance`.
     """
 
@@ -193,21 +199,26 @@ class Amuse(nnx.Module):
             policy = config.encoder.remat_policy
             self.encoder = None
             self.lone_text = TextTower(text, rngs=rngs, dtype=dtype, remat_policy=policy)
-        self.answer = AnswerHead(
-            config.answer, text.width, len(vocabulary.ANSWERS), len(self.streams),
-            rngs=rngs, dtype=dtype,
-        )  # fmt: skip
-        self.answer_streams = Streams(
-            StreamConfig(
-                names=self.streams,
-                widths=_widths(config),
-                segments=config.segments,
-                is_instrument=phrases.is_instrument,
-                width=config.answer.width,
-            ),
-            rngs=rngs,
-            dtype=dtype,
+        self._build_head(text.width, rngs, dtype)
+
+    def _build_head(self, text_width: int, rngs: nnx.Rngs, dtype) -> None:
+        config, answers = self.config, len(vocabulary.ANSWERS)
+        sizes = StreamConfig(
+            names=self.streams,
+            widths=_widths(config),
+            segments=config.segments,
+            is_instrument=self.phrases.is_instrument,
+            width=config.answer.width,
         )
+        if config.head == 'paper':
+            self.answer = PaperHead(
+                sizes, config.answer, text_width, answers, rngs=rngs, dtype=dtype
+            )
+            return
+        self.answer = AnswerHead(
+            config.answer, text_width, answers, len(self.streams), rngs=rngs, dtype=dtype
+        )
+        self.answer_streams = Streams(sizes, rngs=rngs, dtype=dtype)
 
     @property
     def text(self) -> TextTower:
@@ -219,12 +230,14 @@ class Amuse(nnx.Module):
 
         Args:
           inputs: the batch.
-          rngs: random keys for dropout; None = no dropout.
+          rngs: random keys for the dropout of our head; None = no dropout.
         Raises:
           ValueError: the model has an interactive encoder, but `inputs` has neither
             `question_free` nor `closed`.
         """
         visual, audio, text = self._encode(inputs)
+        if self.config.head == 'paper':
+            return AmuseOutput(*self.answer(inputs, visual, audio, text))
 
         def names(rows: Rows) -> jax.Array:
             ids, mask = (np.asarray(part) for part in rows)

@@ -94,7 +94,7 @@ class Streams(nnx.Module):
         self.projections = nnx.Dict(
             {n: dense.Linear(widths[n], width, dtype=dtype, rngs=rngs) for n in features}
         )
-        self.time = nnx.Param(jnp.asarray(_sinusoids(config.segments, width)))
+        self.time = nnx.Param(jnp.asarray(sinusoids(config.segments, width)))
         draw = nnx.initializers.normal(0.5)
         self.stream = nnx.Param(draw(rngs.params(), (len(config.names), width)))
         if 'rhythm_audio' in config.names:
@@ -205,7 +205,7 @@ def _append_nameless(names: jax.Array) -> jax.Array:
     return jnp.pad(names, ((0, 1), (0, 0)))
 
 
-def _sinusoids(segments: int, width: int) -> np.ndarray:
+def sinusoids(segments: int, width: int) -> np.ndarray:
     """Return positions [T, d] as in Vaswani et al. 2017, with periods from 4 segments to 8 T."""
     rates = 2 * np.pi / np.geomspace(4, 8 * segments, width // 2)
     angles = np.arange(segments)[:, None] * rates

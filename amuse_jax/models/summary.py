@@ -65,7 +65,8 @@ def describe(config: ConfigDict) -> list[Row]:
     )
 
     text = _row('text tower', amuse.text, _call, *words)
-    head = _row('streams and answer head', (amuse.answer, amuse.answer_streams), None)
+    parts = amuse.answer, getattr(amuse, 'answer_streams', ())  # one module in the paper's head
+    head = _row('streams and answer head', parts, None)
     closed, _ = cost(_call, amuse, inputs)  # the text tower, the streams and the head
     rows = [
         _row('universal encoder (rhythm, source)', universal, _call, *media),

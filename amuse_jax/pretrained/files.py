@@ -80,6 +80,22 @@ def description(where: str) -> dict:
     return found if isinstance(found, dict) else {}
 
 
+def beside(where: str, name: str) -> Path | None:
+    """Return a file that belongs to a checkpoint, such as its tokenizer; None if there is none.
+
+    Args:
+      where: see `fetch`; of a hub name the file is downloaded.
+      name: the file's name.
+
+    Raises:
+      StageError: see `fetch`.
+    """
+    path = fetch(where)[0].with_name(name)
+    if path.is_file():
+        return path
+    return None if paths.from_user(where, 'the checkpoint').exists() else _download(where, name)
+
+
 def _in_folder(folder: Path) -> Path:
     for name in HUB_FILES:
         if (folder / name).is_file():

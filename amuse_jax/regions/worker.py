@@ -13,7 +13,8 @@ import filelock
 from ml_collections import ConfigDict
 
 from amuse_jax.regions import detector, detector_setup, shard_task, shards
-from amuse_jax.system import gpus, memory
+from amuse_jax.regions.finder import ARRAYS
+from amuse_jax.system import gpus, memory, shard_arrays
 from amuse_jax.system.files import write_json
 from amuse_jax.system.sharded import map_shards
 
@@ -77,9 +78,9 @@ def run(
     write_json(folder / 'classes.json', names)
     row_of = {video_id: row for row, video_id in enumerate(unique_ids)}
     rows = [row_of[video_id] for video_id in video_ids]
-    shards.merge(shard_paths, rows, config.data.shard_videos, folder)
+    shard_arrays.merge(ARRAYS, shard_paths, rows, config.data.shard_videos, folder)
     report |= shards.count(folder, names)
-    report |= {'unreadable': shards.unreadable(shard_paths, unique_ids)}
+    report |= {'unreadable': shard_arrays.reasons_of(shard_paths, unique_ids)}
     write_json(folder / 'report.json', report)
     shutil.rmtree(folder / 'shards')
     (folder / _LOCK).unlink(missing_ok=True)

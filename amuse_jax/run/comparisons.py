@@ -11,6 +11,7 @@ from amuse_jax.evaluation import peers as peers_table
 from amuse_jax.evaluation.stage import AMUSE
 from amuse_jax.models.peers import catalogue
 from amuse_jax.run import peers
+from amuse_jax.run.definition import head_suffix
 from amuse_jax.system import hosts
 
 
@@ -22,13 +23,13 @@ def run(
     Args:
       name: a key of TABLES.
       config: the run's config.
-      workdir: the run's folder; the table is written to its folder `name`.
+      workdir: the run's folder; the table is written to its folder `name`, or `name-paper-head`.
       run_whole: runs all stages of a config and returns the evaluate folder.
     """
     rows, write = TABLES[name]
     folders = {row: run_whole(variant) for row, variant in rows(config).items()}
     if hosts.is_first():
-        print(write(workdir / name, folders))
+        print(write(workdir / f'{name}{head_suffix(config)}', folders))
 
 
 def configs(config: ConfigDict, names: Collection[str]) -> list[ConfigDict]:

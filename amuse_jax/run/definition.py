@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from amuse_jax.config import HEADS
 from amuse_jax.data.sources import Comparison
 
 Run = Callable[[ConfigDict, Path, Mapping[str, Path]], dict]
@@ -61,3 +62,8 @@ class Stage:
         if self.compare_sources is None:
             return None
         return self.compare_sources(config, self.path(workdir), self.inputs(workdir, stages))
+
+
+def head_suffix(config: ConfigDict) -> str:
+    """Return the end of the names of the folders that are not those of our answer head."""
+    return '' if config.model.head == HEADS[0] else f'-{config.model.head}-head'

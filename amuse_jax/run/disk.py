@@ -1,13 +1,12 @@
 """The disk space that a run needs, compared with the free space before the first stage starts.
 
-The sizes that grow with the number of videos (records, regions, stored features and tokens) are
-exact before compression; records and checkpoints are compressed. The size of rendered videos is
-estimated from a few examples. Of the models, only the matrices of the towers are counted, as if all
-of them were trained. Usually most of them are frozen, which outweighs the parts that are not
-counted.
+The sizes that grow with the number of videos (records, regions, features, stored tokens) are exact
+before compression; records and checkpoints are compressed. The size of rendered videos is estimated
+from a few examples. Of the models, only the matrices of the towers are counted, as if all of them
+were trained. Usually most of them are frozen, which outweighs the parts that are not counted.
 """
 
-import re
+import math
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,9 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from amuse_jax import music_avqa
+from amuse_jax.config import parse_trainable
 from amuse_jax.errors import StageError
+from amuse_jax.features import catalogue
 from amuse_jax.media.log_mel import LogMel
 from amuse_jax.models import summary
 from amuse_jax.music_avqa import vocabulary
@@ -114,6 +115,20 @@ def region_bytes(config: ConfigDict, videos: int) -> int:
     return 2 * videos * config.data.segments * config.rois.regions * region
 
 
+def array_bytes(config: ConfigDict, videos: int) -> int:
+    """Return the size of the stage `features`: its float16 arrays, and the largest shards beside.
+
+    The shards of an extractor are deleted when its arrays are complete.
+    """
+    extractors = catalogue.chosen(config.features.arrays)
+    sizes = [0]
+    for extractor in extractors:
+        is_question = extractor.reads == 'question'
+        rows = _count_texts(config, videos) if is_question else videos
+        sizes.append(rows * sum(2 * math.prod(shape) for shape in extractor.shapes.values()))
+    return sum(sizes) + max(sizes) + (catalogue.SECONDS * videos if extractors else 0)
+
+
 def pretrain_bytes(config: ConfigDict, videos: int) -> int:
     """Return the size of pretraining: checkpoints of two pairs of towers, and all videos' features.
 
@@ -148,6 +163,7 @@ STAGE_BYTES = {
     'render': render_bytes,
     'prepare': record_bytes,
     'rois': region_bytes,
+    'features': array_bytes,
     'pretrain': pretrain_bytes,
     'train': train_bytes,
 }
@@ -167,7 +183,8 @@ def _feature_bytes(config: ConfigDict, videos: int) -> int:
 
 def _token_bytes(config: ConfigDict, videos: int) -> int:
     """Return the size of the frozen towers' stored tokens; 0 if no tower is frozen."""
-    if config.without == 'encoder' or _trains_towers(config.train.trainable):
+    trains_towers = parse_trainable(config.train.trainable).search('encoder.visual.')
+    if config.without == 'encoder' or trains_towers:
         return 0
     numbers = sum(_stage3_sizes(config)) if config.train.epochs else 0
     numbers += sum(_output_widths(config)) if config.train.head_epochs else 0
@@ -199,13 +216,6 @@ def _tower_parameters(config: ConfigDict) -> int:
     )
 
 
-def _trains_towers(trainable: str) -> bool:
-    try:
-        return re.search(trainable, 'encoder.visual.') is not None
-    except re.error:  # the stage itself reports this
-        return False
-
-
 def _checkpoint_bytes(config: ConfigDict, parameters: int) -> int:
     """Return the size of checkpoints: float32 parameters and Adam's two moments.
 
@@ -219,17 +229,25 @@ def count_videos(config: ConfigDict) -> int:
     return _count_pairs(config.data) if config.data.root else config.synthetic.videos
 
 
+def _count_texts(config: ConfigDict, videos: int) -> int:
+    """Return the number of different questions; at most that number for rendered videos."""
+    if not config.data.root:
+        return videos * config.synthetic.questions_per_video
+    return len({question.text for question in _read_questions(config.data)})
+
+
 def _count_test_videos(config: ConfigDict) -> int:
     return _count_pairs(config.evaluate.data, ('test',))
 
 
 def _count_pairs(data: ConfigDict, splits: Sequence[str] = music_avqa.SPLITS) -> int:
     """Count the pairs of a video and a sound; a video with two sounds becomes two records."""
+    questions = _read_questions(data, splits)
+    return len({(question.video_id, question.sound_id) for question in questions})
+
+
+def _read_questions(
+    data: ConfigDict, splits: Sequence[str] = music_avqa.SPLITS
+) -> list[music_avqa.Question]:
     annotations = music_avqa.read(Path(data.root), data.annotations, data.rephrased, splits)
-    return len(
-        {
-            (question.video_id, question.sound_id)
-            for questions in annotations.questions.values()
-            for question in questions
-        }
-    )
+    return [question for found in annotations.questions.values() for question in found]

@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from ml_collections import ConfigDict
 
+from amuse_jax.features import catalogue
 from amuse_jax.system import cpus, gpus
 from amuse_jax.system.sharded import part_slice
 
@@ -11,7 +12,7 @@ from amuse_jax.system.sharded import part_slice
 # and one machine: decoding and log-mel; librosa's beat tracker; ten pictures through YOLOv8n at 640
 # pixels.
 CPU_SECONDS = {'prepare': 0.8, 'annotate': 0.7, 'rois': 1.0}
-STAGES = frozenset(CPU_SECONDS)
+STAGES = frozenset({*CPU_SECONDS, 'features'})  # whose seconds are in features/catalogue.py
 # The same of rois with a GPU: what is left for the CPUs is decoding, by several threads.
 DECODE_SECONDS = 0.4
 
@@ -41,7 +42,20 @@ def estimate(
         if name == 'rois' and gpu_count:
             seconds, workers = DECODE_SECONDS, cpu_count
         hours[name] = videos * seconds / workers / 3600
+    if 'features' in stages:
+        seconds = _feature_seconds(config, bool(gpu_count))
+        workers = cpu_count if gpu_count else cpu_workers
+        hours['features'] = videos * seconds / workers / 3600
     return hours
+
+
+def _feature_seconds(config: ConfigDict, has_gpu: bool) -> float:
+    """Return the seconds of one CPU for the features of one video.
+
+    With a GPU what is left for the CPUs is to read the files, and to compute the spectra.
+    """
+    extractors = catalogue.chosen(config.features.arrays)
+    return sum(each.read_seconds if has_gpu else each.cpu_seconds for each in extractors)
 
 
 def describe(config: ConfigDict, stages: Collection[str], videos: int) -> str:

@@ -29,7 +29,8 @@ from amuse_jax.system import contents
 # Settings that may name a file or a folder. Most of them may also be a name on the hub.
 PATHS = (
     'rois.weights', 'sources.weights', 'checkpoints.visual', 'checkpoints.audio',
-    'checkpoints.text', 'model.text.tokenizer',
+    'checkpoints.text', 'model.text.tokenizer', 'features.vggish', 'features.resnet18',
+    'features.clip', 'features.ast',
 )  # fmt: skip
 # Settings of the data sets. The hash of the files that are read stands for them.
 ROOTS = ('data.root', 'data.rephrased', 'evaluate.data.root', 'evaluate.data.rephrased')

@@ -1,9 +1,11 @@
 """The message that tells a user which data and weights a config needs, and where to put them."""
 
 import dataclasses
+import textwrap
 
 from ml_collections import ConfigDict
 
+from amuse_jax.features import catalogue
 from amuse_jax.music_avqa import layout, published_files
 
 
@@ -86,6 +88,7 @@ def message(config: ConfigDict) -> str:
             'Also needed:',
             *(() if config.peer.name else _OF_AMUSE),
             *(_CHECKPOINTS if not config.peer.name or any(config.checkpoints.values()) else ()),
+            *_weights_of_features(config),
             '',
             'Check DIR:        python -m amuse_jax.music_avqa check --root=DIR '
             f'--annotations={scheme}',
@@ -94,6 +97,13 @@ def message(config: ConfigDict) -> str:
             'Without any data: python -m amuse_jax.main --config=configs/demo.py',
         ]
     )
+
+
+def _weights_of_features(config: ConfigDict) -> list[str]:
+    """Return lines that name the files that the stage features needs and the config does not."""
+    wrap = textwrap.TextWrapper(100, initial_indent='  ', subsequent_indent=6 * ' ')
+    wrap.break_on_hyphens = wrap.break_long_words = False
+    return [line for text in catalogue.missing_weights(config) for line in wrap.wrap(text)]
 
 
 def _disk_space(config: ConfigDict, videos: int) -> str:
@@ -106,5 +116,6 @@ def _disk_space(config: ConfigDict, videos: int) -> str:
         for name, stage_bytes in disk.STAGE_BYTES.items()
         if name not in left_out
     }
+    sizes = {name: size for name, size in sizes.items() if size}  # no features without arrays
     parts = ', '.join(f'{name} {size / 1e9:.0f}' for name, size in sizes.items())
     return f'{sum(sizes.values()) / 1e9:.0f} GB ({parts})'

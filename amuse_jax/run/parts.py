@@ -21,7 +21,7 @@ from amuse_jax.run import lock
 from amuse_jax.run.definition import Stage
 from amuse_jax.run.stage import run_stage
 
-STAGES = ('prepare', 'annotate', 'rois')
+STAGES = ('prepare', 'annotate', 'rois', 'features')
 FOLDER = '.parts'
 LONGEST_WAIT = 600.0  # seconds for the other parts to prepare the folder
 
@@ -30,13 +30,14 @@ def check(config: ConfigDict, names: Sequence[str]) -> None:
     """Refuse stages that cannot be shared among jobs.
 
     Raises:
-      StageError: `names` are not `prepare` alone, or some of `annotate` and `rois`.
+      StageError: `names` are not `prepare` alone, or some of the other STAGES.
     """
-    together = bool(names) and {*names} <= {'annotate', 'rois'}
+    together = bool(names) and {*names} <= {*STAGES[1:]}
     if config.data.part and not together and list(names) != ['prepare']:
         raise StageError(
             f'config.data.part is {config.data.part!r} and --stages is {",".join(names)!r}; '
-            'expected --stages=prepare alone, and when it is complete --stages=annotate,rois. '
+            'expected --stages=prepare alone, and when it is complete --stages=annotate,rois (and '
+            'features, if the config names arrays of them). '
             'After all parts of a stage, run it without data.part to put them together'
         )
 

@@ -4,11 +4,11 @@ The stages before training are those of Amuse in the same workdir. Training and 
 folders of their own, such as train-avst/ and evaluate-avst/, so Amuse's results stay as they are.
 """
 
-import re
 from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
+from amuse_jax.config import parse_trainable
 from amuse_jax.errors import StageError
 from amuse_jax.evaluation import stage as evaluate
 from amuse_jax.models.peers import sizes
@@ -90,7 +90,7 @@ def check_towers(config: ConfigDict) -> None:
     Raises:
       StageError: a tower would keep its random weights, or a checkpoint does not fit.
     """
-    trainable = re.compile(config.peer.trainable)
+    trainable = parse_trainable(config.peer.trainable)
     for prefix, part in sizes.TOWERS.get(config.peer.name, {}).items():
         if config.peer.inputs == 'towers' and part != 'text':
             continue  # from pretraining

@@ -16,6 +16,7 @@ from amuse_jax.data import stage as prepare
 from amuse_jax.errors import StageError, first_few
 from amuse_jax.evaluation import other_data, report
 from amuse_jax.evaluation import stage as evaluate
+from amuse_jax.features import stage as features
 from amuse_jax.models import summary
 from amuse_jax.regions import stage as regions
 from amuse_jax.run import (
@@ -30,7 +31,7 @@ from amuse_jax.run import (
     settings,
     status,
 )
-from amuse_jax.run.definition import Stage
+from amuse_jax.run.definition import Stage, head_suffix
 from amuse_jax.run.results import Results, adopt, has_format_1
 from amuse_jax.run.stage import check_input, run_stage
 from amuse_jax.synthetic import stage as render
@@ -62,10 +63,12 @@ def _train_settings(config: ConfigDict) -> list[str]:
 def build_stages(config: ConfigDict) -> dict[str, Stage]:
     """Return the stages of a run by name, in the order in which they run.
 
-    `render` exists only if the videos are synthetic, and the `test_` stages only if the run is
-    evaluated on another data set. A peer has stages of its own (run/peers.py).
+    `render` exists only if the videos are synthetic, `features` only if its settings name arrays,
+    and the `test_` stages only if the run is evaluated on another data set. Each answer head and
+    each ablation has its own folders of `train` and of the stages after it, so that a workdir holds
+    all rows of Table 4 with both heads. A peer has stages of its own (run/peers.py).
     """
-    suffix = f'-without-{config.without}' if config.without else ''
+    suffix = head_suffix(config) + (f'-without-{config.without}' if config.without else '')
     is_rendered, has_other_data = bool(config.synthetic.videos), bool(config.evaluate.data.root)
     other = f'{other_data.folder_name(config)}/' if has_other_data else ''
     stages = (
@@ -98,6 +101,13 @@ def build_stages(config: ConfigDict) -> dict[str, Stage]:
             settings=('rois',),
             is_kept=True,
             truth=regions.truth_files,
+        ),
+        Stage(
+            'features',
+            features.run,
+            needs=('prepare', 'render'),
+            settings=('features',),
+            is_kept=True,
         ),
         Stage(
             'pretrain',
@@ -158,6 +168,7 @@ def build_stages(config: ConfigDict) -> dict[str, Stage]:
         stage.name: stage
         for stage in stages
         if (is_rendered or stage.name != 'render')
+        and (config.features.arrays or stage.name != 'features')
         and (has_other_data or not stage.name.startswith('test_'))
     }
     return peers.stages(config, found) if config.peer.name else found
@@ -213,12 +224,15 @@ def shares_gpus(
 ) -> bool:
     """Return whether other processes will use the GPUs while this process runs.
 
-    They look for sources and regions. JAX then must not take all memory of the GPUs at its start.
-    The files of the data set are not compared here, because every host calls this.
+    They look for sources and regions, or compute features. JAX then must not take all memory of the
+    GPUs at its start. The files of the data set are not compared here, because every host calls
+    this.
     """
     if names == ['ask']:
         return True
-    using = {'rois', 'test_rois'} | ({'annotate'} if config.sources.stems != 'truth' else set())
+    using = {'rois', 'test_rois', 'features'} | (
+        {'annotate'} if config.sources.stems != 'truth' else set()
+    )
     if comparisons.TABLES.keys() & names:
         names = ()  # every stage of Amuse runs
     stages = build_stages(config)

@@ -5,15 +5,16 @@ are read. They cover only the stages that are not complete.
 """
 
 import importlib.util
-import re
 from collections.abc import Collection
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from amuse_jax import music_avqa
+from amuse_jax.config import parse_trainable
 from amuse_jax.data.tokenizer import QuestionTokenizer
 from amuse_jax.errors import StageError
+from amuse_jax.features import stage as features
 from amuse_jax.pretrained import separation, tagging, towers
 from amuse_jax.regions import stage as regions
 from amuse_jax.run import peers
@@ -23,8 +24,9 @@ from amuse_jax.system import paths
 def check(config: ConfigDict, pending: Collection[str]) -> None:
     """Check everything that the pending stages will read, and download missing hub files.
 
-    The checkpoints of the towers, the tagger and the detector are read and compared with the
-    models; those of the source separation, which is a package of its own, are only looked at.
+    The checkpoints of the towers, the tagger, the detector and the networks of `features` are read
+    and compared with the models; those of the source separation, which is a package of its own, are
+    only looked at.
 
     Args:
       config: the run's config.
@@ -42,8 +44,10 @@ def check(config: ConfigDict, pending: Collection[str]) -> None:
         QuestionTokenizer(config.model.text)
     for part in _towers_read(config, pending):
         towers.check(config, part)
+    if 'features' in pending:
+        features.check(config)
     if 'rois' in pending:
-        _check_detector(config)  # last, because it starts a process
+        _check_detector(config)  # last, like `features`, because it starts a process
 
 
 def _check_source_separation(config: ConfigDict) -> None:
@@ -105,10 +109,7 @@ def _has_truth(config: ConfigDict) -> bool:
 
 def _check_frozen_towers(config: ConfigDict) -> None:
     """Refuse a frozen tower without a checkpoint: it would keep its random weights."""
-    try:
-        trainable = re.compile(config.train.trainable)
-    except re.error:  # the stage itself reports this
-        return
+    trainable = parse_trainable(config.train.trainable)
     for part in towers.PARTS if _starts_from_checkpoints(config) else ('text',):
         if not config.checkpoints[part] and not trainable.search(f'encoder.{part}.'):
             from_pretraining = 'take it from pretraining (--config.train.towers_from=sources), '

@@ -1,15 +1,15 @@
 """Checks of the config's values, made before a run starts."""
 
 import importlib.util
-import re
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from amuse_jax import music_avqa
 from amuse_jax.annotate import sources
-from amuse_jax.config import PARTS, parse_steps, setting
+from amuse_jax.config import HEADS, PARTS, parse_steps, parse_trainable, setting
 from amuse_jax.errors import StageError
+from amuse_jax.features import catalogue
 from amuse_jax.run import made_from, needs
 from amuse_jax.system import paths
 from amuse_jax.system.sharded import part_slice
@@ -53,12 +53,15 @@ def check(config: ConfigDict) -> None:
     _one_of('rhythm.tracker', config.rhythm.tracker, TRACKERS)
     _one_of('train.cache', config.train.cache, CACHES)
     _one_of('train.towers_from', config.train.towers_from, TOWERS_FROM)
+    for name in config.features.arrays:
+        _one_of('features.arrays', name, catalogue.ARRAYS)
     for name in ('data.annotations', 'evaluate.data.annotations'):
         _one_of(name, setting(config, name), music_avqa.SCHEMES)
     _one_of('loop.remat_policy', config.loop.remat_policy, REMAT_POLICIES)
     _one_of('evaluate.leaked', config.evaluate.leaked, LEAKED)
     _one_of('peer.inputs', config.peer.inputs, PEER_INPUTS)
     _one_of('model.dtype', config.model.dtype, ('float32', 'bfloat16'))
+    _one_of('model.head', config.model.head, HEADS)
     for name in POSITIVE:
         value = setting(config, name)
         if not value > 0:  # nor NaN
@@ -164,7 +167,6 @@ POSITIVE = (
     'rois.detector.epochs',
     'rois.detector.batch_size',
     'rois.detector.learning_rate',
-    'pretrain.epochs',
     'pretrain.batch_size',
     'pretrain.segments',
     'pretrain.learning_rate',
@@ -196,6 +198,7 @@ NOT_NEGATIVE = (
     'train.clip_norm',
     'rois.detector.frames',
     'pretrain.predictor_epochs',
+    'pretrain.epochs',
     'train.head_epochs',
     'train.epochs',
     'train.open_questions',
@@ -238,14 +241,16 @@ def _check_training(config: ConfigDict) -> None:
         raise StageError(
             'config.train.head_epochs and config.train.epochs are both 0; set one of them'
         )
-    for name in ('train.trainable', 'peer.trainable'):
+    if not config.pretrain.predictor_epochs + config.pretrain.epochs:
+        raise StageError(
+            'config.pretrain.predictor_epochs and config.pretrain.epochs are both 0; set one of '
+            'them'
+        )
+    for name in ('pretrain.trainable', 'train.trainable', 'peer.trainable'):
         try:
-            re.compile(setting(config, name))
-        except re.error as error:
-            raise StageError(
-                f'config.{name} is {setting(config, name)!r}, which is not a regular expression '
-                f'({error}); expected one over parameter names, such as adapters|text|answer'
-            ) from error
+            parse_trainable(setting(config, name))
+        except ValueError as error:
+            raise StageError(f'config.{name} is {error}') from error
 
 
 def _check_peer(config: ConfigDict) -> None:

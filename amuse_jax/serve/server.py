@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import gradio as gr
 
 ADDRESS = '127.0.0.1'  # this machine alone
-_SWEEP_SECONDS = 60.0
+_SWEEP_SECONDS = 10.0
+_MOST_UPLOADS = 10  # that no visitor has chosen yet, if each has the largest size
 
 
 @contextlib.contextmanager
@@ -48,7 +49,7 @@ def serve(
         from amuse_jax.serve.handlers import Handlers
 
         performances = examples.copy(source, uploads / 'examples')
-        sessions = Sessions(model, uploads)
+        sessions = Sessions(model, uploads, _MOST_UPLOADS * max_megabytes * 10**6)
         blocks = page.build(Handlers(sessions), performances, _limits(model, max_megabytes))
         sessions.keep_files()
         address = _launch(blocks, port, max_megabytes, share)

@@ -1,7 +1,7 @@
 """The videos that the visitors of the page ask about.
 
-Memory and disk are bounded: only the last few watched videos stay in memory, and a file is deleted
-when no visitor shows it any more.
+Memory and disk are bounded: only the last few watched videos stay in memory, a file is deleted when
+no visitor shows it any more, and files that no visitor has chosen yet have a limit together.
 """
 
 import collections
@@ -9,7 +9,7 @@ import contextlib
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from amuse_jax.ask.model import Model
@@ -28,10 +28,11 @@ class Sessions:
       model: watches the videos.
       folder: where uploads are. Files that are there already are kept; all others are deleted when
         no visitor shows them.
+      most_bytes: the largest size of all files together that no visitor shows.
     """
 
-    def __init__(self, model: Model, folder: Path):
-        self._model, self._folder = model, folder.resolve()
+    def __init__(self, model: Model, folder: Path, most_bytes: int):
+        self._model, self._folder, self._most_bytes = model, folder.resolve(), most_bytes
         self._kept = self._files()
         self._shown: dict[str, tuple[Path, float]] = {}  # the file, and when it was last used
         self._videos: collections.OrderedDict[Path, Video] = collections.OrderedDict()
@@ -95,9 +96,10 @@ class Sessions:
         self.choose(session, None)
 
     def sweep(self) -> None:
-        """Forget visitors that have done nothing for an hour, and delete old files of nobody.
+        """Forget visitors that have done nothing for an hour, and delete files of nobody.
 
-        An upload that breaks off leaves such a file.
+        An upload that breaks off leaves such a file. Those that are older than an hour are deleted,
+        and the oldest ones as long as all of them together are larger than `most_bytes`.
         """
         now = time.monotonic()
         for session, (_, used) in list(self._shown.items()):
@@ -105,10 +107,11 @@ class Sessions:
                 self.end(session)
         with self._lock:
             shown = {file for file, _ in self._shown.values()}
-            for file in self._files() - self._kept - shown:
-                with contextlib.suppress(OSError):  # it was deleted meanwhile
-                    if time.time() - file.stat().st_ctime > IDLE_SECONDS:
-                        self._forget(file)
+            total = 0
+            for size, age, file in _by_age(self._files() - self._kept - shown):
+                total += size
+                if age > IDLE_SECONDS or total > self._most_bytes:
+                    self._forget(file)
 
     def _forget(self, file: Path | None) -> None:
         """Delete a file that no visitor shows, with its folder if that is empty then."""
@@ -124,3 +127,13 @@ class Sessions:
 
     def _files(self) -> frozenset[Path]:
         return frozenset(path for path in self._folder.rglob('*') if path.is_file())
+
+
+def _by_age(files: Iterable[Path]) -> list[tuple[int, float, Path]]:
+    """Return the size in bytes and the age in seconds of each file, with the newest file first."""
+    found, now = [], time.time()
+    for file in files:
+        with contextlib.suppress(OSError):  # it was deleted meanwhile
+            status = file.stat()
+            found.append((status.st_size, now - status.st_ctime, file))
+    return sorted(found, key=lambda each: each[1])

@@ -1,5 +1,6 @@
 """Worker processes: unique names, and a way to end them together with their parent."""
 
+import concurrent.futures
 import contextlib
 import multiprocessing
 import os
@@ -7,7 +8,8 @@ import platform
 import sys
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 
 
 def end_with_parent() -> None:
@@ -22,6 +24,32 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def call_in_process(function: Callable, *arguments, description: str):
+    """Call a module-level function in a new process and return its result.
+
+    The process can import what this one must not, such as PyTorch. It ends no later than this one.
+
+    Args:
+      function: the function.
+      *arguments: its arguments.
+      description: what the process does, for the message.
+
+    Raises:
+      RuntimeError: the process died.
+      Any exception that `function` raises.
+    """
+    with concurrent.futures.ProcessPoolExecutor(
+        1, mp_context=multiprocessing.get_context('spawn'), initializer=end_with_parent
+    ) as pool:
+        try:
+            return pool.submit(function, *arguments).result()
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                f'{description}: the process died, probably because memory ran out; run the same '
+                'command again to continue, with fewer --config.data.workers if it dies again'
+            ) from error
 
 
 def this_process() -> str:

@@ -5,7 +5,6 @@ A model is split into its structure and a flat dict of arrays under dotted names
 arrays under them, and the sharding table matches them. jit also dispatches a flat dict fastest.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -15,9 +14,14 @@ import numpy as np
 import optax
 from flax import nnx
 
+from amuse_jax.config import parse_trainable
 from amuse_jax.errors import StageError
 
 Arrays = dict[str, jax.Array]
+
+# Adam's first steps move every weight by the whole rate, however small its gradient is. A few dozen
+# videos have so few batches that half an epoch of warm-up would not be even one step.
+LEAST_WARMUP = 100
 
 
 class Structure(NamedTuple):
@@ -57,12 +61,15 @@ class TrainState(NamedTuple):
     refused: jax.Array
 
 
-def split(model: Any, trainable: str) -> tuple[Structure, Arrays, Arrays]:
+def split(
+    model: Any, trainable: str, setting: str = 'train.trainable'
+) -> tuple[Structure, Arrays, Arrays]:
     """Split a model into its structure, its trainable parameters and its frozen arrays.
 
     Args:
       model: an NNX module, or an abstract one from nnx.eval_shape; then the arrays are shapes.
-      trainable: a regular expression; a parameter trains if it is found in its dotted name.
+      trainable: see config.parse_trainable.
+      setting: the name of the setting with this value, for messages.
 
     Returns:
       The structure, the trainable parameters, and all other arrays (frozen parameters and
@@ -72,12 +79,9 @@ def split(model: Any, trainable: str) -> tuple[Structure, Arrays, Arrays]:
       StageError: `trainable` is not a regular expression, or selects no parameter.
     """
     try:
-        pattern = re.compile(trainable)
-    except re.error as error:
-        raise StageError(
-            f'train.trainable is {trainable!r}, which is not a regular expression ({error}); '
-            'expected a pattern of parameter names, such as adapters|text|answer'
-        ) from error
+        pattern = parse_trainable(trainable)
+    except ValueError as error:
+        raise StageError(f'{setting} is {error}') from error
     structure, arrays = flatten(model)
     arrays = {name: _copy_buffer(array) for name, array in arrays.items()}
     kinds = {
@@ -88,7 +92,7 @@ def split(model: Any, trainable: str) -> tuple[Structure, Arrays, Arrays]:
     if not chosen:
         tops = sorted({name.partition('.')[0] for name in arrays})
         raise StageError(
-            f'train.trainable {trainable!r} selects no parameter; parameter names begin with '
+            f'{setting} {trainable!r} selects no parameter; parameter names begin with '
             + ', '.join(tops)
         )
     frozen = {name: array for name, array in arrays.items() if name not in chosen}
@@ -118,6 +122,22 @@ def stepped_schedule(
 ) -> optax.Schedule:
     """Return a schedule that starts at `rate`, times `factor` after every `every` epochs."""
     return lambda step: rate * factor ** (step // (steps_per_epoch * every))
+
+
+def warmup_steps(epochs: float, steps_per_epoch: int, steps: int) -> int:
+    """Return the number of steps of a warm-up of so many epochs; 0 for none.
+
+    A small data set has few steps in an epoch. The warm-up then takes LEAST_WARMUP steps, but at
+    most half of all steps.
+
+    Args:
+      epochs: length of the warm-up.
+      steps_per_epoch, steps: steps of an epoch, and of all epochs together.
+    """
+    if not epochs:
+        return 0
+    wanted = round(epochs * steps_per_epoch)
+    return max(wanted, min(LEAST_WARMUP, steps // 2))
 
 
 def warmed_up(schedule: optax.Schedule, steps: int) -> optax.Schedule:

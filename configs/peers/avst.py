@@ -39,7 +39,7 @@ def get_config():
         decay_every=8,  # StepLR(step_size=8, gamma=0.1) in main_avst.py
         weight_decay=0.0,
         match_weight=0.5,  # main_avst.py; lambda in 4.1
-        trainable='',  # everything
+        trainable='all',
         width=512,  # net_avst.py
         dropout=0.1,  # net_avst.py: of the temporal attention
         grounding=dict(

@@ -35,7 +35,7 @@ def get_config():
         decay_every=10,  # the paper; the code has every 8
         weight_decay=0.0,
         match_weight=0.0,  # it has no such loss
-        trainable='',  # everything; the attention that selects gets no gradient
+        trainable='all',  # the attention that selects gets no gradient
         width=512,  # nets/PSTP_Net_Ours.py
         dropout=0.1,  # nets/PSTP_Net_Ours.py
         # The paper: 20 segments, top_k 7, top_m 20. The README's command has 12, 2 and 25.

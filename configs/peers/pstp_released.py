@@ -33,7 +33,7 @@ def get_config():
         decay_every=8,  # StepLR(step_size=8, gamma=0.1); the paper has every 10
         weight_decay=0.0,
         match_weight=0.0,  # it has no such loss
-        trainable='',  # everything
+        trainable='all',
         width=512,  # nets/PSTP_Net_Ours.py
         dropout=0.1,  # nets/PSTP_Net_Ours.py
         # The README's command; what they select changes no answer.

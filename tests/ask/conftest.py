@@ -29,9 +29,10 @@ def make_trained(tiny, tmp_path_factory):
     leakage.save_known_questions(folder, questions)
     (folder / 'detector.safetensors').write_bytes(b'weights')
 
-    def make(without='', epochs=0, seed=0):
+    def make(without='', epochs=0, seed=0, head='ours'):
         changed = config.copy_and_resolve_references()
         changed.without, changed.train.epochs = without, epochs
+        changed.model.head = head
         names = tuple(class_names(inputs['rois']))
         random = np.random.default_rng(seed)
         amuse, encoder = (

@@ -109,6 +109,14 @@ def test_a_model_with_towers_is_the_same(make_trained, tmp_path):
     assert found.config.train.epochs == 3
 
 
+def test_a_model_with_the_papers_head_is_the_same(make_trained, tmp_path):
+    trained = make_trained(without='encoder', head='paper')
+    exported.write(trained, tmp_path / 'a')
+    found = exported.read(tmp_path / 'a')
+    equal(found, trained)
+    assert found.config.model.head == 'paper' and not hasattr(found.amuse, 'answer_streams')
+
+
 def test_leaked_questions_are_found_elsewhere(folder, tiny):
     _, inputs = tiny
     prepared = Prepared(inputs['prepare'])

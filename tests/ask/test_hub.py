@@ -1,9 +1,15 @@
 """Names on the hub: the local cache, and sentences where the hub cannot be reached."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
-from amuse_jax.ask import hub, loading
+from amuse_jax.ask import exported, hub, loading
 from amuse_jax.errors import StageError
+from tests.ask import hub_server
+from tests.paths import ROOT
 
 
 @pytest.fixture
@@ -54,3 +60,42 @@ def test_a_path_is_no_name(source, tmp_path, monkeypatch):
 def test_a_folder_has_no_revision(tmp_path):
     with pytest.raises(StageError, match="is a folder, which has no revision 'v1'"):
         loading.read(str(tmp_path), 'v1')
+
+
+def run(code, folder, address):
+    """Run Python in a process whose hub is at `address` and whose cache is in `folder`."""
+    folder.mkdir()
+    variables = {
+        'HF_ENDPOINT': address,
+        'HF_HOME': str(folder / 'home'),
+        'HF_TOKEN': 'hf_someone',
+        'HF_HUB_DISABLE_XET': '1',
+        'PYTHONPATH': str(ROOT),
+    }
+    done = subprocess.run(
+        [sys.executable, '-c', code], cwd=folder, env=os.environ | variables, capture_output=True,
+        text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_a_model_travels_over_a_hub(make_trained, tmp_path):
+    exported.write(make_trained(without='encoder'), tmp_path / 'model')
+    files = {path.name: path.read_bytes() for path in (tmp_path / 'model').iterdir()}
+    load = 'import amuse_jax; model = amuse_jax.load'
+    with hub_server.serve() as (address, repositories):
+        run(
+            f'{load}({str(tmp_path / "model")!r}); model.push_to_hub("someone/amuse")',
+            tmp_path / 'here',
+            address,
+        )
+        pushed = repositories['someone/amuse']
+        assert {name: pushed.get(name) for name in files} == files
+        assert pushed.keys() - files.keys() <= {'.gitattributes'}
+        run(
+            f'{load}("someone/amuse"); model.save_pretrained("again")',
+            tmp_path / 'there',
+            address,
+        )
+    again = tmp_path / 'there/again'
+    assert {path.name: path.read_bytes() for path in again.iterdir()} == files

@@ -50,6 +50,23 @@ def test_the_results_are_those_that_the_model_was_made_from(tmp_path, monkeypatc
     assert asked['pretrain'] == aside and asked['rois'] == tmp_path / 'rois'
 
 
+def test_any_training_of_a_workdir_can_be_read(tmp_path, monkeypatch):
+    config = default_config()
+    found = []
+    monkeypatch.setattr(loading, 'from_folders', lambda _, folders: found.append(folders['train']))
+    for name in ('prepare', 'rois', 'pretrain'):
+        write_manifest(tmp_path / name, name, config)
+    paper = write_manifest(tmp_path / 'train-paper-head', 'train', config)
+    loading.read(str(tmp_path))  # the only one
+    other = write_manifest(tmp_path / 'train-without-rois', 'train', config)
+    with pytest.raises(StageError, match='train-paper-head, train-without-rois.; name the folder'):
+        loading.read(str(tmp_path))
+    ours = write_manifest(tmp_path / 'train', 'train', config)
+    for source in (tmp_path, paper, other):
+        loading.read(str(source))
+    assert found == [paper, ours, paper, other]
+
+
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(StageError, match='there is no folder'):
         loading.read(str(tmp_path / 'none'))

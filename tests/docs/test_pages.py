@@ -61,7 +61,7 @@ def test_every_module_that_is_run_exists(page):
 
 @pytest.mark.parametrize('page', [*PAGES, *CONFIGS], ids=name_of)
 def test_every_setting_on_a_command_line_exists(page):
-    for name in set(re.findall(r'--config\.([a-z_.]+)', page.read_text())):
+    for name in set(re.findall(r'--config\.([a-z0-9_.]+)', page.read_text())):
         value = default_config()
         for part in name.rstrip('.').split('.'):
             assert part in value, name
@@ -71,7 +71,7 @@ def test_every_setting_on_a_command_line_exists(page):
 @pytest.mark.parametrize('page', PAGES, ids=name_of)
 def test_every_setting_in_a_sentence_exists(page):
     default = default_config()
-    for name in set(re.findall(r'`(?:config\.)?([a-z]+(?:\.[a-z_]+)+)[`=]', page.read_text())):
+    for name in set(re.findall(r'`(?:config\.)?([a-z]+(?:\.[a-z0-9_]+)+)[`=]', page.read_text())):
         section, *parts = name.split('.')
         if section not in default or parts[-1] in ('py', 'md', 'json', 'txt', 'safetensors'):
             continue

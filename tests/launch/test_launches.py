@@ -73,7 +73,7 @@ def test_tpu_pod_creates_installs_runs_and_deletes():
     assert commands[-1][3:6] == ['queued-resources', 'delete', 'pod']
     install, main = commands[4][-1], commands[5][-1]
     assert './amuse_jax[tpu]' in install and 'torch' not in install
-    assert '-c amuse_jax/requirements.txt -c amuse_jax/launch/constraints.txt' in install
+    assert '-c amuse_jax/launch/pins.txt -c amuse_jax/launch/constraints.txt' in install
     assert 'mount -o lookupcache=positive 10.0.0.2:/amuse /mnt/amuse' in install
     assert '--coordinator=auto' in main
     assert shlex.split(main)[-3:] == ARGUMENTS  # quoted for the shells on the workers
@@ -160,7 +160,7 @@ def test_the_container_has_the_training_files_and_pinned_versions():
     assert {'pyproject.toml', 'amuse_jax', 'configs'} <= set(copied)
     assert all((ROOT / name).exists() for name in copied[1:] if name not in ('./', 'COPY'))
     assert '.[${EXTRA}]' in text and 'ARG EXTRA=tpu' in text
-    assert '-c requirements.txt -c launch/constraints.txt' in text
+    assert '-c launch/pins.txt -c launch/constraints.txt' in text
 
 
 def test_offline_shares_the_stages_among_jobs_that_wait_for_each_other():
@@ -190,7 +190,7 @@ def pins(name):
 
 
 def test_the_pins_of_the_extras_go_with_those_of_the_tests():
-    tested, extra = pins('requirements.txt'), pins('launch/constraints.txt')
+    tested, extra = pins('launch/pins.txt'), pins('launch/constraints.txt')
     assert not tested.keys() & extra.keys()
     assert extra['jax-cuda13-plugin'] == extra['jax-cuda13-pjrt'] == tested['jax']
     assert {'uss', 'libtpu', 'lightning', 'panns-inference'} <= extra.keys()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from amuse_jax.config import default_config
+from amuse_jax.config import HEADS, default_config
 from amuse_jax.data.tokenizer import QuestionTokenizer
 from amuse_jax.models import building
 from amuse_jax.models.amuse import Amuse, AmuseConfig, AmuseInputs, Phrases
@@ -28,9 +28,9 @@ TEXTS = (
 )
 
 
-def settings(without=''):
+def settings(without='', head='ours'):
     config = demo.get_config()
-    config.without = without
+    config.without, config.model.head = without, head
     config.data.segments, config.data.image_size = SEGMENTS, 32
     config.rois.update(regions=REGIONS, feature_size=FEATURES)
     config.audio.mels = 16
@@ -44,8 +44,8 @@ def settings(without=''):
 
 
 @functools.cache
-def make_amuse(without='', dtype='float32', is_open=False):
-    config = settings(without)
+def make_amuse(without='', dtype='float32', is_open=False, head='ours'):
+    config = settings(without, head)
     config.model.dtype = dtype
     phrases = Phrases.from_settings(QuestionTokenizer(config.model.text), CLASSES)
     sizes = AmuseConfig.from_settings(config)
@@ -108,8 +108,9 @@ def assert_close(one, other, atol=2e-5):
         np.testing.assert_allclose(left, right, atol=atol)
 
 
-def test_answers_come_with_importance_and_evidence():
-    amuse = make_amuse()
+@pytest.mark.parametrize('head', HEADS)
+def test_answers_come_with_importance_and_evidence(head):
+    amuse = make_amuse(head=head)
     output = answer(amuse, draw_inputs(amuse)[1])
     assert amuse.streams == STREAMS
     assert output.logits.shape == (VIDEOS, QUESTIONS, 42)
@@ -121,9 +122,11 @@ def test_answers_come_with_importance_and_evidence():
     assert (output.time_weights[1, :, :6, 2] < 1e-5).all()  # a segment that does not exist
 
 
-@pytest.mark.parametrize('is_question_free', [True, False])
-def test_questions_together_equal_questions_one_by_one(is_question_free):
-    amuse = make_amuse(is_open=True)
+@pytest.mark.parametrize(
+    'head, is_question_free', [('ours', True), ('ours', False), ('paper', True), ('paper', False)]
+)
+def test_questions_together_equal_questions_one_by_one(head, is_question_free):
+    amuse = make_amuse(is_open=True, head=head)
     inputs = draw_inputs(amuse)[0 if is_question_free else 1]
     together = answer(amuse, inputs)
     for q in range(QUESTIONS):
@@ -140,8 +143,9 @@ def test_a_video_is_answered_without_the_others_of_its_batch():
     assert_close(alone, of_videos(together, slice(1, 2)))
 
 
-def test_a_fresh_model_answers_alike_with_question_free_tokens_and_with_closed_streams():
-    amuse = make_amuse()
+@pytest.mark.parametrize('head', HEADS)
+def test_a_fresh_model_answers_alike_with_question_free_tokens_and_with_closed_streams(head):
+    amuse = make_amuse(head=head)
     assert_close(*(answer(amuse, inputs) for inputs in draw_inputs(amuse)))
 
 
@@ -163,6 +167,7 @@ def test_padding_has_no_influence():
     assert_close(answer(amuse, changed), answer(amuse, inputs))
 
 
+@pytest.mark.parametrize('head', HEADS)
 @pytest.mark.parametrize(
     'without, gone',
     [
@@ -172,8 +177,8 @@ def test_padding_has_no_influence():
         ('rois', ('regions',)),
     ],
 )
-def test_ablations_drop_their_streams(without, gone):
-    amuse = make_amuse(without)
+def test_ablations_drop_their_streams(without, gone, head):
+    amuse = make_amuse(without, head=head)
     inputs = draw_inputs(amuse)[1]
     assert amuse.streams == tuple(name for name in STREAMS if name not in gone)
     fields = {
@@ -188,13 +193,15 @@ def test_ablations_drop_their_streams(without, gone):
     assert output.region_weights.size == 0 or without != 'rois'
 
 
-def test_the_default_pattern_freezes_the_towers():
-    state = nnx.to_flat_state(nnx.state(make_amuse(), nnx.Param))
+@pytest.mark.parametrize('head', HEADS)
+def test_the_default_pattern_freezes_the_towers(head):
+    state = nnx.to_flat_state(nnx.state(make_amuse(head=head), nnx.Param))
     names = {'.'.join(map(str, path)) for path, _ in state}
     trainable = {name for name in names if re.search(default_config().train.trainable, name)}
     fixed = {'.'.join(name.split('.')[:2]) for name in names - trainable}
     assert fixed == {'encoder.visual', 'encoder.audio'}
-    assert {name.split('.')[0] for name in trainable} == {'encoder', 'answer', 'answer_streams'}
+    tops = {'encoder', 'answer'} | ({'answer_streams'} if head == 'ours' else set())
+    assert {name.split('.')[0] for name in trainable} == tops
 
 
 def test_phrases_are_constants():
@@ -204,11 +211,13 @@ def test_phrases_are_constants():
     assert not integers
 
 
-def test_bfloat16_keeps_parameters_and_answers_in_float32():
-    amuse = make_amuse(dtype='bfloat16', is_open=True)
+@pytest.mark.parametrize('head', HEADS)
+def test_bfloat16_keeps_parameters_and_answers_in_float32(head):
+    amuse = make_amuse(dtype='bfloat16', is_open=True, head=head)
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(amuse))
     output = answer(amuse, draw_inputs(amuse)[0])
-    exact = answer(make_amuse(is_open=True), draw_inputs(make_amuse(is_open=True))[0])
+    precise = make_amuse(is_open=True, head=head)
+    exact = answer(precise, draw_inputs(precise)[0])
     assert output.logits.dtype == output.importance.dtype == jnp.float32
     np.testing.assert_allclose(output.importance.sum(-1), 1, atol=1e-5)
     np.testing.assert_allclose(output.logits, exact.logits, atol=0.1)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from amuse_jax.config import default_config
+from amuse_jax.config import HEADS, default_config
 from amuse_jax.data.tokenizer import QuestionTokenizer
 from amuse_jax.models import summary
 from amuse_jax.models.amuse import Amuse, AmuseConfig, Phrases
@@ -11,8 +11,10 @@ from amuse_jax.music_avqa import vocabulary
 from configs import demo
 
 
-def test_parameters_are_those_of_the_model():
+@pytest.mark.parametrize('head', HEADS)
+def test_parameters_are_those_of_the_model(head):
     config = demo.get_config()
+    config.model.head = head
     rows = {row.part: row for row in summary.describe(config)}
     classes = (*vocabulary.INSTRUMENTS, 'player')
     phrases = Phrases.from_settings(QuestionTokenizer(config.model.text), classes)

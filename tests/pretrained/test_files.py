@@ -312,3 +312,26 @@ def test_shards_on_the_hub_are_downloaded(tmp_path, monkeypatch):
     (tmp_path / 'model-00002-of-00002.safetensors').unlink()
     with pytest.raises(StageError, match='no checkpoint at .*model-00002-of-00002'):
         files.read('someone/some-model')
+
+
+def test_a_file_beside_a_checkpoint_is_found_or_downloaded(tmp_path, monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    save_file(ARRAYS, tmp_path / 'model.safetensors')
+    assert files.beside(str(tmp_path), 'tokenizer.json') is None
+    (tmp_path / 'tokenizer.json').touch()
+    for where in (tmp_path, tmp_path / 'model.safetensors'):
+        assert files.beside(str(where), 'tokenizer.json') == tmp_path / 'tokenizer.json'
+    snapshot = tmp_path / 'snapshot'
+    snapshot.mkdir()
+
+    def download(name, file, **options):
+        if file == 'vocab.json':
+            raise EntryNotFoundError('none')
+        (snapshot / file).write_bytes((tmp_path / file).read_bytes())
+        return str(snapshot / file)
+
+    monkeypatch.setattr(huggingface_hub, 'hf_hub_download', download)
+    assert files.beside('someone/some-model', 'tokenizer.json') == snapshot / 'tokenizer.json'
+    assert files.beside('someone/some-model', 'vocab.json') is None

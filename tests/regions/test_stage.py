@@ -287,7 +287,7 @@ def test_training_finds_a_red_square(tmp_path):
     frames = toy_frames(48)
     torch.manual_seed(0)
     model = detector.build(['square'], 0.125, 0.33)
-    schedule = detector_training.Schedule(6, 8, 0.1, seed=0)
+    schedule = detector_training.Schedule(10, 8, 0.1, seed=0)
     model = detector_training.train(model, frames, schedule, tmp_path / 'state.pt')
     found = detector.average_precision(model, frames.pictures, frames.boxes, frames.classes)
     assert found['square'] > 0.8

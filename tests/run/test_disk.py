@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from amuse_jax import music_avqa
 from amuse_jax.config import default_config
 from amuse_jax.errors import StageError
 from amuse_jax.evaluation import other_data
@@ -43,6 +44,30 @@ def test_checkpoints_at_the_papers_size():
     assert disk.pretrain_bytes(config, 0) == pytest.approx((3 * 12 + 8) * 2 * 0.223 * GB, rel=0.01)
     config.without = 'encoder'
     assert disk.train_bytes(config, 9288) == pytest.approx((3 * 12 + 8) * 0.109 * GB, rel=0.01)
+
+
+def test_arrays_of_features_and_the_largest_shards_beside_them():
+    config = v1.get_config()
+    assert disk.array_bytes(config, 9288) == 0
+    config.features.arrays = 'resnet18', 'vggish'
+    maps, vectors = 2 * 10 * 14 * 14 * 512, 2 * 60 * 128
+    assert disk.array_bytes(config, 9288) == 9288 * (2 * maps + vectors + 60)
+    config.features.arrays = ('clip_patches',)
+    assert disk.array_bytes(config, 9288) == pytest.approx(2 * 9288 * 3.01e6, rel=0.01)
+    config.features.arrays = ('ast',)
+    assert disk.array_bytes(config, 9288) == pytest.approx(2 * 101 * GB, rel=0.01)
+
+
+def test_words_are_counted_for_each_different_question(tmp_path):
+    write_annotations(tmp_path / 'set', {split: [('a', None)] for split in music_avqa.SPLITS})
+    config = default_config()
+    config.data.root = str(tmp_path / 'set')
+    config.features.arrays = ('clip_words',)
+    assert disk.array_bytes(config, 1) == 2 * (2 * 77 * 512) + 60  # three rows with one text
+    rendered = demo.get_config()
+    rendered.features.arrays = ('clip_words',)
+    questions = 10 * rendered.synthetic.questions_per_video
+    assert disk.array_bytes(rendered, 10) == 2 * (questions * 2 * 77 * 512) + 600
 
 
 def write_annotations(root, videos):

@@ -52,6 +52,17 @@ def test_the_message_states_the_disk_space(name, sizes):
     assert {'v1': 'pretrain 20, train 92).', 'v2': 'train 102).'}[name] in needs.message(config)
 
 
+def test_the_message_names_the_files_of_features():
+    config = importlib.import_module('configs.v1').get_config()
+    assert 'VGGish' not in needs.message(config)
+    config.features.arrays = 'vggish', 'clip_frames'
+    text = ' '.join(needs.message(config).split())
+    assert 'vggish-10086976.pth, published at harritaylor/torchvggish on GitHub' in text
+    assert 'openai/clip-vit-base-patch32' in text and ', features ' in text
+    config.features.vggish = 'F'
+    assert 'vggish-10086976.pth' not in needs.message(config)
+
+
 def test_a_config_is_loaded_without_jax():
     """Worker processes load the config too, and JAX takes seconds to import."""
     code = "import sys; from configs import v1; v1.get_config(); assert 'jax' not in sys.modules"

@@ -112,7 +112,7 @@ def test_stages_that_cannot_be_shared_are_refused(names):
     config.data.part = '1/4'
     with pytest.raises(StageError, match='expected --stages=prepare alone'):
         parts.check(config, list(names))
-    for allowed in (['prepare'], ['annotate'], ['annotate', 'rois']):
+    for allowed in (['prepare'], ['annotate'], ['annotate', 'rois'], ['features', 'rois']):
         parts.check(config, allowed)
 
 

@@ -45,6 +45,19 @@ def test_another_data_set_adds_its_stages_after_training(tmp_path):
     assert plan.build_stages(config)['evaluate'].path(tmp_path).name == 'evaluate-without-rois'
 
 
+def test_features_are_a_stage_if_arrays_are_named(tmp_path):
+    config = demo.get_config()
+    config.features.arrays = ('fbank',)
+    stages = plan.build_stages(config)
+    assert list(stages) == [*STAGES[:4], 'features', *STAGES[4:]]
+    assert stages['features'].is_kept and plan.shares_gpus(config, tmp_path, ['features'])
+    finish(config, tmp_path)
+    config.features.arrays = ('fbank', 'log_mel_seconds')
+    assert missing(config, tmp_path) == ['features']
+    config.features.arrays = ()
+    assert missing(config, tmp_path) == []
+
+
 @pytest.mark.parametrize(
     ('changes', 'repeated'),
     [
@@ -76,6 +89,28 @@ def test_stages_that_are_made_again_are_checked_with_what_depends_on_them(tmp_pa
     config = demo.get_config()
     finish(config, tmp_path)
     assert [stage.name for stage in plan._pending_stages(config, tmp_path, (), redo)] == expected
+
+
+def test_each_head_has_folders_of_its_own(tmp_path):
+    """A workdir holds both, and none sets the other's results aside."""
+    ours, paper = demo.get_config(), with_changes(model__head='paper')
+    finish(ours, tmp_path)
+    assert missing(paper, tmp_path) == ['train', 'evaluate']
+    finish(paper, tmp_path)
+    assert missing(ours, tmp_path) == missing(paper, tmp_path) == []
+    assert (tmp_path / 'train-paper-head' / 'manifest.json').is_file()
+    assert not [*tmp_path.glob('*.*')]
+
+
+@pytest.mark.parametrize('name', ['train', 'evaluate'])
+def test_no_two_rows_of_table_4_share_a_folder(tmp_path, name):
+    folders = [
+        plan.build_stages(variant)[name].path(tmp_path)
+        for head in ('ours', 'paper')
+        for variant in plan._ablation_configs(with_changes(model__head=head)).values()
+    ]
+    assert len(set(folders)) == 10
+    assert tmp_path / f'{name}-paper-head-without-rois' in folders
 
 
 def test_results_that_training_made_are_kept():

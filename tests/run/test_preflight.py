@@ -7,6 +7,7 @@ import huggingface_hub
 import pytest
 import safetensors.torch
 import torch
+import torchvision
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from transformers import BertConfig, BertModel
 
@@ -222,6 +223,30 @@ def test_half_a_file_of_the_source_separation_is_found_before_the_first_stage(
         preflight.check(config, ['annotate'])
     config.sources.stems = 'uss-tags'
     preflight.check(config, ['annotate'])
+
+
+def test_missing_weights_of_features_are_found_before_the_first_stage(config):
+    config.features.arrays = ('resnet18', 'fbank')
+    for value, sentence in (
+        ('', 'resnet18 needs the'),
+        ('no/such.pth', 'no checkpoint at no/such'),
+    ):
+        config.features.resnet18 = value
+        with pytest.raises(StageError, match=f'{sentence}.* weights of ResNet-18: resnet18-5c106'):
+            preflight.check(config, ['prepare', 'features'])
+        preflight.check(config, ['prepare'])
+
+
+@pytest.mark.slow
+def test_other_weights_of_features_are_found_before_the_first_stage(config, tmp_path):
+    pending = ['prepare', 'features']
+    config.features.arrays = ('resnet18', 'fbank')
+    config.features.resnet18 = str(tmp_path / 'text.safetensors')
+    with pytest.raises(StageError, match='text.safetensors holds another model .*unknown'):
+        preflight.check(config, pending)
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / 'resnet18-f37072fd.pth')
+    config.features.resnet18 = str(tmp_path / 'resnet18-f37072fd.pth')
+    preflight.check(config, pending)
 
 
 def test_boxes_in_the_data_set_replace_detector_weights(config, tmp_path):

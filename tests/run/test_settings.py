@@ -43,6 +43,8 @@ def test_an_unknown_argument_is_refused(argument):
         ('without', 'drums', "config.without is 'drums'; expected one of"),
         ('sources.stems', 'spleeter', "config.sources.stems is 'spleeter'; expected one of"),
         ('model.dtype', 'float8', "config.model.dtype is 'float8'"),
+        ('model.head', 'theirs', "config.model.head is 'theirs'; expected one of 'ours', 'paper'"),
+        ('pretrain.trainable', '(', "config.pretrain.trainable is '(', which is not a regular"),
         ('train.batch_size', 0, 'config.train.batch_size is 0; expected a positive number'),
         (
             'train.parts',
@@ -87,6 +89,11 @@ def test_an_unknown_argument_is_refused(argument):
             '/no/such/folder',
             'expected the folder of another data set to evaluate on',
         ),
+        (
+            'features.arrays',
+            ('vggish', 'clip'),
+            "config.features.arrays is 'clip'; expected one of 'vggish', 'resnet18', 'clip_frames'",
+        ),
         ('rhythm.tracker', 'ear', "config.rhythm.tracker is 'ear'"),
         ('data.root', '/no/such/folder', 'which is not a folder; expected the folder'),
         ('synthetic.videos', 0, 'no data: config.data.root is empty'),
@@ -107,6 +114,15 @@ def test_no_training_at_all_is_refused_and_no_example_pages_are_not():
     settings.check(config)
     config.train.update(head_epochs=0, epochs=0)
     with pytest.raises(StageError, match='are both 0; set one of them'):
+        settings.check(config)
+
+
+def test_predictor_epochs_alone_are_a_pretraining_and_no_epochs_are_not():
+    config = _config('demo')
+    config.pretrain.epochs = 0
+    settings.check(config)
+    config.pretrain.predictor_epochs = 0
+    with pytest.raises(StageError, match='pretrain.epochs are both 0; set one of them'):
         settings.check(config)
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+import time
 
 import pytest
 
@@ -28,7 +29,7 @@ def folder(tmp_path, films):
 @pytest.fixture
 def visited(model, folder, films):
     """The sessions of that folder, where only the example was there from the beginning."""
-    found = Sessions(model, folder)
+    found = Sessions(model, folder, 10**9)
     for film in films[:5]:
         shutil.copy(film, folder / film.stem)
     return found
@@ -119,3 +120,16 @@ def test_idle_visitors_and_files_of_nobody_are_swept(visited, folder, monkeypatc
     visited.sweep()
     left = [path.name for path in folder.rglob('*') if path.is_file()]
     assert left == ['performance-1.mp4'] and not visited._videos
+
+
+def test_files_of_nobody_have_a_limit_together(model, folder):
+    visited = Sessions(model, folder, most_bytes=2500)
+    files = [folder / f'upload-{index}' for index in range(4)]
+    for file in files:
+        file.write_bytes(bytes(1000))
+        time.sleep(0.02)  # a kernel's clock may tick every 10 ms
+    visited.choose('a', str(files[0]))
+    visited.sweep()
+    assert [file.exists() for file in files] == [True, False, True, True]
+    visited.end('a')
+    assert not files[0].exists()

@@ -28,6 +28,14 @@ def test_split_selects_parameters_by_name_and_merge_undoes_it():
     assert not any(array.weak_type for array in (params | frozen).values())
 
 
+def test_all_selects_every_parameter_and_no_statistic():
+    _, params, frozen = state.split(Model(nnx.Rngs(0)), 'all')
+    assert set(frozen) == {'tower.mean', 'tower.var'}
+    assert set(params) == {
+        'answer.0.bias', 'answer.0.kernel', 'tower.bias', 'tower.scale', 'scale',
+    }  # fmt: skip
+
+
 def test_split_of_an_abstract_model_has_the_same_names():
     _, params, _ = state.split(Model(nnx.Rngs(0)), 'answer')
     abstract = nnx.eval_shape(lambda: Model(nnx.Rngs(0)))
@@ -40,7 +48,9 @@ def test_split_of_an_abstract_model_has_the_same_names():
 )
 def test_a_useless_pattern_is_explained(pattern, message):
     with pytest.raises(StageError, match=message):
-        state.split(Model(nnx.Rngs(0)), pattern)
+        state.split(Model(nnx.Rngs(0)), pattern, 'pretrain.trainable')
+    with pytest.raises(StageError, match='^pretrain.trainable '):
+        state.split(Model(nnx.Rngs(0)), pattern, 'pretrain.trainable')
 
 
 def test_the_optimiser_state_covers_only_trainable_parameters():
@@ -73,3 +83,17 @@ def test_a_warm_up_rises_to_the_schedule_and_then_follows_it():
     found = [float(warm(step)) for step in range(9)]
     np.testing.assert_allclose(found, np.array([2, 4, 6, 8, 4, 4, 4, 4, 2]) * 1e-4, rtol=1e-6)
     assert state.warmed_up(halving, 0) is halving
+
+
+@pytest.mark.parametrize(
+    ('epochs', 'per_epoch', 'steps', 'expected'),
+    [
+        (0.5, 1161, 11610, 580),  # version 1 of MUSIC-AVQA
+        (0.5, 1, 20, 10),  # ten videos
+        (0.5, 30, 600, 100),
+        (3.0, 10, 40, 30),  # longer than half of all steps, as asked for
+        (0.0, 1, 20, 0),
+    ],
+)
+def test_the_warm_up_of_a_small_data_set_has_steps_too(epochs, per_epoch, steps, expected):
+    assert state.warmup_steps(epochs, per_epoch, steps) == expected

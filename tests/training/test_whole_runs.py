@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amuse_jax.run import plan
+from amuse_jax.config import PARTS
+from amuse_jax.evaluation import ablations
+from amuse_jax.run import plan, set_aside
 from amuse_jax.run.stage import write_manifest
 from tests.paths import ROOT
 from tests.training import processes
@@ -103,3 +105,25 @@ def test_a_second_run_in_the_workdir_is_refused_and_sigterm_ends_the_first(tmp_p
     said = first.log.read_text()
     assert said.strip().endswith('run the same command again to continue')
     assert not (tmp_path / 'run/render/manifest.json').exists()
+
+
+@pytest.mark.slow
+def test_the_ablations_of_the_papers_head_leave_the_results_of_ours_in_place(tiny, tmp_path):
+    _, inputs = tiny
+    workdir = make_workdir(tmp_path / 'run', inputs)
+    quick = ('--config.train.head_epochs=1', '--config.train.epochs=0')
+    finish(workdir, 1, 1, *quick)
+    before = {path: path.read_bytes() for path in sorted(workdir.glob('*/manifest.json'))}
+    for _ in range(2):  # the second time everything is there
+        finish(workdir, 1, 1, *quick, '--config.model.head=paper', '--stages=ablations')
+        parts = ('', *(f'-without-{part}' for part in PARTS))
+        for name in (
+            f'{stage}-paper-head{part}' for stage in ('train', 'evaluate') for part in parts
+        ):
+            path = workdir / name / 'manifest.json'
+            assert before.setdefault(path, path.read_bytes()) == path.read_bytes()
+    assert {path: path.read_bytes() for path in workdir.glob('*/manifest.json')} == before
+    assert not set_aside.all_folders(workdir)
+    table = (workdir / 'ablations-paper-head' / 'table.csv').read_text()
+    assert all(row in table for row in ablations.ROWS.values())
+    assert not (workdir / 'ablations').exists()

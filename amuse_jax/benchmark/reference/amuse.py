@@ -14,6 +14,7 @@ from torch import nn
 from amuse_jax.benchmark.reference import streams
 from amuse_jax.benchmark.reference.answer import AnswerHead
 from amuse_jax.benchmark.reference.interactive_encoder import InteractiveEncoder
+from amuse_jax.benchmark.reference.paper_head import PaperHead
 from amuse_jax.benchmark.reference.streams import Streams
 from amuse_jax.benchmark.reference.universal_encoder import UniversalEncoder
 from amuse_jax.models.amuse import PLACES, Phrases, Rows
@@ -40,7 +41,7 @@ class Amuse(nn.Module):
     """The interactive encoder, all streams, and the answer head.
 
     Args:
-      config: the sizes.
+      config: the sizes, and `model.head`: 'ours' or 'paper'.
       phrases: the names of answers, instruments and classes.
     """
 
@@ -48,6 +49,11 @@ class Amuse(nn.Module):
         super().__init__()
         self.encoder = InteractiveEncoder(config, phrases.vocab_size)
         torch.manual_seed(1)
+        self.is_plain = config.model.head == 'paper'
+        if self.is_plain:
+            self.answer = PaperHead(config, len(phrases.classes[0]), len(phrases.answers[0]))
+            vary_norms(self.encoder.adapters)
+            return
         self.answer = AnswerHead(
             config.model.answer, config.model.text.width, len(phrases.answers[0]),
             len(streams.NAMES),
@@ -75,6 +81,8 @@ class Amuse(nn.Module):
         visual, audio, text = self.encoder(
             question_free, *(inputs[name] for name in ('words', 'word_mask', 'segment_mask'))
         )
+        if self.is_plain:
+            return Output(*self.answer({**inputs, 'visual': visual, 'audio': audio}, text))
         answers, instruments, classes = (
             self._embed_names(name) for name in ('answers', 'instruments', 'classes')
         )

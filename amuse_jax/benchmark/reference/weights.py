@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from torch import nn
 
 from amuse_jax.benchmark.reference import towers
+from amuse_jax.config import parse_trainable
 from amuse_jax.models.htsat import HTSATConfig
 from amuse_jax.models.swin_v2 import SwinV2Config
 from amuse_jax.models.text import TextConfig
@@ -48,7 +49,7 @@ def set_trainable(reference: nn.Module, config: ConfigDict, trainable: str) -> l
     Args:
       reference: the model.
       config: the sizes.
-      trainable: a regular expression that matches the trainable parameters' names in amuse_jax.
+      trainable: see config.parse_trainable; the names are those in amuse_jax.
     """
     names = {
         source: rule.target
@@ -56,8 +57,9 @@ def set_trainable(reference: nn.Module, config: ConfigDict, trainable: str) -> l
         for group in rule.sources
         for source in group
     }
+    pattern = parse_trainable(trainable)
     for name, parameter in reference.named_parameters():
-        parameter.requires_grad_(bool(re.search(trainable, names[name])))
+        parameter.requires_grad_(bool(pattern.search(names[name])))
     return [parameter for parameter in reference.parameters() if parameter.requires_grad]
 
 

@@ -44,7 +44,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     """
     source = PeerBatches(config, inputs)
     model = building.build(lambda rngs: sizes.build(config, source.vocabulary, rngs), config.seed)
-    structure, params, frozen = state.split(model, config.peer.trainable)
+    structure, params, frozen = state.split(model, config.peer.trainable, 'peer.trainable')
     arrays = init_towers(config, inputs, params | frozen)
     known = [q for q in source.table.questions if q.split in ('train', 'val')]
     leakage.save_known_questions(folder, known)

@@ -24,7 +24,7 @@ def table(config: ConfigDict) -> str:
     Nothing is allocated or compiled. The peer reads the words of MUSIC-AVQA's train questions.
     """
     model = abstract(config)
-    _, trained, frozen = state.split(model, config.peer.trainable)
+    _, trained, frozen = state.split(model, config.peer.trainable, 'peer.trainable')
     everything, learned = _count(trained | frozen), _count(trained)
     rows = [[part, f'{everything[part]:,}', f'{learned[part]:,}', ''] for part in everything]
     title = catalogue.find(config.peer.name).title
@@ -48,7 +48,7 @@ def abstract(config: ConfigDict) -> nnx.Module:
 
 def count(config: ConfigDict) -> int:
     """Return the number of parameters of the config's peer, with those of its frozen towers."""
-    _, trained, frozen = state.split(abstract(config), config.peer.trainable)
+    _, trained, frozen = state.split(abstract(config), config.peer.trainable, 'peer.trainable')
     return sum(_count(trained | frozen).values())
 
 

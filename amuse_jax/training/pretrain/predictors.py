@@ -1,8 +1,9 @@
-"""Training of the predictors (Eq. 9) with frozen towers, before the whole universal encoder trains.
+"""Training of the predictors (Eq. 9) alone, on the features of towers that do not change.
 
-Untrained predictors would first distort the features of the pretrained towers (Kumar et al. 2022,
-"Fine-Tuning can Distort Pretrained Features"). In this phase the features are constant and stored,
-so a step costs almost nothing.
+4.1 pretrains "specifically the rhythm and music source predictors", and pretrain.epochs=0 leaves it
+at that. Or the towers learn afterwards: untrained predictors would first distort the features of
+the pretrained towers (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features"). In this
+phase the features are constant and stored, so a step costs almost nothing.
 """
 
 import functools
@@ -19,6 +20,7 @@ from amuse_jax.models.universal_encoder import with_next
 from amuse_jax.training import jobs, loop, sharding, state
 
 STREAMS = ('rhythm_visual', 'rhythm_audio', 'source_visual', 'source_audio')
+LABELS = ('rhythm', 'sources')
 METRICS = ('loss', 'rhythm_error', 'sources_error')
 PREDICTORS = ('rhythm_predictor.', 'source_predictor.')
 
@@ -30,31 +32,34 @@ def fit(
     params: state.Arrays,
     frozen: state.Arrays,
     arrays: Mapping[str, np.ndarray],
-    records: Sequence[int],
+    splits: Mapping[str, Sequence[int]],
     video_ids: Sequence[str],
 ) -> state.Arrays:
     """Train the predictors on the stored features of the towers.
+
+    If no epochs follow, they are validated after every epoch, and the best ones are kept in best/.
 
     Args:
       config: the config of the run.
       folder: gets checkpoints and metrics.
       structure, params, frozen: the universal encoder's structure, trainable and frozen arrays.
       arrays: STREAMS, labels and segment_mask of every record.
-      records: the records to train on.
+      splits: the records to train on, 'train', and to validate on, 'val'.
       video_ids: the video ids of all records, for messages.
 
     Returns:
-      `params` with trained predictors.
+      `params` with trained predictors, those of the last epoch.
     """
     settings, mesh = config.pretrain, sharding.mesh(config.mesh)
-    batches = pipeline.stored_videos(
-        arrays,
-        records,
-        settings.batch_size,
-        settings.predictor_epochs,
-        config.seed,
-        sharding.local_rows(settings.batch_size, mesh),
-    )
+
+    def batches_of(split: str, epochs: int):
+        rows = sharding.local_rows(settings.batch_size, mesh)
+        return pipeline.stored_videos(
+            arrays, splits[split], settings.batch_size, epochs, config.seed, rows
+        )
+
+    batches = batches_of('train', settings.predictor_epochs)
+    validation = None if settings.epochs else jobs.Validation(batches_of('val', 1), validate)
     phase = jobs.Phase(
         epochs=settings.predictor_epochs,
         batches=batches,
@@ -63,6 +68,7 @@ def fit(
             settings.predictor_learning_rate, len(batches), len(batches) // 10, 0.01
         ),
         samples='sources_error',
+        validation=validation,
         compares_videos=True,
         clip_norm=settings.clip_norm,
     )
@@ -79,6 +85,8 @@ def fit(
         mesh=mesh,
         seed=config.seed,
         video_ids=video_ids,
+        best_by='loss' if validation else '',
+        best_is_lowest=True,
     )
     return params | loop.fit(job, trainable)
 
@@ -115,6 +123,22 @@ def loss(model, batch, rngs, swap: float = 0.0):
     return prediction_loss(*model.predict(*(streams[name] for name in STREAMS)), batch)
 
 
+def validate(model, batch) -> tuple[state.Arrays, None]:
+    """Compute the loss of Eq. 10 on stored features of whole videos; see step.Evaluation."""
+    return count_segments(*loss(model, batch, None), batch), None
+
+
+def count_segments(
+    value: jax.Array, sums: state.Arrays, batch: Mapping[str, jax.Array]
+) -> state.Arrays:
+    """Return the sums of a loss with the batch counted by its segments, not as one.
+
+    So padding does not count in a validation.
+    """
+    segments = batch['source_weights'].sum()
+    return sums | {'loss': jnp.stack([value * segments, segments])}
+
+
 def swap_with_previous(x: jax.Array, is_swapped: jax.Array) -> jax.Array:
     """Return `x` [V, ...] with each row that `is_swapped` replaced by the row before it."""
     return jnp.where(is_swapped, jnp.roll(x, 1, axis=0), x)
@@ -138,6 +162,35 @@ def prediction_loss(
     value = sum(total / jnp.maximum(weight, 1) for total, weight in (rhythm, source))
     sums = {'loss': jnp.stack([value, 1.0]), 'rhythm_error': rhythm, 'sources_error': source}
     return value, sums
+
+
+def scores(
+    features: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], records: Sequence[int]
+) -> dict:
+    """Compute the errors of the stored predictions on `records`.
+
+    Returns:
+      rhythm_mse: mean squared error of the rhythm.
+      sources_mse: mean squared error of the sources, summed over instruments as in Eq. 10.
+      sources_average_precision: mean average precision over the instruments that sound in some
+        segments but not in all; None if there is no such instrument.
+    """
+    from sklearn.metrics import average_precision_score  # a second that readers of a model save
+
+    mask = features['segment_mask'][records]
+    predicted = {name: features[name][records][mask].astype(np.float32) for name in LABELS}
+    truth = {name: labels[name][records][mask] for name in LABELS}
+    sounds = truth['sources'] > 0
+    defined = [i for i in range(sounds.shape[1]) if 0 < sounds[:, i].sum() < len(sounds)]
+    precisions = [
+        average_precision_score(sounds[:, i], predicted['sources'][:, i]) for i in defined
+    ]
+    squares = {name: np.square(predicted[name] - truth[name]) for name in LABELS}
+    return {
+        'rhythm_mse': float(squares['rhythm'].mean()),
+        'sources_mse': float(squares['sources'].sum(-1).mean()),
+        'sources_average_precision': float(np.mean(precisions)) if precisions else None,
+    }
 
 
 def _weighted_sum(errors: jax.Array, weights: jax.Array) -> jax.Array:

@@ -1,16 +1,19 @@
 """The pretrain stage: trains the rhythm and source encoders on the annotations (paper 3.2).
 
 In the predictor epochs only the predictors train, on features of the initial towers, which are
-stored in first_features/. Then the towers and the predictors train together, and are validated
-after every epoch. The parameters of the best epoch are kept, and the encoders are frozen.
+stored in first_features/. Then everything trains that `pretrain.trainable` names, and is validated
+after every epoch. The parameters of the best epoch are kept, and the encoders are frozen. With
+`pretrain.epochs=0` the predictor epochs are all.
 
 The stage writes checkpoints/, best/ (if there are several epochs), frozen/ and metrics.jsonl, and
-all but best/ for the predictor epochs in predictors/. In features/ it stores the output of the
-frozen encoders for every video: rhythm_visual, rhythm_audio, source_visual, source_audio (N, T, d),
-rhythm (N, T), sources (N, T, 22), all float16, and segment_mask (N, T) bool.
+the same in predictors/ for the predictor epochs (best/ if they are all). In features/ it stores
+what the frozen encoders make of every video: rhythm_visual, rhythm_audio, source_visual and
+source_audio (N, T, d), rhythm (N, T), sources (N, T, 22), all float16, and segment_mask (N, T)
+bool.
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -33,13 +36,11 @@ from amuse_jax.models.universal_encoder import UniversalEncoder
 from amuse_jax.pretrained import towers
 from amuse_jax.system import hosts
 from amuse_jax.training import checkpoints, device_memory, jobs, loop, sharding, state, stored
-from amuse_jax.training.pretrain import held_out, predictors
+from amuse_jax.training.pretrain import held_out, mel_statistics, predictors
 from amuse_jax.training.watchdog import Watchdog
 
-LABELS = ('rhythm', 'sources')
+LABELS = predictors.LABELS
 FEATURES = (*predictors.STREAMS, *LABELS, 'segment_mask')
-STATISTICS = ('mel_norm.mean', 'mel_norm.variance')  # endings of parameter names
-STATISTICS_VIDEOS = 256  # enough for 64 means and variances
 
 
 def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
@@ -51,8 +52,9 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
       inputs: the folders of the stages prepare and annotate, by name.
 
     Returns:
-      The number of steps and parameters, the record of the best validation if there are several
-      epochs, and for the train and val videos their number and `scores`.
+      The number of steps, of all and of trained parameters, the record of the best validation if
+      there are several epochs, and for the train and val videos their number and
+      `predictors.scores`.
 
     Raises:
       StageError: there are no train or no val videos (see held_out.py), the labels do not match the
@@ -63,10 +65,8 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     _check_labels(labels, len(reader), inputs['annotate'])
     splits = held_out.records_by_split(inputs['prepare'], config.pretrain.val_share)
     mesh = sharding.mesh(config.mesh)
-    phase = _phase(config, reader, labels, splits, mesh)
-    structure, params, frozen = state.split(
-        building.build(lambda rngs: build(config, rngs), config.seed), ''
-    )
+    model = building.build(lambda rngs: build(config, rngs), config.seed)
+    structure, params, frozen = split(config, model)
     arrays = init_towers(config, params | frozen)
     params, frozen = ({name: arrays[name] for name in part} for part in (params, frozen))
     video_ids = [video['video_id'] for video in reader.videos]
@@ -78,37 +78,22 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
         features = stored.read(folder / 'first_features', (*predictors.STREAMS, 'segment_mask'))
         params = predictors.fit(
             config, folder / 'predictors', structure, params, frozen,
-            features | labels, splits['train'], video_ids,
+            features | labels, splits, video_ids,
         )  # fmt: skip
-    job = jobs.Job(
-        name='pretrain',
-        folder=folder,
-        structure=structure,
-        frozen=frozen,
-        metrics=predictors.METRICS,
-        phases=[phase],
-        settings=config.loop,
-        mesh=mesh,
-        seed=config.seed,
-        video_ids=video_ids,
-        best_by='loss' if phase.validation else '',
-        best_is_lowest=True,
-        memory_advice=(
-            'keep fewer values for the gradient (--config.loop.remat_policy=inputs; it is '
-            f'{config.loop.remat_policy!r}), or lower pretrain.batch_size or pretrain.segments'
-        ),
-    )
-    params, record = loop.fit(job, params), None
-    if checkpoints.has_best(folder / 'best'):  # a resumed run of an older version may have none
-        params, record = checkpoints.read_best(folder / 'best', params)
+    if config.pretrain.epochs:
+        phase = _phase(config, reader, labels, splits, mesh)
+        params = loop.fit(_job(config, folder, structure, frozen, phase, mesh, video_ids), params)
+    params, record = _read_best(config, folder, params)
     store(folder / 'features', params | frozen)
     features = stored.read(folder / 'features', FEATURES)
+    batches = math.ceil(len(splits['train']) / config.pretrain.batch_size)
     return {
-        'steps': len(phase.batches),
-        'parameters': sum(array.size for array in params.values()),
+        'steps': batches * (config.pretrain.epochs or config.pretrain.predictor_epochs),
+        'parameters': sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param))),
+        'trained_parameters': sum(array.size for array in params.values()),
         **({'best': record} if record else {}),
         **{
-            split: {'videos': len(chosen)} | scores(features, labels, chosen)
+            split: {'videos': len(chosen)} | predictors.scores(features, labels, chosen)
             for split, chosen in splits.items()
         },
     }
@@ -124,6 +109,33 @@ def build(config: ConfigDict, rngs: nnx.Rngs) -> UniversalEncoder:
         dtype=platform.compute_dtype(config.model.dtype),
         remat_policy=config.loop.remat_policy,
     )
+
+
+def split(
+    config: ConfigDict, model: UniversalEncoder
+) -> tuple[state.Structure, state.Arrays, state.Arrays]:
+    """Split the universal encoder into its structure, the parameters that learn, and the rest.
+
+    Without epochs for them, the towers do not learn, whatever `pretrain.trainable` says.
+
+    Args:
+      config: the config of the run.
+      model: the encoder, or an abstract one; see state.split.
+
+    Raises:
+      StageError: no parameter of a predictor would learn.
+    """
+    pattern = config.pretrain.trainable
+    structure, params, frozen = state.split(model, pattern, 'pretrain.trainable')
+    heads = {name: x for name, x in params.items() if name.startswith(predictors.PREDICTORS)}
+    if not heads:
+        raise StageError(
+            f'pretrain.trainable is {pattern!r}, so the predictors would stay random; expected a '
+            "pattern that names them too, such as predictor, or 'all'"
+        )
+    if config.pretrain.epochs:
+        return structure, params, frozen
+    return structure, heads, frozen | {n: x for n, x in params.items() if n not in heads}
 
 
 def init_towers(config: ConfigDict, arrays: state.Arrays) -> state.Arrays:
@@ -146,51 +158,30 @@ def load(config: ConfigDict, folder: Path) -> tuple[state.Structure, state.Array
       StageError: there is no checkpoint, or the config has other sizes.
     """
     model = building.shapes(functools.partial(build, config))
-    structure, *parts = state.split(model, '')
+    structure, *parts = split(config, model)
     everywhere = sharding.replicated(sharding.mesh(config.mesh))
     params, frozen = (sharding.abstract_arrays(part, everywhere) for part in parts)
-    if checkpoints.has_best(folder / 'best'):
-        params, _ = checkpoints.read_best(folder / 'best', params)
+    trained = _trained(config, folder)
+    if checkpoints.has_best(trained / 'best'):
+        params, _ = checkpoints.read_best(trained / 'best', params)
     else:  # a single epoch, or a run of an older version
-        params = checkpoints.read_params(folder / 'checkpoints', params)
+        params = checkpoints.read_params(trained / 'checkpoints', params)
     return structure, params | checkpoints.read_frozen(folder / 'frozen', frozen)
 
 
-def mel_statistics(reader: RecordReader, records: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean (dB) and the variance (dB^2) of each mel band.
-
-    They are measured on at most STATISTICS_VIDEOS videos, evenly spread over `records`.
-    """
-    chosen = np.linspace(0, len(records) - 1, min(len(records), STATISTICS_VIDEOS)).astype(int)
-    count, total, squares = 0, 0.0, 0.0
-    for index in chosen:
-        record = reader[records[index]]
-        log_mel = record['log_mel'][record['audio_mask']].astype(np.float64)
-        count += log_mel.shape[0] * log_mel.shape[1]
-        total = total + log_mel.sum((0, 1))
-        squares = squares + np.square(log_mel).sum((0, 1))
-    if not count:
-        raise StageError('no train video has sound; pretraining needs some')
-    mean = total / count
-    return mean, squares / count - mean**2
+def _trained(config: ConfigDict, folder: Path) -> Path:
+    """Return the folder with the checkpoints of the last epochs."""
+    return folder if config.pretrain.epochs else folder / 'predictors'
 
 
-def set_input_statistics(
-    arrays: state.Arrays, statistics: tuple[np.ndarray, np.ndarray]
-) -> state.Arrays:
-    """Return the arrays with the input norm of every HTS-AT set to the statistics of the data.
-
-    Args:
-      arrays: the model's arrays by name.
-      statistics: mean and variance of each mel band, from `mel_statistics`.
-    """
-    endings = dict(zip(STATISTICS, statistics))
-    return arrays | {
-        name: jnp.broadcast_to(jnp.asarray(value, jnp.float32), arrays[name].shape)
-        for name in arrays
-        for ending, value in endings.items()
-        if name.endswith(ending)
-    }
+def _read_best(
+    config: ConfigDict, folder: Path, params: state.Arrays
+) -> tuple[state.Arrays, dict | None]:
+    """Return the best parameters and their record, or `params` and None if none were kept."""
+    best = _trained(config, folder) / 'best'
+    if not checkpoints.has_best(best):  # a single epoch, or a resumed run of an older version
+        return params, None
+    return checkpoints.read_best(best, params)
 
 
 def _measure_statistics(
@@ -213,7 +204,7 @@ def _measure_statistics(
             folder / 'frozen', sharding.abstract_arrays(frozen, shardings)
         )
     if not config.checkpoints.audio:
-        frozen = set_input_statistics(frozen, mel_statistics(reader, records))
+        frozen = mel_statistics.insert(frozen, mel_statistics.measure(reader, records))
     if config.pretrain.predictor_epochs:
         store(folder / 'first_features', params | frozen)
         features = stored.read(folder / 'first_features', FEATURES)
@@ -249,42 +240,8 @@ def loss(model, batch, rngs, mix: float = 0.0, swap: float = 0.0):
 
 
 def validate(model, batch) -> tuple[state.Arrays, None]:
-    """Compute the loss of Eq. 10 on whole videos; see step.Evaluation.
-
-    A batch counts by its segments, so that padding does not count.
-    """
-    value, sums = loss(model, batch, None)
-    segments = batch['source_weights'].sum()
-    return sums | {'loss': jnp.stack([value * segments, segments])}, None
-
-
-def scores(
-    features: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], records: Sequence[int]
-) -> dict:
-    """Compute the errors of the stored predictions on `records`.
-
-    Returns:
-      rhythm_mse: mean squared error of the rhythm.
-      sources_mse: mean squared error of the sources, summed over instruments as in Eq. 10.
-      sources_average_precision: mean average precision over the instruments that sound in some
-        segments but not in all; None if there is no such instrument.
-    """
-    from sklearn.metrics import average_precision_score  # a second that readers of a model save
-
-    mask = features['segment_mask'][records]
-    predicted = {name: features[name][records][mask].astype(np.float32) for name in LABELS}
-    truth = {name: labels[name][records][mask] for name in LABELS}
-    sounds = truth['sources'] > 0
-    defined = [i for i in range(sounds.shape[1]) if 0 < sounds[:, i].sum() < len(sounds)]
-    precisions = [
-        average_precision_score(sounds[:, i], predicted['sources'][:, i]) for i in defined
-    ]
-    squares = {name: np.square(predicted[name] - truth[name]) for name in LABELS}
-    return {
-        'rhythm_mse': float(squares['rhythm'].mean()),
-        'sources_mse': float(squares['sources'].sum(-1).mean()),
-        'sources_average_precision': float(np.mean(precisions)) if precisions else None,
-    }
+    """Compute the loss of Eq. 10 on whole videos; see step.Evaluation."""
+    return predictors.count_segments(*loss(model, batch, None), batch), None
 
 
 def compile_encoder(structure: state.Structure, mesh: Mesh) -> Callable[..., state.Arrays]:
@@ -337,6 +294,35 @@ def store_features(
         )
 
 
+def _job(
+    config: ConfigDict,
+    folder: Path,
+    structure: state.Structure,
+    frozen: state.Arrays,
+    phase: jobs.Phase,
+    mesh: Mesh,
+    video_ids: Sequence[str],
+) -> jobs.Job:
+    return jobs.Job(
+        name='pretrain',
+        folder=folder,
+        structure=structure,
+        frozen=frozen,
+        metrics=predictors.METRICS,
+        phases=[phase],
+        settings=config.loop,
+        mesh=mesh,
+        seed=config.seed,
+        video_ids=video_ids,
+        best_by='loss' if phase.validation else '',
+        best_is_lowest=True,
+        memory_advice=(
+            'keep fewer values for the gradient (--config.loop.remat_policy=inputs; it is '
+            f'{config.loop.remat_policy!r}), or lower pretrain.batch_size or pretrain.segments'
+        ),
+    )
+
+
 def _phase(
     config: ConfigDict,
     reader: RecordReader,
@@ -366,7 +352,9 @@ def _phase(
         loss=functools.partial(loss, mix=settings.mix, swap=settings.swap),
         learning_rate=state.warmed_up(
             optax.constant_schedule(settings.learning_rate),
-            round(settings.warmup_epochs * (len(batches) // settings.epochs)),
+            state.warmup_steps(
+                settings.warmup_epochs, len(batches) // settings.epochs, len(batches)
+            ),
         ),
         samples='sources_error',
         validation=validation,

@@ -21,6 +21,7 @@ from amuse_jax.models.interactive_encoder import QuestionFree
 from amuse_jax.pretrained import towers
 from amuse_jax.regions import stage as regions
 from amuse_jax.training import questions, sharding, stored
+from amuse_jax.training.pretrain import mel_statistics
 from amuse_jax.training.pretrain import stage as pretrain
 from amuse_jax.training.state import Arrays
 from amuse_jax.training.token_cache import TokenCache
@@ -73,7 +74,7 @@ def init_towers(config: ConfigDict, folder: Path, arrays: Arrays) -> Arrays:
         name: np.asarray(pretrained[name.replace('encoder.', 'pairs.', 1)])[1]
         for name in arrays
         if name.startswith(TOWERS)
-        and (config.train.towers_from == 'sources' or name.endswith(pretrain.STATISTICS))
+        and (config.train.towers_from == 'sources' or name.endswith(mel_statistics.ARRAYS))
     }
     return arrays | loaded | copied
 

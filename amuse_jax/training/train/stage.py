@@ -212,7 +212,10 @@ def _schedule(settings: ConfigDict, is_open: bool, steps_per_epoch: int):
         halving = state.stepped_schedule(
             settings.learning_rate, steps_per_epoch, settings.halve_every, 0.5
         )
-        return state.warmed_up(halving, round(settings.warmup_epochs * steps_per_epoch))
+        steps = state.warmup_steps(
+            settings.warmup_epochs, steps_per_epoch, settings.epochs * steps_per_epoch
+        )
+        return state.warmed_up(halving, steps)
     return state.warmup_cosine_schedule(
         settings.head_learning_rate,
         settings.head_epochs * steps_per_epoch,

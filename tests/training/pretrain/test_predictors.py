@@ -79,6 +79,17 @@ def test_the_statistics_cover_the_existing_segments_of_the_records():
     assert found['source_predictor.norm.mean'].shape == (10,)
 
 
+def test_scores_of_perfect_and_of_reversed_predictions():
+    random = np.random.default_rng(1)
+    sources = random.integers(0, 2, (4, 5, 22)).astype(np.float32)
+    labels = {'rhythm': np.ones((4, 5), np.float32), 'sources': sources}
+    features = labels | {'segment_mask': np.ones((4, 5), bool)}
+    good = predictors.scores(features, labels, [0, 2, 3])
+    assert good == {'rhythm_mse': 0, 'sources_mse': 0, 'sources_average_precision': 1}
+    bad = predictors.scores(features | {'sources': 1 - sources}, labels, [0, 2, 3])
+    assert bad['sources_mse'] == 22 and bad['sources_average_precision'] < 0.8
+
+
 def test_only_the_predictors_train(pretrained):
     config, inputs, _ = pretrained
     folder = inputs['pretrain'] / 'predictors'

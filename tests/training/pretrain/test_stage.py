@@ -9,9 +9,12 @@ from flax import nnx
 
 from amuse_jax.data import pipeline, records
 from amuse_jax.errors import StageError
-from amuse_jax.models import universal_encoder
-from amuse_jax.training import sharding, stored
+from amuse_jax.models import building, universal_encoder
+from amuse_jax.training import sharding, state, stored
+from amuse_jax.training.pretrain import predictors
 from amuse_jax.training.pretrain import stage as pretrain
+from amuse_jax.training.train import predict
+from amuse_jax.training.train import stage as train
 
 
 class Constant:
@@ -87,17 +90,6 @@ def test_swapped_videos_get_the_frames_of_another_video_and_keep_sound_and_label
     assert swapped == untouched
 
 
-def test_scores_of_perfect_and_of_reversed_predictions():
-    random = np.random.default_rng(1)
-    sources = random.integers(0, 2, (4, 5, 22)).astype(np.float32)
-    labels = {'rhythm': np.ones((4, 5), np.float32), 'sources': sources}
-    features = labels | {'segment_mask': np.ones((4, 5), bool)}
-    good = pretrain.scores(features, labels, [0, 2, 3])
-    assert good == {'rhythm_mse': 0, 'sources_mse': 0, 'sources_average_precision': 1}
-    bad = pretrain.scores(features | {'sources': 1 - sources}, labels, [0, 2, 3])
-    assert bad['sources_mse'] == 22 and bad['sources_average_precision'] < 0.8
-
-
 def test_the_stage_stores_features_of_every_video(tiny, pretrained):
     config, inputs, summary = pretrained
     features = stored.read(inputs['pretrain'] / 'features', pretrain.FEATURES)
@@ -156,8 +148,8 @@ def test_the_rate_warms_up(pretrained):
     config, inputs, _ = pretrained
     text = (inputs['pretrain'] / 'metrics.jsonl').read_text()
     rates = [json.loads(line).get('learning_rate') for line in text.splitlines()]
-    # Half of an epoch of three steps: the rate of the second step is two thirds.
-    assert [r for r in rates if r] == pytest.approx([2e-3 / 3, 1e-3, 1e-3, 1e-3])
+    # Half of all six steps: the rate of the second step is two quarters.
+    assert [r for r in rates if r] == pytest.approx([0.5e-3, 0.75e-3, 1e-3, 1e-3])
     reader = records.RecordReader(inputs['prepare'] / 'records')
     labels = stored.read(inputs['annotate'], pretrain.LABELS)
     config = config.copy_and_resolve_references()
@@ -192,3 +184,104 @@ def test_a_config_with_another_size_cannot_load_the_checkpoint(pretrained):
     other.pretrain.predictor_width = 8
     with pytest.raises(StageError, match='cannot be read into the configured model'):
         pretrain.load(other, inputs['pretrain'])
+
+
+def initial(config):
+    """Return the encoder's arrays before training, without statistics."""
+    model = building.build(lambda rngs: pretrain.build(config, rngs), config.seed)
+    return state.split(model, 'all')[1]
+
+
+def changed(config, folder):
+    """Return the names of the parameters that differ from the initial ones."""
+    _, arrays = pretrain.load(config, folder)
+    return {
+        name
+        for name, array in initial(config).items()
+        if np.abs(np.asarray(arrays[name]) - np.asarray(array)).max() > 0
+    }
+
+
+def variant(config, **settings):
+    config = config.copy_and_resolve_references()
+    config.pretrain.update(settings)
+    return config
+
+
+@pytest.fixture(scope='module')
+def predictors_alone(tiny, tmp_path_factory):
+    """(config, folders up to pretrain, the summary) of a run with predictor epochs alone."""
+    config, inputs = tiny
+    config = variant(config, epochs=0)
+    folder = tmp_path_factory.mktemp('predictors')
+    return config, inputs | {'pretrain': folder}, pretrain.run(config, folder, inputs)
+
+
+def test_without_epochs_the_predictors_alone_learn_and_the_best_ones_are_kept(predictors_alone):
+    config, inputs, summary = predictors_alone
+    folder = inputs['pretrain']
+    assert not (folder / 'checkpoints').exists()
+    learned = changed(config, folder)
+    assert all(name.startswith(predictors.PREDICTORS) for name in learned)
+    assert {name.partition('.')[0] for name in learned} == {'rhythm_predictor', 'source_predictor'}
+    lines = (folder / 'predictors' / 'metrics.jsonl').read_text().splitlines()
+    losses = [row['val_loss'] for row in map(json.loads, lines) if 'val_loss' in row]
+    assert len(losses) == config.pretrain.predictor_epochs
+    assert summary['best']['score'] == min(losses)
+    assert summary['steps'] == 3 * config.pretrain.predictor_epochs
+    sizes = {name: array.size for name, array in initial(config).items()}
+    assert summary['parameters'] == sum(sizes.values())
+    assert summary['trained_parameters'] == sum(
+        size for name, size in sizes.items() if name.startswith(predictors.PREDICTORS)
+    )
+
+
+def test_without_epochs_the_stored_predictions_are_those_of_the_best_predictors(predictors_alone):
+    config, inputs, summary = predictors_alone
+    features = stored.read(inputs['pretrain'] / 'features', pretrain.FEATURES)
+    structure, arrays = pretrain.load(config, inputs['pretrain'])
+    streams = [features[name].astype(np.float32) for name in predictors.STREAMS]
+    found = jax.jit(lambda arrays, *x: structure.merge(arrays).predict(*x))(arrays, *streams)
+    for name, value in zip(pretrain.LABELS, found):
+        np.testing.assert_allclose(features[name], value, atol=1e-2)
+    errors = summary['val']['rhythm_mse'] + summary['val']['sources_mse']
+    assert errors == pytest.approx(summary['best']['score'], rel=1e-2)
+
+
+def test_without_epochs_a_run_again_changes_nothing(predictors_alone):
+    config, inputs, summary = predictors_alone
+    before = (inputs['pretrain'] / 'predictors' / 'metrics.jsonl').read_text()
+    assert pretrain.run(config, inputs['pretrain'], inputs) == summary
+    assert (inputs['pretrain'] / 'predictors' / 'metrics.jsonl').read_text() == before
+
+
+@pytest.mark.slow
+def test_amuse_trains_on_what_predictor_epochs_alone_leave(predictors_alone, tmp_path):
+    config, inputs, _ = predictors_alone
+    config = config.copy_and_resolve_references()
+    config.train.update(head_epochs=1, epochs=1)
+    summary = train.run(config, tmp_path, inputs)
+    assert 0 <= summary['best']['score'] <= 1
+    _, encoder = pretrain.load(config, inputs['pretrain'])
+    frozen = predict.load_best(config, inputs | {'train': tmp_path}).encoder.visual
+    name = next(name for name in encoder if name.startswith('pairs.visual.'))
+    tower = state.flatten(frozen)[1][name.removeprefix('pairs.visual.')]
+    np.testing.assert_array_equal(tower, encoder[name][1])  # index 1: the source encoder
+
+
+def test_trainable_chooses_what_the_epochs_change(tiny, tmp_path):
+    config, inputs = tiny
+    config = variant(config, trainable='predictor', predictor_epochs=0)
+    summary = pretrain.run(config, tmp_path, inputs)
+    learned = changed(config, tmp_path)
+    assert learned and all(name.startswith(predictors.PREDICTORS) for name in learned)
+    assert summary['trained_parameters'] < summary['parameters']
+    assert {name.partition('.')[0] for name in pretrain.load(config, tmp_path)[1]} > {'pairs'}
+
+
+def test_predictors_that_would_stay_random_are_refused(tiny, tmp_path):
+    config, inputs = tiny
+    with pytest.raises(StageError, match="pretrain.trainable is 'pairs', so the predictors would"):
+        pretrain.run(variant(config, trainable='pairs'), tmp_path, inputs)
+    with pytest.raises(StageError, match="pretrain.trainable 'towers' selects no parameter"):
+        pretrain.run(variant(config, trainable='towers'), tmp_path, inputs)
