@@ -36,7 +36,7 @@ from amuse_jax.system import hosts
 from amuse_jax.system.files import write_atomically, write_json
 from amuse_jax.training import device_memory, sharding, state, stored
 from amuse_jax.training.peers import stage
-from amuse_jax.training.pretrain import stage as pretrain
+from amuse_jax.training.pretrain import mel_statistics
 from amuse_jax.training.watchdog import Watchdog
 
 ARRAYS = ('vggish', 'ast', 'resnet18', 'clip_frames', 'clip_patches', 'fbank')
@@ -86,7 +86,7 @@ def random_words(words: TrainWords, texts: list[str], width: int, seed: int) -> 
 
 def _level(reader: RecordReader, records: list[int]) -> tuple[float, float]:
     """Return the mean (dB) and the standard deviation of the train videos' log-mels."""
-    mean, variance = pretrain.mel_statistics(reader, records)
+    mean, variance = mel_statistics.measure(reader, records)
     total = variance + (mean - mean.mean()) ** 2  # within the bands and between them
     return float(mean.mean()), float(np.sqrt(total.mean()))
 
