@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from amuse_jax.run import format_1, plan
+from amuse_jax.run import comparisons, format_1, plan
 from amuse_jax.run.results import Results
 from amuse_jax.run.stage import write_manifest
 from configs import demo, v1
@@ -107,7 +107,7 @@ def test_no_two_rows_of_table_4_share_a_folder(tmp_path, name):
     folders = [
         plan.build_stages(variant)[name].path(tmp_path)
         for head in ('ours', 'paper')
-        for variant in plan._ablation_configs(with_changes(model__head=head)).values()
+        for variant in comparisons.configs(with_changes(model__head=head), ['ablations'])
     ]
     assert len(set(folders)) == 10
     assert tmp_path / f'{name}-paper-head-without-rois' in folders
