@@ -24,8 +24,9 @@ from amuse_jax.media.log_mel import LogMel
 from amuse_jax.media.video import MediaError
 from amuse_jax.models import building, platform
 from amuse_jax.models.amuse import Amuse, AmuseInputs, AmuseOutput
-from amuse_jax.regions.process import Process, RegionProcess
+from amuse_jax.regions.process import RegionProcess
 from amuse_jax.system import environment, paths, xla
+from amuse_jax.system.processes import Process
 from amuse_jax.training import state
 
 # Questions are answered in groups of these sizes, so that few programs are compiled.

@@ -12,14 +12,17 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 from torch import nn
 
 from amuse_jax.benchmark import timing
 from amuse_jax.benchmark.reference import fused
+from amuse_jax.data.pipeline import Batch
 from amuse_jax.errors import StageError
 from amuse_jax.models import flops
+from amuse_jax.training.state import Arrays, TrainState
 
 TOLERANCES = {'float32': 1e-3, 'bfloat16': 5e-2}  # relative to the largest value
 Results = dict[str, np.ndarray]
@@ -218,6 +221,34 @@ def compile_program(function: Callable, *inputs) -> Program:
     planned = plan.temp_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
     held = plan.argument_size_in_bytes
     return Program(compiled, seconds, held, planned, flops.count_matmul_flops(traced.jaxpr))
+
+
+def training_side(
+    step: Callable, train_state: TrainState, frozen: Arrays, batch: Batch, result: str
+) -> tuple[Side, float]:
+    """Return JAX's side of a training step, and the FLOPs of the compiled step's products.
+
+    Args:
+      step: see training.step.train_step.
+      train_state: the state of the training.
+      frozen: the arrays that are not trained.
+      batch: the batch of all steps.
+      result: name of the loss in the results.
+    """
+    frozen, batch, key = jax.device_put((frozen, batch, jax.random.key(0)))
+    program = compile_program(step, train_state, frozen, batch, key)
+    held = jax_bytes((train_state.params, train_state.opt_state, frozen, batch))
+
+    def run() -> Results:
+        nonlocal train_state
+        zeros = jax.tree.map(jnp.zeros_like, train_state.sums)
+        train_state, _ = jax.block_until_ready(
+            program.call(train_state._replace(sums=zeros), frozen, batch, key)
+        )
+        total, count = np.asarray(train_state.sums['loss'])
+        return {result: total / count}
+
+    return Side(run, held, program.seconds, program.planned_bytes), program.flops
 
 
 def jax_bytes(tree) -> int:

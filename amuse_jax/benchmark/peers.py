@@ -8,13 +8,13 @@ The networks that run beforehand do not count. Inputs and weights are random.
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
 from amuse_jax.benchmark import comparison
 from amuse_jax.benchmark.comparison import Comparison, Results, Side
+from amuse_jax.data import train_words
 from amuse_jax.data.pipeline import Batch
 from amuse_jax.errors import StageError
 from amuse_jax.models import building
@@ -59,7 +59,7 @@ def training_step(config: ConfigDict, with_compile: bool, videos: int = 1) -> Co
     It is the step of the stage train: both losses, the gradient, and Adam.
     """
     peer = config.peer
-    structure, params, frozen = state.split(_build(config), peer.trainable)
+    structure, params, frozen = state.split(_build(config), peer.trainable, 'peer.trainable')
     mesh, adam = sharding.single_device_mesh(), state.adam(lambda step: peer.learning_rate)
     init = functools.partial(state.init_state, optimizer=adam, metrics=answering.METRICS)
     shardings = sharding.state_shardings(jax.eval_shape(init, params), mesh)
@@ -70,22 +70,12 @@ def training_step(config: ConfigDict, with_compile: bool, videos: int = 1) -> Co
         config.loop.optimization_level,
         shardings,
     )
-    train_state = sharding.shard_params(init(params), shardings)
-    frozen, batch, key = jax.device_put((frozen, random_batch(config, videos), jax.random.key(0)))
-    program = comparison.compile_program(step, train_state, frozen, batch, key)
-    held = comparison.jax_bytes((train_state.params, train_state.opt_state, frozen, batch))
-
-    def run() -> Results:
-        nonlocal train_state
-        zeros = {name: jnp.zeros(2) for name in answering.METRICS}
-        train_state, _ = jax.block_until_ready(
-            program.call(train_state._replace(sums=zeros), frozen, batch, key)
-        )
-        total, count = np.asarray(train_state.sums['loss'])
-        return {'loss': total / count}
-
-    side = Side(run, held, program.seconds, program.planned_bytes)
-    return _alone(config, 'training step', videos, program.flops, side)
+    train_state, batch = (
+        sharding.shard_params(init(params), shardings),
+        random_batch(config, videos),
+    )
+    side, flops = comparison.training_side(step, train_state, frozen, batch, 'loss')
+    return _alone(config, 'training step', videos, flops, side)
 
 
 def random_batch(config: ConfigDict, videos: int) -> Batch:
@@ -95,7 +85,7 @@ def random_batch(config: ConfigDict, videos: int) -> Batch:
         name: _random(random, shape)
         for name, shape in sizes.abstract_inputs(config, videos).items()
     }
-    asked = {'words': np.zeros((videos, question.WORDS), np.int32)}
+    asked = {'words': np.zeros((videos, train_words.LENGTH), np.int32)}
     if config.peer.name == 'lstta':
         asked = {'words': given.pop('words'), 'word_mask': given.pop('mask')}
     elif given['question'].dtype == np.int32:

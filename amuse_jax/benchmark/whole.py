@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 from flax import nnx
@@ -191,23 +190,9 @@ def jax_training(config: ConfigDict, model: Amuse, batch: Batch) -> tuple[Side, 
     with config.unlocked():
         config.train.parts = 1  # the reference takes all videos at once, and one cannot be split
     step = compiling.build_step(config, model, sharding.single_device_mesh())
-    flops = compiling.useful_flops(config, batch)
     train_state = sharding.shard_params(step.init_state(step.params), step.shardings)
-    frozen, batch, key = jax.device_put((step.frozen, batch, jax.random.key(0)))
-    program = comparison.compile_program(step.run, train_state, frozen, batch, key)
-    size = comparison.jax_bytes((train_state.params, train_state.opt_state, frozen, batch))
-    result = loss_name(batch)
-
-    def run() -> Results:
-        nonlocal train_state
-        zeros = {name: jnp.zeros(2) for name in answering.METRICS}
-        train_state, _ = jax.block_until_ready(
-            program.call(train_state._replace(sums=zeros), frozen, batch, key)
-        )
-        total, count = np.asarray(train_state.sums['loss'])
-        return {result: total / count}
-
-    return Side(run, size, program.seconds, program.planned_bytes), flops
+    side, _ = comparison.training_side(step.run, train_state, step.frozen, batch, loss_name(batch))
+    return side, compiling.useful_flops(config, batch)
 
 
 def torch_training(

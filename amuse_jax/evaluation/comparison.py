@@ -37,8 +37,9 @@ def write(
     displayed = [tables.with_margins(rows, margins, report.MARGIN) | published.marked(printed)]
     csv_rows = tables.with_bounds(rows, intervals)
     parts = dict.fromkeys(name for each in scores.values() for name in each['parts'])
-    if others := _own(scores, [name for name in parts if name != 'test'], 'rows'):
-        their_intervals = _own(scores, [name for name in parts if name != 'test'], 'intervals')
+    del parts['test']
+    if others := _own(scores, list(parts), 'rows'):
+        their_intervals = _own(scores, list(parts), 'intervals')
         their_margins = bootstrap.margins(their_intervals)
         displayed.append(tables.with_margins(others, their_margins, report.MARGIN))
         csv_rows |= tables.with_bounds(others, their_intervals)

@@ -18,7 +18,7 @@ from amuse_jax.errors import StageError
 from amuse_jax.features import catalogue, shards, worker
 from amuse_jax.pretrained import files
 from amuse_jax.system import contents
-from amuse_jax.system.processes import call_in_process
+from amuse_jax.system.processes import Process
 
 
 def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
@@ -47,7 +47,8 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     if not path.exists():  # written last
         root = music_avqa.data_root(config, inputs)
         arguments = config, folder, root, inputs['prepare']
-        call_in_process(worker.run, *arguments, description='features')
+        with _process() as process:
+            process.call(worker.run, *arguments)
     report = json.loads(path.read_text('utf-8'))
     for video_id, reason in report['unreadable'].items():
         logging.warning('features: %s gets features of 0: %s', video_id, reason)
@@ -84,7 +85,12 @@ def check(config: ConfigDict) -> None:
 
 @functools.cache  # the configs of all ablations have the same features
 def _check_weights(named: Sequence[tuple[str, str]], stats: Sequence) -> None:
-    call_in_process(_load_all, named, description='features')
+    with _process() as process:
+        process.call(_load_all, named)
+
+
+def _process() -> Process:
+    return Process('features', 'fewer --config.data.workers')
 
 
 def _load_all(named: Sequence[tuple[str, str]]) -> None:

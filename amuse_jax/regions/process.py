@@ -1,13 +1,7 @@
 """The process that runs the detector. PyTorch is imported there alone, not beside JAX."""
 
-import concurrent.futures
-import contextlib
 import importlib.util
-import multiprocessing
-import os
 import signal
-from collections.abc import Callable
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -15,53 +9,14 @@ from ml_collections import ConfigDict
 
 from amuse_jax.errors import StageError
 from amuse_jax.regions import environment
-from amuse_jax.system.processes import end_with_parent, without_main_module
+from amuse_jax.system.processes import Process, without_main_module
 
 _PACKAGES = ('torch', 'torchvision', 'ultralytics')
 
 
-class Process:
-    """A process that calls one function after another and ends no later than this one."""
-
-    def __init__(self):
-        self._pool = concurrent.futures.ProcessPoolExecutor(
-            1, mp_context=multiprocessing.get_context('spawn'), initializer=end_with_parent
-        )
-
-    def __enter__(self) -> 'Process':
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
-
-    def submit(self, function: Callable, *arguments) -> concurrent.futures.Future:
-        """Start a call of a module-level function; the process itself starts with the first one."""
-        return self._pool.submit(function, *arguments)
-
-    def call(self, function: Callable, *arguments):
-        """Call a module-level function and return its result.
-
-        Raises:
-          RuntimeError: the process died.
-        """
-        try:
-            return self.submit(function, *arguments).result()
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                'rois: the process that runs the detector died, probably because memory ran out; '
-                'run the same command again to continue, with a smaller rois.image_size if it dies '
-                'again'
-            ) from error
-
-    def close(self) -> None:
-        """End the process after the call that it is busy with."""
-        self._pool.shutdown()
-
-    def end(self) -> None:
-        """End the process without its clean-up, of which PyTorch's takes a second."""
-        with contextlib.suppress(BrokenProcessPool):
-            self.submit(os._exit, 0)
-        self.close()
+def create() -> Process:
+    """Return a process for the detector; it starts with its first call."""
+    return Process('rois', 'a smaller rois.image_size')
 
 
 class RegionProcess:
@@ -121,7 +76,7 @@ def start_early() -> Process | None:
 
 def _start_alone() -> Process:
     """Start a process for any program, whose main module it does not import."""
-    process = Process()
+    process = create()
     with without_main_module():
         process.submit(environment.set_up)
     return process
@@ -139,7 +94,7 @@ def make_portable(source: Path, target: Path) -> None:
         can be written so.
     """
     _require_packages('export the model on a machine that has them')
-    with Process() as process:
+    with create() as process:
         process.call(_make_portable, source, target)
 
 

@@ -48,7 +48,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
         prepared = Prepared(inputs['prepare'])
         video_ids = [video['video_id'] for video in prepared.videos]
         split_of = splits_of_videos(prepared)
-        with process.Process() as worker:
+        with process.create() as worker:
             worker.call(_run_worker, config, folder, root, video_ids, split_of)
     summary = json.loads(report.read_text('utf-8'))
     if summary['map50'] is not None:
@@ -69,7 +69,7 @@ def check_weights(config: ConfigDict) -> None:
 
 @functools.cache  # the configs of all ablations have the same detector
 def _check_weights(path: Path, size_and_time: tuple[int, int] | None, feature_size: int) -> None:
-    with process.Process() as worker:
+    with process.create() as worker:
         worker.call(_load_weights, path, feature_size)
 
 

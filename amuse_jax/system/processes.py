@@ -26,30 +26,56 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def call_in_process(function: Callable, *arguments, description: str):
-    """Call a module-level function in a new process and return its result.
+class Process:
+    """A process that calls one function after another and ends no later than this one.
 
-    The process can import what this one must not, such as PyTorch. It ends no later than this one.
+    It can import what this one must not, such as PyTorch.
 
     Args:
-      function: the function.
-      *arguments: its arguments.
-      description: what the process does, for the message.
-
-    Raises:
-      RuntimeError: the process died.
-      Any exception that `function` raises.
+      work: what it does, such as the name of a stage, for the message when it dies.
+      advice: what takes less memory, for the same message.
     """
-    with concurrent.futures.ProcessPoolExecutor(
-        1, mp_context=multiprocessing.get_context('spawn'), initializer=end_with_parent
-    ) as pool:
+
+    def __init__(self, work: str, advice: str):
+        self._work, self._advice = work, advice
+        self._pool = concurrent.futures.ProcessPoolExecutor(
+            1, mp_context=multiprocessing.get_context('spawn'), initializer=end_with_parent
+        )
+
+    def __enter__(self) -> 'Process':
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def submit(self, function: Callable, *arguments) -> concurrent.futures.Future:
+        """Start a call of a module-level function; the process itself starts with the first one."""
+        return self._pool.submit(function, *arguments)
+
+    def call(self, function: Callable, *arguments):
+        """Call a module-level function and return its result.
+
+        Raises:
+          RuntimeError: the process died.
+          Any exception that `function` raises.
+        """
         try:
-            return pool.submit(function, *arguments).result()
+            return self.submit(function, *arguments).result()
         except BrokenProcessPool as error:
             raise RuntimeError(
-                f'{description}: the process died, probably because memory ran out; run the same '
-                'command again to continue, with fewer --config.data.workers if it dies again'
+                f'{self._work}: the process died, probably because memory ran out; run the same '
+                f'command again to continue, with {self._advice} if it dies again'
             ) from error
+
+    def close(self) -> None:
+        """End the process after the call that it is busy with."""
+        self._pool.shutdown()
+
+    def end(self) -> None:
+        """End the process without its clean-up, of which PyTorch's takes a second."""
+        with contextlib.suppress(BrokenProcessPool):
+            self.submit(os._exit, 0)
+        self.close()
 
 
 def this_process() -> str:

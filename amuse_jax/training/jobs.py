@@ -1,7 +1,7 @@
 """What a training job consists of: its phases, their data and where the results go."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import grain
@@ -101,3 +101,17 @@ class Job:
     best_by: str = ''
     best_is_lowest: bool = False
     memory_advice: str = 'make the batches smaller'
+
+    def summary(self, params: Arrays, record: Mapping) -> dict:
+        """Return what a finished stage tells in its manifest.
+
+        Args:
+          params: the trained parameters.
+          record: the record of the best validation.
+        """
+        return {
+            'steps': sum(len(phase.batches) for phase in self.phases),
+            'trainable_parameters': sum(array.size for array in params.values()),
+            'frozen_parameters': sum(array.size for array in self.frozen.values()),
+            'best': record,
+        }

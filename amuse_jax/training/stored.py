@@ -8,6 +8,7 @@ bits of its numbers, and `FOLDER/dtypes.json` has its dtype.
 """
 
 import errno
+import functools
 import json
 import math
 import os
@@ -20,12 +21,15 @@ from typing import BinaryIO
 import grain
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from amuse_jax.data import pipeline
+from amuse_jax.data.records import RecordReader
 from amuse_jax.errors import StageError
 from amuse_jax.system import hosts, preemption
 from amuse_jax.system.files import rename, write_json
+from amuse_jax.training import sharding
 from amuse_jax.training.watchdog import Watchdog
 
 FLUSH_SECONDS = 5.0
@@ -76,6 +80,31 @@ def compute_and_store(
                 raise preemption.Preempted
         writer.finish()
         hosts.barrier('stored')
+
+
+def compute_for_videos(
+    config: ConfigDict,
+    folder: Path,
+    names: Sequence[str],
+    reader: RecordReader,
+    videos: int,
+    compute: Callable[[pipeline.Batch], Mapping[str, np.ndarray]],
+    description: str,
+) -> None:
+    """Compute arrays for every record from batches of whole videos; see `compute_and_store`.
+
+    Args:
+      config: the config of the run.
+      folder, names, compute, description: see `compute_and_store`.
+      reader: reads the records.
+      videos: number of videos in a batch.
+    """
+    rows = sharding.local_rows(videos, sharding.mesh(config.mesh))
+    batches = functools.partial(pipeline.whole_videos, reader, {}, videos=videos, rows=rows)
+    watchdog = Watchdog(
+        folder, config.loop.stuck_seconds, [video['video_id'] for video in reader.videos]
+    )
+    compute_and_store(folder, names, len(reader), batches, compute, description, watchdog)
 
 
 def read(folder: Path, names: Iterable[str]) -> dict[str, np.ndarray]:

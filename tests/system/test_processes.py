@@ -22,12 +22,15 @@ def die():
 
 
 def test_a_call_returns_from_another_process():
-    total, process = processes.call_in_process(add, 2, 3, description='sum')
-    assert total == 5 and process != os.getpid()
+    with processes.Process('sum', 'fewer numbers') as process:
+        total, number = process.call(add, 2, 3)
+        assert total == 5 and number != os.getpid()
+        assert process.call(add, 3, 4) == (7, number)
 
 
 def test_errors_come_back_and_a_death_is_explained():
-    with pytest.raises(StageError, match='a is refused'):
-        processes.call_in_process(refuse, 'a', description='sum')
-    with pytest.raises(RuntimeError, match='sum: the process died.*run the same command again'):
-        processes.call_in_process(die, description='sum')
+    with processes.Process('sum', 'fewer numbers') as process:
+        with pytest.raises(StageError, match='a is refused'):
+            process.call(refuse, 'a')
+        with pytest.raises(RuntimeError, match='sum: the process died.* with fewer numbers if'):
+            process.call(die)

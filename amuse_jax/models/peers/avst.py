@@ -12,7 +12,8 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from amuse_jax.models.peers import grounded_head, parts, question
+from amuse_jax.data import train_words
+from amuse_jax.models.peers import grounded_head, parts
 from amuse_jax.models.peers.grounded_head import Grounded, HeadConfig, HeadOutput
 
 Inputs = Mapping[str, Array]
@@ -105,7 +106,7 @@ def example(config: AVSTConfig, batch: int, seed: int, side: int = MAP_SIDE) -> 
     rng = np.random.default_rng(seed)
     shape = batch, SEGMENTS, side, side, config.head.width
     return {
-        'question': rng.integers(0, config.head.vocabulary, (batch, question.WORDS), np.int32),
+        'question': rng.integers(0, config.head.vocabulary, (batch, train_words.LENGTH), np.int32),
         'audio': np.maximum(parts.normal_example((batch, SEGMENTS, config.audio_width), rng), 0),
         'visual': np.maximum(parts.normal_example(shape, rng), 0),
         'negative': np.maximum(parts.normal_example(shape, rng), 0),

@@ -14,9 +14,10 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from amuse_jax.data import train_words
 from amuse_jax.models import swin_v2
 from amuse_jax.models.htsat import HTSAT, HTSATConfig
-from amuse_jax.models.peers import disturb, grounded_head, parts, question
+from amuse_jax.models.peers import disturb, grounded_head, parts
 from amuse_jax.models.peers.disturb import Disturbances
 from amuse_jax.models.peers.dual_guided_adapter import AdapterConfig, DualGuidedAdapter
 from amuse_jax.models.peers.grounded_head import HeadConfig, HeadOutput
@@ -236,7 +237,7 @@ def example(
     rng = np.random.default_rng(seed)
     images = batch, segments, *config.visual.image_sides, 3
     return {
-        'question': rng.integers(0, config.head.vocabulary, (batch, question.WORDS), np.int32),
+        'question': rng.integers(0, config.head.vocabulary, (batch, train_words.LENGTH), np.int32),
         'frames': parts.normal_example(images, rng),
         'audio': 10 * parts.normal_example((batch, segments, frames, config.audio.mels), rng) - 30,
         'negative': parts.normal_example(images, rng),

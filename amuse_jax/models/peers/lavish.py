@@ -14,9 +14,10 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from amuse_jax.data import train_words
 from amuse_jax.models import swin_v2
 from amuse_jax.models.data_norm import DataNorm
-from amuse_jax.models.peers import grounded_head, parts, question
+from amuse_jax.models.peers import grounded_head, parts
 from amuse_jax.models.peers.grounded_head import HeadConfig, HeadOutput
 from amuse_jax.models.swin_v2 import SwinV2, SwinV2Config
 
@@ -253,7 +254,7 @@ def example(config: LAVISHConfig, batch: int, seed: int, segments: int = SEGMENT
     rng = np.random.default_rng(seed)
     shape = batch, segments, *config.swin.image_sides
     return {
-        'question': rng.integers(0, config.head.vocabulary, (batch, question.WORDS), np.int32),
+        'question': rng.integers(0, config.head.vocabulary, (batch, train_words.LENGTH), np.int32),
         'frames': parts.normal_example((*shape, 3), rng),
         'audio': parts.normal_example(shape, rng),
         'negative': parts.normal_example((*shape, 3), rng),

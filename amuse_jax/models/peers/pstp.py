@@ -17,6 +17,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from amuse_jax.data import train_words
 from amuse_jax.models.peers import parts, question
 from amuse_jax.models.peers.grounded_head import ANSWERS
 
@@ -253,7 +254,7 @@ def example(config: PSTPConfig, batch: int, seed: int, seconds: int = SECONDS) -
     rng = np.random.default_rng(seed)
     asked = parts.normal_example((batch, config.clip_width), rng)
     if config.vocabulary:
-        asked = rng.integers(0, config.vocabulary, (batch, question.WORDS), np.int32)
+        asked = rng.integers(0, config.vocabulary, (batch, train_words.LENGTH), np.int32)
     return {
         'question': asked,
         'audio': np.maximum(parts.normal_example((batch, seconds, config.audio_width), rng), 0),

@@ -7,7 +7,6 @@ from jax import Array
 
 from amuse_jax.models.peers import parts
 
-WORDS = 14  # length that questions are padded to, with word 0
 VOCABULARY = 93  # '<pad>' and the words of the train questions, in order of first appearance
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from ml_collections import ConfigDict
 
+from amuse_jax.data import train_words
 from amuse_jax.media.log_mel import LogMel
 from amuse_jax.models.htsat import HTSATConfig
 from amuse_jax.models.peers import avst, catalogue, dgsct, last, lavish, lstta, pstp, question
@@ -80,9 +81,9 @@ def abstract_inputs(config: ConfigDict, videos: int = 1) -> dict[str, jax.ShapeD
     seconds, side, words, semantic = pstp.SECONDS, avst.MAP_SIDE, pstp.WORDS, last.SEMANTIC_TOKENS
     mel_frames = dgsct.FRAMES
     if config.peer.inputs == 'towers':
-        seconds, words, mel_frames = segments, question.WORDS, _mel_frames(config)
-        side, semantic = visual.image_size // visual.patch // 8, _last_tokens(audio)
-    asked = (question.WORDS,), jnp.int32
+        seconds, words, mel_frames = segments, train_words.LENGTH, _mel_frames(config)
+        side, semantic = _last_side(visual), _last_side(audio) ** 2
+    asked = (train_words.LENGTH,), jnp.int32
     frames = (segments, visual.image_size, visual.image_size, 3), jnp.uint8
     sounds = (segments, found.audio), jnp.float32
     maps = (segments, side, side, found.maps), jnp.float32
@@ -122,9 +123,9 @@ def _mel_frames(config: ConfigDict) -> int:
     return LogMel.from_settings(config).shape[1]
 
 
-def _last_tokens(tower: ConfigDict) -> int:
-    """Return the number of tokens that leave a tower's last stage."""
-    return (tower.image_size // tower.patch // 8) ** 2
+def _last_side(tower: ConfigDict) -> int:
+    """Return the height and width of the map that leaves a tower's last stage."""
+    return tower.image_size // tower.patch // 8
 
 
 def _head(config: ConfigDict, vocabulary: int, width: int) -> HeadConfig:

@@ -11,7 +11,6 @@ import functools
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -66,12 +65,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     )
     trained = loop.fit(job, params)
     _, record = checkpoints.read_best(folder / 'best', trained)
-    return {
-        'steps': sum(len(phase.batches) for phase in job.phases),
-        'trainable_parameters': sum(array.size for array in params.values()),
-        'frozen_parameters': sum(array.size for array in frozen.values()),
-        'best': record,
-    }
+    return job.summary(params, record)
 
 
 def init_towers(
@@ -85,31 +79,13 @@ def init_towers(
       inputs: the folders of the stages, with pretrain's for 'towers'.
       arrays: the peer's arrays by name.
     """
-    loaded = {}
+    loaded, pretrained = {}, {}
+    if config.peer.inputs == 'towers':
+        pretrained = pretrain.source_towers(config, inputs['pretrain'])
     for prefix, part in sizes.TOWERS.get(config.peer.name, {}).items():
-        if config.peer.inputs == 'towers' and part != 'text':
-            tower = source_tower(config, inputs['pretrain'], part)
-        else:
-            tower = towers.load(config, part)
+        tower = pretrained.get(part) or towers.load(config, part)
         loaded |= {prefix + name: array for name, array in tower.items()}
     return arrays | loaded
-
-
-def source_tower(config: ConfigDict, folder: Path, part: str) -> dict[str, np.ndarray]:
-    """Return the arrays of a tower of the pretrained source encoder.
-
-    Args:
-      config: the config of the run.
-      folder: the folder of the pretrain stage.
-      part: visual or audio.
-    """
-    _, pretrained = pretrain.load(config, folder)
-    prefix = f'pairs.{part}.'
-    return {
-        name.removeprefix(prefix): np.asarray(array)[1]  # 0 is the rhythm encoder
-        for name, array in pretrained.items()
-        if name.startswith(prefix)
-    }
 
 
 def phases(config: ConfigDict, source: PeerBatches) -> list[jobs.Phase]:

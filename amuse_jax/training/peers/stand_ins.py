@@ -16,7 +16,6 @@ peer can be trained on the same videos. A segment's frame and sound stand for a 
 All arrays are float16. Names and axes are those of the stage features.
 """
 
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,7 +24,6 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from amuse_jax.data import pipeline
 from amuse_jax.data.prepared import Prepared
 from amuse_jax.data.records import RecordReader
 from amuse_jax.data.train_words import TrainWords
@@ -35,9 +33,8 @@ from amuse_jax.models.swin_v2 import SwinV2, SwinV2Config
 from amuse_jax.system import hosts
 from amuse_jax.system.files import write_atomically, write_json
 from amuse_jax.training import device_memory, sharding, state, stored
-from amuse_jax.training.peers import stage
 from amuse_jax.training.pretrain import mel_statistics
-from amuse_jax.training.watchdog import Watchdog
+from amuse_jax.training.pretrain import stage as pretrain
 
 ARRAYS = ('vggish', 'ast', 'resnet18', 'clip_frames', 'clip_patches', 'fbank')
 
@@ -53,7 +50,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     Returns:
       The number of videos and of distinct questions.
     """
-    prepared, mesh = Prepared(inputs['prepare']), sharding.mesh(config.mesh)
+    prepared = Prepared(inputs['prepare'])
     questions = prepared.questions()
     texts = list(dict.fromkeys(question.text for question in questions))
     if hosts.is_first():
@@ -64,16 +61,9 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     reader = prepared.reader()
     statistics = _level(reader, sorted(prepared.records_of('train')))
     compute = _compile(config, inputs['pretrain'], statistics)
-    videos = config.pretrain.batch_size
-    batches = functools.partial(
-        pipeline.whole_videos, reader, {}, videos=videos, rows=sharding.local_rows(videos, mesh)
-    )
-    watchdog = Watchdog(
-        folder, config.loop.stuck_seconds, [video['video_id'] for video in reader.videos]
-    )
     with device_memory.full_as_error('stand_ins', 'lower pretrain.batch_size'):
-        stored.compute_and_store(
-            folder, ARRAYS, len(reader), batches, compute, 'stand_ins', watchdog
+        stored.compute_for_videos(
+            config, folder, ARRAYS, reader, config.pretrain.batch_size, compute, 'stand_ins'
         )
     return {'videos': len(reader), 'questions': len(texts)}
 
@@ -101,7 +91,7 @@ def _compile(config: ConfigDict, pretrained: Path, statistics: tuple[float, floa
         'audio': building.shapes(lambda rngs: HTSAT(audio_sizes, rngs=rngs)),
     }
     structures = {part: state.flatten(model)[0] for part, model in models.items()}
-    arrays = {part: stage.source_tower(config, pretrained, part) for part in models}
+    arrays = pretrain.source_towers(config, pretrained)
 
     @jax.jit
     @sharding.sharded_batches(mesh)

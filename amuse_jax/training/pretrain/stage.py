@@ -37,7 +37,6 @@ from amuse_jax.pretrained import towers
 from amuse_jax.system import hosts
 from amuse_jax.training import checkpoints, device_memory, jobs, loop, sharding, state, stored
 from amuse_jax.training.pretrain import held_out, mel_statistics, predictors
-from amuse_jax.training.watchdog import Watchdog
 
 LABELS = predictors.LABELS
 FEATURES = (*predictors.STREAMS, *LABELS, 'segment_mask')
@@ -169,6 +168,26 @@ def load(config: ConfigDict, folder: Path) -> tuple[state.Structure, state.Array
     return structure, params | checkpoints.read_frozen(folder / 'frozen', frozen)
 
 
+def source_towers(config: ConfigDict, folder: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Load the towers of the pretrained source encoder from the stage's `folder`.
+
+    Returns:
+      The arrays of 'visual' and of 'audio' by name.
+
+    Raises:
+      StageError: see `load`.
+    """
+    _, arrays = load(config, folder)
+    return {
+        part: {
+            name.removeprefix(f'pairs.{part}.'): np.asarray(array)[1]  # 0: the rhythm encoder
+            for name, array in arrays.items()
+            if name.startswith(f'pairs.{part}.')
+        }
+        for part in ('visual', 'audio')
+    }
+
+
 def _trained(config: ConfigDict, folder: Path) -> Path:
     """Return the folder with the checkpoints of the last epochs."""
     return folder if config.pretrain.epochs else folder / 'predictors'
@@ -281,16 +300,9 @@ def store_features(
         features = encode(arrays, sharded['frames'], sharded['log_mel'])
         return sharding.fetch(features | {'segment_mask': sharded['segment_mask']})
 
-    videos = config.pretrain.batch_size
-    batches = functools.partial(
-        pipeline.whole_videos, reader, {}, videos=videos, rows=sharding.local_rows(videos, mesh)
-    )
-    watchdog = Watchdog(
-        folder, config.loop.stuck_seconds, [video['video_id'] for video in reader.videos]
-    )
     with device_memory.full_as_error('features', 'lower pretrain.batch_size'):
-        stored.compute_and_store(
-            folder, FEATURES, len(reader), batches, compute, 'features', watchdog
+        stored.compute_for_videos(
+            config, folder, FEATURES, reader, config.pretrain.batch_size, compute, 'features'
         )
 
 

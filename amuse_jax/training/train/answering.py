@@ -6,7 +6,6 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -68,13 +67,11 @@ def init_towers(config: ConfigDict, folder: Path, arrays: Arrays) -> Arrays:
     for part in () if config.train.towers_from == 'sources' else ('visual', 'audio'):
         tower = towers.load(config, part)
         loaded |= {f'encoder.{part}.{name}': array for name, array in tower.items()}
-    _, pretrained = pretrain.load(config, folder)
     copied = {
-        # Index 0 is the rhythm encoder, index 1 the source encoder.
-        name: np.asarray(pretrained[name.replace('encoder.', 'pairs.', 1)])[1]
-        for name in arrays
-        if name.startswith(TOWERS)
-        and (config.train.towers_from == 'sources' or name.endswith(mel_statistics.ARRAYS))
+        f'encoder.{part}.{name}': array
+        for part, tower in pretrain.source_towers(config, folder).items()
+        for name, array in tower.items()
+        if config.train.towers_from == 'sources' or name.endswith(mel_statistics.ARRAYS)
     }
     return arrays | loaded | copied
 

@@ -25,7 +25,6 @@ from amuse_jax.models import building
 from amuse_jax.training import checkpoints, device_memory, jobs, loop, sharding, state, stored
 from amuse_jax.training.train import answering, leakage
 from amuse_jax.training.train.answering import CLOSED, QUESTION_FREE, TOWERS
-from amuse_jax.training.watchdog import Watchdog
 
 
 def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
@@ -78,12 +77,7 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     )
     trained = loop.fit(job, params)
     _, record = checkpoints.read_best(folder / 'best', trained)
-    return {
-        'steps': sum(len(phase.batches) for phase in job.phases),
-        'trainable_parameters': sum(array.size for array in params.values()),
-        'frozen_parameters': sum(array.size for array in frozen.values()),
-        'best': record,
-    }
+    return job.summary(params, record)
 
 
 def towers_are_frozen(params: state.Arrays) -> bool:
@@ -129,20 +123,10 @@ def encode(
         sharded = sharding.shard_batch(batch, source.mesh)
         return sharding.fetch(run_towers(arrays, sharded['frames'], sharded['log_mel']))
 
-    reader = source.reader()
-    videos = config.train.batch_size
-    batches = functools.partial(
-        pipeline.whole_videos,
-        reader,
-        {},
-        videos=videos,
-        rows=sharding.local_rows(videos, source.mesh),
-    )
-    watchdog = Watchdog(
-        folder, config.loop.stuck_seconds, [video['video_id'] for video in reader.videos]
-    )
     with device_memory.full_as_error('encode', 'lower train.batch_size'):
-        stored.compute_and_store(folder, wanted, len(reader), batches, compute, 'encode', watchdog)
+        stored.compute_for_videos(
+            config, folder, wanted, source.reader(), config.train.batch_size, compute, 'encode'
+        )
 
 
 def _memory_advice(config: ConfigDict) -> str:

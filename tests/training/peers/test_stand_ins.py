@@ -94,7 +94,7 @@ def test_a_peer_with_towers_learns_and_leaves_its_towers_as_they_were(made, tmp_
     for prefix, part in sizes.TOWERS[name].items():
         if part == 'text':
             continue
-        tower = stage.source_tower(config, inputs['pretrain'], part)
+        tower = pretrain.source_towers(config, inputs['pretrain'])[part]
         same = [key for key in kept if key.startswith(prefix)]
         assert same
         for key in same:
