@@ -14,7 +14,7 @@ from amuse_jax.benchmark.reference.peers import lavish as reference_lavish
 from amuse_jax.benchmark.reference.peers import parts as reference_parts
 from amuse_jax.benchmark.reference.peers import weights
 from amuse_jax.models import peers, swin_v2
-from amuse_jax.models.peers import grounded_head, lavish, parts
+from amuse_jax.models.peers import avst, grounded_head, lavish, parts
 from amuse_jax.models.swin_v2 import SwinV2Config
 from amuse_jax.pretrained import key_mapping
 from amuse_jax.pretrained.peers import lavish as names
@@ -66,6 +66,23 @@ def intermediates(reference, inputs):
         stages, visual, audio = reference.encode(tensors)
         head = {f'head.{name}': x for name, x in reference(tensors).items()}
     return stages, {'streams.visual': visual, 'streams.audio': audio, **head}
+
+
+def test_the_weights_of_avsts_first_stage(model):
+    """All but the first layer of the audio features, which LAVISH has not."""
+    grounding = avst.AVSTGrounding(avst.AVSTConfig(SMALL.head, audio_width=10), rngs=nnx.Rngs(3))
+    adopting = nnx.clone(model)
+    adopting.adopt(grounding)
+    for own, taken in (
+        (adopting.audio, grounding.audio.outer),
+        (adopting.head.grounding, grounding.grounding),
+    ):
+        jax.tree.map(np.testing.assert_array_equal, nnx.state(own), nnx.state(taken))
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        nnx.state(adopting.head.question),
+        nnx.state(model.head.question),
+    )
 
 
 @pytest.mark.parametrize('batch_norm, audio_gate', [(True, False), (False, True)])
