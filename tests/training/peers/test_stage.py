@@ -123,6 +123,7 @@ def test_a_stopped_training_goes_on_to_the_same_result(trained_avst, tmp_path, m
         np.testing.assert_array_equal(array, resumed[name])
 
 
+@pytest.mark.slow
 def test_patience_ends_the_training_after_epochs_without_a_better_validation(features, tmp_path):
     config = peer_config('avst', epochs=9, patience=2, learning_rate=1e-12)
     summary = stage.run(config, tmp_path, features)
@@ -166,7 +167,9 @@ def test_without_a_number_of_epochs_the_rate_falls_along_a_cosine_to_zero():
     assert [float(schedule(step)) for step in (0, 50, 100)] == pytest.approx([8e-5, 4e-5, 0])
 
 
-@pytest.mark.parametrize('name', ['pstp_released', 'pstp_paper'])
+@pytest.mark.parametrize(
+    'name', ['pstp_released', pytest.param('pstp_paper', marks=pytest.mark.slow)]
+)
 def test_pstp_learns_from_clip_features(features, tmp_path, name):
     config = peer_config(name, epochs=6, batch_size=9, width=32, learning_rate=1e-3)
     config.peer.selection.update(segments=12, top_segments=2, top_patches=5)
