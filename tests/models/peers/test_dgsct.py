@@ -33,7 +33,7 @@ SMALL = dgsct.DGSCTConfig(
 @pytest.fixture(scope='module')
 def reference():
     # Norms of so few channels magnify rounding where all channels are close; here they are not.
-    return reference_parts.randomise(public.make_dgsct(SMALL), seed=1)
+    return reference_parts.randomise(public.make_dgsct(SMALL), seed=4)
 
 
 @pytest.fixture(scope='module')
