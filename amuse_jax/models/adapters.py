@@ -17,6 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from amuse_jax.models import dense, hierarchy, remat
 from amuse_jax.models.attention import candidates, multihead
+from amuse_jax.models.layer_norm import LayerNorm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +78,7 @@ class ModalityWeights:
       heads: number of attention heads of Fuse.
     """
 
-    norm: nnx.LayerNorm
+    norm: LayerNorm
     project_in: Linear
     hidden: tuple[Linear, Linear]
     key_value: tuple[Linear, Linear, Linear]
