@@ -62,7 +62,8 @@ class Linear:
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., d] -> [..., d']."""
-        return dense.matmul(x.astype(self.kernel.dtype), self.kernel) + self.bias
+        product = dense.matmul(x.astype(self.kernel.dtype), self.kernel)
+        return dense.add_bias(product, self.bias)
 
     def split(self, parts: int) -> list['Linear']:
         """Return layers that compute one of `parts` equal parts of the result each."""

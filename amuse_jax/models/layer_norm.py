@@ -6,9 +6,14 @@ numbers and of squares, mean and variance need one pass:
 
   variance = mean(x^2) - mean(x)^2
 
-The difference loses digits if the mean is much larger than the deviation. For bfloat16 numbers this
-costs nothing that the input still had: a mean of 256 deviations leaves an error of about 1 % in
-float32 sums, and an input of bfloat16 numbers cannot tell them apart more closely.
+The difference loses digits if the mean is much larger than the deviation, but a bfloat16 input has
+lost more of them before. With 768 channels and a mean of 256 deviations, one pass changes the
+variance by 1 % at most, and the rounding of the input has changed it by 19 %; with a mean of 64
+deviations the two are 0.1 % and 1.4 %.
+
+For a frozen norm behind a product of 28,800 tokens of 768 channels with a square kernel, libtpu
+0.0.42 estimates 1.91 ms forwards and backwards for two passes, 1.19 ms for one pass with JAX's
+gradient, and 0.98 ms for one pass with the gradient below (v5e).
 """
 
 import functools
@@ -18,7 +23,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from amuse_jax.models import platform
+from amuse_jax.models import dense, platform
 
 
 class LayerNorm(nnx.LayerNorm):
@@ -66,8 +71,8 @@ def _backward(epsilon, residuals, gradient):
     d_x = (inverse * (d_unit - d_mean - unit * along)).astype(x.dtype)
     if trained is None:
         return d_x, jnp.zeros_like(scale), jnp.zeros_like(scale)
-    rows = tuple(range(x.ndim - 1))
-    return d_x, jnp.sum(gradient * unit, axis=rows), jnp.sum(gradient, axis=rows)
+    d_scale, d_bias = (dense.sum_rows(y.astype(x.dtype)) for y in (gradient * unit, gradient))
+    return d_x, d_scale, d_bias
 
 
 _in_one_pass.defvjp(_forward, _backward, symbolic_zeros=True)

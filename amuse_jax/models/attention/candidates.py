@@ -75,6 +75,10 @@ def attend_on_tpu(
     a matrix product with zeros and ones sums the channels of every head, and another one gives each
     channel the weight of its head.
 
+    For 28,800 tokens of 256 channels, libtpu 0.0.42 estimates 2.07 ms on a v5e, forwards and
+    backwards, with the products that give keys and values. It was 3.58 ms with a score in every
+    channel, and with one product for a candidate's keys and values, whose result is then split.
+
     Args:
       query: [..., n, heads * c].
       keys, values: one [..., n, heads * c] array per candidate.
