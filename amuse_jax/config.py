@@ -346,8 +346,10 @@ def default_config() -> ConfigDict:
             # Factor of the cross-entropy that tells the video's own frames from those of others.
             match_weight=0.5,
             trainable='all',  # see parse_trainable
-            # First epochs of AVST, in which it only learns which sound belongs to which frame.
-            grounding=ConfigDict(dict(epochs=0, batch_size=64, learning_rate=1e-4)),  # pairs
+            # First epochs of AVST, in which it only learns which sound belongs to which frame;
+            # batches are of pairs. Of AVST and LAVISH, the file of the released first stage to
+            # start from (AVST's main_grounding_gen_best.pt); '' for random weights.
+            grounding=ConfigDict(dict(epochs=0, batch_size=64, learning_rate=1e-4, weights='')),
             # Sizes. Those of the towers are in the section model.
             width=512,  # channels of the head; AVST and DG-SCT take those of their visual maps
             dropout=0.1,

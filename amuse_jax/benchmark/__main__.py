@@ -27,7 +27,7 @@ visual-frozen, audio-frozen        same result: forward pass of a frozen tower
 questions                          same result: five questions per video
 epoch                              same result: cost of one question in an epoch of training
 ask                                same result: watching a video, the first and a further question
-peer, peer-step                    of a config with a peer: forward pass, training step, JAX alone
+peer, peer-step                    of a config with a peer: forward pass, training step
 compile                            compile time of the training step, without and with the cache
 pipeline, prepare                  reading records and preparing videos, each on one core
 

@@ -58,13 +58,18 @@ def read(path: Path) -> Run:
     Raises:
       StageError: the run has no finished evaluate stage.
     """
+    return Run(path, tables.read_scores(evaluate_folder(path)))
+
+
+def evaluate_folder(path: Path) -> Path:
+    """Return the finished evaluate folder that a workdir has, or that a path names; see `read`."""
     folder = path / 'evaluate' if (path / 'evaluate').is_dir() else path
     if read_manifest(folder) is None or not (folder / 'scores.json').is_file():
         raise StageError(
             f'{path} has no finished evaluate stage; expected the --workdir of a finished run, or '
             'an evaluate folder in it'
         )
-    return Run(path, tables.read_scores(folder))
+    return folder
 
 
 def summarise(runs: Sequence[Run]) -> Summary:

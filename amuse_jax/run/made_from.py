@@ -30,7 +30,7 @@ from amuse_jax.system import contents
 PATHS = (
     'rois.weights', 'sources.weights', 'checkpoints.visual', 'checkpoints.audio',
     'checkpoints.text', 'model.text.tokenizer', 'features.vggish', 'features.resnet18',
-    'features.clip', 'features.ast',
+    'features.clip', 'features.ast', 'peer.grounding.weights',
 )  # fmt: skip
 # Settings of the data sets. The hash of the files that are read stands for them.
 ROOTS = ('data.root', 'data.rephrased', 'evaluate.data.root', 'evaluate.data.rephrased')

@@ -12,6 +12,7 @@ from amuse_jax.config import parse_trainable
 from amuse_jax.errors import StageError
 from amuse_jax.evaluation import stage as evaluate
 from amuse_jax.models.peers import sizes
+from amuse_jax.pretrained import peers as pretrained_peers
 from amuse_jax.pretrained import towers
 from amuse_jax.run.definition import Stage
 from amuse_jax.training.peers import batches, stand_ins
@@ -101,6 +102,17 @@ def check_towers(config: ConfigDict) -> None:
                 f'(--config.checkpoints.{part}=F), or train the tower (--config.peer.trainable)'
             )
         towers.check(config, part)
+
+
+def check_grounding(config: ConfigDict) -> None:
+    """Read the weights of the first training stage that the peer starts from, if there are any.
+
+    Raises:
+      StageError: the file cannot be read, or does not fit.
+    """
+    if config.peer.grounding.weights:
+        head = sizes.from_settings(config).head
+        pretrained_peers.load_grounding(config.peer.grounding.weights, head)
 
 
 def configs(config: ConfigDict) -> dict[str, ConfigDict]:

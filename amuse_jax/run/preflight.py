@@ -39,6 +39,7 @@ def check(config: ConfigDict, pending: Collection[str]) -> None:
         _check_source_separation(config)
     if 'train' in pending and config.peer.name:
         peers.check_towers(config)
+        peers.check_grounding(config)
     elif 'train' in pending:
         _check_frozen_towers(config)
         QuestionTokenizer(config.model.text)

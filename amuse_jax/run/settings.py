@@ -274,6 +274,11 @@ def _check_peer(config: ConfigDict) -> None:
             f'config.peer.grounding.epochs is {config.peer.grounding.epochs} for {name}; expected '
             '0, because AVST alone has a first stage of its own'
         )
+    if config.peer.grounding.weights and name not in ('avst', 'lavish'):
+        raise StageError(
+            f'config.peer.grounding.weights is {config.peer.grounding.weights!r} for {name}; '
+            "expected '', because only AVST and LAVISH start from the weights of AVST's first stage"
+        )
 
 
 def _check_towers(config: ConfigDict) -> None:

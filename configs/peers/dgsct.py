@@ -18,9 +18,10 @@ Published: 74.8 % in the paper's table; 74.62 % of the 9,185 test questions by t
 Amuse paper's Table 2.
 
 Differs from the release: the grounding starts from random weights, not from those of a first stage
-of its own; training does not disturb the frozen towers (--config.peer.disturb.drop_path=0.1
---config.peer.disturb.batch_statistics --config.peer.disturb.spec_augment
---config.peer.disturb.mixup take it back); a video is never its own negative.
+of its own (docs/peers.md); training does not disturb the frozen towers
+(--config.peer.disturb.drop_path=0.1 --config.peer.disturb.batch_statistics
+--config.peer.disturb.spec_augment --config.peer.disturb.mixup take it back); a video is
+never its own negative.
 """
 
 from amuse_jax.config import default_config

@@ -18,9 +18,12 @@ that are trained and 249.8 M in all, with layers that its forward never calls. T
 has 16 latents, a reduction of 4 and 2 groups, and 3e-6 for the head; train.sh has other values
 again. The release has groups with a learning rate of their own and does not use them.
 
-Differs from the release: the grounding starts from random weights, not from those of AVST's first
-stage; the frozen tower has no stochastic depth (--config.peer.disturb.drop_path=0.1 takes it back);
-frames of other videos are drawn from ten per video, not from sixty.
+The release starts its grounding from the file of AVST's first stage, which AVST's repository has:
+--config.peer.grounding.weights=main_grounding_gen_best.pt. Without it the weights are random.
+
+Differs from the release: the frozen tower has no stochastic depth
+(--config.peer.disturb.drop_path=0.1 takes it back); frames of other videos are drawn from
+ten per video, not from sixty.
 """
 
 from amuse_jax.config import default_config
@@ -48,6 +51,7 @@ def get_config():
         trainable=r'^(?!swin\.)|^swin\..*norm',
         width=512,  # net_avst.py
         dropout=0.1,  # net_avst.py: of the temporal attention
+        grounding=dict(weights=''),  # main_grounding_gen_best.pt: give it on the command line
         adapter=dict(
             latents=64,  # README: num_tokens; appendix: 16
             reduction=8,  # README: Adapter_downsample; appendix: 4

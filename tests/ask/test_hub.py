@@ -79,6 +79,7 @@ def run(code, folder, address):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_a_model_travels_over_a_hub(make_trained, tmp_path):
     exported.write(make_trained(without='encoder'), tmp_path / 'model')
     files = {path.name: path.read_bytes() for path in (tmp_path / 'model').iterdir()}

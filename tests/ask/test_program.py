@@ -43,13 +43,14 @@ def watch(model, record, regions):
     return Video(model, Path('a.mp4'), record, regions, features, tokens)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore::amuse_jax.ask.video.UnfamiliarQuestion')
 @pytest.mark.parametrize(
     ('without', 'epochs'),
     [
         ('encoder', 0),
-        pytest.param('', 0, marks=pytest.mark.slow),
-        pytest.param('rois', 2, marks=pytest.mark.slow),
+        ('', 0),
+        ('rois', 2),
     ],
 )
 def test_the_example_prints_the_answers_of_the_model(

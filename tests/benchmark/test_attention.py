@@ -125,6 +125,7 @@ def test_backends_for_gpus_compile_in_v1_s_shapes_and_store_no_scores():
     ]
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_saves_every_backend(tmp_path):
     done = command(
         'attention', '--config=tests/benchmark/tiny.py', '--rounds=1', f'--out={tmp_path}'

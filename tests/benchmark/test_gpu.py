@@ -184,6 +184,7 @@ def compiled(tmp_path_factory):
     return found, hlo_gpu.costs(text)
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_small_step_moves_what_it_did(compiled):
     """The figures are those of jax 0.10.2. A change that lowers one by more belongs here too."""
@@ -197,6 +198,7 @@ def test_a_small_step_moves_what_it_did(compiled):
     assert useful < found['product_flops'] < 1.4 * useful
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_gradients_alone_are_exchanged_once_outside_the_parts_loop(compiled):
     found, costs = compiled
@@ -253,6 +255,7 @@ def is_scores(array, found):
     return False
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_no_attention_scores_are_in_memory(compiled):
     _, costs = compiled
@@ -290,6 +293,7 @@ def is_tokens(array, found):
     )
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_no_tokens_are_in_memory_as_float32(compiled):
     _, costs = compiled

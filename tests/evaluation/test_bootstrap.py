@@ -53,6 +53,19 @@ def test_the_intervals_are_those_of_a_plain_loop():
             assert found[method][column] == pytest.approx(expected[column], abs=1e-9)
 
 
+def test_intervals_of_differences_compare_methods_on_the_same_videos():
+    rng = np.random.default_rng(1)
+    questions = some_questions(rng, 14)
+    hits = {name: rng.random(len(questions)) < share for name, share in (('a', 0.7), ('b', 0.4))}
+    gained = hits['a'].astype(int) - hits['b']
+    found = bootstrap.difference_intervals(questions, {**hits, 'c': hits['b']}, 'b')
+    assert list(found) == ['a', 'c']
+    expected = plain_intervals(questions, gained, seed=0)
+    for column in tables.COLUMNS:
+        assert found['a'][column] == pytest.approx(expected[column], abs=1e-9)
+        assert found['c'][column] == (0, 0)
+
+
 def test_the_intervals_are_scipys_where_every_resample_has_every_type():
     rng = np.random.default_rng(2)
     kinds = vocabulary.TYPES

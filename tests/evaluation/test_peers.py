@@ -1,5 +1,7 @@
 import json
+import shutil
 
+import numpy as np
 import pytest
 
 from amuse_jax.errors import StageError
@@ -83,3 +85,66 @@ def test_a_peer_is_evaluated_under_its_name_without_importance_and_examples(
     markdown = (folder / 'report.md').read_text()
     assert 'Importance' not in markdown and 'Annotators' not in markdown
     assert f'\nPSTP-Net (released), {report.MARGIN}' in (folder / 'table.txt').read_text()
+
+
+@pytest.mark.parametrize('reads_with_lstm', [False, True])
+def test_a_peer_is_evaluated_on_rephrased_questions_beside_its_own_test_set(
+    features, tmp_path, reads_with_lstm
+):
+    """As MUSIC-AVQA-R has them: two wordings of every test question, of head and tail answers.
+
+    Most of their words are in no train question. CLIP has a vector for every wording.
+    """
+    prepared, folder = tmp_path / 'prepare', tmp_path / 'evaluate'
+    shutil.copytree(features['prepare'], prepared)
+    rows = json.loads((prepared / 'questions.json').read_text())
+    test = [row for row in rows if row['split'] == 'test']
+    wordings = 'Say, where is it?', 'So who plays where?'
+    rephrased = [
+        row | {'split': 'rephrased', 'frequency': mark, 'text': words, 'template': words}
+        for row, mark in zip(test, ('head', 'tail', 'head'), strict=True)
+        for words in wordings
+    ]
+    write_json(prepared / 'questions.json', rows + rephrased)
+    given = tmp_path / 'features'
+    shutil.copytree(features['features'], given)
+    texts = json.loads((given / 'questions.json').read_text())
+    write_json(given / 'questions.json', [*texts, *wordings])
+    for array in ('clip_question', 'clip_words'):
+        known = np.load(given / f'{array}.npy')
+        np.save(given / f'{array}.npy', np.concatenate([known, known[:2] + np.float16(1)]))
+
+    inputs = {'prepare': prepared, 'features': given, 'train': tmp_path / 'train'}
+    config = small.peer_config('pstp_released', epochs=1, width=16, reads_with_lstm=reads_with_lstm)
+    for where in (folder, inputs['train']):
+        where.mkdir()
+    train.run(config, inputs['train'], inputs)
+    for stage, where in inputs.items():
+        manifest = {'format': formats.FORMAT, 'fingerprint': stage, 'settings': {}, 'summary': {}}
+        write_json(where / 'manifest.json', manifest)
+    title = next(iter(evaluate.run_peer(config, folder, inputs)))
+
+    parts = tables.read_scores(folder)['parts']
+    asked = {part: content['questions']['Avg'] for part, content in parts.items()}
+    expected = {'test': 3, 'rephrased': 6, 'rephrased, head': 4, 'rephrased, tail': 2}
+    assert asked == expected
+    lines = [json.loads(line) for line in (folder / 'predictions.jsonl').open()]
+    assert len(lines) == 9
+    written = from_csv((folder / 'table.csv').read_text())
+    marked = {row['question_id']: row['frequency'] for row in rephrased}
+    for part, split, marks in (
+        ('test', 'test', ('head', 'tail')),
+        ('rephrased', 'rephrased', ('head', 'tail')),
+        ('rephrased, head', 'rephrased', ('head',)),
+        ('rephrased, tail', 'rephrased', ('tail',)),
+    ):
+        hits = [
+            line['predicted'] == line['answer']
+            for line in lines
+            if line['split'] == split and marked[line['question_id']] in marks
+        ]
+        accuracy = 100 * np.mean(hits)
+        assert len(hits) == expected[part]
+        assert parts[part]['rows'][title]['Avg'] == pytest.approx(accuracy)
+        row = title if part == 'test' else f'{title}: {part}'
+        assert written[row]['Avg'] == pytest.approx(accuracy, abs=0.005)

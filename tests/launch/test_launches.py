@@ -213,6 +213,7 @@ def line_of_the_page(script):
     return line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('script', DEVICES)
 def test_the_lines_of_the_page_train_on_a_mesh_of_their_size(script, tmp_path):
     """Run main with the arguments of the line on as many devices as the hosts have.
@@ -354,6 +355,7 @@ def test_local_restarts_both_processes_when_one_is_killed(tmp_path):
     assert manifest['summary']['videos'] == 3
 
 
+@pytest.mark.slow
 def test_local_can_be_stopped_in_a_stage_that_only_the_first_process_runs(tmp_path):
     process = _render(tmp_path / 'run', videos=1000, GRACE='2')
     children = _children(process)

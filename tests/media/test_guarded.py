@@ -125,7 +125,7 @@ def encoded_records(folder):
     return {name: records.encode(reader[index]) for index, name in enumerate(names)}
 
 
-@pytest.mark.parametrize('beam', ['', '--runner=FnApiRunner'])
+@pytest.mark.parametrize('beam', ['', pytest.param('--runner=FnApiRunner', marks=pytest.mark.slow)])
 def test_a_hanging_reader_costs_prepare_one_video(beam, media, film, tmp_path):
     """The reader is stopped, as if its disk did not answer; a new one reads the other videos."""
     if beam:

@@ -167,7 +167,7 @@ def test_padding_has_no_influence():
     assert_close(answer(amuse, changed), answer(amuse, inputs))
 
 
-@pytest.mark.parametrize('head', HEADS)
+@pytest.mark.parametrize('head', ['ours', pytest.param('paper', marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     'without, gone',
     [

@@ -150,6 +150,7 @@ def test_rounds_must_divide_the_depths():
         InteractiveEncoder(dataclasses.replace(CONFIG, rounds=4), rngs=nnx.Rngs(0))
 
 
+@pytest.mark.slow
 def test_the_remat_policy_does_not_change_the_gradient():
     encoder, (*media, words, mask, segment_mask) = make_encoder(is_open=True), draw_inputs()
     question_free = jax.jit(lambda encoder, *media: encoder.question_free(*media))(encoder, *media)

@@ -1,7 +1,9 @@
-"""The released HTS-AT (Chen et al. 2022) in PyTorch: array names, shapes and the forward pass."""
+"""The released HTS-AT (Chen et al. 2022): its arrays by name and shape, and its classifier."""
 
 import torch
-import torch.nn.functional as F
+from torch import nn
+
+from amuse_jax.benchmark.reference.peers.htsat import HTSAT
 
 SAMPLE_RATE, WINDOW, MELS = 32000, 1024, 64
 
@@ -66,131 +68,34 @@ def draw(config, classes, seed=0):
     return found
 
 
-class Original:
-    """The forward pass in evaluation mode.
+class Original(HTSAT):
+    """The released network in evaluation mode, with its classifier.
 
     A call takes a log-mel (b, frames, mels) and returns the scores of the clip, the scores of each
     frame, and the tokens after the last norm.
     """
 
     def __init__(self, arrays, config):
-        self.arrays, self.config = arrays, config
+        super().__init__(config)
+        classes, width, rows, columns = arrays['tscam_conv.weight'].shape
+        self.tscam_conv = nn.Conv2d(width, classes, (rows, columns), padding=(0, 1))
+        self.load_state_dict({name: arrays[name] for name in self.state_dict()})
+        self.eval().requires_grad_(False)
 
-    def __call__(self, log_mel):
+    def forward(self, log_mel):
         x = self.normalise(log_mel)
         frames, most = x.shape[1], self.config.frames
         if frames <= most:
-            return self._features(x)
+            return self._tags(x)
         step, length = (frames - 1) // 4, (frames - 1) // 2
         starts = range(0, frames - length - 1, step)
-        parts = [self._features(x[:, start : start + length]) for start in starts]
+        parts = [self._tags(x[:, start : start + length]) for start in starts]
         return tuple(torch.stack(each).mean(0) for each in zip(*parts))
 
-    def normalise(self, log_mel):
-        a = self.arrays
-        return F.batch_norm(
-            log_mel.transpose(1, 2),
-            a['bn0.running_mean'], a['bn0.running_var'], a['bn0.weight'], a['bn0.bias'],
-        ).transpose(1, 2)  # fmt: skip
-
-    def embed(self, x):
-        """Return the tokens that enter the first block, of a normalised log-mel."""
-        config = self.config
-        folds, side = config.image_size // config.mels, config.image_size
-        x = x[:, None]  # (b, 1, frames, mels)
-        if x.shape[2] < config.frames:
-            x = F.interpolate(x, (config.frames, x.shape[3]), mode='bicubic', align_corners=True)
-        x = x.permute(0, 1, 3, 2).reshape(len(x), 1, config.mels, folds, config.frames // folds)
-        x = x.permute(0, 1, 3, 2, 4).reshape(len(x), 1, side, side)
-        x = F.conv2d(
-            x, self.arrays['patch_embed.proj.weight'], self.arrays['patch_embed.proj.bias'],
-            stride=config.patch,
-        ).flatten(2).transpose(1, 2)  # fmt: skip
-        return self._norm(x, 'patch_embed.norm')
-
-    def block(self, x, stage, index):
-        size = self.config.image_size // self.config.patch >> stage
-        return self._block(x, f'layers.{stage}.blocks.{index}.', stage, size, index % 2)
-
-    def merge(self, x, stage):
-        """Merge the tokens of a stage into those that enter the next one."""
-        size = self.config.image_size // self.config.patch >> stage
-        return self._merge(x, f'layers.{stage}.downsample.', size)
-
-    def _features(self, x):
-        config = self.config
-        folds, x = config.image_size // config.mels, self.embed(x)
-        for stage, depth in enumerate(config.depths):
-            for block in range(depth):
-                x = self.block(x, stage, block)
-            if stage < 3:
-                x = self.merge(x, stage)
-        x = self._norm(x, 'norm')
-        return *self._head(x, folds), x
-
-    def _norm(self, x, name):
-        return F.layer_norm(
-            x, x.shape[-1:], self.arrays[f'{name}.weight'], self.arrays[f'{name}.bias']
-        )
-
-    def _linear(self, x, name):
-        return F.linear(x, self.arrays[f'{name}.weight'], self.arrays[f'{name}.bias'])
-
-    def _block(self, x, name, stage, size, is_odd):
-        window = min(self.config.window, size)
-        shift = window // 2 if is_odd and size > window else 0
-        heads = self.config.heads[stage]
-        batch, _, width = x.shape
-        y = self._norm(x, name + 'norm1').reshape(batch, size, size, width)
-        y = torch.roll(y, (-shift, -shift), (1, 2))
-        count = size // window
-        y = y.reshape(batch, count, window, count, window, width).transpose(2, 3)
-        y = y.reshape(-1, window * window, width)
-        qkv = self._linear(y, name + 'attn.qkv').reshape(len(y), window**2, 3, heads, -1)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        scores = query * (width // heads) ** -0.5 @ key.transpose(-2, -1) + self._bias(name, window)
-        if shift:
-            mask = self._mask(size, window, shift)  # (windows, m, m)
-            scores = scores.reshape(batch, -1, heads, *mask.shape[1:]) + mask[:, None]
-            scores = scores.reshape(-1, heads, *mask.shape[1:])
-        y = (scores.softmax(-1) @ value).transpose(1, 2).reshape(len(y), window**2, width)
-        y = self._linear(y, name + 'attn.proj')
-        y = y.reshape(batch, count, count, window, window, width).transpose(2, 3)
-        y = torch.roll(y.reshape(batch, size, size, width), (shift, shift), (1, 2))
-        x = x + y.reshape(batch, -1, width)
-        y = F.gelu(self._linear(self._norm(x, name + 'norm2'), name + 'mlp.fc1'))
-        return x + self._linear(y, name + 'mlp.fc2')
-
-    def _bias(self, name, window):
-        place = torch.stack(torch.meshgrid(*[torch.arange(window)] * 2, indexing='ij')).flatten(1)
-        offset = place[:, :, None] - place[:, None] + window - 1
-        index = offset[0] * (2 * window - 1) + offset[1]
-        return self.arrays[name + 'attn.relative_position_bias_table'][index].permute(2, 0, 1)
-
-    def _mask(self, size, window, shift):
-        part = torch.zeros(size)
-        part[size - window :] += 1
-        part[size - shift :] += 1
-        region = (3 * part[:, None] + part).reshape(size // window, window, -1, window)
-        region = region.transpose(1, 2).reshape(-1, window * window)
-        return torch.where(region[:, None] == region[:, :, None], 0.0, -100.0)
-
-    def _merge(self, x, name, size):
-        batch, _, width = x.shape
-        x = x.reshape(batch, size, size, width)
-        quads = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
-        x = torch.cat(quads, -1).reshape(batch, -1, 4 * width)
-        return F.linear(self._norm(x, name + 'norm'), self.arrays[name + 'reduction.weight'])
-
-    def _head(self, x, folds):
-        batch, count, width = x.shape
-        side = int(count**0.5)
-        rows = side // folds
-        x = x.transpose(1, 2).reshape(batch, width, folds, rows, side)
-        x = x.permute(0, 1, 3, 2, 4).reshape(batch, width, rows, -1)
-        x = F.conv2d(
-            x, self.arrays['tscam_conv.weight'], self.arrays['tscam_conv.bias'], padding=(0, 1)
-        ).flatten(2)  # (b, classes, time)
-        frames = torch.sigmoid(x).transpose(1, 2)
-        frames = frames.repeat_interleave(8 * self.config.patch, 1)
-        return torch.sigmoid(x.mean(-1)), frames
+    def _tags(self, normalised):
+        tokens = self.features(normalised)
+        side, folds = int(tokens.shape[1] ** 0.5), self.config.folds
+        x = tokens.mT.unflatten(2, (folds, side // folds, side)).transpose(2, 3).flatten(3)
+        x = self.tscam_conv(x).flatten(2)  # (b, classes, time)
+        frames = torch.sigmoid(x).mT.repeat_interleave(8 * self.config.patch, 1)
+        return torch.sigmoid(x.mean(-1)), frames, tokens

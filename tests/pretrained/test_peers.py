@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from amuse_jax.benchmark.reference.peers import avst as reference_avst
+from amuse_jax.benchmark.reference.peers import parts as reference_parts
 from amuse_jax.errors import StageError
 from amuse_jax.models import peers
+from amuse_jax.models.peers import avst
+from amuse_jax.models.peers.grounded_head import HeadConfig
 from amuse_jax.pretrained import key_mapping
 from amuse_jax.pretrained import peers as names
 from amuse_jax.pretrained.peers import adapters
@@ -52,6 +56,16 @@ def test_sizes_that_no_model_can_have(tmp_path):
     torch.save({'fc_gl.weight': torch.zeros(510, 1020)}, tmp_path / 'odd.pt')
     with pytest.raises(key_mapping.ConversionError, match='510 channels do not divide into 4'):
         peers.load('avst', str(tmp_path / 'odd.pt'))
+
+
+def test_a_first_stage_of_another_width_is_refused(tmp_path):
+    sizes = avst.AVSTConfig(HeadConfig(16, match_widths=(12, 8, 6)), audio_width=10)
+    first = reference_parts.randomise(reference_avst.AVSTGrounding(sizes))
+    torch.save(first.state_dict(), tmp_path / 'first.pt')
+    found = names.load_grounding(str(tmp_path / 'first.pt'), sizes.head)
+    np.testing.assert_array_equal(found.audio.outer.kernel[...], first.fc_a2.weight.detach().T)
+    with pytest.raises(key_mapping.ConversionError, match='has 16 channels .* expected 512'):
+        names.load_grounding(str(tmp_path / 'first.pt'), HeadConfig(512))
 
 
 @pytest.mark.parametrize('down', [(0, 24, 1, 1), (5, 24, 1, 1), (24, 0, 1, 1), (24, 48)])

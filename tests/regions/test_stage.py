@@ -120,6 +120,7 @@ if __name__ == '__main__':
 """
 
 
+@pytest.mark.slow
 def test_stage_trains_a_detector_and_finds_regions_without_pytorch_in_its_process(
     data_set, tmp_path
 ):

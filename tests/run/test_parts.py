@@ -37,6 +37,7 @@ def finish(*commands, status=0):
     return texts
 
 
+@pytest.mark.slow
 def test_two_jobs_prepare_and_a_third_run_puts_the_parts_together(tmp_path):
     workdir = tmp_path / 'run'
     finish(command(workdir, '--stages=render'))

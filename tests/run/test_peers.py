@@ -126,6 +126,18 @@ def test_a_frozen_tower_without_a_checkpoint_is_refused():
     preflight.check(config, {'prepare', 'train'})
 
 
+def test_weights_of_the_first_stage_are_for_avst_and_lavish():
+    config = paper('dgsct')
+    config.peer.grounding.weights = 'lavish_grounding_gen_best.pt'
+    with pytest.raises(StageError, match='only AVST and LAVISH start from the weights of AVST'):
+        settings.check(config)
+    config = paper('lavish')
+    config.peer.grounding.weights = 'nowhere.pt'
+    settings.check(config)
+    with pytest.raises(StageError, match='nowhere.pt'):
+        peers.check_grounding(config)
+
+
 def test_without_peers_the_command_says_where_they_are(tmp_path):
     config = paper('avst')
     with pytest.raises(StageError, match='config.peers names no system; expected --config=configs'):

@@ -57,7 +57,8 @@ print(jax.config.jax_persistent_cache_enable_xla_caches)
 """
 
 
-def test_compiled_programs_are_stored(tmp_path):
+def test_compiled_programs_are_stored(tmp_path, monkeypatch):
+    monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR')  # a user's folder would stay
     before = jax.config.jax_compilation_cache_dir
     found = subprocess.check_output([sys.executable, '-c', COMPILE, tmp_path], text=True)
     assert found.strip() == 'xla_gpu_per_fusion_autotune_cache_dir'

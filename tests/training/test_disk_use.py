@@ -1,6 +1,7 @@
 """The training stages store as many bytes as disk.py predicts."""
 
 import numpy as np
+import pytest
 
 from amuse_jax.run import disk
 
@@ -18,6 +19,7 @@ def test_stored_features(pretrained):
     assert stored_bytes(inputs['pretrain'] / 'first_features') == predicted / 2
 
 
+@pytest.mark.slow
 def test_stored_tokens(trained):
     config, inputs, _ = trained
     predicted = disk.train_bytes(config, VIDEOS) - disk.train_bytes(config, 0)

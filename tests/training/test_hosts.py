@@ -45,6 +45,7 @@ def test_several_hosts_train_as_one(start_toy, alone, tmp_path, processes, devic
     check_equal_runs(tmp_path / 'toy', alone)
 
 
+@pytest.mark.slow
 def test_two_folders_are_saved_at_once_and_a_notice_is_received(start_toy, tmp_path):
     """Hosts that wait at barriers of different folders would wait for ever.
 
@@ -58,6 +59,7 @@ def test_two_folders_are_saved_at_once_and_a_notice_is_received(start_toy, tmp_p
         assert sorted(path.name for path in (folder / name).glob('[0-9]*')) == newest
 
 
+@pytest.mark.slow
 def test_a_run_resumes_with_other_devices_and_hosts(start_toy, alone, tmp_path):
     """SIGTERM stops the run twice: four devices, then two hosts, then two devices of one host."""
     folder = tmp_path / 'toy'

@@ -38,6 +38,7 @@ def check_identical(folder, **options):
     assert read_metrics(folder) == read_metrics(calm)
 
 
+@pytest.mark.slow
 def test_after_a_notice_the_run_saves_exits_with_0_and_resumes(start_toy, tmp_path):
     folder = tmp_path / 'toy'
     (process,) = start_toy(folder, pause=0.4, checkpoint_seconds=1000.0)
@@ -113,6 +114,7 @@ def test_a_full_disk_is_reported_and_the_run_resumes_when_there_is_space(tmp_pat
     check_identical(out)
 
 
+@pytest.mark.slow
 def test_a_video_whose_reading_never_ends_is_reported(start_toy, tmp_path):
     (process,) = start_toy(tmp_path / 'toy', stuck=7, stuck_seconds=20.0)
     wait_for_exit([process], status=watchdog.STUCK)

@@ -121,16 +121,19 @@ def on_devices(tmp_path_factory):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('mesh', ['8x1x1', '2x2x2', '1x4x2'])
 def test_eight_devices_gather_the_rows_of_the_arrays(on_devices, mesh):
     assert on_devices['equal'][mesh] is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('place', token_cache.PLACES)
 def test_a_step_of_eight_devices_hardly_waits_for_its_data(on_devices, place):
     """Less than 2 % of the time on a quiet machine; tests may share theirs with others."""
     assert on_devices['waits'][place] < 0.1
 
 
+@pytest.mark.slow
 def test_devices_hold_equal_shares(on_devices):
     assert on_devices['shares'] == [on_devices['shares'][0]] * 8

@@ -74,8 +74,7 @@ class AVST(nnx.Module):
 
     def adopt(self, grounding: AVSTGrounding) -> None:
         """Copy the weights of the first training stage into this model."""
-        nnx.update(self.audio, nnx.state(grounding.audio))
-        nnx.update(self.head.grounding, nnx.state(grounding.grounding))
+        grounded_head.adopt(self.head, self.audio, grounding)
 
     def __call__(self, inputs: Inputs, rngs: nnx.Rngs | None = None) -> HeadOutput:
         """Answer questions and match sounds and frames.

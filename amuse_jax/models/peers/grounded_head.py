@@ -176,3 +176,17 @@ class GroundedHead(nnx.Module):
             attended_audio=attended_audio,
             fused=fused,
         )
+
+
+def adopt(head: GroundedHead, audio: nnx.Module, grounding: nnx.Module) -> None:
+    """Copy the weights of AVST's first training stage into a model with this head.
+
+    Args:
+      head: the model's head.
+      audio: what the model does to audio features before the head: an AudioProjection, or its
+        second layer alone.
+      grounding: an avst.AVSTGrounding of the same sizes.
+    """
+    own = grounding.audio if isinstance(audio, AudioProjection) else grounding.audio.outer
+    nnx.update(audio, nnx.state(own))
+    nnx.update(head.grounding, nnx.state(grounding.grounding))

@@ -154,6 +154,14 @@ class LAVISH(nnx.Module):
         self.audio = parts.linear(width, width, rngs)
         self.head = grounded_head.GroundedHead(config.head, rngs)
 
+    def adopt(self, grounding: nnx.Module) -> None:
+        """Copy the weights of AVST's first training stage, an AVSTGrounding, into this model.
+
+        The first layer of the audio features stays behind, because LAVISH has none. In the release
+        these weights belong to VGGish vectors and ResNet-18 maps too.
+        """
+        grounded_head.adopt(self.head, self.audio, grounding)
+
     def __call__(self, inputs: Inputs, rngs: nnx.Rngs | None = None) -> LAVISHOutput:
         """Answer questions and match sounds and frames.
 

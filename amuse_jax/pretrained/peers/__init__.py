@@ -6,6 +6,7 @@ from flax import nnx
 
 from amuse_jax.errors import StageError
 from amuse_jax.models.peers import catalogue
+from amuse_jax.models.peers.grounded_head import HeadConfig
 from amuse_jax.pretrained import files, key_mapping
 from amuse_jax.pretrained.peers import avst, dgsct, lavish, pstp
 
@@ -38,6 +39,27 @@ def load(name: str, where: str) -> nnx.Module:
             f'{where} holds arrays of sizes that no {name} can have: {error}'
         ) from error
     return key_mapping.fill(model, arrays, table)
+
+
+def load_grounding(where: str, head: HeadConfig) -> nnx.Module:
+    """Load AVST's first training stage for a model with a head of these sizes.
+
+    Args:
+      where: the file that the public code saves, such as main_grounding_gen_best.pt.
+      head: sizes of the model's head.
+
+    Raises:
+      StageError: the file cannot be read.
+      ConversionError: its arrays are not those of the first stage, or they have other sizes.
+    """
+    grounding = load('avst_grounding', where)
+    found = grounding.config.head
+    if (found.width, found.match_widths) != (head.width, head.match_widths):
+        raise key_mapping.ConversionError(
+            f'{where} has {found.width} channels and {found.match_widths} in the match; expected '
+            f'{head.width} and {head.match_widths}, the sizes of the head in the config'
+        )
+    return grounding
 
 
 def abstract(name: str, config: Any) -> nnx.Module:

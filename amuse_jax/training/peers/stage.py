@@ -2,6 +2,7 @@
 
 AVST's first training stage, in which it learns which sound belongs to which frame, is the first
 phase of its training: the answers' layers get no gradient there, so Adam leaves them as drawn.
+AVST and LAVISH can also start from the weights that the released first stage left.
 
 The stage writes checkpoints/, best/, frozen/, metrics.jsonl, tensorboard/ and seen.npy
 (leakage.py).
@@ -16,6 +17,7 @@ from ml_collections import ConfigDict
 
 from amuse_jax.models import building
 from amuse_jax.models.peers import sizes
+from amuse_jax.pretrained import peers as pretrained_peers
 from amuse_jax.pretrained import towers
 from amuse_jax.training import checkpoints, jobs, loop, sharding, state
 from amuse_jax.training.peers import answering
@@ -43,6 +45,9 @@ def run(config: ConfigDict, folder: Path, inputs: Mapping[str, Path]) -> dict:
     """
     source = PeerBatches(config, inputs)
     model = building.build(lambda rngs: sizes.build(config, source.vocabulary, rngs), config.seed)
+    if config.peer.grounding.weights:
+        where = config.peer.grounding.weights
+        model.adopt(pretrained_peers.load_grounding(where, model.config.head))
     structure, params, frozen = state.split(model, config.peer.trainable, 'peer.trainable')
     arrays = init_towers(config, inputs, params | frozen)
     known = [q for q in source.table.questions if q.split in ('train', 'val')]

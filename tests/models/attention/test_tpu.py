@@ -204,7 +204,7 @@ def test_flops_are_those_of_the_plain_path(is_gradient):
     assert counts[0] == counts[1] > 0
 
 
-@pytest.mark.parametrize('questions', [1, 3])
+@pytest.mark.parametrize('questions', [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_adapters_are_the_same_with_the_kernel(questions):
     config = AdapterConfig(visual=12, audio=8, text=16, width=32, heads=4, mlp_width=24)
     random = np.random.default_rng(2)

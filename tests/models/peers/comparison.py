@@ -29,8 +29,8 @@ def assert_equal(ours, theirs, atol):
 
 
 def compare_stages(ours, theirs, atol):
-    """Compare the visual and audio tokens after every stage."""
-    for i, stage in enumerate(theirs.values()):
+    """Compare the visual and audio tokens after every stage; `theirs` has both for each stage."""
+    for i, stage in enumerate(theirs):
         for found, expected in zip((ours.visual_stages[i], ours.audio_stages[i]), stage):
             np.testing.assert_allclose(
                 found, expected.detach(), atol=atol, rtol=atol, err_msg=f'stage {i + 1}'

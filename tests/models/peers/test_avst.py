@@ -6,20 +6,21 @@ import pytest
 import torch
 from flax import nnx
 
+from amuse_jax.benchmark.reference.peers import avst as reference_avst
+from amuse_jax.benchmark.reference.peers import parts as reference_parts
 from amuse_jax.models import peers
 from amuse_jax.models.peers import avst, grounded_head
 from amuse_jax.pretrained.key_mapping import ConversionError
-from tests.models.peers import comparison, reference_avst, reference_parts
+from tests.models.peers import comparison, public
 
 SMALL = avst.AVSTConfig(
     grounded_head.HeadConfig(16, answers=5, vocabulary=11, match_widths=(12, 8, 6)), audio_width=10
 )
-SIZES = {'width': 16, 'audio_width': 10, 'answers': 5, 'vocabulary': 11, 'match': (12, 8, 6)}
 
 
 @pytest.fixture(scope='module')
 def reference():
-    return reference_parts.randomise(reference_avst.AVST(**SIZES))
+    return reference_parts.randomise(public.make_avst(SMALL))
 
 
 @pytest.fixture(scope='module')
@@ -40,7 +41,7 @@ def run():
 
 def test_every_named_intermediate(reference, model, inputs, run):
     ours, logits = run(model, inputs)
-    comparison.assert_equal(ours, reference(*reference_avst.torch_inputs(inputs)), 1e-5)
+    comparison.assert_equal(ours, reference(reference_avst.torch_inputs(inputs)), 1e-5)
     np.testing.assert_allclose(logits, ours.logits, atol=1e-6)
     assert model.config == SMALL
 
@@ -69,7 +70,7 @@ def test_gradients_of_the_head(reference, model, inputs):
         return (output.logits**2).sum() + (output.negative.match**2).sum()
 
     ours = jax.jit(jax.grad(loss))(model)
-    theirs = reference(*reference_avst.torch_inputs(inputs))
+    theirs = reference(reference_avst.torch_inputs(inputs))
     reference.zero_grad()
     ((theirs['logits'] ** 2).sum() + (theirs['negative.match'] ** 2).sum()).backward()
     for kernel, name in (
@@ -83,7 +84,7 @@ def test_gradients_of_the_head(reference, model, inputs):
 
 
 def test_first_stage_and_its_weights_in_the_second(model, inputs):
-    reference = reference_parts.randomise(reference_avst.Grounding(16, 10, (12, 8, 6)), seed=1)
+    reference = reference_parts.randomise(reference_avst.AVSTGrounding(SMALL), seed=1)
     state = reference_parts.state(reference)
     grounding = comparison.loaded('avst_grounding', avst.AVSTConfig(), state)
     pairs = {'audio': inputs['audio'][:, 0], 'visual': inputs['visual'][:, 0]}
@@ -91,7 +92,7 @@ def test_first_stage_and_its_weights_in_the_second(model, inputs):
         grounding, pairs
     )
     maps = torch.tensor(pairs['visual']).permute(0, 3, 1, 2)
-    theirs = reference(torch.tensor(pairs['audio']), maps)
+    theirs = reference({'audio': torch.tensor(pairs['audio']), 'visual': maps})
     for found, expected in zip((ours.attention, ours.visual, ours.match), theirs):
         np.testing.assert_allclose(found, expected.detach(), atol=1e-5)
     np.testing.assert_array_equal(logits, ours.match)
@@ -112,9 +113,7 @@ def test_dropout_only_with_random_keys(model, inputs):
 
 
 def test_parameters_are_those_of_the_public_class():
-    with torch.device('meta'):
-        public = reference_avst.AVST(resnet=True)
-    count = {name: x.numel() for name, x in public.named_parameters()}
+    count = public.count(public.make_avst, avst.AVSTConfig(), True)
     assert sum(count.values()) == 22_300_948
     resnet = sum(n for name, n in count.items() if name.startswith('visual_net.'))
     assert resnet == 11_692_648
@@ -124,13 +123,13 @@ def test_parameters_are_those_of_the_public_class():
 
 @pytest.mark.slow
 def test_full_size_from_a_file(tmp_path):
-    reference = reference_parts.randomise(reference_avst.AVST(resnet=True))
+    reference = reference_parts.randomise(public.make_avst(avst.AVSTConfig(), True))
     comparison.save(tmp_path / 'avst.safetensors', reference_parts.state(reference))
     torch.save(
         {f'module.{name}': x for name, x in reference.state_dict().items()}, tmp_path / 'avst.pt'
     )
     inputs = peers.example('avst', batch=2, seed=0)
-    theirs = reference(*reference_avst.torch_inputs(inputs))
+    theirs = reference(reference_avst.torch_inputs(inputs))
     for file in ('avst.safetensors', 'avst.pt'):
         model = peers.load('avst', str(tmp_path / file))
         comparison.assert_equal(model(inputs), theirs, 1e-4)

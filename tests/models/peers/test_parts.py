@@ -7,10 +7,10 @@ import pytest
 import torch
 from flax import nnx
 
+from amuse_jax.benchmark.reference.peers import parts as reference_parts
 from amuse_jax.models.peers import parts, question
 from amuse_jax.pretrained import key_mapping
 from amuse_jax.pretrained.peers import adapters, head
-from tests.models.peers import reference_parts
 
 
 def fill(build, rows, theirs):

@@ -26,6 +26,11 @@ def peer_config(name, **settings):
     return config
 
 
+def avst_config():
+    """Return the tiny config of AVST with grounding epochs."""
+    return peer_config('avst', grounding=dict(epochs=2, batch_size=9, learning_rate=1e-3))
+
+
 @pytest.fixture(scope='session')
 def features(tiny, tmp_path_factory):
     """The folders of prepare and features; videos of the two classes have other features."""
@@ -47,7 +52,7 @@ def features(tiny, tmp_path_factory):
 @pytest.fixture(scope='session')
 def trained_avst(features, tmp_path_factory):
     """(config, the folders up to train, the summary of train) of AVST with grounding epochs."""
-    config = peer_config('avst', grounding=dict(epochs=2, batch_size=9, learning_rate=1e-3))
+    config = avst_config()
     folder = tmp_path_factory.mktemp('train-avst')
     summary = stage.run(config, folder, features)
     return config, features | {'train': folder}, summary

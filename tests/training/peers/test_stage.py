@@ -3,8 +3,11 @@ import json
 import jax
 import numpy as np
 import pytest
+import torch
 from flax import nnx
 
+from amuse_jax.benchmark.reference.peers import avst as reference_avst
+from amuse_jax.benchmark.reference.peers import parts as reference_parts
 from amuse_jax.models import building
 from amuse_jax.models.peers import avst, sizes
 from amuse_jax.training import checkpoints, loop, state
@@ -69,6 +72,27 @@ def test_grounding_is_the_released_first_stage_and_touches_no_other_layer(traine
     assert float(value) == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.slow
+def test_training_starts_from_the_weights_of_the_released_first_stage(features, tmp_path):
+    """At a rate of almost zero it leaves them as they are."""
+    first = reference_parts.randomise(reference_avst.AVSTGrounding(avst.AVSTConfig()))
+    torch.save({f'module.{n}': x for n, x in first.state_dict().items()}, tmp_path / 'first.pt')
+    grounding = dict(weights=str(tmp_path / 'first.pt'))
+    config = peer_config('avst', epochs=1, learning_rate=1e-12, grounding=grounding)
+    train = tmp_path / 'train'
+    train.mkdir()
+    stage.run(config, train, features)
+    found = final(config, features | {'train': train})
+    for ours, theirs in (
+        ('audio.inner', first.fc_a1),
+        ('audio.outer', first.fc_a2),
+        ('head.grounding.join', first.fc_gl),
+        ('head.grounding.match.3', first.fc4),
+    ):
+        expected = theirs.weight.detach().numpy().T
+        np.testing.assert_allclose(found[f'{ours}.kernel'], expected, atol=1e-9)
+
+
 def test_a_stopped_training_goes_on_to_the_same_result(trained_avst, tmp_path, monkeypatch):
     """Training stops in the second epoch of questions, and starts again from its checkpoint."""
     config, inputs, summary = trained_avst
@@ -99,6 +123,7 @@ def test_a_stopped_training_goes_on_to_the_same_result(trained_avst, tmp_path, m
         np.testing.assert_array_equal(array, resumed[name])
 
 
+@pytest.mark.slow
 def test_patience_ends_the_training_after_epochs_without_a_better_validation(features, tmp_path):
     config = peer_config('avst', epochs=9, patience=2, learning_rate=1e-12)
     summary = stage.run(config, tmp_path, features)
@@ -142,7 +167,9 @@ def test_without_a_number_of_epochs_the_rate_falls_along_a_cosine_to_zero():
     assert [float(schedule(step)) for step in (0, 50, 100)] == pytest.approx([8e-5, 4e-5, 0])
 
 
-@pytest.mark.parametrize('name', ['pstp_released', 'pstp_paper'])
+@pytest.mark.parametrize(
+    'name', ['pstp_released', pytest.param('pstp_paper', marks=pytest.mark.slow)]
+)
 def test_pstp_learns_from_clip_features(features, tmp_path, name):
     config = peer_config(name, epochs=6, batch_size=9, width=32, learning_rate=1e-3)
     config.peer.selection.update(segments=12, top_segments=2, top_patches=5)

@@ -269,6 +269,7 @@ def test_amuse_trains_on_what_predictor_epochs_alone_leave(predictors_alone, tmp
     np.testing.assert_array_equal(tower, encoder[name][1])  # index 1: the source encoder
 
 
+@pytest.mark.slow
 def test_trainable_chooses_what_the_epochs_change(tiny, tmp_path):
     config, inputs = tiny
     config = variant(config, trainable='predictor', predictor_epochs=0)

@@ -10,7 +10,7 @@ from amuse_jax.config import default_config
 from amuse_jax.data import augment, pipeline
 from amuse_jax.errors import StageError
 from amuse_jax.evaluation import other_data
-from amuse_jax.system import preemption, xla
+from amuse_jax.system import preemption
 from amuse_jax.training import checkpoints, loop, state, stored
 from amuse_jax.training.pretrain import stage as pretrain
 from amuse_jax.training.train import answering, leakage, predict
@@ -22,6 +22,7 @@ def parts(config, inputs):
     return state.split(model, config.train.trainable)
 
 
+@pytest.mark.slow
 def test_head_epochs_are_followed_by_epochs_with_open_adapters(trained):
     config, inputs, summary = trained
     rows = [json.loads(line) for line in (inputs['train'] / 'metrics.jsonl').open()]
@@ -36,6 +37,7 @@ def test_head_epochs_are_followed_by_epochs_with_open_adapters(trained):
     assert summary['best']['score'] == max(row.get('val_accuracy', 0) for row in rows)
 
 
+@pytest.mark.slow
 def test_frozen_towers_equal_those_of_the_source_encoder_bit_for_bit(trained):
     config, inputs, summary = trained
     _, params, frozen = parts(config, inputs)
@@ -51,6 +53,7 @@ def test_frozen_towers_equal_those_of_the_source_encoder_bit_for_bit(trained):
     assert summary['trainable_parameters'] == sum(array.size for array in params.values())
 
 
+@pytest.mark.slow
 def test_stored_tokens_equal_those_of_the_towers(trained):
     config, inputs, _ = trained
     model = predict.load_best(config, inputs)
@@ -103,6 +106,7 @@ def test_stored_tokens_get_only_the_augmentations_that_they_support():
     assert found(None, *answering.QUESTION_FREE) == augment.Augmentation(time_shift=0.25)
 
 
+@pytest.mark.slow
 def test_a_complete_stage_is_not_repeated(trained):
     config, inputs, summary = trained
     before = (inputs['train'] / 'metrics.jsonl').read_text()
@@ -110,6 +114,7 @@ def test_a_complete_stage_is_not_repeated(trained):
     assert (inputs['train'] / 'metrics.jsonl').read_text() == before
 
 
+@pytest.mark.slow
 def test_every_test_question_is_answered_once(trained):
     config, inputs, _ = trained
     found = list(predict.predict(config, inputs, 'test', inputs['train'] / 'encoded'))
@@ -125,6 +130,7 @@ def test_every_test_question_is_answered_once(trained):
         assert prediction.time_weights['regions'].shape == (3,)
 
 
+@pytest.mark.slow
 def test_the_stage_saves_its_train_and_val_questions(trained):
     config, inputs, _ = trained
     questions = answering.BatchSource(config, inputs, (), None).table().questions
@@ -132,6 +138,7 @@ def test_the_stage_saves_its_train_and_val_questions(trained):
     assert leakage.find_leaked(inputs['train'], questions).tolist() == known and not all(known)
 
 
+@pytest.mark.slow
 def test_videos_of_another_data_set_get_the_same_features_and_tokens(trained, tmp_path):
     """The run's own records, passed as another data set, give the same features and tokens."""
     config, inputs, _ = trained
@@ -199,7 +206,6 @@ def cached(pretrained, tmp_path_factory):
     config = config.copy_and_resolve_references()
     folders = {name: tmp_path_factory.mktemp(name) for name in ('disk', 'host', 'device')}
     folders['resumed'] = tmp_path_factory.mktemp('resumed')
-    xla.enable_compilation_cache(tmp_path_factory.mktemp('compiled'))
 
     def run(cache, folder):
         with config.unlocked():
@@ -212,15 +218,12 @@ def cached(pretrained, tmp_path_factory):
             run._save()
             raise preemption.Preempted
 
-    try:
-        for cache in ('disk', 'host', 'device'):
-            run(cache, folders[cache])
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(preemption.Preempted):
-            patch.setattr(loop._Run, '_stop_on_notice', stop)
-            run('device', folders['resumed'])
-        run('disk', folders['resumed'])
-    finally:
-        jax.config.update('jax_compilation_cache_dir', None)
+    for cache in ('disk', 'host', 'device'):
+        run(cache, folders[cache])
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(preemption.Preempted):
+        patch.setattr(loop._Run, '_stop_on_notice', stop)
+        run('device', folders['resumed'])
+    run('disk', folders['resumed'])
     return config, inputs, folders
 
 

@@ -1,4 +1,4 @@
-"""The option --third of conftest.py, on a small tree of tests with a copy of that file."""
+"""The option --share of conftest.py, on a small tree of tests with a copy of that file."""
 
 import datetime
 import os
@@ -57,39 +57,40 @@ def conftest(pytestconfig):
     return pytestconfig.pluginmanager.get_plugin(str(CONFTEST))
 
 
-def test_the_thirds_are_all_slow_tests_each_once(run):
-    _, every = run(8, '-m', 'slow')
-    assert len(set(every)) == 16
-    thirds = []
-    for third in '123':
-        first, passed = run(8, '-m', 'slow', f'--third={third}')
+def test_the_shares_are_all_slow_tests_each_once(run):
+    _, every = run(14, '-m', 'slow')
+    assert len(set(every)) == 28
+    shares = []
+    for share in '123456':
+        first, passed = run(14, '-m', 'slow', f'--share={share}')
         assert (
             first
-            == f'slow tests {third} of 3 (by --third): python -m pytest -m slow --third={third}'
+            == f'slow tests {share} of 6 (by --share): python -m pytest -m slow --share={share}'
         )
-        thirds.append(passed)
-    assert sorted(sum(thirds, [])) == sorted(every) and all(thirds)
-    files = [{name.partition(':')[0] for name in passed} for passed in thirds]
-    assert sum(map(len, files)) == 8  # none is in two of them
+        shares.append(passed)
+    assert sorted(sum(shares, [])) == sorted(every) and all(shares)
+    files = [{name.partition(':')[0] for name in passed} for passed in shares]
+    assert sum(map(len, files)) == 14  # none is in two of them
 
 
-def test_a_third_without_tests_is_no_failure(run):
-    assert sorted(len(run(1, '-m', 'slow', f'--third={third}')[1]) for third in '123') == [0, 0, 2]
+def test_a_share_without_tests_is_no_failure(run):
+    passed = [run(1, '-m', 'slow', f'--share={share}')[1] for share in '123456']
+    assert sorted(map(len, passed)) == [0, 0, 0, 0, 0, 2]
 
 
 def test_the_date_chooses_and_fast_tests_take_no_turns(run, conftest):
-    first, passed = run(8, '--third=auto')
-    found = re.match(r'slow tests (\d) of 3 \(by the date (.*)\): python', first)
-    third, date = int(found[1]), datetime.date.fromisoformat(found[2])
-    assert conftest.third_on(date) == third
+    first, passed = run(8, '--share=auto')
+    found = re.match(r'slow tests (\d) of 6 \(by the date (.*)\): python', first)
+    share, date = int(found[1]), datetime.date.fromisoformat(found[2])
+    assert conftest.share_on(date) == share
     expected = {f'tests/test_{index}.py::test_fast' for index in range(8)}
     for name in (name.removesuffix('fast') for name in expected.copy()):
-        if conftest.third_of(name.partition(':')[0]) == third:
+        if conftest.share_of(name.partition(':')[0]) == share:
             expected |= {f'{name}slow[1]', f'{name}slow[2]'}
     assert set(passed) == expected
 
 
-def test_every_third_has_its_day(conftest):
-    days = [datetime.date(2026, 12, 30) + datetime.timedelta(days=index) for index in range(4)]
-    thirds = [conftest.third_on(day) for day in days]
-    assert sorted(thirds[:3]) == [1, 2, 3] and thirds[3] == thirds[0]
+def test_every_share_has_its_day(conftest):
+    days = [datetime.date(2026, 12, 30) + datetime.timedelta(days=index) for index in range(7)]
+    shares = [conftest.share_on(day) for day in days]
+    assert sorted(shares[:6]) == [1, 2, 3, 4, 5, 6] and shares[6] == shares[0]
