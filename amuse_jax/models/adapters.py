@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from amuse_jax.models import dense, hierarchy, remat
+from amuse_jax.models import dense, hierarchy, platform, remat
 from amuse_jax.models.attention import candidates, multihead
+from amuse_jax.models.layer_norm import LayerNorm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,13 @@ class Linear:
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., d] -> [..., d']."""
-        return dense.matmul(x.astype(self.kernel.dtype), self.kernel) + self.bias
+        product = dense.matmul(x.astype(self.kernel.dtype), self.kernel)
+        return dense.add_bias(product, self.bias)
+
+    def split(self, parts: int) -> list['Linear']:
+        """Return layers that compute one of `parts` equal parts of the result each."""
+        arrays = zip(jnp.split(self.kernel, parts, axis=1), jnp.split(self.bias, parts))
+        return [Linear(*part) for part in arrays]
 
 
 @flax.struct.dataclass
@@ -77,7 +84,7 @@ class ModalityWeights:
       heads: number of attention heads of Fuse.
     """
 
-    norm: nnx.LayerNorm
+    norm: LayerNorm
     project_in: Linear
     hidden: tuple[Linear, Linear]
     key_value: tuple[Linear, Linear, Linear]
@@ -101,8 +108,13 @@ class ModalityWeights:
           [..., n, width_in].
         """
         hidden = (relu(layer(x)) for layer, x in zip(self.hidden, attended))
-        keys_values = [layer(x) for layer, x in zip(self.key_value, (own, *hidden))]
-        fused = candidates.attend(self.fuse_query(own), keys_values, self.heads)
+        query, inputs = self.fuse_query(own), zip(self.key_value, (own, *hidden))
+        if platform.current() == 'tpu':
+            # Keys and values are products of their own, so that no result is split.
+            keys, values = zip(*([part(x) for part in layer.split(2)] for layer, x in inputs))
+            fused = candidates.attend_on_tpu(query, keys, values, self.heads)
+        else:
+            fused = candidates.attend(query, [layer(x) for layer, x in inputs], self.heads)
         return tokens + self.project_out(fused).astype(tokens.dtype)
 
 

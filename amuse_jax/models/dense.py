@@ -8,6 +8,7 @@ from amuse_jax.models import platform
 from amuse_jax.system import mkl
 
 LEAST_FLOPS = 5e7  # of a product that MKL computes; a smaller one is not worth a foreign call
+ONES = 8  # equal rows that `sum_rows` computes; XLA would turn a single one into a sum again
 
 
 class Linear(nnx.Linear):
@@ -33,6 +34,37 @@ def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
     ):
         return x @ kernel
     return _by_mkl(x.reshape(-1, len(kernel)), kernel).reshape(*x.shape[:-1], kernel.shape[1])
+
+
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """Return x + bias: (..., d), (d,) -> (..., d).
+
+    On TPUs the gradient of the bias is a matrix product; see `sum_rows`.
+    """
+    return _add_bias(x, bias) if platform.current() == 'tpu' else x + bias
+
+
+@jax.custom_vjp
+def _add_bias(x, bias):
+    return x + bias
+
+
+def _add_bias_backward(bias, gradient):
+    return gradient, sum_rows(gradient).astype(bias.dtype)
+
+
+_add_bias.defvjp(lambda x, bias: (x + bias, bias), _add_bias_backward)
+
+
+def sum_rows(x: jax.Array) -> jax.Array:
+    """Sum x over all axes but the last by a matrix product with ones: (..., d) -> (d,) float32.
+
+    XLA adds rows as vectors on TPUs. By libtpu 0.0.42's estimate for a v5e, that takes 0.5 ms more
+    for 28,800 rows of 1,024 channels.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    ones = jnp.ones((ONES, len(rows)), x.dtype)
+    return jnp.matmul(ones, rows, preferred_element_type=jnp.float32)[0]
 
 
 def _dot_general(x, kernel, dimension_numbers, precision=None, out_sharding=None):

@@ -19,6 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from amuse_jax.models import cpu, dense, mlp_tpu, remat
 from amuse_jax.models.gelu import gelu
+from amuse_jax.models.layer_norm import LayerNorm
 from amuse_jax.models.window_map import WindowMap
 
 EPSILON = 1e-5  # added to the variance in layer norms, as in the originals
@@ -39,11 +40,9 @@ class TowerOutput:
     stages: tuple[Array, ...]
 
 
-def layer_norm(width: int, rngs: nnx.Rngs, **options) -> nnx.LayerNorm:
-    """Return a LayerNorm that computes in float32, with two-pass variance as in PyTorch."""
-    return nnx.LayerNorm(
-        width, epsilon=EPSILON, use_fast_variance=False, dtype=jnp.float32, rngs=rngs, **options
-    )
+def layer_norm(width: int, rngs: nnx.Rngs, **options) -> LayerNorm:
+    """Return a LayerNorm with the epsilon of the originals."""
+    return LayerNorm(width, EPSILON, rngs, **options)
 
 
 class Mlp(nnx.Module):
@@ -59,7 +58,7 @@ class Mlp(nnx.Module):
         return checkpoint_name(self.outer(gelu(hidden)), remat.OUTER)
 
 
-def add_mlp(tokens: Array, mlp: Mlp, norm: nnx.LayerNorm, *, norm_first: bool) -> Array:
+def add_mlp(tokens: Array, mlp: Mlp, norm: LayerNorm, *, norm_first: bool) -> Array:
     """Return x + norm(mlp(x)), or x + mlp(norm(x)) if `norm_first`: (b, n, d) -> (b, n, d).
 
     On TPUs one kernel computes it, if the weights fit on the chip.

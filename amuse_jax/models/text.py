@@ -17,6 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 from amuse_jax.models import dense, remat
 from amuse_jax.models.attention import multihead
 from amuse_jax.models.gelu import gelu
+from amuse_jax.models.layer_norm import LayerNorm
 
 DRAW = nnx.initializers.truncated_normal(0.02)  # BERT's initialiser for embedding tables
 
@@ -43,15 +44,9 @@ class TextConfig:
     epsilon: float = 1e-12
 
 
-def layer_norm(config: TextConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Return a LayerNorm that computes in float32, with two-pass variance as in PyTorch."""
-    return nnx.LayerNorm(
-        config.width,
-        epsilon=config.epsilon,
-        use_fast_variance=False,
-        dtype=jnp.float32,
-        rngs=rngs,
-    )
+def layer_norm(config: TextConfig, rngs: nnx.Rngs) -> LayerNorm:
+    """Return a LayerNorm with the config's width and epsilon."""
+    return LayerNorm(config.width, config.epsilon, rngs)
 
 
 class TextLayer(nnx.Module):

@@ -129,6 +129,42 @@ def test_the_compiler_accepts_every_card():
     ]
 
 
+# The compiled small step has frozen towers, whose attention needs no gradient of its bias.
+COMPILE_TRAINED_ATTENTION = """
+from amuse_jax.benchmark import plugin
+plugin.use(plugin.default_folder())
+import jax, jax.numpy as jnp
+from jax.sharding import SingleDeviceSharding
+from amuse_jax.benchmark import gpu, hlo_gpu
+from amuse_jax.models.attention import gpu as attention
+from amuse_jax.models.window_map import WindowMap
+(device,) = gpu.topology_devices('h100:1x1x1')
+for size in ((4, 4), (8, 8)):
+    window_map = WindowMap.of(size, 4)
+    shapes = (2, size[0] * size[1], 48), (1, 16, 16), (1,)
+    arrays = [
+        jax.ShapeDtypeStruct(shape, dtype, sharding=SingleDeviceSharding(device))
+        for shape, dtype in zip(shapes, (jnp.bfloat16, jnp.float32, jnp.float32))
+    ]
+    def loss(*arrays):
+        return jnp.sum(attention.attend(*arrays, window_map, cosine=True))
+    traced = jax.jit(jax.grad(loss, (0, 1, 2))).trace(*arrays)
+    compiled = traced.lower(lowering_platforms=('cuda',)).compile(compiler_options=gpu.OPTIONS)
+    kernels = hlo_gpu.costs(compiled.as_text()).kernels
+    print(window_map.windows, *sorted(kernel.flops for kernel in kernels if kernel.flops))
+"""
+
+
+@needs_compiler
+def test_the_compiler_accepts_attention_with_trained_biases():
+    line = [sys.executable, '-c', COMPILE_TRAINED_ATTENTION]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    product = 2 * 2 * 16 * 16 * 16  # images, tokens, channels; of one window
+    # Three products for the bias, and five for queries, keys and values.
+    assert done.stdout.splitlines() == [f'{n} {3 * n * product} {5 * n * product}' for n in (1, 4)]
+
+
 @pytest.fixture(scope='module')
 def compiled(tmp_path_factory):
     """Return the figures and the costs of a small step for eight H100s, in two parts.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amuse_jax.models import building
+from amuse_jax.models import building, platform
 from amuse_jax.models.adapters import AdapterConfig, Adapters, relu
 from amuse_jax.models.attention import multihead
 
@@ -126,14 +126,16 @@ def test_eq_1_attends_as_written(heads):
     np.testing.assert_allclose(attended, eq1(query, key, value, heads), atol=1e-5)
 
 
+@pytest.mark.parametrize('target', ['cpu', 'tpu'])
 @pytest.mark.parametrize('heads', [1, 4])
-def test_eq_2_and_3_transform_and_fuse_as_written(heads):
+def test_eq_2_and_3_transform_and_fuse_as_written(heads, target):
     adapter = make_adapters(heads).audio
     rng = np.random.default_rng(0)
     tokens = rng.normal(size=(4, WIDTHS['audio'])).astype(np.float32)
     own, *attended = rng.normal(size=(3, 4, 8)).astype(np.float32)
     outputs = [eq2(adapter, source, x) for source, x in enumerate(attended)]
-    fused = adapter.weights().fuse(*map(jnp.asarray, (tokens, own, *attended)))
+    with platform.compiling_for(target):
+        fused = adapter.weights().fuse(*map(jnp.asarray, (tokens, own, *attended)))
     np.testing.assert_allclose(fused, eq3(adapter, tokens, own, outputs, heads), atol=1e-5)
 
 

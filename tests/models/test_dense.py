@@ -67,3 +67,25 @@ def test_flops_are_counted_wherever_they_are_computed():
     assert products(loss, 0) == 2  # of a frozen kernel
     assert products(jax.checkpoint(loss), 0) == 3
     assert products(loss, (0, 1)) == 3
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_the_gradient_of_a_bias_on_tpus_is_a_float32_sum(dtype):
+    x, kernel = arrays(dtype)
+    bias = kernel[0, :DEPTH]
+    with platform.compiling_for('tpu'), jax.default_matmul_precision('highest'):
+        found, pull_back = jax.vjp(dense.add_bias, x, bias)
+        d_x, d_bias = pull_back(x)
+    np.testing.assert_array_equal(found, x + bias)
+    np.testing.assert_array_equal(d_x, x)
+    assert d_bias.dtype == dtype
+    expected = x.astype(jnp.float32).sum((0, 1))
+    atol = 2e-6 * ROWS if dtype == jnp.float32 else 2**-8 * float(jnp.abs(expected).max())
+    np.testing.assert_allclose(d_bias.astype(jnp.float32), expected, atol=atol)
+
+
+@pytest.mark.parametrize('target, calls', [('tpu', 1), ('cpu', 0), ('gpu', 0)])
+def test_other_platforms_take_the_gradient_of_jax(target, calls):
+    with platform.compiling_for(target):
+        text = str(jax.make_jaxpr(lambda *a: dense.add_bias(*a))(jnp.ones((2, 3)), jnp.ones(3)))
+    assert text.count('custom_vjp') == calls

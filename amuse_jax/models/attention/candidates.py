@@ -1,11 +1,12 @@
 """Attention in which every token has its own few candidates, as in Fuse (paper 3.1, Eq. 3).
 
 Its scores are sums over the channels of a head, not matrix products. XLA writes the parts of each
-candidate to memory on the way; on GPUs a Pallas kernel (Triton) reads every candidate once.
+candidate to memory on the way; on GPUs a Pallas kernel (Triton) reads every candidate once. On TPUs
+`attend_on_tpu` keeps the heads of a token together.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
 from amuse_jax.models import platform
+from amuse_jax.models.attention import multihead
 
 ROWS = 32  # tokens of a program
 
@@ -48,41 +50,59 @@ def attend(query: Array, candidates: Sequence[Array], heads: int) -> Array:
 
 
 def plain(query: Array, candidates: Sequence[Array], heads: int) -> Array:
-    """Return what `attend` does; the definition, for every platform."""
-    keys, values = zip(*(jnp.split(each, 2, axis=-1) for each in candidates))
-    split, sum_channels = _by_head(query, heads)
-    scale = (query.shape[-1] // heads) ** -0.5
-    scores = jnp.broadcast_arrays(
-        *(scale * sum_channels(split(query) * split(key)) for key in keys)
-    )
-    highest = functools.reduce(jnp.maximum, scores)
-    weights = [jnp.exp(score - highest) for score in scores]
-    sums = sum(weights)
-    attended = sum(
-        (weight / sums).astype(value.dtype) * split(value) for weight, value in zip(weights, values)
-    )
-    return attended.reshape(*attended.shape[: query.ndim - 1], -1)
-
-
-def _by_head(like: Array, heads: int) -> tuple[Callable, Callable]:
-    """Return a function that splits the heads, and one that sums the channels of each in float32.
-
-    On TPUs a head on its own axis would be padded to 128 channels. There the heads stay together,
-    and a matrix product with zeros and ones gives each channel the sum over its head.
-    """
-    channels = like.shape[-1] // heads
+    """Return what `attend` does; the definition."""
+    channels = query.shape[-1] // heads
 
     def split(x):
         return x.reshape(*x.shape[:-1], heads, channels)
 
-    def sum_channels(x):
-        return x.astype(jnp.float32).sum(-1, keepdims=True)
+    keys, values = zip(*(map(split, jnp.split(each, 2, axis=-1)) for each in candidates))
+    scores = [
+        channels**-0.5 * (split(query) * key).astype(jnp.float32).sum(-1, keepdims=True)
+        for key in keys
+    ]
+    weights = _softmax(jnp.broadcast_arrays(*scores))
+    attended = sum(weight.astype(value.dtype) * value for weight, value in zip(weights, values))
+    return attended.reshape(*attended.shape[: query.ndim - 1], -1)
 
-    if platform.current() != 'tpu':
-        return split, sum_channels
-    head = jnp.arange(like.shape[-1]) // channels
-    same_head = (head[:, None] == head).astype(like.dtype)
-    return lambda x: x, lambda x: jnp.matmul(x, same_head, preferred_element_type=jnp.float32)
+
+def attend_on_tpu(
+    query: Array, keys: Sequence[Array], values: Sequence[Array], heads: int
+) -> Array:
+    """Return what `attend` does, for TPUs.
+
+    A head on an axis of its own would be padded to 128 channels there. So the heads stay together:
+    a matrix product with zeros and ones sums the channels of every head, and another one gives each
+    channel the weight of its head.
+
+    For 28,800 tokens of 256 channels, libtpu 0.0.42 estimates 2.07 ms on a v5e, forwards and
+    backwards, with the products that give keys and values. It was 3.58 ms with a score in every
+    channel, and with one product for a candidate's keys and values, whose result is then split.
+
+    Args:
+      query: [..., n, heads * c].
+      keys, values: one [..., n, heads * c] array per candidate.
+      heads: number of heads.
+    Returns:
+      [..., n, heads * c] in the dtype of the values.
+    """
+    channels = query.shape[-1] // heads
+    of_head = jnp.arange(heads)[:, None] == jnp.arange(query.shape[-1]) // channels
+    of_head = of_head.astype(query.dtype)
+    scores = [channels**-0.5 * multihead.scores(query * key, of_head) for key in keys]
+    weights = _softmax(jnp.broadcast_arrays(*scores))
+    return sum(
+        jnp.matmul(weight.astype(value.dtype), of_head) * value
+        for weight, value in zip(weights, values)
+    )
+
+
+def _softmax(scores: Sequence[Array]) -> list[Array]:
+    """Return the softmax over arrays of equal shapes."""
+    highest = functools.reduce(jnp.maximum, scores)
+    weights = [jnp.exp(score - highest) for score in scores]
+    total = sum(weights)
+    return [weight / total for weight in weights]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -164,8 +184,4 @@ class _Block:
 
 def _weights(query, keys, channels):
     """Return the softmax over the candidates, (rows, 1) for each, in float32."""
-    scores = [channels**-0.5 * jnp.sum(query * key, axis=1)[:, None] for key in keys]
-    highest = functools.reduce(jnp.maximum, scores)
-    weights = [jnp.exp(score - highest) for score in scores]
-    total = sum(weights)
-    return [weight / total for weight in weights]
+    return _softmax([channels**-0.5 * jnp.sum(query * key, axis=1)[:, None] for key in keys])

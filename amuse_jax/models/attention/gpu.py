@@ -216,7 +216,9 @@ def _backward_bias(sizes, qkv_ref, bias_ref, scale_ref, gradient_ref, d_bias_ref
 
             zeros = [jnp.zeros((rows, each), jnp.float32) for _, each in sizes.parts(KEY_ROWS)]
             steps = (images - group + count - 1) // count * sizes.map.windows
-            *d_bias, d_scale = jax.lax.fori_loop(0, steps, window, (*zeros, jnp.float32(0)))
+            sums = (*zeros, jnp.float32(0))
+            # From a plain 0, `step` would be weakly typed, and Pallas cannot lower its remainders.
+            *d_bias, d_scale = jax.lax.fori_loop(jnp.int32(0), steps, window, sums)
             queries = _Tokens(sizes, 0, start, rows)
             for (first, each), d in zip(sizes.parts(KEY_ROWS), d_bias):
                 keys = _Tokens(sizes, 0, first, each)

@@ -1,4 +1,4 @@
-"""Attention to candidates as plain NumPy, and its kernel in Pallas's interpreter."""
+"""Attention to candidates as plain NumPy; its kernel, interpreted; and its form for TPUs."""
 
 import jax
 import jax.numpy as jnp
@@ -37,15 +37,25 @@ def test_the_compiled_kernels_compute_the_same_and_the_gradients(dtype):
     compare_with_plain(4, 64, dtype)
 
 
-def compare_with_plain(heads, channels, dtype):
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('heads, channels', [(2, 8), (1, 24)])
+def test_heads_that_stay_together_compute_the_same_and_the_gradients(heads, channels, dtype):
+    def attend(query, joined, heads):
+        keys, values = zip(*(jnp.split(each, 2, axis=-1) for each in joined))
+        return candidates.attend_on_tpu(query, keys, values, heads)
+
+    compare_with_plain(heads, channels, dtype, attend)
+
+
+def compare_with_plain(heads, channels, dtype, attend=candidates.attend):
     """Leading axes broadcast, and the last block of rows is not full."""
     rng, width = np.random.default_rng(0), heads * channels
     shapes = (2, 1, 11, width), (2, 1, 11, 2 * width), (2, 3, 11, 2 * width), (2, 3, 11, 2 * width)
     arrays = [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]
     gradient = jnp.asarray(rng.normal(size=(2, 3, 11, width)), dtype)
     results = []
-    for attend in (candidates.plain, candidates.attend):
-        out, pull_back = jax.vjp(lambda q, *c: attend(q, c, heads), *arrays)  # noqa: B023
+    for function in (candidates.plain, attend):
+        out, pull_back = jax.vjp(lambda q, *c: function(q, c, heads), *arrays)  # noqa: B023
         results.append((out, *pull_back(gradient)))
     for expected, found in zip(*results, strict=True):
         expected, found = (np.asarray(x, np.float32) for x in (expected, found))
