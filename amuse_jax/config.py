@@ -4,8 +4,6 @@ Section, equation and table numbers in the comments refer to the paper. The file
 from `default_config()` and change some of its values.
 """
 
-import re
-
 from ml_collections import ConfigDict
 
 # The parts of the model that the ablations of Table 4 leave out.
@@ -31,42 +29,6 @@ def parse_without(argument: str) -> str:
             f'config argument {argument!r} is unknown; expected without=' + '|'.join(PARTS)
         )
     return part
-
-
-def parse_steps(text: str) -> range:
-    """Parse `loop.profile_steps`: '10:13' stands for the steps 10, 11 and 12, and '' for none.
-
-    Raises:
-      ValueError: the text is neither empty nor two numbers, the first of which is smaller.
-    """
-    if not text:
-        return range(0)
-    match = re.fullmatch(r'(\d+):(\d+)', text)
-    steps = range(int(match[1]), int(match[2])) if match else range(0)
-    if not steps or steps.start < 1:
-        raise ValueError(
-            f"config.loop.profile_steps is {text!r}; expected '' or FIRST:END with "
-            '1 <= FIRST < END, such as 10:13 for the steps 10, 11 and 12'
-        )
-    return steps
-
-
-def parse_trainable(text: str) -> re.Pattern:
-    """Compile `train.trainable`, `pretrain.trainable` or `peer.trainable`.
-
-    It is a regular expression; a parameter learns if it is found in its dotted name, such as
-    `rhythm_predictor.first.kernel`. 'all' stands for every parameter.
-
-    Raises:
-      ValueError: the text is not a regular expression.
-    """
-    try:
-        return re.compile('' if text == 'all' else text)
-    except re.error as error:
-        raise ValueError(
-            f'{text!r}, which is not a regular expression ({error}); expected a pattern of '
-            "parameter names, such as adapters|text|answer, or 'all'"
-        ) from error
 
 
 def setting(config: ConfigDict, name: str):
@@ -345,7 +307,7 @@ def default_config() -> ConfigDict:
             weight_decay=0.0,  # AdamW's; 0 for Adam
             # Factor of the cross-entropy that tells the video's own frames from those of others.
             match_weight=0.5,
-            trainable='all',  # see parse_trainable
+            trainable='all',  # see parsing.py
             # First epochs of AVST, in which it only learns which sound belongs to which frame;
             # batches are of pairs. Of AVST and LAVISH, the file of the released first stage to
             # start from (AVST's main_grounding_gen_best.pt); '' for random weights.

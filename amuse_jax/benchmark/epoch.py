@@ -58,7 +58,8 @@ def compare(config: ConfigDict, with_compile: bool, videos: int = 1) -> Comparis
     torch_storing, torch_stored = torch_storing_side(config, frozen, batch)
     stored = dict(zip(STORING, (jax_stored, torch_stored)))
     comparison.check_agreement(TITLE, stored, comparison.TOLERANCES[config.model.dtype])
-    weights.set_trainable(torch_model, config, config.train.trainable)
+    names = weights.table(torch_model, config)
+    weights.set_trainable(torch_model, names, config.train.trainable)
     expected = _mean_loss(config, universal, torch_model, batch)
     torch_steps = whole.torch_training(
         config, torch_model, with_stored(batch, torch_stored), comparison.RESULT, with_compile

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from amuse_jax.benchmark import comparison
 from amuse_jax.benchmark.comparison import Comparison, Results, Side, Torch
-from amuse_jax.benchmark.reference.peers import weights
+from amuse_jax.benchmark.reference.peers import parts, weights
 from amuse_jax.benchmark.reference.peers.parts import Tensors
 from amuse_jax.data import train_words
 from amuse_jax.data.pipeline import Batch
@@ -181,7 +181,7 @@ def _torch_answering(
     """Return PyTorch's sides of a forward pass."""
     pytorch = Torch('float32')
     model.requires_grad_(False)
-    sample = pytorch.place(weights.INPUTS[config.peer.name](given))
+    sample = pytorch.place(parts.torch_inputs(given))
 
     def make_side(model: torch.nn.Module) -> Side:
         def run() -> Results:
@@ -211,7 +211,7 @@ def _torch_training(
       with_compile: whether torch.compile is a side.
     """
     pytorch, peer = Torch('float32'), config.peer
-    sample = pytorch.place(weights.INPUTS[peer.name](given))
+    sample = pytorch.place(parts.torch_inputs(given))
     right = torch.tensor(answers).long().to(pytorch.device)
 
     def make_side(model: torch.nn.Module) -> Side:

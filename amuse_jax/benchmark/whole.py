@@ -105,7 +105,8 @@ def training_step(config: ConfigDict, with_compile: bool, videos: int = 1) -> Co
     """
     jax_model, torch_model = build_pair(config)
     batch = inputs.random_batch(config, videos)
-    weights.set_trainable(torch_model, config, config.train.trainable)
+    names = weights.table(torch_model, config)
+    weights.set_trainable(torch_model, names, config.train.trainable)
     side, flops = jax_training(config, jax_model, batch)
     counts = 'one video' if videos == 1 else f'{videos} videos'
     return Comparison(

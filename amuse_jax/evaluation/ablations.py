@@ -61,25 +61,7 @@ def write_differences(folder: Path, runs: Sequence[Path]) -> str:
     Raises:
       StageError: a run lacks an ablation, or its models answered different questions.
     """
-    questions: list[Question] = []
-    is_correct: dict[str, list[bool]] = {name: [] for name in ROWS.values()}
-    for number, run in enumerate(runs):
-        whole = seeds.evaluate_folder(run)
-        asked, is_correct_here = _answers(whole, number)
-        questions += asked
-        is_correct[WHOLE] += is_correct_here
-        for part, name in ROWS.items():
-            if part:
-                folder_without = seeds.evaluate_folder(
-                    whole.with_name(f'{whole.name}-without-{part}')
-                )
-                others, is_correct_here = _answers(folder_without, number)
-                if others != asked:
-                    raise StageError(
-                        f'{folder_without} answers other questions than {whole}; run '
-                        '--stages=ablations again with the settings of the run'
-                    )
-                is_correct[name] += is_correct_here
+    questions, is_correct = _collect(runs)
     accuracies = {name: tables.accuracies(questions, hits) for name, hits in is_correct.items()}
     whole_row = accuracies.pop(WHOLE)
     rows = {
@@ -93,6 +75,27 @@ def write_differences(folder: Path, runs: Sequence[Path]) -> str:
     text = tables.write(folder, displayed, csv_rows, [_note(len(runs))], 'accuracy.png')
     figures.accuracy_bars({WHOLE: whole_row} | accuracies, folder / 'accuracy.png')
     return f'\n{text}\n\ntable: {folder / "table.md"}'
+
+
+def _collect(runs: Sequence[Path]) -> tuple[list[Question], dict[str, list[bool]]]:
+    """Return the questions of all runs, and whether each row answers them right."""
+    questions: list[Question] = []
+    is_correct: dict[str, list[bool]] = {name: [] for name in ROWS.values()}
+    for number, run in enumerate(runs):
+        whole = seeds.evaluate_folder(run)
+        asked, _ = _answers(whole, number)
+        questions += asked
+        for part, name in ROWS.items():
+            suffix = f'-without-{part}' if part else ''
+            folder = seeds.evaluate_folder(whole.with_name(whole.name + suffix))
+            others, hits = _answers(folder, number)
+            if others != asked:
+                raise StageError(
+                    f'{folder} answers other questions than {whole}; run --stages=ablations again '
+                    'with the settings of the run'
+                )
+            is_correct[name] += hits
+    return questions, is_correct
 
 
 def _note(runs: int) -> str:

@@ -44,11 +44,6 @@ class TextConfig:
     epsilon: float = 1e-12
 
 
-def layer_norm(config: TextConfig, rngs: nnx.Rngs) -> LayerNorm:
-    """Return a LayerNorm with the config's width and epsilon."""
-    return LayerNorm(config.width, config.epsilon, rngs)
-
-
 class TextLayer(nnx.Module):
     """Self-attention and an MLP with erf GELU, each with a norm after the residual addition."""
 
@@ -57,10 +52,10 @@ class TextLayer(nnx.Module):
         self.heads = config.heads
         self.qkv = dense.Linear(width, 3 * width, dtype=dtype, rngs=rngs)
         self.out = dense.Linear(width, width, dtype=dtype, rngs=rngs)
-        self.attention_norm = layer_norm(config, rngs)
+        self.attention_norm = LayerNorm(config.width, config.epsilon, rngs)
         self.inner = dense.Linear(width, config.mlp_width, dtype=dtype, rngs=rngs)
         self.outer = dense.Linear(config.mlp_width, width, dtype=dtype, rngs=rngs)
-        self.mlp_norm = layer_norm(config, rngs)
+        self.mlp_norm = LayerNorm(config.width, config.epsilon, rngs)
 
     def __call__(self, tokens: Array, mask: Array) -> Array:
         """(b, n, d), (b, n) bool -> (b, n, d)."""
@@ -101,7 +96,7 @@ class TextTower(nnx.Module):
         shape = (config.max_words, config.width)
         self.positions = nnx.Embed(*shape, embedding_init=DRAW, dtype=dtype, rngs=rngs)
         self.token_type = nnx.Param(DRAW(rngs.params(), (config.width,)))
-        self.norm = layer_norm(config, rngs)
+        self.norm = LayerNorm(config.width, config.epsilon, rngs)
         self.stack = nnx.vmap(lambda rngs: TextLayer(config, dtype, rngs))(rngs.split(config.depth))
 
     def embed(self, words: Array, mask: Array) -> Array:

@@ -16,12 +16,12 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from amuse_jax import music_avqa
-from amuse_jax.config import parse_trainable
 from amuse_jax.errors import StageError
 from amuse_jax.features import catalogue
 from amuse_jax.media.log_mel import LogMel
 from amuse_jax.models import summary
 from amuse_jax.music_avqa import vocabulary
+from amuse_jax.parsing import parse_trainable
 from amuse_jax.run import set_aside
 from amuse_jax.run.definition import Stage
 from amuse_jax.training.peers import summary as peer_summary

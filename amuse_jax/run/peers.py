@@ -8,10 +8,10 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
-from amuse_jax.config import parse_trainable
 from amuse_jax.errors import StageError
 from amuse_jax.evaluation import stage as evaluate
 from amuse_jax.models.peers import sizes
+from amuse_jax.parsing import parse_trainable
 from amuse_jax.pretrained import peers as pretrained_peers
 from amuse_jax.pretrained import towers
 from amuse_jax.run.definition import Stage

@@ -11,10 +11,10 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from amuse_jax import music_avqa
-from amuse_jax.config import parse_trainable
 from amuse_jax.data.tokenizer import QuestionTokenizer
 from amuse_jax.errors import StageError
 from amuse_jax.features import stage as features
+from amuse_jax.parsing import parse_trainable
 from amuse_jax.pretrained import separation, tagging, towers
 from amuse_jax.regions import stage as regions
 from amuse_jax.run import peers

@@ -7,9 +7,10 @@ from ml_collections import ConfigDict
 
 from amuse_jax import music_avqa
 from amuse_jax.annotate import sources
-from amuse_jax.config import HEADS, PARTS, parse_steps, parse_trainable, setting
+from amuse_jax.config import HEADS, PARTS, setting
 from amuse_jax.errors import StageError
 from amuse_jax.features import catalogue
+from amuse_jax.parsing import parse_steps, parse_trainable
 from amuse_jax.run import made_from, needs
 from amuse_jax.system import paths
 from amuse_jax.system.sharded import part_slice

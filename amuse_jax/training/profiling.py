@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from absl import logging
 
-from amuse_jax.config import parse_steps
+from amuse_jax.parsing import parse_steps
 from amuse_jax.system import hosts
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import optax
 from flax import nnx
 
-from amuse_jax.config import parse_trainable
 from amuse_jax.errors import StageError
+from amuse_jax.parsing import parse_trainable
 
 Arrays = dict[str, jax.Array]
 
@@ -68,7 +68,7 @@ def split(
 
     Args:
       model: an NNX module, or an abstract one from nnx.eval_shape; then the arrays are shapes.
-      trainable: see config.parse_trainable.
+      trainable: see parsing.parse_trainable.
       setting: the name of the setting with this value, for messages.
 
     Returns:

@@ -125,7 +125,8 @@ def test_answers_depend_on_every_input(sizes, torch_model, batch):
 def test_every_gradient_equals_the_references(sizes, found, jax_model, torch_model, batch):
     _, loss, gradients = found
     torch_model = copy.deepcopy(torch_model)
-    trained = weights.set_trainable(torch_model, sizes, sizes.train.trainable)
+    names = weights.table(torch_model, sizes)
+    trained = weights.set_trainable(torch_model, names, sizes.train.trainable)
     # No question uses every row of the position and token type tables.
     assert sum(x.numel() for x in trained) >= sum(x.size for x in gradients.values())
     expected = 0.0

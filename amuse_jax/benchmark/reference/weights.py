@@ -7,7 +7,7 @@ leading axis in amuse_jax). The towers use the tables of public checkpoints.
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from flax import nnx
@@ -15,10 +15,10 @@ from ml_collections import ConfigDict
 from torch import nn
 
 from amuse_jax.benchmark.reference import towers
-from amuse_jax.config import parse_trainable
 from amuse_jax.models.htsat import HTSATConfig
 from amuse_jax.models.swin_v2 import SwinV2Config
 from amuse_jax.models.text import TextConfig
+from amuse_jax.parsing import parse_trainable
 from amuse_jax.pretrained import bert, htsat, key_mapping, swin_v2
 from amuse_jax.pretrained.key_mapping import Rule, Table, linear, same
 
@@ -43,23 +43,26 @@ def fill(model: nnx.Module, reference: nn.Module, config: ConfigDict) -> nnx.Mod
     return key_mapping.fill(model, towers.state_arrays(reference), table(reference, config))
 
 
-def set_trainable(reference: nn.Module, config: ConfigDict, trainable: str) -> list[nn.Parameter]:
+def set_trainable(
+    reference: nn.Module,
+    table: Table,
+    trainable: str,
+    source_name: Callable[[str], str] = str,
+) -> list[nn.Parameter]:
     """Make only some parameters of the reference trainable, and return them.
 
     Args:
       reference: the model.
-      config: the sizes.
-      trainable: see config.parse_trainable; the names are those in amuse_jax.
+      table: the table that maps its arrays to amuse_jax.
+      trainable: see parsing.parse_trainable; the names are those in amuse_jax.
+      source_name: returns the name in the table of a parameter of the reference.
     """
-    names = {
-        source: rule.target
-        for rule in table(reference, config).rules
-        for group in rule.sources
-        for source in group
+    targets = {
+        source: rule.target for rule in table.rules for group in rule.sources for source in group
     }
     pattern = parse_trainable(trainable)
     for name, parameter in reference.named_parameters():
-        parameter.requires_grad_(bool(pattern.search(names[name])))
+        parameter.requires_grad_(bool(pattern.search(targets[source_name(name)])))
     return [parameter for parameter in reference.parameters() if parameter.requires_grad]
 
 

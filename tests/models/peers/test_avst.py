@@ -41,7 +41,7 @@ def run():
 
 def test_every_named_intermediate(reference, model, inputs, run):
     ours, logits = run(model, inputs)
-    comparison.assert_equal(ours, reference(reference_avst.torch_inputs(inputs)), 1e-5)
+    comparison.assert_equal(ours, reference(reference_parts.torch_inputs(inputs)), 1e-5)
     np.testing.assert_allclose(logits, ours.logits, atol=1e-6)
     assert model.config == SMALL
 
@@ -70,7 +70,7 @@ def test_gradients_of_the_head(reference, model, inputs):
         return (output.logits**2).sum() + (output.negative.match**2).sum()
 
     ours = jax.jit(jax.grad(loss))(model)
-    theirs = reference(reference_avst.torch_inputs(inputs))
+    theirs = reference(reference_parts.torch_inputs(inputs))
     reference.zero_grad()
     ((theirs['logits'] ** 2).sum() + (theirs['negative.match'] ** 2).sum()).backward()
     for kernel, name in (
@@ -129,7 +129,7 @@ def test_full_size_from_a_file(tmp_path):
         {f'module.{name}': x for name, x in reference.state_dict().items()}, tmp_path / 'avst.pt'
     )
     inputs = peers.example('avst', batch=2, seed=0)
-    theirs = reference(reference_avst.torch_inputs(inputs))
+    theirs = reference(reference_parts.torch_inputs(inputs))
     for file in ('avst.safetensors', 'avst.pt'):
         model = peers.load('avst', str(tmp_path / file))
         comparison.assert_equal(model(inputs), theirs, 1e-4)

@@ -61,7 +61,7 @@ def test_every_named_intermediate(reference, model, inputs, run):
 
 def intermediates(reference, inputs):
     """Return the tokens after every stage, and all other intermediates by their names in ours."""
-    tensors = reference_lavish.torch_inputs(inputs)
+    tensors = reference_parts.torch_inputs(inputs)
     with torch.no_grad():
         stages, visual, audio = reference.encode(tensors)
         head = {f'head.{name}': x for name, x in reference(tensors).items()}

@@ -40,18 +40,18 @@ def test_the_released_forward(vocabulary):
     assert model.config == config
     inputs = pstp.example(config, batch=3, seed=1, seconds=8)
     ours, logits = jax.jit(lambda m, x: (m(x), m.logits(x)))(model, inputs)
-    comparison.assert_equal(ours, released(reference, reference_pstp.torch_inputs(inputs)), 1e-5)
+    comparison.assert_equal(ours, released(reference, reference_parts.torch_inputs(inputs)), 1e-5)
     np.testing.assert_allclose(logits, ours.logits, atol=1e-6)
 
 
 def test_the_repaired_modules(inputs):
     reference, model = make('pstp_paper')
     ours = jax.jit(lambda model, x: model(x))(model, inputs)
-    theirs = reference(reference_pstp.torch_inputs(inputs))
+    theirs = reference(reference_parts.torch_inputs(inputs))
     comparison.assert_equal(ours, theirs, 1e-5)
     # Every video and every frame has its own selection, whatever else is in the batch.
     alone = {name: x[1:2] for name, x in inputs.items()}
-    for path, expected in reference(reference_pstp.torch_inputs(alone)).items():
+    for path, expected in reference(reference_parts.torch_inputs(alone)).items():
         torch.testing.assert_close(theirs[path][1:2], expected, atol=1e-5, rtol=1e-5)
     assert len({tuple(row) for row in ours.selection.patches.reshape(-1, 6).tolist()}) > 3
 
@@ -63,7 +63,7 @@ def test_gradients_of_the_exchange(inputs):
         return (model(inputs).logits ** 2).sum()
 
     ours = jax.jit(jax.grad(loss))(model)
-    outputs = reference(reference_pstp.torch_inputs(inputs))
+    outputs = reference(reference_parts.torch_inputs(inputs))
     (outputs['logits'] ** 2).sum().backward()
     for kernel, name in (
         (ours.exchange.cross.qkv.kernel, 'GlobalLocal_Module.layers.0.cm_attn.in_proj_weight'),
@@ -100,6 +100,6 @@ def test_full_size_from_a_file(tmp_path, name):
     torch.save({f'module.{key}': x for key, x in reference.state_dict().items()}, file)
     inputs = peers.example(name, batch=2, seed=0)
     model = peers.load(name, str(file))
-    theirs = reference_pstp.torch_inputs(inputs)
+    theirs = reference_parts.torch_inputs(inputs)
     theirs = released(reference, theirs) if name == 'pstp_released' else reference(theirs)
     comparison.assert_equal(jax.jit(lambda model, x: model(x))(model, inputs), theirs, 1e-4)

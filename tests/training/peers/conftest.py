@@ -26,6 +26,25 @@ def peer_config(name, **settings):
     return config
 
 
+def interrupted(train_step, last, interrupt):
+    """Return a loop.train_step whose step calls `interrupt` before the step of number `last`."""
+
+    def build(*arguments, **options):
+        step = train_step(*arguments, **options)
+
+        class Step:
+            trace = step.trace
+
+            def __call__(self, state, *others):
+                if int(state.step) == last:
+                    interrupt()
+                return step(state, *others)
+
+        return Step()
+
+    return build
+
+
 def avst_config():
     """Return the tiny config of AVST with grounding epochs."""
     return peer_config('avst', grounding=dict(epochs=2, batch_size=9, learning_rate=1e-3))

@@ -14,7 +14,7 @@ from amuse_jax.training import checkpoints, loop, state
 from amuse_jax.training.peers import answering, predict, stage
 from amuse_jax.training.peers.batches import PeerBatches
 from amuse_jax.training.train import leakage
-from tests.training.peers.conftest import peer_config
+from tests.training.peers.conftest import interrupted, peer_config
 from tests.training.processes import read_metrics
 
 
@@ -96,23 +96,12 @@ def test_training_starts_from_the_weights_of_the_released_first_stage(features, 
 def test_a_stopped_training_goes_on_to_the_same_result(trained_avst, tmp_path, monkeypatch):
     """Training stops in the second epoch of questions, and starts again from its checkpoint."""
     config, inputs, summary = trained_avst
-    target = summary['steps'] - 4
     train_step = loop.train_step
 
-    def stopping(*arguments, **options):
-        step = train_step(*arguments, **options)
+    def stop():
+        raise KeyboardInterrupt
 
-        class Step:
-            trace = step.trace
-
-            def __call__(self, state, *others):
-                if int(state.step) == target:
-                    raise KeyboardInterrupt
-                return step(state, *others)
-
-        return Step()
-
-    monkeypatch.setattr(loop, 'train_step', stopping)
+    monkeypatch.setattr(loop, 'train_step', interrupted(train_step, summary['steps'] - 4, stop))
     with pytest.raises(KeyboardInterrupt):
         stage.run(config, tmp_path, inputs)
     monkeypatch.setattr(loop, 'train_step', train_step)

@@ -1,8 +1,5 @@
 """AVST's two public classes: `AVQA_Fusion_Net`, and `AVQA_AVatt_Grounding` of its first stage."""
 
-from collections.abc import Mapping
-
-import numpy as np
 import torch
 
 from amuse_jax.benchmark.reference.peers import parts
@@ -46,13 +43,3 @@ class AVSTGrounding(parts.Grounding):
         """
         audio = self.fc_a2(self.fc_a1(inputs['audio']).relu())[:, None]
         return [x[:, 0] for x in self.ground(audio, inputs['visual'].flatten(2)[:, None])]
-
-
-def torch_inputs(inputs: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    """Return the inputs of models.peers.avst.AVST as tensors in the layout of the public class."""
-    maps = {name: inputs[name] for name in ('visual', 'negative') if name in inputs}
-    return {
-        'question': torch.tensor(inputs['question']).long(),
-        'audio': torch.tensor(inputs['audio']),
-        **{name: parts.channels_first(x) for name, x in maps.items()},
-    }

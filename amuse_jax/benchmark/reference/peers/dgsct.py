@@ -9,8 +9,6 @@ from amuse_jax.models.peers.dgsct import DGSCTConfig
 from amuse_jax.models.peers.dual_guided_adapter import AdapterConfig
 from amuse_jax.models.peers.lavish import AdapterConfig as BottleneckConfig
 
-torch_inputs = lavish.torch_inputs  # log-mels (b, t, frames, mels) in place of filter banks
-
 
 class Adapter(lavish.Adapter):
     """`VisualAdapter`: LAVISH's, guided by the other stream over channels and positions.

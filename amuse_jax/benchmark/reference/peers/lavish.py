@@ -1,8 +1,5 @@
 """LAVISH's public class for MUSIC-AVQA, around timm's Swin-V2."""
 
-from collections.abc import Mapping
-
-import numpy as np
 import torch
 from torch import nn
 
@@ -105,13 +102,3 @@ class LAVISH(parts.Head):
         to_a = self.audio_adapter_blocks_p2[place](a, v)
         to_v = self.vis_adapter_blocks_p2[place](v, a)
         return v + swin.transform(block, v) + to_v, a + swin.transform(block, a) + to_a
-
-
-def torch_inputs(inputs: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    """Return the inputs of models.peers.lavish.LAVISH as tensors, images with channels first."""
-    images = {name: inputs[name] for name in ('frames', 'negative') if name in inputs}
-    return {
-        'question': torch.tensor(inputs['question']).long(),
-        'audio': torch.tensor(inputs['audio']),
-        **{name: parts.channels_first(x) for name, x in images.items()},
-    }

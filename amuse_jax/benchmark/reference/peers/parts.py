@@ -144,6 +144,13 @@ def state(model: nn.Module, prefix: str = '') -> dict[str, np.ndarray]:
     return {prefix + name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
 
-def channels_first(images: np.ndarray) -> torch.Tensor:
-    """(b, t, h, w, d) -> (b, t, d, h, w), contiguous."""
-    return torch.tensor(images).permute(0, 1, 4, 2, 3).contiguous()
+def torch_inputs(inputs: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """Return the inputs of a model of models/peers as tensors in the layout of its public class.
+
+    Frames and maps (b, t, h, w, d) have channels first there, and word ids are int64.
+    """
+    tensors = {name: torch.tensor(array) for name, array in inputs.items()}
+    tensors |= {
+        name: x.permute(0, 1, 4, 2, 3).contiguous() for name, x in tensors.items() if x.ndim == 5
+    }
+    return {name: x.long() if x.dtype == torch.int32 else x for name, x in tensors.items()}

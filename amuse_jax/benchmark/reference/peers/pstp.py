@@ -1,8 +1,5 @@
 """PSTP-Net's public class `PSTP_Net`: what its forward computes, and its four modules in use."""
 
-from collections.abc import Mapping
-
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -185,12 +182,6 @@ class PSTPPaper(PSTPReleased):
 def best(weights: torch.Tensor, count: int) -> torch.Tensor:
     """Return the places of the largest weights, ascending: (..., n) -> (..., count)."""
     return weights.topk(count).indices.sort().values
-
-
-def torch_inputs(inputs: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    """Return the inputs of models.peers.pstp as tensors."""
-    tensors = {name: torch.tensor(x) for name, x in inputs.items()}
-    return {name: x if x.is_floating_point() else x.long() for name, x in tensors.items()}
 
 
 def _attention(config: PSTPConfig, heads: int) -> nn.MultiheadAttention:

@@ -9,8 +9,8 @@ import numpy as np
 from flax import nnx
 from torch import nn
 
+from amuse_jax.benchmark.reference import weights
 from amuse_jax.benchmark.reference.peers import avst, dgsct, lavish, parts, pstp, swin
-from amuse_jax.config import parse_trainable
 from amuse_jax.pretrained import key_mapping, peers
 
 MODELS = {
@@ -19,13 +19,6 @@ MODELS = {
     'pstp_paper': pstp.PSTPPaper,
     'lavish': lavish.LAVISH,
     'dgsct': dgsct.DGSCT,
-}
-INPUTS = {
-    'avst': avst.torch_inputs,
-    'pstp_released': pstp.torch_inputs,
-    'pstp_paper': pstp.torch_inputs,
-    'lavish': lavish.torch_inputs,
-    'dgsct': dgsct.torch_inputs,
 }
 
 
@@ -62,15 +55,10 @@ def set_trainable(name: str, config: Any, reference: nn.Module, trainable: str) 
     Args:
       name, config: see `build`.
       reference: the model.
-      trainable: see config.parse_trainable; the names are those in amuse_jax.
+      trainable: see parsing.parse_trainable; the names are those in amuse_jax.
     """
     _, table = peers.READERS[name](config, released_arrays(reference))
-    targets = {
-        source: rule.target for rule in table.rules for group in rule.sources for source in group
-    }
-    pattern = parse_trainable(trainable)
-    for own, parameter in reference.named_parameters():
-        parameter.requires_grad_(bool(pattern.search(targets[swin.released_name(own)])))
+    weights.set_trainable(reference, table, trainable, swin.released_name)
 
 
 def released_arrays(reference: nn.Module) -> dict[str, np.ndarray]:

@@ -1,24 +1,24 @@
 import pytest
 
-from amuse_jax import config
+from amuse_jax import parsing
 
 
 def test_steps_are_a_first_one_and_an_end():
-    assert list(config.parse_steps('10:13')) == [10, 11, 12]
-    assert not config.parse_steps('')
+    assert list(parsing.parse_steps('10:13')) == [10, 11, 12]
+    assert not parsing.parse_steps('')
 
 
 @pytest.mark.parametrize('text', ['10', '13:10', '0:2', '-1:2', '3:3', 'a:b', '1:2:3'])
 def test_other_texts_are_refused(text):
     with pytest.raises(ValueError, match='expected .* or FIRST:END'):
-        config.parse_steps(text)
+        parsing.parse_steps(text)
 
 
 def test_trainable_is_searched_for_in_names_and_all_is_every_name():
     names = ('encoder.visual.kernel', 'answer.timeline.all.kernel', 'rhythm_predictor.first.bias')
 
     def chosen(text):
-        return [name for name in names if config.parse_trainable(text).search(name)]
+        return [name for name in names if parsing.parse_trainable(text).search(name)]
 
     assert chosen('all') == list(names)
     assert chosen('predictor') == list(names[2:])
@@ -28,4 +28,4 @@ def test_trainable_is_searched_for_in_names_and_all_is_every_name():
 
 def test_a_pattern_that_is_no_regular_expression_is_refused():
     with pytest.raises(ValueError, match="expected a pattern of parameter names, .* or 'all'"):
-        config.parse_trainable('answer|(')
+        parsing.parse_trainable('answer|(')
